@@ -1,0 +1,41 @@
+"""Z-scores: fitted on what the model may see, applied to everything."""
+
+import equinox as eqx
+import numpy as np
+
+from jneuro._types import Array, Float
+
+__all__ = ["Scaling", "fit_scaling"]
+
+
+class Scaling(eqx.Module):
+    """An affine map, one mean and one scale for each variable.
+
+    Attributes:
+        mean: what is subtracted, in the recording's unit.
+        scale: what it is divided by, in the recording's unit; positive.
+    """
+
+    mean: Float[Array, " feature"]
+    scale: Float[Array, " feature"]
+
+    def apply(self, values: Float[Array, "*any feature"]) -> Float[Array, "*any feature"]:
+        """From the recording's unit to z-scores."""
+        return (values - self.mean) / self.scale
+
+    def invert(self, values: Float[Array, "*any feature"]) -> Float[Array, "*any feature"]:
+        """From z-scores to the recording's unit."""
+        return values * self.scale + self.mean
+
+
+def fit_scaling(values: Float[np.ndarray, "frame feature"]) -> Scaling:
+    """Mean and standard deviation of every variable.
+
+    Args:
+        values: the frames to fit on, in the recording's unit.
+
+    Returns:
+        The scaling, in `float32`. A variable that never changes gets scale 1.
+    """
+    mean, sd = values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)
+    return Scaling(mean.astype(np.float32), np.where(sd > 0, sd, 1).astype(np.float32))
