@@ -1,0 +1,83 @@
+"""Scores of forecasts: in z-scores and in the recording's unit, by neuron and by horizon."""
+
+from typing import Any
+
+import numpy as np
+
+from jneuro._types import Float
+
+__all__ = ["forecast_scores", "ratio_error"]
+
+
+def ratio_error(numerator: Float[np.ndarray, " cluster"], denominator: Float[np.ndarray, " cluster"]) -> float:
+    r"""Standard error of \(\sum a / \sum b\) over clusters that are independent of each other.
+
+    The linearised (sandwich) estimate \(\sqrt{\frac{C}{C-1}\sum_c (a_c - R\,b_c)^2} / \sum_c b_c\).
+
+    Args:
+        numerator: \(a_c\).
+        denominator: \(b_c\).
+
+    Returns:
+        The standard error; NaN for fewer than two clusters.
+
+    References:
+        Cochran W. G., Sampling Techniques (1977), Equation 6.13.
+    """
+    count = len(numerator)
+    if count < 2:
+        return float("nan")
+    residual = numerator - numerator.sum() / denominator.sum() * denominator
+    return float(np.sqrt(count / (count - 1) * np.sum(residual**2)) / denominator.sum())
+
+
+def forecast_scores(
+    predicted: Float[np.ndarray, "window horizon feature"],
+    target: Float[np.ndarray, "window horizon feature"],
+    scale: Float[np.ndarray, " feature"],
+    runs: np.ndarray,
+) -> dict[str, Any]:
+    r"""Score a forecast.
+
+    \(R^2 = 1 - \sum (y - \hat y)^2 / \sum (y - \bar y_n)^2\) over windows and neurons, where \(\bar y_n\) is the mean of
+    neuron \(n\) over the scored windows. The headline figures are those of the nearest horizon.
+
+    Args:
+        predicted: forecasts, in z-scores.
+        target: what came, in z-scores.
+        scale: standard deviation behind the z-scores of every variable, in the recording's unit.
+        runs: the run from which each window comes; runs are the independent clusters of the standard error.
+
+    Returns:
+        `r2`, `r2_se`, `rmse_z`, `mae_z`, `rmse_mv`, `mae_mv`, and the same by horizon (`per_horizon`) and, for the
+        nearest one, by neuron (`per_neuron`).
+    """
+    error = predicted.astype(np.float64) - target
+    spread = np.square(target - target.mean(0, dtype=np.float64))
+    _, cluster = np.unique(runs, return_inverse=True)
+    horizons = [_one_horizon(error[:, h], spread[:, h], scale, cluster) for h in range(error.shape[1])]
+    squared = np.square(error[:, 0]).mean(0)
+    neurons = {
+        "r2": 1 - squared / spread[:, 0].mean(0),
+        "rmse_mv": np.sqrt(squared) * scale,
+        "mae_mv": np.abs(error[:, 0]).mean(0) * scale,
+    }
+    return {
+        **horizons[0],
+        "per_horizon": {name: [h[name] for h in horizons] for name in horizons[0]},
+        "per_neuron": {name: values.tolist() for name, values in neurons.items()},
+    }
+
+
+def _one_horizon(error: np.ndarray, spread: np.ndarray, scale: np.ndarray, cluster: np.ndarray) -> dict[str, float]:
+    """Scores at one horizon, all neurons together."""
+    squared, absolute = np.square(error), np.abs(error)
+    a, b = (np.bincount(cluster, x.sum(1)) for x in (squared, spread))
+    return {
+        "r2": float(1 - a.sum() / b.sum()),
+        "r2_se": ratio_error(a, b),
+        "rmse_z": float(np.sqrt(squared.mean())),
+        "mae_z": float(absolute.mean()),
+        "rmse_mv": float(np.sqrt(np.mean(squared * scale**2))),
+        "mae_mv": float(np.mean(absolute * scale)),
+    }

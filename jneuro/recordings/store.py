@@ -1,0 +1,273 @@
+"""Recordings on disk: a Zarr store that xarray, and so every tool of the field, can open.
+
+Layout: the root holds every sampled array as `[trial, time, neuron]`; the group `events` holds spikes as lists (time,
+trial, neuron); the group `states` holds simulator states, from which a run can be continued. A store is written chunk by
+chunk; its attribute `committed` is set last, so a fault costs the chunk under way and nothing before it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.codecs import BloscCodec
+
+from jneuro._types import PyTree
+from jneuro.recordings.recording import Recording
+
+__all__ = ["FORMAT", "RecordingWriter", "StoreError", "open_recording", "read_events", "read_recording", "read_state"]
+
+FORMAT = 1
+"""Version of the layout."""
+
+_GROWING = ("time", "event", "snapshot")
+
+
+class StoreError(ValueError):
+    """A store that is missing, incomplete, damaged or not ours."""
+
+
+def state_leaves(state: PyTree) -> dict[str, Any]:
+    """The leaves of a state by their path."""
+    return {jax.tree_util.keystr(p, simple=True, separator="."): x for p, x in jax.tree.leaves_with_path(state)}
+
+
+class RecordingWriter:
+    """Writes a batch of trials, chunk after chunk, and can take up where a killed process stopped.
+
+    Attributes:
+        frames: frames written and committed.
+    """
+
+    def __init__(self, path: Path, provenance: Mapping[str, Any], populations: Mapping[str, int] | None = None) -> None:
+        """Begin a store, or go on with the unfinished one of the same provenance.
+
+        Args:
+            path: the folder that is, or will be, the store.
+            provenance: what makes the recording; JSON values only.
+            populations: name and size of each population of neurons, in their order.
+
+        Raises:
+            StoreError: if the folder holds another recording.
+        """
+        self.path = path
+        self._provenance = json.dumps(provenance, sort_keys=True)
+        self._populations = dict(populations or {})
+        if not (path / "zarr.json").exists():
+            self.frames = 0
+            self._root = zarr.open_group(path, mode="w", zarr_format=3)
+            self._root.attrs.update(
+                {"jneuro_format": FORMAT, "provenance": self._provenance, "complete": False, "committed": {}}
+            )
+            return
+        self._root = zarr.open_group(path, mode="a")
+        if self._root.attrs.get("provenance") != self._provenance:
+            raise StoreError(f"{path}: holds another recording; choose another folder, or remove this one")
+        committed: Any = self._root.attrs["committed"]
+        for _, array in self._root.members(max_depth=None):
+            if isinstance(array, zarr.Array):
+                names = array.metadata.dimension_names or ()  # type: ignore[union-attr]
+                array.resize(tuple(committed.get(n, s) for n, s in zip(names, array.shape, strict=True)))
+        self.frames = int(committed.get("time", 0))
+
+    @property
+    def complete(self) -> bool:
+        """Whether the recording is finished."""
+        return bool(self._root.attrs["complete"])
+
+    def append(self, recording: Recording, states: PyTree = None) -> None:
+        """Write one chunk and commit it.
+
+        Args:
+            recording: values `[trial, time, neuron]`; an array called `spikes` becomes events.
+            states: simulator states within the chunk, each leaf `[trial, snapshot, ...]`; the last one must be the
+                recording's final state. By default that state alone.
+        """
+        self._grow(self._root, "time", ("time",), recording.time, unit="ms")
+        for name, values in recording.values.items():
+            if name == "spikes":
+                self._append_events(recording)
+            else:
+                names = ("trial", "time", "neuron")
+                self._grow(self._root, name, names, np.asarray(values), unit=recording.units[name])
+        if states is None:
+            states = jax.tree.map(lambda x: x[:, None], recording.final_state)
+        group = self._root.require_group("states")
+        for name, leaf in state_leaves(states).items():
+            extra = tuple(f"{name}_{i}" for i in range(leaf.ndim - 2))
+            self._grow(group, name, ("trial", "snapshot", *extra), np.asarray(leaf))
+        self.frames += recording.frames
+        lengths = {"time": self.frames, "snapshot": group["step"].shape[1]}
+        if "events" in self._root:
+            lengths["event"] = self._root["events"]["time"].shape[0]  # type: ignore[index]
+        self._root.attrs.update({"committed": lengths, "dt": recording.dt})
+
+    def _append_events(self, recording: Recording) -> None:
+        """Write spike counts as a list of events, in order of time; a count of two is two events."""
+        counts = np.asarray(recording.values["spikes"])
+        frame, trial, neuron = np.nonzero(counts.transpose(1, 0, 2))
+        repeats = counts[trial, frame, neuron].astype(int)
+        group = self._root.require_group("events")
+        columns = {"time": recording.time[frame], "trial": trial.astype(np.int32), "neuron": neuron.astype(np.int32)}
+        for name, column in columns.items():
+            unit = "ms" if name == "time" else "1"
+            self._grow(group, name, ("event",), np.repeat(column, repeats), unit=unit, chunk=1 << 20)
+
+    def _grow(self, group, name, names, values, *, unit: str = "1", chunk: int | None = None) -> None:
+        """Append along the growing dimension; the first chunk creates the array."""
+        axis = next(i for i, n in enumerate(names) if n in _GROWING)
+        if name in group:
+            with zarr.config.set({"array.write_empty_chunks": True}):
+                group[name].append(values, axis)
+            return
+        # One trial and one appended chunk to a file: a trial is read without the others.
+        chunks = [1 if n == "trial" else s for n, s in zip(names, values.shape, strict=True)]
+        chunks[axis] = chunk or max(values.shape[axis], 1)
+        array = group.create_array(
+            name,
+            shape=values.shape,
+            dtype=values.dtype,
+            chunks=tuple(chunks),
+            dimension_names=names,
+            compressors=BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
+            fill_value=np.nan if values.dtype.kind == "f" else 0,
+            attributes={"units": unit},
+            config={"write_empty_chunks": True},
+        )
+        array[...] = values
+
+    def finish(self) -> None:
+        """Mark the recording as complete."""
+        if self._populations:
+            labels = np.repeat(np.arange(len(self._populations)), list(self._populations.values())).astype(np.int8)
+            meaning = {str(i): name for i, name in enumerate(self._populations)}
+            self._root.create_array(
+                "population", data=labels, dimension_names=("neuron",), attributes={"units": "1", "meaning": meaning}
+            )
+        self._root.attrs.update({"complete": True})
+
+
+def open_recording(path: Path) -> xr.Dataset:
+    """Open a finished recording, lazily.
+
+    Args:
+        path: the store.
+
+    Returns:
+        The sampled arrays with the coordinate `time` [ms]; attributes `dt` [ms] and `provenance` (a dictionary).
+
+    Raises:
+        StoreError: if the store is missing, unfinished, truncated, or of another format.
+    """
+    root = _open_root(path)
+    for name, array in root.members(max_depth=None):
+        if isinstance(array, zarr.Array) and array.nchunks_initialized < array.nchunks:
+            missing = array.nchunks - array.nchunks_initialized
+            raise StoreError(
+                f"{path}: truncated, {missing} of {array.nchunks} chunks of '{name}' are missing; {_REMEDY}"
+            )
+    data = xr.open_zarr(path, consolidated=False, chunks=None, mask_and_scale=False)
+    data.attrs["provenance"] = json.loads(data.attrs["provenance"])
+    return data.set_coords([n for n in ("time", "population") if n in data])
+
+
+_REMEDY = "make it anew with `jneuro simulate`, or restore it from a copy"
+
+
+def _open_root(path: Path) -> zarr.Group:
+    """Open the root group of a complete store."""
+    if not path.exists():
+        raise StoreError(f"{path}: no such recording; {_REMEDY}")
+    try:
+        root = zarr.open_group(path, mode="r")
+    except (FileNotFoundError, ValueError, KeyError) as error:
+        raise StoreError(f"{path}: not a Zarr store ({type(error).__name__}); {_REMEDY}") from error
+    if root.attrs.get("jneuro_format") != FORMAT:
+        raise StoreError(f"{path}: not a recording of jneuro's format {FORMAT}; {_REMEDY}")
+    if not root.attrs.get("complete"):
+        raise StoreError(f"{path}: unfinished, its simulation was stopped; go on with `jneuro run ... --resume`")
+    return root
+
+
+def _read(path: Path, array: Any, name: str, selection: Any = ...) -> np.ndarray:
+    """Read an array, and say which one if its bytes are damaged."""
+    try:
+        return np.asarray(array[selection])
+    except Exception as error:  # the codecs raise whatever they like
+        raise StoreError(f"{path}: '{name}' cannot be read ({error}); {_REMEDY}") from error
+
+
+def read_recording(path: Path, names: Sequence[str] = ("v",)) -> Recording:
+    """Read a finished recording, trial by trial into one block of memory for each array.
+
+    Args:
+        path: the store.
+        names: which of the sampled arrays.
+
+    Returns:
+        The recording, as NumPy arrays `[trial, time, neuron]`; without a final state (see `read_state`).
+
+    Raises:
+        StoreError: if the store is damaged or has no such array.
+    """
+    data = open_recording(path)
+    values = {}
+    for name in names:
+        if name not in data or data[name].dims != ("trial", "time", "neuron"):
+            sampled = [str(n) for n in data if data[n].dims == ("trial", "time", "neuron")]
+            raise StoreError(f"{path}: has no sampled array '{name}'; it has {', '.join(sampled)}")
+        array = zarr.open_array(path / name, mode="r")
+        values[name] = np.empty(array.shape, array.dtype)
+        for trial in range(array.shape[0]):
+            values[name][trial] = _read(path, array, name, trial)
+    return Recording(
+        values=values,
+        ok=np.asarray(True),
+        first_step=np.asarray(round(float(data.time[0]) / data.attrs["dt"]) - 1),
+        final_state=None,
+        step=data.attrs["dt"],
+        record_every=1,
+        frames=data.sizes["time"],
+        unit_pairs=tuple((n, data[n].attrs["units"]) for n in names),
+    )
+
+
+def read_events(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read the spikes of a finished recording.
+
+    Returns:
+        Time [ms], trial and neuron of every spike, in order of time. The time is that of the frame in which it fell.
+    """
+    root = _open_root(path)
+    if "events" not in root:
+        raise StoreError(f"{path}: has no spikes")
+    group = root["events"]
+    return tuple(_read(path, group[n], f"events/{n}") for n in ("time", "trial", "neuron"))  # type: ignore[index]
+
+
+def read_state(path: Path, like: PyTree, snapshots: Any = -1, *, complete: bool = True) -> PyTree:
+    """Read stored simulator states.
+
+    Args:
+        path: a recording.
+        like: a state of the same simulator, for its structure.
+        snapshots: which of the stored states: an index, a slice or an array of indices.
+        complete: whether the recording must be finished.
+
+    Returns:
+        The states, each leaf `[trial, ...]` or `[trial, snapshot, ...]`.
+
+    Raises:
+        StoreError: if the store holds no states, or those of another simulator.
+    """
+    root = _open_root(path) if complete else zarr.open_group(path, mode="r")
+    names = list(state_leaves(like))
+    if "states" not in root or any(n not in root["states"] for n in names):  # type: ignore[operator]
+        raise StoreError(f"{path}: holds no states of this simulator ({', '.join(names)})")
+    group = root["states"]
+    leaves = [_read(path, group[n], f"states/{n}")[:, snapshots] for n in names]  # type: ignore[index]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)

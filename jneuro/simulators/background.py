@@ -1,0 +1,53 @@
+"""Background input: many independent sources, drawn cheaply.
+
+One 32-bit word a neuron and step serves both draws. The count compares the whole word with the cumulative distribution,
+over signed integers, which vectorise where unsigned ones do not; the normal deviate uses its lower 16 bits, which decide
+the comparison with a probability below 2⁻¹³ only.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.scipy.special import erfinv
+
+from jneuro._types import Array, Float, Int, Key, Scalar
+
+__all__ = ["binomial_counts", "binomial_thresholds", "normal_deviates", "step_words"]
+
+
+def step_words(key: Key[Array, ""], first_step: Int[Array, ""], steps: int, size: int) -> Int[Array, "step neuron"]:
+    """Draw a uniformly distributed signed word for each step and neuron, by the step's absolute index."""
+    keys = jax.vmap(lambda s: jax.random.fold_in(key, s))(first_step + jnp.arange(steps, dtype=jnp.int32))
+    words = jax.vmap(lambda k: jax.random.bits(k, (size,), jnp.uint32))(keys)
+    return lax.bitcast_convert_type(words, jnp.int32)
+
+
+def binomial_thresholds(sources: int, probability: Scalar, count: int) -> Int[Array, " threshold"]:
+    """Where the cumulative binomial distribution cuts the range of a signed 32-bit word.
+
+    Args:
+        sources: number of independent sources.
+        probability: that one of them fires.
+        count: the largest number to be drawn; what lies beyond is drawn as this number.
+
+    Returns:
+        `count` thresholds; the number of them that a uniform word exceeds is binomially distributed.
+    """
+    odds = probability / (1 - probability)
+    k = jnp.arange(count)
+    ratio = jnp.where(k > 0, (sources - k + 1) / jnp.maximum(k, 1) * odds, 1.0)
+    cumulative = (1 - probability) ** sources * jnp.cumsum(jnp.cumprod(ratio))
+    # The largest float32 below 2³¹ keeps the conversion in range.
+    return jnp.minimum((cumulative - 0.5) * 2.0**32, 2147483520.0).astype(jnp.int32)
+
+
+def binomial_counts(words: Int[Array, "*any"], thresholds: Int[Array, " threshold"]) -> Float[Array, "*any"]:
+    """Convert uniform words to counts, by inversion of the cumulative distribution."""
+    total = sum((words > thresholds[k]).astype(jnp.int32) for k in range(thresholds.shape[0]))
+    return jnp.asarray(total).astype(jnp.result_type(float))
+
+
+def normal_deviates(words: Int[Array, "*any"]) -> Float[Array, "*any"]:
+    """Convert the lower 16 bits of uniform words to standard normal deviates: 65,536 equiprobable values, |z| < 4.4."""
+    centred = ((words & 0xFFFF).astype(jnp.result_type(float)) - 32767.5) / 32768.0
+    return jnp.sqrt(2.0).astype(centred.dtype) * erfinv(centred)

@@ -1,0 +1,206 @@
+"""What every simulator is: a frozen pytree whose array leaves are its physical parameters."""
+
+import abc
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jneuro._types import Array, Float, Int, Key, PyTree
+
+__all__ = [
+    "FRACTION",
+    "NON_NEGATIVE",
+    "POSITIVE",
+    "REAL",
+    "Bounds",
+    "Parameter",
+    "Recordable",
+    "Simulator",
+    "SteppedSimulator",
+    "param",
+    "parameters",
+]
+
+
+class Bounds(NamedTuple):
+    """The interval in which a parameter makes sense.
+
+    Attributes:
+        low: lower end.
+        high: upper end.
+        open: whether the ends themselves are excluded.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    open: bool = False
+
+    def contain(self, value: np.ndarray | float) -> bool:
+        """Whether every element lies inside and is finite."""
+        value = np.asarray(value)
+        above = value > self.low if self.open else value >= self.low
+        below = value < self.high if self.open else value <= self.high
+        return bool(np.all(above & below & np.isfinite(value)))
+
+    def __str__(self) -> str:
+        """In interval notation."""
+        left, right = ("(" if self.open else "["), (")" if self.open else "]")
+        left = "(" if self.low == -math.inf else left
+        right = ")" if self.high == math.inf else right
+        return f"{left}{self.low:g}, {self.high:g}{right}"
+
+
+REAL = Bounds()
+POSITIVE = Bounds(0.0, math.inf, open=True)
+NON_NEGATIVE = Bounds(0.0, math.inf)
+FRACTION = Bounds(0.0, 1.0)
+
+
+class Parameter(NamedTuple):
+    """What `param` declared: name, default, unit, bounds, source, meaning, and whether it is structural (static)."""
+
+    name: str
+    default: Any
+    unit: str
+    bounds: Bounds
+    source: str
+    doc: str
+    static: bool
+
+
+def _to_array(value: Any) -> Array:
+    """A strongly typed floating-point array, of the precision in force unless the value brings its own."""
+    if isinstance(value, jax.Array | np.ndarray) and jnp.issubdtype(value.dtype, jnp.floating):
+        return jnp.asarray(value, value.dtype)
+    return jnp.asarray(value, jnp.result_type(float))
+
+
+def param(default: Any, *, unit: str, source: str, bounds: Bounds = REAL, doc: str, static: bool = False) -> Any:
+    """Declare a simulator's parameter, once for documentation, checks, fits and recordings.
+
+    Args:
+        default: the source's value.
+        unit: its unit; "1" for a pure number.
+        source: where the value stands: a paper, with section, equation or table.
+        bounds: the interval in which it makes sense; values outside are refused at construction.
+        doc: its meaning, in one phrase.
+        static: structural (a count, a time step, a choice): part of the compiled program, not differentiable.
+
+    Returns:
+        An `equinox` field. A parameter that is not static is converted to a strongly typed array.
+    """
+    metadata = {"jneuro": {"unit": unit, "source": source, "bounds": bounds, "doc": doc, "static": static}}
+    if static:
+        return eqx.field(default=default, static=True, metadata=metadata)
+    return eqx.field(default=default, converter=_to_array, metadata=metadata)
+
+
+def parameters(simulator: "type[Simulator] | Simulator") -> dict[str, Parameter]:
+    """The declared parameters of a simulator, in order.
+
+    Args:
+        simulator: a class, or an instance, whose own values then stand as the defaults.
+
+    Returns:
+        Name to declaration.
+    """
+    found = {}
+    for field in dataclasses.fields(simulator):
+        if about := field.metadata.get("jneuro"):
+            default = field.default if isinstance(simulator, type) else getattr(simulator, field.name)
+            found[field.name] = Parameter(name=field.name, default=default, **about)
+    return found
+
+
+class Recordable(NamedTuple):
+    """A quantity that can be recorded.
+
+    Attributes:
+        unit: its unit.
+        reduce: how the steps of one recorded frame become one value: the `last` or the `sum`.
+        doc: its meaning.
+    """
+
+    unit: str
+    reduce: Literal["last", "sum"]
+    doc: str
+
+
+class Simulator(eqx.Module):
+    """A neural simulator: abstract here, final in its subclasses."""
+
+    recordables: ClassVar[Mapping[str, Recordable]]
+
+    def __check_init__(self) -> None:
+        """Refuse parameters outside their bounds; traced values pass unseen."""
+        for p in parameters(self).values():
+            value = p.default
+            if isinstance(value, jax.core.Tracer) or not isinstance(value, jax.Array | int | float):
+                continue
+            if not p.bounds.contain(np.asarray(value)):
+                unit = "" if p.unit == "1" else f" {p.unit}"
+                raise ValueError(
+                    f"{type(self).__name__}: {p.name} = {np.asarray(value)}{unit} lies outside {p.bounds}{unit} ({p.doc})"
+                )
+
+    @abc.abstractmethod
+    def connect(self, key: Key[Array, ""]) -> Self:
+        """Draw the random connectivity, once, and return the simulator that has it; single cells return themselves."""
+
+
+class SteppedSimulator(Simulator):
+    """A simulator with a time step of its own, advanced in blocks of steps.
+
+    Neurons that talk with a delay cannot hear each other within that delay. A block is such a stretch: all its steps
+    are known from the state alone, so its recurrent input, random numbers and records are each one array operation.
+    Results do not depend on how a run is cut into blocks.
+    """
+
+    dt: eqx.AbstractVar[float]
+    """Time step [ms]."""
+
+    @property
+    @abc.abstractmethod
+    def longest_block(self) -> int:
+        """The most steps that `advance` takes at once, at least 1."""
+
+    @abc.abstractmethod
+    def init(self, key: Key[Array, ""]) -> PyTree:
+        """Draw an initial state: a NamedTuple that has a field `step`, the number of steps taken so far."""
+
+    @abc.abstractmethod
+    def advance(
+        self, state: PyTree, drive: Float[Array, "step #neuron"] | None, key: Key[Array, ""], steps: int
+    ) -> tuple[PyTree, dict[str, Array]]:
+        """Take `steps` steps, at most `longest_block`.
+
+        Args:
+            state: where to start.
+            drive: the stimulus at each step, in the simulator's unit; None where there is none.
+            key: the run's key; randomness is drawn by absolute step, so that a run may be cut anywhere.
+            steps: how many.
+
+        Returns:
+            The new state, and every recordable at every step, `[step, ...]`.
+        """
+
+    def step_count(self, duration: float, name: str = "duration") -> int:
+        """Convert a time [ms] to a whole number of steps.
+
+        Raises:
+            ValueError: if the time is not a multiple of the time step.
+        """
+        steps = round(duration / self.dt)
+        if not math.isclose(steps * self.dt, duration, rel_tol=1e-6, abs_tol=1e-9):
+            raise ValueError(f"{name} = {duration} ms is not a multiple of the time step, {self.dt} ms")
+        return steps
+
+
+StepCount = Int[Array, ""]
+"""Steps taken since the start of a run."""

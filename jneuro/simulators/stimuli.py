@@ -1,0 +1,275 @@
+"""What drives a simulator: pytrees evaluated at time t.
+
+Amplitudes are in the simulator's own unit, times in ms, frequencies in Hz. An amplitude may have the shape of the
+neurons, and then each gets its own; every array is a leaf, so a stimulus can be batched and differentiated.
+"""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jneuro._types import Array, Float, Key
+from jneuro.simulators.base import _to_array
+
+__all__ = [
+    "Chirp",
+    "Constant",
+    "OrnsteinUhlenbeck",
+    "PulseTrain",
+    "Ramp",
+    "Sampled",
+    "Sine",
+    "Step",
+    "Stimulus",
+    "Sum",
+    "WhiteNoise",
+]
+
+_NEVER = float("inf")
+
+
+def _field(default=None):
+    return eqx.field(converter=_to_array) if default is None else eqx.field(converter=_to_array, default=default)
+
+
+class Stimulus(eqx.Module):
+    """A function of time; abstract. Stimuli are added with `+`."""
+
+    @abc.abstractmethod
+    def __call__(self, t: Float[Array, ""]) -> Float[Array, "*neuron"]:
+        """Value at time `t` [ms]."""
+
+    @abc.abstractmethod
+    def jumps(self) -> Float[Array, " jump"]:
+        """Times [ms] at which the value or its slope jumps, for solvers that adapt their step."""
+
+    def __add__(self, other: "Stimulus") -> "Sum":
+        """Their sum."""
+        return Sum((self, other))
+
+
+def _no_jumps() -> Array:
+    return jnp.zeros(0)
+
+
+def _between(t, onset, end):
+    return (t >= onset) & (t < end)
+
+
+class Constant(Stimulus):
+    """The same value always."""
+
+    amplitude: Float[Array, "*neuron"] = _field()
+
+    def __call__(self, t):
+        """Value at time `t`."""
+        return self.amplitude
+
+    def jumps(self):
+        """None."""
+        return _no_jumps()
+
+
+class Step(Stimulus):
+    """A value from `onset` until `end`, else zero."""
+
+    amplitude: Float[Array, "*neuron"] = _field()
+    onset: Float[Array, ""] = _field(0.0)
+    end: Float[Array, ""] = _field(_NEVER)
+
+    def __call__(self, t):
+        """Value at time `t`."""
+        return jnp.where(_between(t, self.onset, self.end), self.amplitude, 0.0)
+
+    def jumps(self):
+        """Onset and end."""
+        return jnp.stack([self.onset, self.end])
+
+
+class PulseTrain(Stimulus):
+    """Pulses of a given width, the first at `onset`, `count` of them, one every `1000/frequency` ms."""
+
+    amplitude: Float[Array, "*neuron"] = _field()
+    frequency: Float[Array, ""] = _field()
+    width: Float[Array, ""] = _field()
+    count: int = eqx.field(static=True)
+    onset: Float[Array, ""] = _field(0.0)
+
+    def __call__(self, t):
+        """Value at time `t`."""
+        period = 1e3 / self.frequency
+        index = jnp.floor((t - self.onset) / period)
+        phase = t - self.onset - index * period
+        return jnp.where((index >= 0) & (index < self.count) & (phase < self.width), self.amplitude, 0.0)
+
+    def jumps(self):
+        """Beginnings and ends of all pulses."""
+        begin = self.onset + jnp.arange(self.count) * (1e3 / self.frequency)
+        return jnp.stack([begin, begin + self.width], 1).reshape(-1)
+
+
+class Ramp(Stimulus):
+    """A slope from zero at `onset` to `amplitude` at `end`, and `amplitude` from then on."""
+
+    amplitude: Float[Array, "*neuron"] = _field()
+    end: Float[Array, ""] = _field()
+    onset: Float[Array, ""] = _field(0.0)
+
+    def __call__(self, t):
+        """Value at time `t`."""
+        return self.amplitude * jnp.clip((t - self.onset) / (self.end - self.onset), 0.0, 1.0)
+
+    def jumps(self):
+        """Where the slope begins and ends."""
+        return jnp.stack([self.onset, self.end])
+
+
+class Sine(Stimulus):
+    """A sine wave from `onset` on; `phase` in radians."""
+
+    amplitude: Float[Array, "*neuron"] = _field()
+    frequency: Float[Array, ""] = _field()
+    phase: Float[Array, ""] = _field(0.0)
+    onset: Float[Array, ""] = _field(0.0)
+
+    def __call__(self, t):
+        """Value at time `t`."""
+        angle = 2e-3 * jnp.pi * self.frequency * (t - self.onset) + self.phase
+        return jnp.where(t >= self.onset, self.amplitude * jnp.sin(angle), 0.0)
+
+    def jumps(self):
+        """The onset."""
+        return self.onset[None]
+
+
+class Chirp(Stimulus):
+    """A sine wave whose frequency rises linearly from `start` at `onset` to `stop` at `end`; zero outside."""
+
+    amplitude: Float[Array, "*neuron"] = _field()
+    start: Float[Array, ""] = _field()
+    stop: Float[Array, ""] = _field()
+    end: Float[Array, ""] = _field()
+    onset: Float[Array, ""] = _field(0.0)
+
+    def __call__(self, t):
+        """Value at time `t`."""
+        elapsed = t - self.onset
+        slope = (self.stop - self.start) / (self.end - self.onset)
+        angle = 2e-3 * jnp.pi * elapsed * (self.start + 0.5 * slope * elapsed)
+        return jnp.where(_between(t, self.onset, self.end), self.amplitude * jnp.sin(angle), 0.0)
+
+    def jumps(self):
+        """Onset and end."""
+        return jnp.stack([self.onset, self.end])
+
+
+class Sampled(Stimulus):
+    """A recorded or computed waveform, one sample every `dt`, the first at `onset`; zero outside.
+
+    Between samples the value is held (`hold`) or interpolated linearly.
+    """
+
+    values: Float[Array, "time *neuron"] = _field()
+    dt: Float[Array, ""] = _field()
+    onset: Float[Array, ""] = _field(0.0)
+    hold: bool = eqx.field(static=True, default=True)
+
+    def __call__(self, t):
+        """Value at time `t`."""
+        count = self.values.shape[0]
+        # Times are multiples of the step, rounded: a sample must not be missed by the last bit.
+        position = (t - self.onset) / self.dt + 1e-4
+        index = jnp.floor(position).astype(jnp.int32)
+        inside = (index >= 0) & (index < count)
+        here = lax.dynamic_index_in_dim(self.values, jnp.clip(index, 0, count - 1), keepdims=False)
+        if not self.hold:
+            after = lax.dynamic_index_in_dim(self.values, jnp.clip(index + 1, 0, count - 1), keepdims=False)
+            here = here + (position - 1e-4 - index) * (after - here)
+        return jnp.where(inside, here, 0.0)
+
+    def jumps(self):
+        """Every sample, held or not, is a corner."""
+        return self.onset + jnp.arange(self.values.shape[0] + 1) * self.dt
+
+
+class WhiteNoise(Stimulus):
+    """Normally distributed noise, drawn anew every `hold` ms and held between.
+
+    The same key gives the same path however time is stepped; halving `hold` halves the spectral density.
+    """
+
+    sd: Float[Array, "*neuron"] = _field()
+    key: Key[Array, ""]
+    hold: float = eqx.field(static=True)
+    duration: float = eqx.field(static=True)
+    mean: Float[Array, "*neuron"] = _field(0.0)
+
+    def __call__(self, t):
+        """Value at time `t`."""
+        index = jnp.floor(t / self.hold + 1e-4).astype(jnp.int32)
+        draw = jax.random.normal(jax.random.fold_in(self.key, index), self.sd.shape, self.sd.dtype)
+        return self.mean + self.sd * draw
+
+    def jumps(self):
+        """Every time at which a value is drawn, up to `duration`."""
+        return jnp.asarray(np.arange(0.0, self.duration + self.hold, self.hold))
+
+
+class OrnsteinUhlenbeck(Stimulus):
+    r"""Noise with an exponential autocorrelation: \(\tau\,dx = (\mu - x)\,dt + \sigma\sqrt{2\tau}\,dW\), stationary.
+
+    The path is drawn by the exact update over `dt` at construction, and held between samples.
+
+    References:
+        Gillespie D. T., Physical Review E 54 (1996) 2084, Equation 3.1.
+    """
+
+    path: Sampled
+
+    def __init__(self, *, mean, sd, tau, duration: float, dt: float, key: Key[Array, ""]):
+        """Draw the path.
+
+        Args:
+            mean: mean value.
+            sd: standard deviation; its shape is that of one sample.
+            tau: correlation time [ms].
+            duration: length of the path [ms].
+            dt: time between samples [ms].
+            key: random key.
+        """
+        mean, sd, tau = _to_array(mean), _to_array(sd), _to_array(tau)
+        decay = jnp.exp(-dt / tau)
+        draws = jax.random.normal(key, (round(duration / dt), *sd.shape), sd.dtype)
+
+        def step(x, draw):
+            return decay * x + jnp.sqrt(1 - decay**2) * draw, x
+
+        # The first draw is the stationary start.
+        _, path = lax.scan(step, draws[0], jnp.roll(draws, -1, axis=0))
+        self.path = Sampled(mean + sd * path, dt)
+
+    def __call__(self, t):
+        """Value at time `t`."""
+        return self.path(t)
+
+    def jumps(self):
+        """Every sample."""
+        return self.path.jumps()
+
+
+class Sum(Stimulus):
+    """The sum of several stimuli."""
+
+    parts: tuple[Stimulus, ...]
+
+    def __call__(self, t):
+        """Value at time `t`."""
+        return sum((part(t) for part in self.parts[1:]), self.parts[0](t))
+
+    def jumps(self):
+        """Those of all parts."""
+        return jnp.concatenate([part.jumps() for part in self.parts])
