@@ -1,0 +1,61 @@
+"""Sequence models: each a `flax.nnx.Module` built from its configuration, all called alike."""
+
+from typing import Annotated
+
+from flax import nnx
+from pydantic import Field
+
+from jneuro.models.base import Model, ModelConfig, Prediction
+from jneuro.models.compact import CompactForecaster, CompactForecasterConfig
+from jneuro.models.forecaster import CNNLSTM, CNNLSTMConfig, LSTMForecaster, LSTMForecasterConfig
+from jneuro.models.recurrent import LSTM, LSTMLayer, lstm
+
+__all__ = [
+    "CNNLSTM",
+    "LSTM",
+    "MODELS",
+    "AnyModelConfig",
+    "CNNLSTMConfig",
+    "CompactForecaster",
+    "CompactForecasterConfig",
+    "LSTMForecaster",
+    "LSTMForecasterConfig",
+    "LSTMLayer",
+    "Model",
+    "ModelConfig",
+    "Prediction",
+    "build_model",
+    "lstm",
+]
+
+AnyModelConfig = Annotated[
+    LSTMForecasterConfig | CNNLSTMConfig | CompactForecasterConfig,
+    Field(discriminator="name"),
+]
+"""The configuration of any model, told apart by `name`."""
+
+MODELS: dict[str, tuple[type[ModelConfig], type[nnx.Module]]] = {
+    "lstm": (LSTMForecasterConfig, LSTMForecaster),
+    "cnn_lstm": (CNNLSTMConfig, CNNLSTM),
+    "compact": (CompactForecasterConfig, CompactForecaster),
+}
+"""Every model's configuration and module, by the configuration's `name`."""
+
+
+def build_model(config: ModelConfig, *, rngs: nnx.Rngs) -> Model:
+    """Build the model that a configuration describes.
+
+    Args:
+        config: one of the configurations in `MODELS`.
+        rngs: draws the weights (`params`) and seeds the dropout streams (`dropout`).
+
+    Returns:
+        The model, a `flax.nnx.Module`.
+
+    Raises:
+        ValueError: if no model has this configuration.
+    """
+    for known, module in MODELS.values():
+        if type(config) is known:
+            return module(config, rngs=rngs)  # pyright: ignore
+    raise ValueError(f"no model is configured by {type(config).__name__}; there are {', '.join(MODELS)}")

@@ -8,7 +8,7 @@ from pydantic import Field
 from jneuro._types import Array, Config, Float
 from jneuro.datasets.windows import Batch
 
-__all__ = ["Model", "ModelConfig", "Prediction"]
+__all__ = ["Model", "ModelConfig", "Prediction", "check_inputs"]
 
 
 class Prediction(NamedTuple):
@@ -34,9 +34,9 @@ class ModelConfig(Config):
         horizons: future times predicted at once.
     """
 
-    features: int = Field(100, ge=1)
-    length: int = Field(150, ge=1)
-    horizons: int = Field(1, ge=1)
+    features: int = Field(default=100, ge=1)
+    length: int = Field(default=150, ge=1)
+    horizons: int = Field(default=1, ge=1)
 
 
 class Model(Protocol):
@@ -45,3 +45,20 @@ class Model(Protocol):
     def __call__(self, batch: Batch, *, train: bool) -> Prediction:
         """Predict the batch's targets from its inputs."""
         ...
+
+
+def check_inputs(config: ModelConfig, inputs: Float[Array, "batch time feature"]) -> None:
+    """Check, while tracing, that the inputs have the sizes a model was built for.
+
+    Args:
+        config: the model's.
+        inputs: the batch's.
+
+    Raises:
+        ValueError: if the shape is not `[batch, length, features]`.
+    """
+    if inputs.ndim != 3 or inputs.shape[1:] != (config.length, config.features):
+        raise ValueError(
+            f"{type(config).__name__} expects inputs [batch, length={config.length}, features={config.features}], got"
+            f" shape {inputs.shape}; build the model with the `length` and `features` of the windows"
+        )

@@ -1,13 +1,14 @@
 """Neural simulators, their stimuli, and the verb that runs them."""
 
 from jneuro.simulators import stimuli
-from jneuro.simulators.base import Simulator, SteppedSimulator, parameters
+from jneuro.simulators.base import Simulator, SteppedSimulator, accepted, parameters
 from jneuro.simulators.brunel import Brunel
-from jneuro.simulators.simulate import SimulationError, simulate
+from jneuro.simulators.simulate import SimulationError, first_state, simulate
 from jneuro.simulators.spiking import Arctan, Boxcar, SuperSpike
 
 __all__ = [
     "SIMULATORS",
+    "STIMULI",
     "Arctan",
     "Boxcar",
     "Brunel",
@@ -15,10 +16,25 @@ __all__ = [
     "Simulator",
     "SteppedSimulator",
     "SuperSpike",
+    "accepted",
+    "first_state",
     "parameters",
     "simulate",
     "stimuli",
 ]
 
-SIMULATORS: dict[str, type[Simulator]] = {"brunel": Brunel}
+SIMULATORS: dict[str, type[SteppedSimulator]] = {"brunel": Brunel}
 """Simulators by the name that a configuration uses."""
+
+STIMULI: dict[str, type[stimuli.Stimulus]] = {
+    "constant": stimuli.Constant,
+    "step": stimuli.Step,
+    "pulse_train": stimuli.PulseTrain,
+    "ramp": stimuli.Ramp,
+    "sine": stimuli.Sine,
+    "chirp": stimuli.Chirp,
+    "sampled": stimuli.Sampled,
+    "white_noise": stimuli.WhiteNoise,
+    "ornstein_uhlenbeck": stimuli.OrnsteinUhlenbeck,
+}
+"""Stimuli by the name that a configuration uses."""

@@ -2,8 +2,9 @@
 
 import abc
 import dataclasses
+import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import equinox as eqx
@@ -23,6 +24,7 @@ __all__ = [
     "Recordable",
     "Simulator",
     "SteppedSimulator",
+    "accepted",
     "param",
     "parameters",
 ]
@@ -118,6 +120,12 @@ def parameters(simulator: "type[Simulator] | Simulator") -> dict[str, Parameter]
     return found
 
 
+def accepted(make: Callable) -> list[str]:
+    """The names of the arguments that a simulator, a stimulus or a preset is built from."""
+    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return [name for name, p in inspect.signature(make).parameters.items() if p.kind not in kinds]
+
+
 class Recordable(NamedTuple):
     """A quantity that can be recorded.
 
@@ -136,13 +144,19 @@ class Simulator(eqx.Module):
     """A neural simulator: abstract here, final in its subclasses."""
 
     recordables: ClassVar[Mapping[str, Recordable]]
+    """What can be recorded."""
+
+    presets: ClassVar[tuple[str, ...]]
+    """The classmethods that build it with the constants of a source."""
 
     def __check_init__(self) -> None:
         """Refuse parameters outside their bounds; traced values pass unseen."""
         for p in parameters(self).values():
-            value = p.default
+            value, declared = p.default, type(self).__dataclass_fields__[p.name].default
             if isinstance(value, jax.core.Tracer) or not isinstance(value, jax.Array | int | float):
                 continue
+            if isinstance(declared, int) and not isinstance(value, int):
+                raise ValueError(f"{type(self).__name__}: {p.name} = {value} must be a whole number ({p.doc})")
             if not p.bounds.contain(np.asarray(value)):
                 unit = "" if p.unit == "1" else f" {p.unit}"
                 raise ValueError(
@@ -164,6 +178,16 @@ class SteppedSimulator(Simulator):
 
     dt: eqx.AbstractVar[float]
     """Time step [ms]."""
+
+    @property
+    @abc.abstractmethod
+    def populations(self) -> dict[str, int]:
+        """Name and size of each population of neurons, in their order."""
+
+    @property
+    def neurons(self) -> int:
+        """Number of neurons."""
+        return sum(self.populations.values())
 
     @property
     @abc.abstractmethod

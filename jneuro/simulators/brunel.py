@@ -3,6 +3,7 @@
 import dataclasses
 from typing import ClassVar, NamedTuple, Self
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -89,11 +90,12 @@ class Brunel(SteppedSimulator):
     dt: float = param(0.1, unit="ms", source=_REPORT, bounds=POSITIVE, doc="time step", static=True)
     surrogate: Surrogate | None = None
     """Derivative of the spike; None: spikes are boolean and carry no gradient."""
-    detach_reset: bool = True
+    detach_reset: bool = eqx.field(static=True, default=True)
     """Whether the reset passes no gradient back to the spike."""
     connections: Dense | None = None
     """Who hears whom, once drawn by `connect`."""
 
+    presets: ClassVar = ("forecasting_report", "original")
     recordables: ClassVar = {
         "v": Recordable("mV", "last", "membrane potential"),
         "spikes": Recordable("1", "sum", "spikes"),
@@ -158,9 +160,9 @@ class Brunel(SteppedSimulator):
         return cls(**(values | overrides))
 
     @property
-    def neurons(self) -> int:
-        """Number of neurons."""
-        return self.n_excitatory + self.n_inhibitory
+    def populations(self) -> dict[str, int]:
+        """Excitatory neurons first."""
+        return {"excitatory": self.n_excitatory, "inhibitory": self.n_inhibitory}
 
     @property
     def longest_block(self) -> int:

@@ -15,7 +15,7 @@ from jneuro.recordings.recording import Recording
 from jneuro.simulators.base import Recordable, SteppedSimulator
 from jneuro.simulators.stimuli import Stimulus
 
-__all__ = ["SimulationError", "simulate"]
+__all__ = ["SimulationError", "first_state", "simulate"]
 
 _NOT_FINITE = (
     "the simulation left the finite numbers: a parameter, a stimulus or the time step is too large for the scheme; "
@@ -95,6 +95,11 @@ def simulate(
     return recording
 
 
+def first_state(simulator: SteppedSimulator, key: Key[Array, ""]) -> PyTree:
+    """The state in which `simulate` starts a run with this key."""
+    return simulator.init(stream(key, "init"))
+
+
 def _check(simulator, dt, solver, record, record_every, checkpoint) -> tuple[str, ...]:
     """Refuse what cannot be simulated; return the names to record."""
     name = type(simulator).__name__
@@ -126,7 +131,7 @@ def _where(recording: Recording) -> str:
 def _simulate(simulator, stimulus, key, initial_state, *, names, frames, record_every, warmup, checkpoint) -> Recording:
     """Warm up, then record group by group of frames."""
     noise = stream(key, "noise")
-    state = simulator.init(stream(key, "init")) if initial_state is None else initial_state
+    state = first_state(simulator, key) if initial_state is None else initial_state
     advance = _driven(simulator, stimulus, noise)
     longest = simulator.longest_block
     if warmup:

@@ -1,0 +1,34 @@
+"""Training: a recipe, compiled steps, checkpoints that survive a kill, and what is told meanwhile."""
+
+from jneuro.training.callbacks import Callback, EpochRecord, MetricsFile, RichProgress, StepProgress
+from jneuro.training.checkpoints import Checkpoints, load_best
+from jneuro.training.losses import LOSSES, Loss, mae, mse, pinball
+from jneuro.training.optimizers import Adam, AdamW, Optimizer
+from jneuro.training.recipe import Plateau, TrainConfig
+from jneuro.training.steps import predict
+from jneuro.training.train import TrainingDiverged, TrainingInterrupted, TrainResult, train
+
+__all__ = [
+    "LOSSES",
+    "Adam",
+    "AdamW",
+    "Callback",
+    "Checkpoints",
+    "EpochRecord",
+    "Loss",
+    "MetricsFile",
+    "Optimizer",
+    "Plateau",
+    "RichProgress",
+    "StepProgress",
+    "TrainConfig",
+    "TrainResult",
+    "TrainingDiverged",
+    "TrainingInterrupted",
+    "load_best",
+    "mae",
+    "mse",
+    "pinball",
+    "predict",
+    "train",
+]

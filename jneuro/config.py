@@ -1,0 +1,360 @@
+"""An experiment as one YAML file: loading, overriding, checking, and errors that say what to mend."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import jax
+import yaml
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+
+from jneuro._types import Array, Config, Key, unknown_name
+from jneuro.datasets import WindowConfig
+from jneuro.evaluation import BaselineConfig, CeilingConfig
+from jneuro.models import AnyModelConfig
+from jneuro.recordings import open_recording
+from jneuro.simulators import SIMULATORS, STIMULI, SteppedSimulator, accepted, parameters
+from jneuro.simulators.stimuli import Stimulus
+from jneuro.training import TrainConfig
+
+__all__ = [
+    "ConfigError",
+    "EvaluationConfig",
+    "ExperimentConfig",
+    "ModelEntry",
+    "SimulationConfig",
+    "content_hash",
+    "load_experiment",
+    "to_yaml",
+]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message names file, key, value and remedy."""
+
+
+class _Built(Config):
+    """Something built by its own constructor, whose arguments stand beside its name."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What is passed to the constructor."""
+        return dict(self.model_extra or {})
+
+
+class SimulatorConfig(_Built):
+    """A simulator by name, one of its presets if wanted, and any of its parameters."""
+
+    preset: str | None = None
+
+    def build(self) -> SteppedSimulator:
+        """Construct the simulator, not yet connected.
+
+        Raises:
+            ValueError: for an unknown name, preset or parameter, or an impossible value.
+        """
+        if self.name not in SIMULATORS:
+            raise ValueError(unknown_name(self.name, SIMULATORS, "simulator"))
+        cls = SIMULATORS[self.name]
+        if self.preset is not None and self.preset not in cls.presets:
+            raise ValueError(unknown_name(self.preset, cls.presets, f"preset of {self.name}"))
+        make = cls if self.preset is None else getattr(cls, self.preset)
+        words = [n for n, p in parameters(cls).items() if isinstance(p.default, str)]
+        return _construct(make, self.arguments, [*accepted(cls), *accepted(make)], self.name, words)
+
+    @model_validator(mode="after")
+    def _buildable(self) -> Self:
+        self.build()
+        return self
+
+
+class StimulusConfig(_Built):
+    """A stimulus by name, and its arguments."""
+
+    def build(self, key: Key[Array, ""]) -> Stimulus:
+        """Construct the stimulus.
+
+        Args:
+            key: for stimuli that are random.
+        """
+        if self.name not in STIMULI:
+            raise ValueError(unknown_name(self.name, STIMULI, "stimulus"))
+        cls = STIMULI[self.name]
+        known = accepted(cls)
+        arguments = self.arguments | ({"key": key} if "key" in known else {})
+        return _construct(cls, arguments, known, self.name)
+
+    @model_validator(mode="after")
+    def _buildable(self) -> Self:
+        self.build(jax.random.key(0))
+        return self
+
+
+def _construct(make: Any, arguments: Mapping[str, Any], known: Sequence[str], name: str, words: Sequence[str] = ()) -> Any:
+    """Call a constructor; of its arguments, only `words` may be strings."""
+    for key, value in arguments.items():
+        if key not in known:
+            raise ValueError(f"{name}: {unknown_name(key, known, 'parameter')}")
+        if key not in words and (isinstance(value, str | bool) or value is None):
+            raise ValueError(f"{name}: {key} = {value!r} must be a number")
+    try:
+        return make(**arguments)
+    except TypeError as error:
+        raise ValueError(f"{name}: {re.sub(r'^[^ ]+[(][)] ', '', str(error))}") from error
+
+
+class SimulationConfig(Config):
+    """Runs of one simulator.
+
+    Attributes:
+        simulator: which.
+        stimulus: what drives it.
+        runs: independent runs, simulated in one program.
+        duration_ms: length of each [ms].
+        record_every_ms: time between recorded frames [ms].
+        connectivity: `per_run`, every run draws its network; or `fixed`, all runs share one.
+        snapshot_every_ms: how often the full state is stored [ms]; the ceiling starts from these states.
+    """
+
+    simulator: SimulatorConfig
+    stimulus: StimulusConfig | None = None
+    runs: int = Field(50, ge=1)
+    duration_ms: float = Field(10_000.0, gt=0)
+    record_every_ms: float = Field(1.0, gt=0)
+    connectivity: Literal["per_run", "fixed"] = "per_run"
+    snapshot_every_ms: float = Field(100.0, gt=0)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        self.simulator.build().step_count(self.record_every_ms, "record_every_ms")
+        for long, short in (("snapshot_every_ms", "record_every_ms"), ("duration_ms", "snapshot_every_ms")):
+            ratio = getattr(self, long) / getattr(self, short)
+            if round(ratio) < 1 or abs(ratio - round(ratio)) > 1e-6:
+                raise ValueError(
+                    f"{long} = {getattr(self, long):g} must be a multiple of {short} = {getattr(self, short):g}"
+                )
+        return self
+
+
+class ModelEntry(Config):
+    """A model and, where it differs from the experiment's, how to train it."""
+
+    model: AnyModelConfig
+    train: TrainConfig | None = None
+
+
+class EvaluationConfig(Config):
+    """What stands beside the models' scores.
+
+    Attributes:
+        baselines: which, and how large.
+        ceiling: how the noise ceiling is computed; null leaves it out.
+        leaky_twins: models that are trained once more under the report's leaky split, to show what the leak is worth.
+        trace_ms: length of the stretch of a test run that is forecast sample by sample, for the figures [ms].
+    """
+
+    baselines: BaselineConfig = BaselineConfig()
+    ceiling: CeilingConfig | None = CeilingConfig()
+    leaky_twins: tuple[str, ...] = ()
+    trace_ms: float = Field(300.0, gt=0)
+
+
+class ExperimentConfig(Config):
+    """One experiment: where the recording comes from, what is cut from it, what is trained and what is evaluated.
+
+    Attributes:
+        name: names the run folder.
+        seed: the one seed, from which every random stream is derived.
+        simulation: what to simulate; or
+        recording: a recording that exists.
+        windows: how it is cut.
+        models: models by a name of the user's.
+        train: how they are trained.
+        evaluate: what is reported.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    seed: int = Field(0, ge=0)
+    simulation: SimulationConfig | None = None
+    recording: Path | None = None
+    windows: WindowConfig = WindowConfig()
+    models: dict[str, ModelEntry] = Field(min_length=1)
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.simulation is None) == (self.recording is None):
+            raise ValueError("give either 'simulation' or 'recording', the path of a finished one")
+        for name in self.models:
+            if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+                raise ValueError(f"models: {name!r} must be made of letters, digits, '_', '.' and '-'")
+        for name in self.evaluate.leaky_twins:
+            if name not in self.models:
+                raise ValueError(f"evaluate.leaky_twins: {unknown_name(name, self.models, 'model')}")
+        if self.simulation is not None:
+            s = self.simulation
+            self._fit_data(s.duration_ms, s.record_every_ms, s.runs, s.simulator.build().neurons)
+        else:
+            data = open_recording(self.recording)  # type: ignore[arg-type]
+            sizes = data.sizes
+            self._fit_data(sizes["time"] * data.attrs["dt"], data.attrs["dt"], sizes["trial"], sizes["neuron"])
+        return self
+
+    def _fit_data(self, duration_ms: float, dt: float, runs: int, features: int) -> None:
+        """Refuse windows, models and baselines that do not fit the recording; tell the models its sizes.
+
+        Raises:
+            ValueError: with the key and the remedy.
+        """
+        try:
+            self.windows.check(duration_ms, dt, runs)
+            self.evaluate.baselines.check(self.windows.frames(dt)[1])
+        except ValueError as error:
+            raise ValueError(f"windows: {error}") from error
+        filled = {}
+        for name, entry in self.models.items():
+            try:
+                filled[name] = entry.model_copy(update={"model": self._sized(entry.model, dt, features)})
+            except ValueError as error:
+                raise ValueError(f"models.{name}.model: {_first_message(error)}") from error
+        # Frozen for users; the resolved configuration must state the sizes.
+        object.__setattr__(self, "models", filled)
+
+    def _sized(self, config: AnyModelConfig, dt: float, features: int) -> AnyModelConfig:
+        """A model's configuration with the sizes of its data."""
+        _, length, _, horizons = self.windows.frames(dt)
+        sizes = {"features": features, "length": length, "horizons": len(horizons)}
+        for key in config.model_fields_set & sizes.keys():
+            if getattr(config, key) != sizes[key]:
+                raise ValueError(f"{key} = {getattr(config, key)}, but the data give {sizes[key]}; leave it out")
+        return type(config).model_validate(config.model_dump() | sizes)
+
+    def train_config_of(self, name: str) -> TrainConfig:
+        """How a model is trained."""
+        return self.models[name].train or self.train
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 with the numbers people write (`1e-3`), and without silently repeated keys."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if (name := self.construct_object(key, deep=True)) in seen:
+                line = key.start_mark.line + 1
+                raise yaml.MarkedYAMLError(problem=f"key {name!r} stands twice, again at line {line}")
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9]+)|[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
+    list("-+0123456789."),
+)
+
+
+def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Load and check an experiment.
+
+    Args:
+        path: the YAML file.
+        overrides: `a.b=value`, each replacing one key; values are read as YAML.
+
+    Returns:
+        The checked configuration.
+
+    Raises:
+        ConfigError: for anything wrong with it; nothing is computed before.
+    """
+    path = Path(path)
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); see `jneuro list configs`") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: must be a mapping of keys to values")
+    for override in overrides:
+        _override(data, override)
+    if isinstance(data.get("recording"), str) and not any(o.startswith("recording=") for o in overrides):
+        data["recording"] = str(path.parent / data["recording"])
+    try:
+        return ExperimentConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, path, overrides)) from error
+
+
+def _override(data: dict[str, Any], text: str) -> None:
+    """Apply one `a.b=value`."""
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"command line: {text!r} must have the form key=value, such as train.epochs=3")
+    *parents, last = key.split(".")
+    here = data
+    for depth, parent in enumerate(parents):
+        here = here.setdefault(parent, {})
+        if not isinstance(here, dict):
+            raise ConfigError(f"command line: {text!r}: {'.'.join(parents[: depth + 1])} is a value and has no keys")
+    try:
+        here[last] = yaml.load(value, _Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"command line: {text!r} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _first_message(error: ValueError) -> str:
+    if isinstance(error, ValidationError):
+        return _message(error.errors()[0])
+    return str(error)
+
+
+def _message(error: Any) -> str:
+    """One pydantic error in plain words."""
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "missing":
+        return "is missing"
+    if kind == "union_tag_invalid":
+        known = [t.strip(" '") for t in context["expected_tags"].split(",")]
+        return unknown_name(str(context["tag"]), known, "name")
+    value = error["input"]
+    shown = f"= {value!r}: " if isinstance(value, str | int | float | bool | list | tuple | type(None)) else ""
+    text = error["msg"]
+    if kind == "float_parsing" or kind == "int_parsing":
+        text = "must be a number"
+    return f"{shown}{text[0].lower()}{text[1:]}"
+
+
+def _explain(error: ValidationError, path: Path, overrides: Sequence[str]) -> str:
+    """All errors, one a line: file or command line, key, value and remedy."""
+    lines = []
+    for item in error.errors():
+        # Behind a union's key, pydantic puts the tag that chose the member.
+        loc = ["", *map(str, item["loc"])]
+        key = ".".join(k for before, k in pairwise(loc) if before not in ("model", "optimizer") or k == "name")
+        given = any(o.partition("=")[0].startswith(key) and key for o in overrides)
+        where = "command line" if given else str(path)
+        lines.append(f"{where}: {key + ': ' if key else ''}{_message(item)}".replace(": = ", " = "))
+    return "\n".join(lines)
+
+
+def to_yaml(config: ExperimentConfig) -> str:
+    """The resolved configuration, complete with defaults."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def content_hash(*parts: Any) -> str:
+    """Eight hexadecimal digits that stand for configurations and plain values."""
+    plain = [p.model_dump(mode="json") if isinstance(p, Config) else p for p in parts]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:8]

@@ -1,0 +1,51 @@
+"""Forecasts of many windows, by models and baselines alike."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+from jneuro._types import Array, Float, Int
+from jneuro.datasets.windows import Windows
+from jneuro.training import predict
+
+__all__ = ["forecast", "targets"]
+
+
+def forecast(
+    predictor: Callable, windows: Windows, starts: Int[Array | np.ndarray, " window"], batch_size: int = 256
+) -> Float[np.ndarray, "window horizon feature"]:
+    """Forecast windows in one compiled loop.
+
+    Args:
+        predictor: a model, or a fitted baseline.
+        windows: the data.
+        starts: first frame of each window.
+        batch_size: windows gathered at once.
+
+    Returns:
+        The expected values, in z-scores.
+    """
+    if isinstance(predictor, nnx.Module):
+        return predict(predictor, windows, starts, batch_size=batch_size)
+    starts = jnp.asarray(starts)
+    return np.asarray(_loop(predictor, windows, starts, batch_size))[: starts.shape[0]]
+
+
+def targets(
+    windows: Windows, starts: Int[Array | np.ndarray, " window"]
+) -> Float[np.ndarray, "window horizon feature"]:
+    """What came, in z-scores."""
+    ahead = np.asarray(windows.horizons) + windows.length - 1
+    return np.asarray(windows.values)[np.asarray(starts)[:, None] + ahead]
+
+
+@eqx.filter_jit
+def _loop(predictor, windows: Windows, starts: Array, batch_size: int) -> Array:
+    batches = jnp.pad(starts, (0, -starts.shape[0] % batch_size), mode="edge").reshape(-1, batch_size)
+    out = lax.map(lambda batch: predictor(windows.gather(batch), train=False).mean, batches)
+    return out.reshape(-1, *out.shape[2:])

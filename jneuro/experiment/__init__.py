@@ -1,0 +1,139 @@
+"""One experiment, from its configuration to its report: simulate, window, train, evaluate, report."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from jneuro.config import ExperimentConfig, load_experiment
+from jneuro.experiment.folder import RunFolder, versions
+from jneuro.experiment.reporting import report_stage
+from jneuro.experiment.scoring import evaluate_stage
+from jneuro.experiment.simulation import Runs, build_runs, simulate_stage
+from jneuro.experiment.training import cut_windows, load_model, train_stage, trainings
+from jneuro.recordings import read_recording
+from jneuro.training import Callback
+
+__all__ = [
+    "STAGES",
+    "Observer",
+    "RunFolder",
+    "Runs",
+    "Silent",
+    "build_runs",
+    "cut_windows",
+    "evaluate_stage",
+    "load_model",
+    "report_stage",
+    "run",
+    "run_stages",
+    "simulate_stage",
+    "train_stage",
+    "trainings",
+    "versions",
+]
+
+STAGES = ("simulate", "train", "evaluate", "report")
+"""The stages, in order."""
+
+
+class Observer(Protocol):
+    """Hears how a run goes on."""
+
+    def stage(self, text: str) -> None:
+        """A stage, or a part of one, begins."""
+        ...
+
+    def advance(self, done: float, total: float) -> None:
+        """The simulation has come to `done` of `total` ms."""
+        ...
+
+    def training(self, label: str) -> Iterable[Callback]:
+        """The callbacks for a model's training."""
+        ...
+
+
+class Silent:
+    """An observer that says nothing."""
+
+    def stage(self, text: str) -> None:
+        """Say nothing."""
+
+    def advance(self, done: float, total: float) -> None:
+        """Say nothing."""
+
+    def training(self, label: str) -> Iterable[Callback]:
+        """No callbacks."""
+        return ()
+
+
+def run(
+    config: ExperimentConfig | str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    observer: Observer | None = None,
+) -> dict[str, Any]:
+    """Run an experiment from its configuration to its report.
+
+    Args:
+        config: the configuration, or its YAML file.
+        overrides: `a.b=value`, for a file.
+
+    Other Args:
+        out: the run folder; `runs/<name>-<hash>` by default.
+        resume: continue an unfinished run; on a CPU the result is bit-identical to an uninterrupted one.
+        observer: hears how the run goes on.
+
+    Returns:
+        The metrics, as in metrics.json.
+
+    Raises:
+        ConfigError: for a bad configuration or run folder, before anything is computed.
+        SimulationError: if the simulation leaves the finite numbers.
+        TrainingDiverged: if a training does.
+    """
+    if not isinstance(config, ExperimentConfig):
+        config = load_experiment(config, overrides)
+    folder = RunFolder.prepare(config, None if out is None else Path(out), resume=resume)
+    run_stages(folder, observer or Silent())
+    return folder.read_json("metrics.json")
+
+
+def run_stages(folder: RunFolder, observer: Observer, last: str = "report") -> None:
+    """Run the stages up to one, leaving out those that are done.
+
+    Args:
+        folder: the run.
+        observer: hears how it goes on.
+        last: the last stage.
+    """
+    wanted = STAGES[: STAGES.index(last) + 1]
+    if folder.config.simulation is not None and not folder.done("simulate"):
+        observer.stage("simulate")
+        simulate_stage(folder, observer.advance)
+    if "train" in wanted:
+        _train_all(folder, observer)
+    if "evaluate" in wanted and not folder.done("evaluate"):
+        observer.stage("evaluate")
+        evaluate_stage(folder, lambda text: observer.stage(f"evaluate: {text}"))
+    if "report" in wanted and not folder.done("report"):
+        observer.stage("report")
+        report_stage(folder)
+
+
+def _train_all(folder: RunFolder, observer: Observer) -> None:
+    """Train what is not trained; windows are cut once for each split."""
+    config = folder.config
+    remaining = [t for t in trainings(config) if not folder.done(f"train {t.label}")]
+    for leaky in (False, True):
+        group = [t for t in remaining if (t.leaky and config.windows.split == "run") == leaky]
+        if not group:
+            continue
+        observer.stage("windows")
+        recording = read_recording(folder.recording, (config.windows.variable,))
+        windows = cut_windows(config, recording, leaky_twin=leaky)
+        del recording
+        for training in group:
+            observer.stage(f"train {training.label}")
+            train_stage(folder, training, windows, tuple(observer.training(training.label)))

@@ -1,0 +1,80 @@
+"""The stage that reports: from the run folder alone to report.html."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from jneuro.config import content_hash
+from jneuro.experiment.folder import RunFolder
+from jneuro.experiment.training import trainings
+from jneuro.recordings import open_recording, read_events
+from jneuro.report import ReportData, write_report
+
+__all__ = ["report_stage"]
+
+_EXAMPLE_MS = 1000.0
+"""Length of the stretch shown as raster and traces [ms]."""
+
+
+def report_stage(folder: RunFolder) -> Path:
+    """Write the report and its figures.
+
+    Args:
+        folder: an evaluated run.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        ConfigError: if the run has not been evaluated.
+    """
+    metrics = folder.read_json("metrics.json")
+    with folder.stage("report", content_hash(folder.config)):
+        info = folder.info
+        data = ReportData(
+            run={
+                **{k: info.get(k) for k in ("name", "hash", "versions", "device", "started", "git_commit", "command")},
+                "jneuro_version": info["versions"]["jneuro"],
+                "seconds": {name: stage["seconds"] for name, stage in info["stages"].items()},
+            },
+            config_yaml=(folder.path / "config.yaml").read_text(),
+            metrics=metrics,
+            history={t.label: _history(folder, t.folder) for t in trainings(folder.config)},
+            example=_example(folder, metrics["windows"]["runs"]["test"][0]),
+            forecast=_forecast(folder),
+        )
+        return write_report(data, folder.path)
+
+
+def _history(folder: RunFolder, name: str) -> list[dict[str, Any]]:
+    """The epochs of a training."""
+    return [json.loads(line) for line in (folder.model(name) / "metrics.jsonl").read_text().splitlines()]
+
+
+def _example(folder: RunFolder, trial: int) -> dict[str, Any]:
+    """One run's voltages and spikes, after the discarded beginning."""
+    data = open_recording(folder.recording)
+    first = folder.config.windows.discard_ms
+    shown = data.sel(time=slice(first, first + _EXAMPLE_MS)).isel(trial=trial)
+    example: dict[str, Any] = {"time_ms": shown.time.values, "v": shown[folder.config.windows.variable].values}
+    if "population" in data:
+        time, of, neuron = read_events(folder.recording)
+        kept = (of == trial) & (time >= first) & (time <= first + _EXAMPLE_MS)
+        example |= {"spike_time_ms": time[kept], "spike_neuron": neuron[kept]}
+        example["n_excitatory"] = int(np.sum(data["population"].values == 0))
+    return example
+
+
+def _forecast(folder: RunFolder) -> dict[str, Any]:
+    """The stretch that was forecast sample by sample."""
+    data = xr.open_zarr(folder.path / "predictions.zarr", group="trace", consolidated=False, chunks=None)
+    names = [str(n).removeprefix("prediction.") for n in data if str(n).startswith("prediction.")]
+    return {
+        "time_ms": data["time"].values,
+        "target": data["target"].values,
+        "prediction": {n: data[f"prediction.{n}"].values for n in names},
+        "horizons_ms": data["horizon"].values.tolist(),
+    }

@@ -1,0 +1,227 @@
+"""The stage that evaluates: models beside baselines beside the noise ceiling."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from flax import nnx
+
+from jneuro._types import PyTree
+from jneuro.config import SimulationConfig, content_hash
+from jneuro.datasets import SPLITS, Windows
+from jneuro.evaluation import (
+    ceiling_scores,
+    fit_baselines,
+    forecast,
+    forecast_scores,
+    isi_cv,
+    simulate_futures,
+    targets,
+)
+from jneuro.experiment.folder import RunFolder
+from jneuro.experiment.simulation import build_runs, initial_states
+from jneuro.experiment.training import cut_windows, load_model, trainings
+from jneuro.prng import stream
+from jneuro.recordings import Recording, open_recording, read_events, read_recording, read_state
+
+__all__ = ["evaluate_stage"]
+
+
+def evaluate_stage(folder: RunFolder, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Score every model, the baselines and the ceiling; write metrics.json and predictions.zarr.
+
+    Args:
+        folder: the run, with its models trained.
+        tell: told what is being done.
+
+    Returns:
+        The metrics.
+    """
+    config = folder.config
+    with folder.stage("evaluate", content_hash(config)):
+        recording = read_recording(folder.recording, (config.windows.variable,))
+        metrics: dict[str, Any] = {"recording": _describe(folder, recording)}
+        windows = cut_windows(config, recording)
+        tell("baselines")
+        predictors: dict[str, Any] = dict(fit_baselines(windows, config.evaluate.baselines))
+        scored = {name: _score(p, windows) for name, p in predictors.items()}
+        metrics["baselines"] = {name: s for name, (s, _) in scored.items()}
+        tell("noise ceiling")
+        metrics["ceiling"] = _ceiling(folder, windows)
+        predictions, metrics["test"] = {}, {}
+        for training in trainings(config):
+            tell(training.label)
+            model = load_model(folder, training)
+            twin = training.leaky and not windows.leaky
+            own = cut_windows(config, recording, leaky_twin=True) if twin else windows
+            score, predicted = _score(model, own)
+            metrics["test"][training.label] = score | {
+                "leaky": training.leaky,
+                "parameters": _parameters(model),
+                "train_seconds": _train_seconds(folder, training.folder),
+            }
+            if not twin:
+                predictors[training.label], predictions[training.label] = model, predicted
+        _compare(metrics)
+        metrics["windows"] = _windows(windows, config.windows)
+        tell("predictions")
+        _write_predictions(folder, windows, predictors, predictions)
+        folder.write_json("metrics.json", _finite(metrics))
+    return metrics
+
+
+def _score(predictor: Any, windows: Windows) -> tuple[dict[str, Any], np.ndarray]:
+    """Scores on the test windows, and the forecasts."""
+    starts = windows.starts["test"]
+    predicted = forecast(predictor, windows, starts)
+    runs = np.asarray(starts) // windows.frames_per_trial
+    scores = forecast_scores(predicted, targets(windows, starts), np.asarray(windows.scaling.scale), runs)
+    return scores | {"horizons_ms": [h * windows.dt for h in windows.horizons]}, predicted
+
+
+def _compare(metrics: dict[str, Any]) -> None:
+    """Add each model's share of the ceiling and its skill over the best baseline."""
+    ceiling = metrics["ceiling"] and metrics["ceiling"]["r2"]
+    best = min((b["rmse_z"] for b in metrics["baselines"].values()), default=None)
+    for score in [*metrics["baselines"].values(), *metrics["test"].values()]:
+        score["share_of_ceiling"] = score["r2"] / ceiling if ceiling else None
+        score["skill"] = 1 - (score["rmse_z"] / best) ** 2 if best else None
+
+
+def _parameters(model: nnx.Module) -> int:
+    return sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+def _train_seconds(folder: RunFolder, name: str) -> float:
+    lines = (folder.model(name) / "metrics.jsonl").read_text().splitlines()
+    return sum(json.loads(line)["seconds"] for line in lines)
+
+
+def _describe(folder: RunFolder, recording: Recording) -> dict[str, Any]:
+    """What the recording is like: rates, irregularity, voltages."""
+    config = folder.config.windows
+    values = recording.values[config.variable][:, round(config.discard_ms / recording.dt) :]
+    duration = recording.frames * recording.dt
+    found: dict[str, Any] = {
+        "runs": values.shape[0],
+        "duration_ms": duration,
+        "neurons": values.shape[2],
+        "v_mean": float(values.mean(dtype=np.float64)),
+        # One trial at a time: the whole in double precision would be in memory twice.
+        "v_sd": float(np.sqrt(np.mean([v.var(dtype=np.float64) for v in values]))),
+        "v_min": float(values.min()),
+        "v_max": float(values.max()),
+    }
+    data = open_recording(folder.recording)
+    if "population" not in data:
+        return found
+    time, trial, neuron = read_events(folder.recording)
+    population = np.asarray(data["population"])
+    seconds = duration * 1e-3 * values.shape[0]
+    found["rate_hz"] = len(time) / values.shape[2] / seconds
+    for label, name in data["population"].attrs["meaning"].items():
+        size = int(np.sum(population == int(label)))
+        if size:
+            found[f"rate_{name[0]}_hz"] = float(np.sum(population[neuron] == int(label)) / size / seconds)
+    return found | {"isi_cv": isi_cv(time, trial, neuron)}
+
+
+def _ceiling(folder: RunFolder, windows: Windows) -> dict[str, Any] | None:
+    """The noise ceiling on the test runs; None for a recording without a simulator behind it."""
+    wanted = folder.config.evaluate.ceiling
+    provenance = open_recording(folder.recording).attrs["provenance"]
+    if wanted is None or "simulation" not in provenance:
+        return None
+    simulation = SimulationConfig.model_validate(provenance["simulation"])
+    key = jax.random.key(provenance["seed"])
+    trials = windows.trials("test")
+    runs = build_runs(simulation, key).of(trials)
+    # A snapshot is the end of a window if the window before it, and the farthest target after it, lie in the run.
+    each = round(simulation.snapshot_every_ms / simulation.record_every_ms)
+    discard = round(folder.config.windows.discard_ms / windows.dt)
+    last = each * np.arange(1, round(simulation.duration_ms / simulation.snapshot_every_ms) + 1) - 1 - discard
+    usable = np.flatnonzero((last >= windows.length - 1) & (last + windows.horizons[-1] < windows.frames_per_trial))
+    if not len(usable):
+        return None
+    usable = usable[np.unique(np.linspace(0, len(usable) - 1, wanted.max_states).round().astype(int))]
+    like = initial_states(runs)
+    states: PyTree = jax.tree.map(
+        lambda s: jnp.asarray(s[trials][:, usable]), read_state(folder.recording, like, slice(None))
+    )
+    mean, variance = simulate_futures(
+        runs.simulators,
+        states,
+        runs.stimulus,
+        per_trial=runs.per_trial,
+        variable=folder.config.windows.variable,
+        horizons=windows.horizons,
+        record_every=simulation.simulator.build().step_count(simulation.record_every_ms),
+        futures=wanted.futures,
+        key=stream(key, "ceiling"),
+    )
+    starts = (trials[:, None] * windows.frames_per_trial + last[usable] - windows.length + 1).reshape(-1)
+    shape = (len(starts), len(windows.horizons), windows.features)
+    mean = np.asarray(windows.scaling.apply(mean)).reshape(shape)
+    variance = np.asarray(variance / windows.scaling.scale**2).reshape(shape)
+    return ceiling_scores(targets(windows, starts), mean, variance, wanted.futures)
+
+
+def _windows(windows: Windows, config: Any) -> dict[str, Any]:
+    """What was learned from and what was scored."""
+    return {
+        "length": windows.length,
+        "stride": round(config.stride_ms / windows.dt),
+        "dt": windows.dt,
+        "horizons_ms": [h * windows.dt for h in windows.horizons],
+        "counts": {name: windows.count(name) for name in SPLITS},
+        "runs": {name: windows.trials(name).tolist() for name in SPLITS},
+        "split": config.split,
+    }
+
+
+def _write_predictions(
+    folder: RunFolder, windows: Windows, predictors: Mapping[str, Any], predictions: Mapping[str, np.ndarray]
+) -> None:
+    """Store the models' forecasts of the test windows, and everybody's of one stretch, sample by sample [mV]."""
+    scaling = windows.scaling
+    invert = lambda z: np.asarray(scaling.invert(jnp.asarray(z)), np.float32)  # noqa: E731
+    dims, horizons = ("window", "horizon", "neuron"), ("horizon", [h * windows.dt for h in windows.horizons])
+    starts = np.asarray(windows.starts["test"])
+    whole = {"target": (dims, invert(targets(windows, starts)))}
+    whole |= {f"prediction.{n}": (dims, invert(p)) for n, p in predictions.items()}
+    offset = folder.config.windows.discard_ms + windows.dt * (windows.length + windows.horizons[0])
+    stretch = _stretch(folder, windows)
+    trace = {"target": (dims, invert(targets(windows, stretch)))}
+    trace |= {f"prediction.{n}": (dims, invert(forecast(p, windows, stretch))) for n, p in predictors.items()}
+    path = folder.path / "predictions.zarr"
+    for group, arrays, first in (("test", whole, starts), ("trace", trace, stretch)):
+        coords = {
+            "horizon": horizons,
+            "run": ("window", first // windows.frames_per_trial),
+            "time": ("window", first % windows.frames_per_trial * windows.dt + offset),
+        }
+        data = xr.Dataset(arrays, coords, {"units": "mV", "time": "of the target at the nearest horizon [ms]"})
+        data.to_zarr(path, group=group, mode="w", consolidated=False, zarr_format=3)
+
+
+def _stretch(folder: RunFolder, windows: Windows) -> np.ndarray:
+    """First frames of consecutive windows in the first test run."""
+    trial = int(windows.trials("test")[0])
+    reach = windows.length + windows.horizons[-1]
+    count = min(round(folder.config.evaluate.trace_ms / windows.dt), windows.frames_per_trial - reach + 1)
+    return trial * windows.frames_per_trial + np.arange(count)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: what could not be computed becomes null."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return value

@@ -1,0 +1,176 @@
+"""The stage that simulates: all runs in one program, chunk by chunk into the store."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jneuro._types import Array, Key, PyTree
+from jneuro.config import SimulationConfig, content_hash
+from jneuro.experiment.folder import RunFolder
+from jneuro.prng import stream, trial_keys
+from jneuro.recordings import Recording, RecordingWriter, read_state
+from jneuro.simulators import SimulationError, SteppedSimulator, first_state, simulate
+from jneuro.simulators.stimuli import Stimulus
+
+__all__ = ["Runs", "build_runs", "simulate_stage"]
+
+_CHUNK = 5_000_000
+"""Recorded values of one array that are in memory at once."""
+
+
+class Runs(eqx.Module):
+    """All runs of a simulation, ready to be simulated.
+
+    Attributes:
+        simulators: one network for all runs, or a batch with a leading trial axis.
+        stimulus: what drives them.
+        keys: one a run.
+        per_trial: whether every run has its own network.
+    """
+
+    simulators: SteppedSimulator
+    stimulus: Stimulus | None
+    keys: Key[Array, " trial"]
+    per_trial: bool = eqx.field(static=True)
+
+    @property
+    def axes(self) -> Any:
+        """Where `vmap` finds the trials of `simulators`."""
+        return eqx.if_array(0) if self.per_trial else None
+
+    def of(self, trials: np.ndarray) -> "Runs":
+        """Some of the runs."""
+        simulators = self.simulators
+        if self.per_trial:
+            simulators = jax.tree.map(lambda x: x[trials] if eqx.is_array(x) else x, simulators)
+        return Runs(simulators, self.stimulus, self.keys[trials], self.per_trial)
+
+
+def build_runs(config: SimulationConfig, key: Key[Array, ""]) -> Runs:
+    """Build and connect the networks of a simulation.
+
+    Args:
+        config: the simulation.
+        key: the experiment's key; the same key gives the same networks.
+
+    Returns:
+        The runs.
+    """
+    simulator = config.simulator.build()
+    stimulus = config.stimulus.build(stream(key, "stimulus")) if config.stimulus else None
+    wiring, keys = stream(key, "connect"), trial_keys(stream(key, "run"), config.runs)
+    if config.connectivity == "fixed":
+        return Runs(simulator.connect(wiring), stimulus, keys, per_trial=False)
+    return Runs(eqx.filter_vmap(simulator.connect)(trial_keys(wiring, config.runs)), stimulus, keys, per_trial=True)
+
+
+@eqx.filter_jit
+def initial_states(runs: Runs) -> PyTree:
+    """The states in which all runs begin, each leaf `[trial, ...]`."""
+    return eqx.filter_vmap(first_state, in_axes=(runs.axes, 0))(runs.simulators, runs.keys)
+
+
+@eqx.filter_jit
+def _simulate_chunk(
+    runs: Runs, states: PyTree, snapshots: int, duration: float, record_every: int
+) -> tuple[Recording, PyTree]:
+    """Simulate `snapshots` stretches of `duration` ms; also return the state after each, `[trial, snapshot, ...]`."""
+
+    def one(simulator, key, state):
+        return simulate(
+            simulator,
+            runs.stimulus,
+            duration=duration,
+            key=key,
+            record_every=record_every,
+            initial_state=state,
+            throw=False,
+        )
+
+    batch = eqx.filter_vmap(one, in_axes=(runs.axes, 0, 0))
+
+    def body(states, _):
+        recording = batch(runs.simulators, runs.keys, states)
+        return recording.final_state, (recording.values, recording.ok.all(), recording.final_state)
+
+    final, (values, ok, seen) = lax.scan(body, states, None, length=snapshots)
+    values = jax.tree.map(lambda v: jnp.moveaxis(v, 0, 1).reshape(v.shape[1], -1, *v.shape[3:]), values)
+    like = eqx.filter_eval_shape(batch, runs.simulators, runs.keys, states)
+    recording = Recording(
+        values=values,
+        ok=ok.all(),
+        first_step=states.step[0],
+        final_state=final,
+        step=like.step,
+        record_every=record_every,
+        frames=snapshots * like.frames,
+        unit_pairs=like.unit_pairs,
+    )
+    return recording, jax.tree.map(lambda s: jnp.moveaxis(s, 0, 1), seen)
+
+
+def simulate_stage(folder: RunFolder, tell: Callable[[float, float], None]) -> None:
+    """Simulate all runs into the folder's recording; continue where a killed process stopped.
+
+    Args:
+        folder: the run.
+        tell: told, after every chunk, the simulated and the whole time of a run [ms].
+
+    Raises:
+        SimulationError: if a value is not finite; what was written before stays.
+    """
+    config, seed = folder.config.simulation, folder.config.seed
+    if config is None or folder.done("simulate"):
+        return
+    content = content_hash(config, seed)
+    if folder.reuse("simulate", content, "recording.zarr"):
+        return
+    with folder.stage("simulate", content):
+        provenance = {"simulation": config.model_dump(mode="json"), "seed": seed}
+        simulator = config.simulator.build()
+        writer = RecordingWriter(folder.recording, provenance, simulator.populations)
+        if not writer.complete:
+            _simulate_into(writer, config, build_runs(config, jax.random.key(seed)), tell)
+            writer.finish()
+
+
+def _simulate_into(writer: RecordingWriter, config: SimulationConfig, runs: Runs, tell) -> None:
+    """Simulate what is missing; the next chunk is computed while the last one is written."""
+    states = initial_states(runs)
+    if writer.frames:
+        states = jax.tree.map(jnp.asarray, read_state(writer.path, states, complete=False))
+    simulator = config.simulator.build()
+    frames = round(config.snapshot_every_ms / config.record_every_ms)
+    total, done = round(config.duration_ms / config.snapshot_every_ms), writer.frames // frames
+    most = max(1, _CHUNK // (frames * config.runs * simulator.neurons))
+    size = max(n for n in range(1, min(total, most) + 1) if (total - done) % n == 0) if done < total else 1
+    every, waiting = simulator.step_count(config.record_every_ms), None
+    while done < total or waiting is not None:
+        following = None
+        if done < total:
+            following = _simulate_chunk(runs, states, size, config.snapshot_every_ms, every)
+            states, done = following[0].final_state, done + size
+        if waiting is not None:
+            _write(writer, *waiting)
+            tell(writer.frames * config.record_every_ms, config.duration_ms)
+        waiting = following
+
+
+def _write(writer: RecordingWriter, recording: Recording, states: PyTree) -> None:
+    """Write a chunk, unless it is not finite."""
+    if not recording.ok:
+        for name, values in recording.values.items():
+            bad = np.argwhere(~np.isfinite(np.asarray(values, np.float64)))
+            if len(bad):
+                trial, frame, *cell = bad[np.argmin(bad[:, 1])]
+                raise SimulationError(
+                    f"{name} of run {trial}, cell {cell[0] if cell else 0}, is not finite at "
+                    f"t = {recording.time[frame]:g} ms; a parameter, the stimulus or the time step is too large"
+                )
+        raise SimulationError("a state is not finite; a parameter, the stimulus or the time step is too large")
+    writer.append(recording, states)

@@ -1,0 +1,111 @@
+"""A small forecaster of our own: one network for all neurons, and one matrix that says who talks to whom."""
+
+from typing import Literal, Self
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.nn.initializers import variance_scaling
+from pydantic import Field, model_validator
+
+from jneuro._types import Array, Float
+from jneuro.datasets.windows import Batch
+from jneuro.models.base import ModelConfig, Prediction, check_inputs
+
+__all__ = ["CompactForecaster", "CompactForecasterConfig"]
+
+
+class CompactForecasterConfig(ModelConfig):
+    """Sizes of a `CompactForecaster`.
+
+    Attributes:
+        lags: how many of a neuron's own last samples predict its future.
+        hidden: width of the shared layers.
+        mixing: whether neurons hear each other; helps where all trials share one connectivity.
+        mixing_lags: how many of its last samples a neuron's message is made from.
+        mixing_hidden: width of the layer that makes the message.
+        channels: values in a message, each with a mixing matrix of its own.
+    """
+
+    name: Literal["compact"] = "compact"
+    lags: int = Field(default=24, ge=1)
+    hidden: int = Field(default=64, ge=1)
+    mixing: bool = True
+    mixing_lags: int = Field(default=4, ge=1)
+    mixing_hidden: int = Field(default=16, ge=1)
+    channels: int = Field(default=2, ge=1)
+
+    @model_validator(mode="after")
+    def _lags_fit(self) -> Self:
+        for name in ("lags", "mixing_lags"):
+            if getattr(self, name) > self.length:
+                raise ValueError(f"{name} must be at most length = {self.length}, got {getattr(self, name)}")
+        return self
+
+
+class CompactForecaster(nnx.Module):
+    """Forecast every neuron with the same weights, from its own past and from what the others just did.
+
+    With x the inputs and n a neuron,
+
+        trunk_n   = MLP(x_n at the last `lags` samples)
+        message_n = MLP(x_n at the last `mixing_lags` samples)
+        heard_n,c = Σ_m message_m,c · mixing[c, m, n]
+        mean_n    = last sample of x_n + MLP(trunk_n, heard_n)
+
+    A nonlinear message can say "I have just spiked", which the voltage says only by its reset. `mixing` starts at
+    zero and the last layer small, so that training starts near persistence, from independent neurons.
+
+    Args:
+        config: the sizes.
+        rngs: draws the weights (`params`).
+    """
+
+    def __init__(self, config: CompactForecasterConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        hidden, channels, neurons = config.hidden, config.channels, config.features
+        self.trunk = nnx.List([nnx.Linear(config.lags, hidden, rngs=rngs), nnx.Linear(hidden, hidden, rngs=rngs)])
+        self.head = nnx.Linear(hidden, hidden, rngs=rngs)
+        small = variance_scaling(0.01, "fan_in", "normal")
+        self.output_layer = nnx.Linear(hidden, config.horizons, kernel_init=small, rngs=rngs)
+        if config.mixing:
+            self.message = nnx.List(
+                [
+                    nnx.Linear(config.mixing_lags, config.mixing_hidden, rngs=rngs),
+                    nnx.Linear(config.mixing_hidden, channels, rngs=rngs),
+                ]
+            )
+            self.mixing = nnx.Param(jnp.zeros((channels, neurons, neurons), jnp.float32))
+            self.hearing = nnx.Linear(channels, hidden, use_bias=False, rngs=rngs)
+
+    def __call__(self, batch: Batch, *, train: bool) -> Prediction:
+        """Predict all horizons at once.
+
+        Args:
+            batch: the windows; its targets are not read.
+            train: without effect: there is no dropout.
+
+        Returns:
+            The expected values.
+
+        Raises:
+            ValueError: if the inputs are not `[batch, length, features]`.
+        """
+        config = self.config
+        check_inputs(config, batch.inputs)
+        past = batch.inputs[:, -max(config.lags, config.mixing_lags) :].swapaxes(1, 2)
+        x = past[..., -config.lags :].reshape(-1, config.lags)
+        for layer in self.trunk:
+            x = jax.nn.silu(layer(x))
+        x = self.head(x)
+        if config.mixing:
+            x = x + self.hearing(self._listen(past[..., -config.mixing_lags :]))
+        change = self.output_layer(jax.nn.silu(x)).reshape(*past.shape[:2], config.horizons)
+        return Prediction(batch.inputs[:, -1:] + change.swapaxes(1, 2))
+
+    def _listen(self, past: Float[Array, "batch feature lag"]) -> Float[Array, "batch*feature channel"]:
+        """Let all neurons speak, and sum what each hears, channel by channel."""
+        first, second = self.message
+        message = second(jax.nn.silu(first(past.reshape(-1, past.shape[-1])))).reshape(*past.shape[:2], -1)
+        heard = jnp.einsum("bmc,cmn->bnc", message, self.mixing[...])
+        return heard.reshape(-1, heard.shape[-1])

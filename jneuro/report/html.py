@@ -1,0 +1,119 @@
+"""The page: one self-contained HTML file that says what was run, what it scored, and what that is worth."""
+
+import base64
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, StrictUndefined
+
+from jneuro.report.data import BASELINES, ReportData, Score, best, number, scores
+from jneuro.report.figures import DrawnFigure, draw_figures
+from jneuro.report.prose import duration, facts, paragraph, quantity, verdict
+
+__all__ = ["write_report"]
+
+GROUPS = (
+    ("baseline", "Baselines"),
+    ("model", "Models, tested on unseen runs"),
+    ("leaky", "Leaky split, saw test data: not comparable"),
+    ("ceiling", "Upper bound"),
+)
+LARGEST_SVG = 150_000
+
+
+class Cell(NamedTuple):
+    """A number of the score table.
+
+    Attributes:
+        value: the number as the metrics have it; `None` if missing.
+        text: the number as it is shown.
+    """
+
+    value: float | None
+    text: str
+
+
+class Row(NamedTuple):
+    """A line of the score table.
+
+    Attributes:
+        name: of the predictor.
+        kind: of the predictor.
+        best: whether it is the best of its kind.
+        cells: its numbers, one for each of the table's columns.
+    """
+
+    name: str
+    kind: str
+    best: bool
+    cells: list[Cell]
+
+
+def write_report(data: ReportData, folder: Path) -> Path:
+    """Write `report.html`, and every figure as `figures/<name>.png` and `.svg`.
+
+    The page loads nothing: figures are inlined, as SVG where that is small, else as PNG. Parts for which the run
+    has no data are left out.
+
+    Args:
+        data: the run.
+        folder: the run folder; created if missing.
+
+    Returns:
+        Path of the page.
+    """
+    figures = draw_figures(data, folder / "figures")
+    sections: dict[str, list[dict[str, str]]] = {}
+    for drawn in figures:
+        kind = drawn.kind
+        caption = f"{kind.caption} {kind.ceiling}" if data.metrics.get("ceiling") else kind.caption
+        entry = {"name": kind.name, "title": kind.title, "alt": kind.alt, "caption": caption}
+        sections.setdefault(kind.section, []).append({**entry, "source": _inline(drawn)})
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(Path(__file__).with_name("template.html.j2").read_text(encoding="utf-8"))
+    page = template.render(
+        run=data.run,
+        paragraph=paragraph(data),
+        verdict=verdict(data),
+        facts=facts(data),
+        groups=[(title, rows) for kind, title in GROUPS if (rows := _rows(data, kind))],
+        sections=sections,
+        config_yaml=data.config_yaml,
+    )
+    path = folder / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _inline(drawn: DrawnFigure) -> str:
+    """A data URI: the SVG unless it is heavy and the PNG is lighter."""
+    heavy = len(drawn.svg) > LARGEST_SVG and len(drawn.png) < len(drawn.svg)
+    kind, content = ("png", drawn.png) if heavy else ("svg+xml", drawn.svg)
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _rows(data: ReportData, kind: str) -> list[Row]:
+    """The score table's lines of one kind."""
+    top = best(data, "model")
+    return [Row(BASELINES.get(s.name, s.name), s.kind, s == top, _cells(s)) for s in scores(data) if s.kind == kind]
+
+
+def _cells(score: Score) -> list[Cell]:
+    """One predictor's numbers in the order of the table's columns."""
+
+    def cell(key: str, text: Any) -> Cell:
+        value = score.value(key)
+        return Cell(value, text(value)) if math.isfinite(value) else Cell(None, "–")
+
+    se = number(score.values.get("r2_se"))
+    error = f" ± {quantity(se, 4)}" if math.isfinite(se) else ""
+    return [
+        cell("r2", lambda x: quantity(x, 4) + error),
+        cell("rmse_mv", lambda x: quantity(x, 3)),
+        cell("mae_mv", lambda x: quantity(x, 3)),
+        cell("share_of_ceiling", lambda x: f"{quantity(100 * x, 1)} %"),
+        cell("skill", lambda x: f"{quantity(100 * x, 1)} %"),
+        cell("parameters", lambda x: f"{x:,.0f}"),
+        cell("train_seconds", duration),
+    ]

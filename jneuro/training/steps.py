@@ -1,0 +1,207 @@
+"""The compiled programs: some training steps, the validation loss, predictions.
+
+Each is one loop on the device. The number of steps is a traced argument, so a call of any length, the odd last one of
+an epoch included, runs the same program. The model's graph and the recipe are static; everything else is an argument.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax import lax
+
+from jneuro._types import Array, Float, Int, Key, PyTree, Scalar
+from jneuro.datasets.windows import Batch, Windows
+from jneuro.prng import stream
+from jneuro.training.losses import LOSSES
+from jneuro.training.optimizers import transformation
+from jneuro.training.recipe import TrainConfig, decay
+
+__all__ = ["Metrics", "TrainState", "begin", "predict", "run_steps", "validation_loss"]
+
+
+class Metrics(NamedTuple):
+    """What the host reads after every call.
+
+    Attributes:
+        loss_sum: sum of the epoch's losses so far.
+        loss: the last finite loss.
+        learning_rate: learning rate of the last step.
+        bad_step: first step whose loss was not finite; −1 if there is none.
+    """
+
+    loss_sum: Scalar
+    loss: Scalar
+    learning_rate: Scalar
+    bad_step: Int[Array, ""]
+
+
+class TrainState(NamedTuple):
+    """Everything that a step changes.
+
+    Attributes:
+        params: the model's parameters.
+        rest: its other variables, such as batch statistics; random streams are not among them.
+        optimizer: moments and step count.
+        step: steps taken so far.
+        learning_rate: learning rate of this epoch; the host sets it, the program multiplies the cosine.
+        metrics: what the host reads.
+    """
+
+    params: PyTree
+    rest: PyTree
+    optimizer: PyTree
+    step: Int[Array, ""]
+    learning_rate: Scalar
+    metrics: Metrics
+
+
+def begin(params: PyTree, rest: PyTree, config: TrainConfig) -> TrainState:
+    """State before the first step, in buffers of its own: those of the model stay valid when ours are donated.
+
+    Args:
+        params: the model's parameters.
+        rest: its other variables.
+        config: the recipe.
+
+    Returns:
+        The state, placed as the first parameter is.
+    """
+
+    @jax.jit
+    def fresh(params: PyTree, rest: PyTree) -> TrainState:
+        zero, moments = jnp.zeros(()), transformation(config.optimizer).init(params)
+        return TrainState(params, rest, moments, jnp.int32(0), zero, Metrics(zero, zero, zero, jnp.int32(-1)))
+
+    home = jax.tree.leaves(params)[0].sharding
+    return jax.tree.map(lambda x: jax.device_put(x, home, may_alias=False), fresh(params, rest))
+
+
+@partial(jax.jit, static_argnames=("graph", "config"), donate_argnames="state")
+def run_steps(
+    state: TrainState,
+    count: Int[Array, ""],
+    windows: Windows,
+    rngs: PyTree,
+    key: Key[Array, ""],
+    *,
+    graph: nnx.GraphDef,
+    config: TrainConfig,
+) -> TrainState:
+    """Take `count` steps, all within one epoch.
+
+    The epoch's order is drawn from its index, the dropout masks from the step's, so neither depends on where calls end.
+
+    Args:
+        state: the state; its buffers are reused.
+        count: how many steps.
+        windows: the windows, from which the split `train` is drawn.
+        rngs: the model's random streams; reseeded in every step.
+        key: the training's key.
+        graph: the model's static part.
+        config: the recipe.
+
+    Returns:
+        The state after them.
+    """
+    steps_per_epoch = windows.count("train") // config.batch_size
+    epoch = state.step // steps_per_epoch
+    order = jax.random.permutation(jax.random.fold_in(stream(key, "order"), epoch), windows.starts["train"])
+    dropout, optimizer = stream(key, "dropout"), transformation(config.optimizer)
+
+    def objective(params: PyTree, rest: PyTree, batch: Batch, seed: Key[Array, ""]) -> tuple[Scalar, PyTree]:
+        model = nnx.merge(graph, params, rngs, rest, copy=True)
+        tags = {m.tag for _, m in nnx.iter_graph(model) if isinstance(m, nnx.RngStream)}
+        keys: dict[str, Any] = {tag: stream(seed, tag) for tag in sorted(tags)}
+        nnx.reseed(model, policy="match_shape", **keys)
+        loss = LOSSES[config.loss](model(batch, train=True), batch).mean()
+        return loss, nnx.split(model, nnx.Param, nnx.RngState, ...)[3]
+
+    def step(_, state: TrainState) -> TrainState:
+        position = state.step - epoch * steps_per_epoch
+        batch = windows.gather(lax.dynamic_slice_in_dim(order, position * config.batch_size, config.batch_size))
+        seed = jax.random.fold_in(dropout, state.step)
+        (loss, rest), gradient = jax.value_and_grad(objective, has_aux=True)(state.params, state.rest, batch, seed)
+        direction, moments = optimizer.update(gradient, state.optimizer, state.params)
+        rate = state.learning_rate * decay(config, state.step, steps_per_epoch).astype(state.learning_rate.dtype)
+        params = optax.apply_updates(state.params, jax.tree.map(lambda d: (-rate).astype(d.dtype) * d, direction))
+        last, loss = state.metrics, loss.astype(rate.dtype)
+        finite = jnp.isfinite(loss)
+        metrics = Metrics(
+            jnp.where(position == 0, 0, last.loss_sum) + loss,
+            jnp.where(finite, loss, last.loss),
+            rate,
+            jnp.where(finite | (last.bad_step >= 0), last.bad_step, state.step),
+        )
+        return TrainState(params, rest, moments, state.step + 1, state.learning_rate, metrics)
+
+    return lax.fori_loop(0, count, step, state)
+
+
+def _map_windows(function: Callable[[Batch], Array], windows: Windows, starts: Int[Array, " window"], batch_size: int):
+    """Apply a function of a batch to all windows in order; the last batch is padded, and the padding cut off."""
+    count = starts.shape[0]
+    size = min(batch_size, count)
+    batches = jnp.pad(starts, (0, -count % size), mode="edge").reshape(-1, size)
+    out = lax.map(lambda batch: function(windows.gather(batch)), batches)
+    return out.reshape(-1, *out.shape[2:])[:count]
+
+
+@partial(jax.jit, static_argnames=("graph", "config"))
+def validation_loss(
+    params: PyTree, rest: PyTree, windows: Windows, rngs: PyTree, *, graph: nnx.GraphDef, config: TrainConfig
+) -> Scalar:
+    """Mean loss over all windows of the split `validation`, each counted once.
+
+    Args:
+        params: the model's parameters.
+        rest: its other variables.
+        windows: the windows.
+        rngs: the model's random streams, unused.
+        graph: the model's static part.
+        config: the recipe.
+
+    Returns:
+        The loss.
+    """
+    model = nnx.merge(graph, params, rngs, rest, copy=True)
+    loss = LOSSES[config.loss]
+    values = _map_windows(
+        lambda b: loss(model(b, train=False), b), windows, windows.starts["validation"], config.batch_size
+    )
+    return values.mean()
+
+
+@partial(jax.jit, static_argnames=("graph", "batch_size"))
+def _predict(variables: PyTree, windows: Windows, starts: Int[Array, " window"], *, graph, batch_size: int) -> Array:
+    model = nnx.merge(graph, variables, copy=True)
+    return _map_windows(lambda batch: model(batch, train=False).mean, windows, starts, batch_size)
+
+
+def predict(
+    model: nnx.Module, windows: Windows, starts: Int[Array | np.ndarray, " window"], *, batch_size: int = 256
+) -> Float[np.ndarray, "window horizon feature"]:
+    """Predict windows in one compiled loop.
+
+    Args:
+        model: the model; it is not changed.
+        windows: the windows, whichever split.
+        starts: first frame of each window to predict.
+        batch_size: windows predicted at once.
+
+    Returns:
+        The predicted means, scaled as `windows.values` are, in the order of `starts`.
+
+    Raises:
+        ValueError: if there is no window, or `batch_size` is not positive.
+    """
+    if np.ndim(starts) != 1 or not np.size(starts) or batch_size < 1:
+        raise ValueError(f"need a list of windows and batch_size ≥ 1, got {np.shape(starts)} and {batch_size}")
+    graph, variables = nnx.split(model)
+    windows, starts = jax.device_put((windows, starts))
+    return np.array(jax.device_get(_predict(variables, windows, starts, graph=graph, batch_size=batch_size)))

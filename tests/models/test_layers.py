@@ -1,0 +1,75 @@
+"""Dropout streams and masks, batch statistics, initial weights."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jneuro.models.layers import BatchNorm, dropout_layer, layer_norm, torch_uniform
+
+
+def test_channel_dropout_drops_whole_channels():
+    x = jnp.ones((50, 6, 40))
+    y = np.asarray(dropout_layer(0.25, whole_channels=True, rngs=nnx.Rngs(0))(x, deterministic=False))
+    assert np.all((y == 0).all(1) | np.isclose(y, 4 / 3).all(1))
+    assert abs((y[:, 0] == 0).mean() - 0.25) < 0.03
+
+
+def test_dropout_drops_single_values():
+    x = jnp.ones((50, 6, 40))
+    y = np.asarray(dropout_layer(0.25, rngs=nnx.Rngs(0))(x, deterministic=False))
+    assert abs((y == 0).mean() - 0.25) < 0.02
+    assert not np.all((y == 0).all(1) | (y != 0).all(1))
+    np.testing.assert_allclose(y[y != 0], 4 / 3, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rngs", [{"default": 0}, {"params": 0, "dropout": 1}], ids=str)
+def test_reseed_reaches_every_dropout_and_gives_each_another_mask(rngs):
+    rngs = nnx.Rngs(**rngs)
+    pair = nnx.List([dropout_layer(0.5, rngs=rngs), dropout_layer(0.5, rngs=rngs)])
+
+    @jax.jit
+    def masks(state, key):
+        layers = nnx.merge(graph, state, copy=True)
+        nnx.reseed(layers, dropout=key)
+        return [layer(jnp.ones(64), deterministic=False) for layer in layers]
+
+    graph, state = nnx.split(pair)
+    first, second = masks(state, jax.random.key(0))
+    again, _ = masks(state, jax.random.key(0))
+    other, _ = masks(state, jax.random.key(1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+def test_batch_norm_statistics():
+    x = np.random.default_rng(0).normal(3, 2, (4, 5, 6)).astype(np.float32)
+    layer = BatchNorm(6)
+    y = np.asarray(layer(jnp.asarray(x), train=True))
+    np.testing.assert_allclose(y.mean((0, 1)), 0, atol=1e-5)
+    np.testing.assert_allclose(y.var((0, 1)), 1, rtol=1e-4)
+    np.testing.assert_allclose(layer.mean[...], 0.1 * x.mean((0, 1)), rtol=1e-5)
+    np.testing.assert_allclose(layer.var[...], 0.9 + 0.1 * x.var((0, 1), ddof=1), rtol=1e-5)
+    mean, var = np.asarray(layer.mean[...]), np.asarray(layer.var[...])
+    np.testing.assert_allclose(layer(jnp.asarray(x), train=False), (x - mean) / np.sqrt(var + 1e-5), rtol=1e-4)
+    np.testing.assert_array_equal(layer.mean[...], mean)
+
+
+def test_batch_norm_needs_two_values():
+    with pytest.raises(ValueError, match="at least 2"):
+        BatchNorm(3)(jnp.ones((1, 1, 3)), train=True)
+
+
+def test_layer_norm_has_the_larger_epsilon():
+    x = 1e-3 * np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
+    centred = x - x.mean(1, keepdims=True)
+    expected = centred / np.sqrt(x.var(1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(layer_norm(8, rngs=nnx.Rngs(0))(jnp.asarray(x)), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(40, 300), (5, 8, 300)])
+def test_torch_uniform_is_bounded_by_the_root_of_the_inputs(shape):
+    w = np.asarray(torch_uniform(jax.random.key(0), shape))
+    assert 0.99 / np.sqrt(40) < np.abs(w).max() <= 1 / np.sqrt(40)
