@@ -27,7 +27,9 @@ __all__ = [
     "ExperimentConfig",
     "ModelEntry",
     "SimulationConfig",
+    "config_files",
     "content_hash",
+    "find_config",
     "load_experiment",
     "to_yaml",
 ]
@@ -347,6 +349,24 @@ def _explain(error: ValidationError, path: Path, overrides: Sequence[str]) -> st
         where = "command line" if given else str(path)
         lines.append(f"{where}: {key + ': ' if key else ''}{_message(item)}".replace(": = ", " = "))
     return "\n".join(lines)
+
+
+def _config_root() -> Path:
+    """The configurations of the working folder, or else those that came with the package."""
+    here = Path("configs")
+    return here if here.is_dir() else Path(__file__).parent / "configs"
+
+
+def config_files() -> list[Path]:
+    """All configurations there are."""
+    return sorted(_config_root().rglob("*.yaml"))
+
+
+def find_config(name: str) -> Path:
+    """The file that a name on the command line means: a path, or a configuration's path without folder and ending."""
+    path = Path(name)
+    known = _config_root() / f"{name.removesuffix('.yaml')}.yaml"
+    return known if not path.exists() and known.exists() else path
 
 
 def to_yaml(config: ExperimentConfig) -> str:

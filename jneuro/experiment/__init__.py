@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from jneuro.config import ExperimentConfig, load_experiment
+from jneuro.config import ConfigError, ExperimentConfig, load_experiment
 from jneuro.experiment.folder import RunFolder, versions
 from jneuro.experiment.reporting import report_stage
 from jneuro.experiment.scoring import evaluate_stage
@@ -24,6 +24,7 @@ __all__ = [
     "evaluate_stage",
     "load_model",
     "report_stage",
+    "require_trained",
     "run",
     "run_stages",
     "simulate_stage",
@@ -120,6 +121,20 @@ def run_stages(folder: RunFolder, observer: Observer, last: str = "report") -> N
     if "report" in wanted and not folder.done("report"):
         observer.stage("report")
         report_stage(folder)
+
+
+def require_trained(folder: RunFolder) -> None:
+    """Refuse a run whose models are not all trained.
+
+    Raises:
+        ConfigError: with the remedy.
+    """
+    missing = [t.label for t in trainings(folder.config) if not folder.done(f"train {t.label}")]
+    if missing:
+        raise ConfigError(
+            f"{folder.path}: {missing[0]} is not trained; "
+            f"go on with `jneuro run {folder.path / 'config.yaml'} --out {folder.path} --resume`"
+        )
 
 
 def _train_all(folder: RunFolder, observer: Observer) -> None:

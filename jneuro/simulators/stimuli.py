@@ -220,7 +220,9 @@ class WhiteNoise(Stimulus):
 
 
 class OrnsteinUhlenbeck(Stimulus):
-    r"""Noise with an exponential autocorrelation: \(\tau\,dx = (\mu - x)\,dt + \sigma\sqrt{2\tau}\,dW\), stationary.
+    r"""Stationary noise with an exponential autocorrelation.
+
+    \[ \tau\,dx = (\mu - x)\,dt + \sigma\sqrt{2\tau}\,dW \]
 
     The path is drawn by the exact update over `dt` at construction, and held between samples.
 

@@ -136,7 +136,7 @@ class CheckpointStore:
 
         Args:
             where: the directory, and what to do with it.
-            fingerprint: JSON values that say which training this is; None reads any.
+            fingerprint: JSON values that say which training this is; None reads any, and changes nothing.
 
         Raises:
             ValueError: if it holds checkpoints and `resume` is False.
@@ -144,14 +144,18 @@ class CheckpointStore:
         self.directory = Path(where.directory).absolute()
         self._fingerprint = fingerprint
         self._empty_trash()
-        self._manager = ocp.CheckpointManager(
-            self.directory,
-            options=ocp.CheckpointManagerOptions(
+        if fingerprint is None:
+            options = ocp.CheckpointManagerOptions(read_only=True)
+        else:
+            options = ocp.CheckpointManagerOptions(
                 max_to_keep=where.keep,
                 enable_async_checkpointing=False,
                 cleanup_tmp_directories=True,
                 todelete_subdir=TRASH,
-            ),
+            )
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=options,
             item_handlers={"state": ocp.PyTreeCheckpointHandler(), "record": ocp.JsonCheckpointHandler()},
         )
         if not where.resume and self._manager.all_steps():
@@ -207,7 +211,8 @@ class CheckpointStore:
                 self._check(self._fingerprint, fingerprint)
             for bad, error in damaged:
                 warnings.warn(f"{self.directory / str(bad)} is damaged ({error}); using {step}", stacklevel=2)
-                self._manager.delete(bad)
+                if self._fingerprint is not None:
+                    self._manager.delete(bad)
             self._empty_trash()
             return saved
         if damaged:
@@ -218,7 +223,8 @@ class CheckpointStore:
 
     def _empty_trash(self) -> None:
         # Old checkpoints leave by a rename, so that a kill cannot leave half of one among the good ones.
-        shutil.rmtree(self.directory / TRASH, ignore_errors=True)
+        if self._fingerprint is not None:
+            shutil.rmtree(self.directory / TRASH, ignore_errors=True)
 
     def _read(self, step: int) -> tuple[Saved, dict[str, Any]]:
         record = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]

@@ -1,5 +1,6 @@
 """A training that is killed anywhere ends as if nothing had happened."""
 
+import gc
 import os
 import random
 import shutil
@@ -145,7 +146,15 @@ def garble_record(folder):
     (folder / "record" / "metadata").write_text("{")
 
 
-# Orbax reads arrays concurrently; when several fail, TensorStore complains of those nobody waits for any more.
+@pytest.fixture
+def late_complaints():
+    """Orbax reads arrays at once; when several fail, TensorStore complains later of those that nobody awaits."""
+    yield
+    time.sleep(0.5)
+    gc.collect()
+
+
+@pytest.mark.usefixtures("late_complaints")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damage", [truncate, flip, lose_arrays, garble_record])
 def test_damaged_latest_falls_back_to_the_one_before(tmp_path, uninterrupted, damage):
@@ -158,6 +167,7 @@ def test_damaged_latest_falls_back_to_the_one_before(tmp_path, uninterrupted, da
     assert_same(result, uninterrupted)
 
 
+@pytest.mark.usefixtures("late_complaints")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_all_damaged_is_an_error_and_no_silent_restart(tmp_path):
     run(tmp_path, Linear, epochs=2)

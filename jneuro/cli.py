@@ -1,0 +1,153 @@
+"""The command line: `jneuro run|simulate|train|evaluate|report|list|doctor`.
+
+Exit codes: 0 fine, 1 failed or stopped, 2 the user's mistake. Heavy imports happen inside the commands.
+"""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from jneuro.allocator import keep_freed_memory
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="jneuro",
+    help="Differentiable neural simulators, the sequence models trained on them, and an honest score.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[str, typer.Argument(metavar="CONFIG", help="An experiment's YAML file; see `jneuro list configs`.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[a.b=value]...", help="Keys to replace, such as train.epochs=3.")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="The run folder; runs/<name>-<hash> by default.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an unfinished run.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+
+
+def _stages(config: str, overrides: list[str] | None, out: Path | None, resume: bool, last: str) -> None:
+    """Run an experiment up to a stage, with progress."""
+    from jneuro.config import find_config, load_experiment
+    from jneuro.console import LiveObserver, print_scores
+    from jneuro.experiment import RunFolder, run_stages
+
+    folder = RunFolder.prepare(load_experiment(find_config(config), overrides or []), out, resume=resume)
+    console = Console()
+    console.print(f"[bold]{folder.config.name}[/] in {folder.path}", soft_wrap=True)
+    with LiveObserver(console) as observer:
+        run_stages(folder, observer, last)
+    if last in ("evaluate", "report"):
+        print_scores(console, folder.read_json("metrics.json"))
+    if last == "report":
+        console.print(f"report: {folder.path / 'report.html'}", soft_wrap=True)
+
+
+@app.command()
+def run(config: Config, overrides: Overrides = None, out: Out = None, resume: Resume = False) -> None:
+    """Run an experiment: simulate, train, evaluate, report."""
+    _stages(config, overrides, out, resume, "report")
+
+
+@app.command()
+def simulate(config: Config, overrides: Overrides = None, out: Out = None, resume: Resume = False) -> None:
+    """Only simulate, into the run folder's recording.zarr."""
+    _stages(config, overrides, out, resume, "simulate")
+
+
+@app.command()
+def train(config: Config, overrides: Overrides = None, out: Out = None, resume: Resume = False) -> None:
+    """Simulate if that has not been done, and train."""
+    _stages(config, overrides, out, resume, "train")
+
+
+@app.command()
+def evaluate(run: Run) -> None:
+    """Score a trained run again: models, baselines, ceiling."""
+    from jneuro.console import LiveObserver, print_scores
+    from jneuro.experiment import RunFolder, evaluate_stage, require_trained
+
+    folder = RunFolder.find(run)
+    require_trained(folder)
+    console = Console()
+    with LiveObserver(console) as observer:
+        metrics = evaluate_stage(folder, lambda text: observer.stage(f"evaluate: {text}"))
+    print_scores(console, metrics)
+
+
+@app.command()
+def report(run: Run) -> None:
+    """Write the report of an evaluated run again."""
+    from jneuro.experiment import RunFolder, report_stage
+
+    Console().print(f"report: {report_stage(RunFolder.find(run))}", soft_wrap=True)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(metavar="[simulators|models|configs|NAME]", help="What to list.")] = "",
+) -> None:
+    """List simulators, models and configurations, or everything about one."""
+    from jneuro.console import print_list
+
+    print_list(Console(), what)
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, devices, precision and allocator; say what is wrong and how to mend it."""
+    from jneuro.console import print_doctor
+
+    if not print_doctor(Console(), _allocator):
+        raise typer.Exit(1)
+
+
+_allocator = False
+
+
+class _Stopped(BaseException):
+    """SIGTERM or Ctrl-C, where no training is there to save itself first."""
+
+
+def _stop(number: int, frame: object) -> None:
+    raise _Stopped
+
+
+def main() -> None:
+    """Run the command line; a user's mistake or a failed run ends in one clear message, not a traceback."""
+    global _allocator
+    _allocator = keep_freed_memory()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
+    say = Console(stderr=True, soft_wrap=True, highlight=False)
+    try:
+        app()
+    except _Stopped:
+        say.print("stopped; what is written stays, continue with --resume")
+        sys.exit(1)
+    except Exception as error:
+        if (code := _expected(error)) is None:
+            raise
+        say.print("[red]error:[/] ", end="")
+        say.print(str(error), markup=False)
+        sys.exit(code)
+
+
+def _expected(error: Exception) -> int | None:
+    """The exit code of an error that needs no traceback."""
+    from jneuro.config import ConfigError
+    from jneuro.recordings import StoreError
+    from jneuro.simulators import SimulationError
+    from jneuro.training import TrainingDiverged, TrainingInterrupted
+
+    if isinstance(error, ConfigError | StoreError):
+        return 2
+    if isinstance(error, SimulationError | TrainingDiverged | TrainingInterrupted | OSError):
+        return 1
+    return None
