@@ -1,7 +1,7 @@
 """The C library's allocator, set so that freed memory is kept for the next step.
 
-XLA on a CPU frees its buffers after every call, and glibc gives large ones back to the system, which then must clear the
-pages anew: about 50,000 page faults in a training step of 700 ms. The setting holds for the whole process, so only
+XLA on a CPU frees its buffers after every call, and glibc gives large ones back to the system, which then must clear
+the pages anew: about 50,000 page faults in a training step of 700 ms. The setting holds for the whole process, so only
 programs make it (the command line, the benchmarks), never `import jneuro`. `JNEURO_ALLOCATOR=system` switches it off.
 """
 

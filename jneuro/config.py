@@ -100,7 +100,9 @@ class StimulusConfig(_Built):
         return self
 
 
-def _construct(make: Any, arguments: Mapping[str, Any], known: Sequence[str], name: str, words: Sequence[str] = ()) -> Any:
+def _construct(
+    make: Any, arguments: Mapping[str, Any], known: Sequence[str], name: str, words: Sequence[str] = ()
+) -> Any:
     """Call a constructor; of its arguments, only `words` may be strings."""
     for key, value in arguments.items():
         if key not in known:
@@ -128,11 +130,11 @@ class SimulationConfig(Config):
 
     simulator: SimulatorConfig
     stimulus: StimulusConfig | None = None
-    runs: int = Field(50, ge=1)
-    duration_ms: float = Field(10_000.0, gt=0)
-    record_every_ms: float = Field(1.0, gt=0)
+    runs: int = Field(default=50, ge=1)
+    duration_ms: float = Field(default=10_000.0, gt=0)
+    record_every_ms: float = Field(default=1.0, gt=0)
     connectivity: Literal["per_run", "fixed"] = "per_run"
-    snapshot_every_ms: float = Field(100.0, gt=0)
+    snapshot_every_ms: float = Field(default=100.0, gt=0)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -166,7 +168,7 @@ class EvaluationConfig(Config):
     baselines: BaselineConfig = BaselineConfig()
     ceiling: CeilingConfig | None = CeilingConfig()
     leaky_twins: tuple[str, ...] = ()
-    trace_ms: float = Field(300.0, gt=0)
+    trace_ms: float = Field(default=300.0, gt=0)
 
 
 class ExperimentConfig(Config):
@@ -184,7 +186,7 @@ class ExperimentConfig(Config):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     simulation: SimulationConfig | None = None
     recording: Path | None = None
     windows: WindowConfig = WindowConfig()
@@ -260,7 +262,9 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9]+)|[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
+    re.compile(
+        r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9]+)|[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
     list("-+0123456789."),
 )
 

@@ -197,8 +197,8 @@ def print_doctor(console: Console, allocator: bool) -> bool:
         table.add_row(name, version)
     table.add_row("platform", f"{platform.platform()}, {os.cpu_count()} cores")
     table.add_row("devices", ", ".join(f"{d.platform} {d.device_kind}" for d in jax.devices()))
-    x64 = jax.config.jax_enable_x64
-    precision = jax.config.jax_default_matmul_precision or "the backend's default"
+    x64 = jax.config.jax_enable_x64  # pyright: ignore
+    precision = jax.config.jax_default_matmul_precision or "the backend's default"  # pyright: ignore
     table.add_row("precision", f"{'float64 allowed' if x64 else 'float32'}, matrix products in {precision}")
     kept = "keeps freed memory (switch off: JNEURO_ALLOCATOR=system)" if allocator else "system default"
     table.add_row("allocator", kept)
@@ -219,7 +219,7 @@ def _problems(allocator: bool) -> Iterable[tuple[str, str]]:
         yield "there is an NVIDIA GPU, but JAX sees only the CPU", "pip install 'jneuro[cuda]'"
     if backends == {"cpu"} and platform.system() == "Darwin" and platform.machine() == "arm64":
         yield "there is an Apple GPU, but JAX sees only the CPU", "pip install 'jneuro[mps]', or go on without it"
-    if "gpu" in backends and jax.config.jax_default_matmul_precision is None:
+    if "gpu" in backends and jax.config.jax_default_matmul_precision is None:  # pyright: ignore
         yield (
             "matrix products may use TF32, which does not agree with PyTorch in float32",
             "set JAX_DEFAULT_MATMUL_PRECISION=highest where digits matter",

@@ -1,6 +1,7 @@
 """Z-scores: fitted on what the model may see, applied to everything."""
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 
 from jneuro._types import Array, Float
@@ -38,4 +39,4 @@ def fit_scaling(values: Float[np.ndarray, "frame feature"]) -> Scaling:
         The scaling, in `float32`. A variable that never changes gets scale 1.
     """
     mean, sd = values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)
-    return Scaling(mean.astype(np.float32), np.where(sd > 0, sd, 1).astype(np.float32))
+    return Scaling(jnp.asarray(mean, jnp.float32), jnp.asarray(np.where(sd > 0, sd, 1), jnp.float32))

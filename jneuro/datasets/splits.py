@@ -19,9 +19,9 @@ class Fractions(Config):
         test: what is scored, once.
     """
 
-    train: float = Field(0.7, gt=0, lt=1)
-    validation: float = Field(0.1, gt=0, lt=1)
-    test: float = Field(0.2, gt=0, lt=1)
+    train: float = Field(default=0.7, gt=0, lt=1)
+    validation: float = Field(default=0.1, gt=0, lt=1)
+    test: float = Field(default=0.2, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _whole(self) -> "Fractions":

@@ -34,11 +34,11 @@ class WindowConfig(Config):
     """
 
     variable: str = "v"
-    discard_ms: float = Field(800.0, ge=0)
-    measurement_noise: float = Field(0.2, ge=0)
-    length_ms: float = Field(150.0, gt=0)
-    stride_ms: float = Field(15.0, gt=0)
-    horizons_ms: tuple[float, ...] = Field((1.0,), min_length=1)
+    discard_ms: float = Field(default=800.0, ge=0)
+    measurement_noise: float = Field(default=0.2, ge=0)
+    length_ms: float = Field(default=150.0, gt=0)
+    stride_ms: float = Field(default=15.0, gt=0)
+    horizons_ms: tuple[float, ...] = Field(default=(1.0,), min_length=1)
     split: Literal["run", "report"] = "run"
     fractions: Fractions = Fractions()
 
@@ -78,8 +78,8 @@ class WindowConfig(Config):
         have = round(duration_ms / dt) - discard
         if length + horizons[-1] > have:
             raise ValueError(
-                f"length_ms = {self.length_ms:g} and the farthest of horizons_ms = {self.horizons_ms[-1]:g} do not fit into "
-                f"a run of {duration_ms:g} ms less discard_ms = {self.discard_ms:g}"
+                f"length_ms = {self.length_ms:g} and the farthest of horizons_ms = {self.horizons_ms[-1]:g} "
+                f"do not fit into a run of {duration_ms:g} ms less discard_ms = {self.discard_ms:g}"
             )
         if self.split == "run":
             split_indices(runs, self.fractions, np.random.default_rng(0))
@@ -121,12 +121,12 @@ def window(recording: Recording, config: WindowConfig, *, key: Key[Array, ""]) -
         starts = {name: every[index] for name, index in split_indices(len(every), config.fractions, rng).items()}
     scaling = fit_scaling(learned)
     del learned
-    values -= scaling.mean
-    values /= scaling.scale
+    values -= np.asarray(scaling.mean)
+    values /= np.asarray(scaling.scale)
     return Windows(
         values=jnp.asarray(values.reshape(-1, features)),
         starts={name: jnp.asarray(s) for name, s in starts.items()},
-        scaling=jax.tree.map(jnp.asarray, scaling),
+        scaling=scaling,
         length=length,
         horizons=horizons,
         dt=recording.dt,

@@ -1,7 +1,7 @@
 """Windows over a recording: index arithmetic on the device, never a copy of the data.
 
 A window is known by its first frame. The recording stays on the device once, trials end to end, and a batch is
-gathered inside the compiled step, so 30,000 windows of 150 × 100 values cost their start frames (120 kB) and not 1.8 GB.
+gathered inside the compiled step, so 30,000 windows of 150 × 100 values cost their start frames (120 kB), not 1.8 GB.
 """
 
 from collections.abc import Sequence
@@ -78,7 +78,7 @@ class Windows(eqx.Module):
         """
         inputs = jax.vmap(lambda s: lax.dynamic_slice_in_dim(self.values, s, self.length))(starts)
         ahead = jnp.asarray(self.horizons, starts.dtype) + (self.length - 1)
-        return Batch(inputs, self.values[starts[:, None] + ahead])
+        return Batch(inputs, self.values[starts[:, None] + ahead[None]])
 
 
 def window_starts(

@@ -32,9 +32,9 @@ class BaselineConfig(Config):
     """
 
     names: tuple[BaselineName, ...] = ("persistence", "ar", "var", "lookup")
-    ar_order: int = Field(20, ge=1)
-    var_order: int = Field(3, ge=1)
-    bins: int = Field(100, ge=2)
+    ar_order: int = Field(default=20, ge=1)
+    var_order: int = Field(default=3, ge=1)
+    bins: int = Field(default=100, ge=2)
 
     def check(self, length: int) -> None:
         """Refuse an order that is longer than a window of `length` frames."""

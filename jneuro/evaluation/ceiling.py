@@ -37,8 +37,8 @@ class CeilingConfig(Config):
         max_states: at most so many states of each test run.
     """
 
-    futures: int = Field(32, ge=2)
-    max_states: int = Field(100, ge=2)
+    futures: int = Field(default=32, ge=2)
+    max_states: int = Field(default=100, ge=2)
 
 
 def simulate_futures(

@@ -39,8 +39,8 @@ def forecast_scores(
 ) -> dict[str, Any]:
     r"""Score a forecast.
 
-    \(R^2 = 1 - \sum (y - \hat y)^2 / \sum (y - \bar y_n)^2\) over windows and neurons, where \(\bar y_n\) is the mean of
-    neuron \(n\) over the scored windows. The headline figures are those of the nearest horizon.
+    \(R^2 = 1 - \sum (y - \hat y)^2 / \sum (y - \bar y_n)^2\) over windows and neurons, where \(\bar y_n\) is the mean
+    of neuron \(n\) over the scored windows. The headline figures are those of the nearest horizon.
 
     Args:
         predicted: forecasts, in z-scores.

@@ -1,13 +1,13 @@
 """The folder of a run: what is in it, whose it is, and which stages are done.
 
-    config.yaml       the resolved configuration
-    run.json          versions, device, git commit, and the seconds and content hash of every finished stage
-    recording.zarr    the recording
-    models/NAME/      checkpoints and metrics.jsonl of every model
-    metrics.json      all scores
-    predictions.zarr  forecasts of the test windows, and of one stretch sample by sample
-    figures/          every figure as PNG and SVG
-    report.html       the report
+config.yaml       the resolved configuration
+run.json          versions, device, git commit, and the seconds and content hash of every finished stage
+recording.zarr    the recording
+models/NAME/      checkpoints and metrics.jsonl of every model
+metrics.json      all scores
+predictions.zarr  forecasts of the test windows, and of one stretch sample by sample
+figures/          every figure as PNG and SVG
+report.html       the report
 """
 
 import contextlib
@@ -76,7 +76,8 @@ class RunFolder:
             if content_hash(folder.config) != content_hash(config):
                 raise ConfigError(
                     f"{path}: holds the run of another configuration "
-                    f"(hash {content_hash(folder.config)}, not {content_hash(config)}); choose another --out, or remove it"
+                    f"(hash {content_hash(folder.config)}, not {content_hash(config)}); "
+                    "choose another --out, or remove it"
                 )
             if not resume and not folder.done("report"):
                 raise ConfigError(f"{path}: holds an unfinished run; continue it with --resume, or remove it")

@@ -92,7 +92,7 @@ def _compare(metrics: dict[str, Any]) -> None:
         score["skill"] = 1 - (score["rmse_z"] / best) ** 2 if best else None
 
 
-def _parameters(model: nnx.Module) -> int:
+def _parameters(model: Any) -> int:
     return sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 

@@ -68,9 +68,7 @@ def load_model(folder: RunFolder, training: Training) -> Model:
     return load_best(_fresh(folder.config, training.name), folder.model(training.folder) / "checkpoints")  # type: ignore
 
 
-def train_stage(
-    folder: RunFolder, training: Training, windows: Windows, callbacks: Sequence[Callback] = ()
-) -> None:
+def train_stage(folder: RunFolder, training: Training, windows: Windows, callbacks: Sequence[Callback] = ()) -> None:
     """Train one model, or go on with its training.
 
     Args:
@@ -96,7 +94,7 @@ def train_stage(
     with folder.stage(stage, content):
         key = stream(stream(jax.random.key(config.seed), "train"), training.name)
         train(
-            _fresh(config, training.name),
+            _fresh(config, training.name),  # pyright: ignore
             windows,
             recipe,
             key=key,

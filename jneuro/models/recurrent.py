@@ -108,7 +108,7 @@ def _recurrence_reverse(residuals, cotangents):
     d_outputs, d_h, d_c = cotangents
     h_before = jnp.concatenate([h[None], outputs[:-1]])
     c_before = jnp.concatenate([c[None], cells[:-1]])
-    weight_hh = weight_hh.T  # a transposed operand inside the scan runs five times slower on a CPU
+    weight_hh = weight_hh.T  # transposed inside the scan, it costs a third of the step on a CPU
 
     def step(carry, frame):
         d_h, d_c = carry

@@ -1,8 +1,8 @@
 """Recordings on disk: a Zarr store that xarray, and so every tool of the field, can open.
 
 Layout: the root holds every sampled array as `[trial, time, neuron]`; the group `events` holds spikes as lists (time,
-trial, neuron); the group `states` holds simulator states, from which a run can be continued. A store is written chunk by
-chunk; its attribute `committed` is set last, so a fault costs the chunk under way and nothing before it.
+trial, neuron); the group `states` holds simulator states, from which a run can be continued. A store is written chunk
+by chunk; its attribute `committed` is set last, so a fault costs the chunk under way and nothing before it.
 """
 
 import json
@@ -101,7 +101,7 @@ class RecordingWriter:
             extra = tuple(f"{name}_{i}" for i in range(leaf.ndim - 2))
             self._grow(group, name, ("trial", "snapshot", *extra), np.asarray(leaf))
         self.frames += recording.frames
-        lengths = {"time": self.frames, "snapshot": group["step"].shape[1]}
+        lengths = {"time": self.frames, "snapshot": group["step"].shape[1]}  # pyright: ignore
         if "events" in self._root:
             lengths["event"] = self._root["events"]["time"].shape[0]  # type: ignore[index]
         self._root.attrs.update({"committed": lengths, "dt": recording.dt})
@@ -226,8 +226,8 @@ def read_recording(path: Path, names: Sequence[str] = ("v",)) -> Recording:
             values[name][trial] = _read(path, array, name, trial)
     return Recording(
         values=values,
-        ok=np.asarray(True),
-        first_step=np.asarray(round(float(data.time[0]) / data.attrs["dt"]) - 1),
+        ok=np.asarray(True),  # pyright: ignore
+        first_step=np.asarray(round(float(data.time[0]) / data.attrs["dt"]) - 1),  # pyright: ignore
         final_state=None,
         step=data.attrs["dt"],
         record_every=1,

@@ -1,6 +1,6 @@
 """What a report is made of, and the order of its predictors: baselines, models, leaky models, ceiling."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -46,7 +46,7 @@ class ReportData:
     run: Mapping[str, Any]
     config_yaml: str
     metrics: Mapping[str, Any]
-    history: Mapping[str, list[Mapping[str, Any]]] = field(default_factory=dict)
+    history: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     example: Mapping[str, Any] = field(default_factory=dict)
     forecast: Mapping[str, Any] = field(default_factory=dict)
 

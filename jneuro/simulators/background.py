@@ -1,8 +1,8 @@
 """Background input: many independent sources, drawn cheaply.
 
-One 32-bit word a neuron and step serves both draws. The count compares the whole word with the cumulative distribution,
-over signed integers, which vectorise where unsigned ones do not; the normal deviate uses its lower 16 bits, which decide
-the comparison with a probability below 2⁻¹³ only.
+One 32-bit word a neuron and step serves both draws. The count compares the whole word with the cumulative
+distribution, over signed integers, which vectorise where unsigned ones do not. The normal deviate uses the lower 16
+bits, which decide that comparison with a probability below 2⁻¹³ only.
 """
 
 import jax

@@ -11,8 +11,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
-from jneuro._types import Array, Float, Int, Key, PyTree
+from jneuro._types import Array, Float, Key, PyTree
 
 __all__ = [
     "FRACTION",
@@ -153,14 +154,15 @@ class Simulator(eqx.Module):
         """Refuse parameters outside their bounds; traced values pass unseen."""
         for p in parameters(self).values():
             value, declared = p.default, type(self).__dataclass_fields__[p.name].default
-            if isinstance(value, jax.core.Tracer) or not isinstance(value, jax.Array | int | float):
+            if isinstance(value, Tracer) or not isinstance(value, jax.Array | int | float):
                 continue
             if isinstance(declared, int) and not isinstance(value, int):
                 raise ValueError(f"{type(self).__name__}: {p.name} = {value} must be a whole number ({p.doc})")
             if not p.bounds.contain(np.asarray(value)):
                 unit = "" if p.unit == "1" else f" {p.unit}"
                 raise ValueError(
-                    f"{type(self).__name__}: {p.name} = {np.asarray(value)}{unit} lies outside {p.bounds}{unit} ({p.doc})"
+                    f"{type(self).__name__}: {p.name} = {np.asarray(value)}{unit} "
+                    f"lies outside {p.bounds}{unit} ({p.doc})"
                 )
 
     @abc.abstractmethod
@@ -224,7 +226,3 @@ class SteppedSimulator(Simulator):
         if not math.isclose(steps * self.dt, duration, rel_tol=1e-6, abs_tol=1e-9):
             raise ValueError(f"{name} = {duration} ms is not a multiple of the time step, {self.dt} ms")
         return steps
-
-
-StepCount = Int[Array, ""]
-"""Steps taken since the start of a run."""

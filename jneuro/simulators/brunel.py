@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 
 from jneuro._types import Array, Float, Int, Key
 from jneuro.prng import stream
@@ -108,7 +109,7 @@ class Brunel(SteppedSimulator):
         self.step_count(self.delay, "Brunel: delay")
         self.step_count(self.refractory, "Brunel: refractory")
         rate = self.rate_external
-        if not isinstance(rate, jax.core.Tracer) and rate.ndim == 0:
+        if not isinstance(rate, Tracer) and rate.ndim == 0:
             p = float(rate) * self.dt * 1e-3
             if p >= 1:
                 raise ValueError(

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from jneuro._types import Array, Bool, Key, PyTree
 from jneuro.prng import require_key, stream
@@ -66,14 +67,15 @@ def simulate(
 
     Raises:
         ValueError: for a bad argument, before anything is compiled.
-        SimulationError: if a value is not finite and `throw` is set (inside `jit` or `vmap`: an `equinox` run-time error).
+        SimulationError: if a value is not finite and `throw` is set; inside `jit` or `vmap`, equinox's run-time error.
     """
     require_key(key)
     names = _check(simulator, dt, solver, record, record_every, checkpoint)
     every = simulator.step_count(duration, "duration")
     if every < 1 or every % record_every:
         raise ValueError(
-            f"duration = {duration} ms is {every} steps, which must be a positive multiple of record_every = {record_every}"
+            f"duration = {duration} ms is {every} steps, "
+            f"which must be a positive multiple of record_every = {record_every}"
         )
     recording = _simulate(
         simulator,
@@ -88,7 +90,7 @@ def simulate(
     )
     if not throw:
         return recording
-    if isinstance(recording.ok, jax.core.Tracer):
+    if isinstance(recording.ok, Tracer):
         return eqx.error_if(recording, ~recording.ok, _NOT_FINITE)
     if not recording.ok:
         raise SimulationError(f"{_where(recording)}: {_NOT_FINITE}")

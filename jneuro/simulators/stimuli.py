@@ -5,6 +5,7 @@ neurons, and then each gets its own; every array is a leaf, so a stimulus can be
 """
 
 import abc
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -32,8 +33,12 @@ __all__ = [
 _NEVER = float("inf")
 
 
-def _field(default=None):
-    return eqx.field(converter=_to_array) if default is None else eqx.field(converter=_to_array, default=default)
+def _array(**options: Any) -> Any:
+    return eqx.field(converter=_to_array, **options)
+
+
+def _static() -> Any:
+    return eqx.field(static=True)
 
 
 class Stimulus(eqx.Module):
@@ -63,7 +68,7 @@ def _between(t, onset, end):
 class Constant(Stimulus):
     """The same value always."""
 
-    amplitude: Float[Array, "*neuron"] = _field()
+    amplitude: Float[Array, "*neuron"] = _array()
 
     def __call__(self, t):
         """Value at time `t`."""
@@ -77,9 +82,9 @@ class Constant(Stimulus):
 class Step(Stimulus):
     """A value from `onset` until `end`, else zero."""
 
-    amplitude: Float[Array, "*neuron"] = _field()
-    onset: Float[Array, ""] = _field(0.0)
-    end: Float[Array, ""] = _field(_NEVER)
+    amplitude: Float[Array, "*neuron"] = _array()
+    onset: Float[Array, ""] = _array(default=0.0)
+    end: Float[Array, ""] = _array(default=_NEVER)
 
     def __call__(self, t):
         """Value at time `t`."""
@@ -93,11 +98,11 @@ class Step(Stimulus):
 class PulseTrain(Stimulus):
     """Pulses of a given width, the first at `onset`, `count` of them, one every `1000/frequency` ms."""
 
-    amplitude: Float[Array, "*neuron"] = _field()
-    frequency: Float[Array, ""] = _field()
-    width: Float[Array, ""] = _field()
-    count: int = eqx.field(static=True)
-    onset: Float[Array, ""] = _field(0.0)
+    amplitude: Float[Array, "*neuron"] = _array()
+    frequency: Float[Array, ""] = _array()
+    width: Float[Array, ""] = _array()
+    count: int = _static()
+    onset: Float[Array, ""] = _array(default=0.0)
 
     def __call__(self, t):
         """Value at time `t`."""
@@ -115,9 +120,9 @@ class PulseTrain(Stimulus):
 class Ramp(Stimulus):
     """A slope from zero at `onset` to `amplitude` at `end`, and `amplitude` from then on."""
 
-    amplitude: Float[Array, "*neuron"] = _field()
-    end: Float[Array, ""] = _field()
-    onset: Float[Array, ""] = _field(0.0)
+    amplitude: Float[Array, "*neuron"] = _array()
+    end: Float[Array, ""] = _array()
+    onset: Float[Array, ""] = _array(default=0.0)
 
     def __call__(self, t):
         """Value at time `t`."""
@@ -131,10 +136,10 @@ class Ramp(Stimulus):
 class Sine(Stimulus):
     """A sine wave from `onset` on; `phase` in radians."""
 
-    amplitude: Float[Array, "*neuron"] = _field()
-    frequency: Float[Array, ""] = _field()
-    phase: Float[Array, ""] = _field(0.0)
-    onset: Float[Array, ""] = _field(0.0)
+    amplitude: Float[Array, "*neuron"] = _array()
+    frequency: Float[Array, ""] = _array()
+    phase: Float[Array, ""] = _array(default=0.0)
+    onset: Float[Array, ""] = _array(default=0.0)
 
     def __call__(self, t):
         """Value at time `t`."""
@@ -149,11 +154,11 @@ class Sine(Stimulus):
 class Chirp(Stimulus):
     """A sine wave whose frequency rises linearly from `start` at `onset` to `stop` at `end`; zero outside."""
 
-    amplitude: Float[Array, "*neuron"] = _field()
-    start: Float[Array, ""] = _field()
-    stop: Float[Array, ""] = _field()
-    end: Float[Array, ""] = _field()
-    onset: Float[Array, ""] = _field(0.0)
+    amplitude: Float[Array, "*neuron"] = _array()
+    start: Float[Array, ""] = _array()
+    stop: Float[Array, ""] = _array()
+    end: Float[Array, ""] = _array()
+    onset: Float[Array, ""] = _array(default=0.0)
 
     def __call__(self, t):
         """Value at time `t`."""
@@ -173,9 +178,9 @@ class Sampled(Stimulus):
     Between samples the value is held (`hold`) or interpolated linearly.
     """
 
-    values: Float[Array, "time *neuron"] = _field()
-    dt: Float[Array, ""] = _field()
-    onset: Float[Array, ""] = _field(0.0)
+    values: Float[Array, "time *neuron"] = _array()
+    dt: Float[Array, ""] = _array()
+    onset: Float[Array, ""] = _array(default=0.0)
     hold: bool = eqx.field(static=True, default=True)
 
     def __call__(self, t):
@@ -202,11 +207,11 @@ class WhiteNoise(Stimulus):
     The same key gives the same path however time is stepped; halving `hold` halves the spectral density.
     """
 
-    sd: Float[Array, "*neuron"] = _field()
     key: Key[Array, ""]
-    hold: float = eqx.field(static=True)
-    duration: float = eqx.field(static=True)
-    mean: Float[Array, "*neuron"] = _field(0.0)
+    sd: Float[Array, "*neuron"] = _array()
+    hold: float = _static()
+    duration: float = _static()
+    mean: Float[Array, "*neuron"] = _array(default=0.0)
 
     def __call__(self, t):
         """Value at time `t`."""
@@ -252,7 +257,7 @@ class OrnsteinUhlenbeck(Stimulus):
 
         # The first draw is the stationary start.
         _, path = lax.scan(step, draws[0], jnp.roll(draws, -1, axis=0))
-        self.path = Sampled(mean + sd * path, dt)
+        self.path = Sampled(mean + sd * path, _to_array(dt))
 
     def __call__(self, t):
         """Value at time `t`."""

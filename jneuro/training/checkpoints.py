@@ -7,6 +7,7 @@ Latest and best stand in one checkpoint, so no moment exists at which they disag
 """
 
 import shutil
+import logging
 import signal
 import threading
 import warnings
@@ -128,6 +129,18 @@ def _flat(tree: Any, path: str = "") -> dict[str, Any]:
     return {k: v for name, value in tree.items() for k, v in _flat(value, f"{path}.{name}" if path else name).items()}
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Orbax from warning that a directory opened for reading cannot be written."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 class CheckpointStore:
     """The checkpoints of one training; a context manager."""
 
@@ -145,7 +158,7 @@ class CheckpointStore:
         self._fingerprint = fingerprint
         self._empty_trash()
         if fingerprint is None:
-            options = ocp.CheckpointManagerOptions(read_only=True)
+            options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
         else:
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=where.keep,
@@ -153,11 +166,12 @@ class CheckpointStore:
                 cleanup_tmp_directories=True,
                 todelete_subdir=TRASH,
             )
-        self._manager = ocp.CheckpointManager(
-            self.directory,
-            options=options,
-            item_handlers={"state": ocp.PyTreeCheckpointHandler(), "record": ocp.JsonCheckpointHandler()},
-        )
+        with _quiet():
+            self._manager = ocp.CheckpointManager(
+                self.directory,
+                options=options,
+                item_handlers={"state": ocp.PyTreeCheckpointHandler(), "record": ocp.JsonCheckpointHandler()},
+            )
         if not where.resume and self._manager.all_steps():
             self._manager.close()
             raise ValueError(f"{self.directory} holds checkpoints; resume from them, or delete it to start anew")
