@@ -6,8 +6,8 @@
 Latest and best stand in one checkpoint, so no moment exists at which they disagree.
 """
 
-import shutil
 import logging
+import shutil
 import signal
 import threading
 import warnings
