@@ -22,11 +22,16 @@ class Scaling(eqx.Module):
 
     def apply(self, values: Float[Array, "*any feature"]) -> Float[Array, "*any feature"]:
         """From the recording's unit to z-scores."""
-        return (values - self.mean) / self.scale
+        return (values - _align(self.mean, values)) / _align(self.scale, values)
 
     def invert(self, values: Float[Array, "*any feature"]) -> Float[Array, "*any feature"]:
         """From z-scores to the recording's unit."""
-        return values * self.scale + self.mean
+        return values * _align(self.scale, values) + _align(self.mean, values)
+
+
+def _align(row: Float[Array, " feature"], values: Array) -> Array:
+    """Give a row as many axes as the values have."""
+    return row.reshape((1,) * (values.ndim - 1) + row.shape)
 
 
 def fit_scaling(values: Float[np.ndarray, "frame feature"]) -> Scaling:

@@ -74,15 +74,15 @@ class WindowConfig(Config):
         Raises:
             ValueError: with the key and the remedy.
         """
-        discard, length, _, horizons = self.frames(dt)
+        discard, length, stride, horizons = self.frames(dt)
         have = round(duration_ms / dt) - discard
         if length + horizons[-1] > have:
             raise ValueError(
                 f"length_ms = {self.length_ms:g} and the farthest of horizons_ms = {self.horizons_ms[-1]:g} "
                 f"do not fit into a run of {duration_ms:g} ms less discard_ms = {self.discard_ms:g}"
             )
-        if self.split == "run":
-            split_indices(runs, self.fractions, np.random.default_rng(0))
+        count = runs if self.split == "run" else (runs * have - length - horizons[-1]) // stride + 1
+        split_indices(count, self.fractions, np.random.default_rng(0))
 
 
 def window(recording: Recording, config: WindowConfig, *, key: Key[Array, ""]) -> Windows:

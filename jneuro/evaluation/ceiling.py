@@ -10,6 +10,7 @@ variance \(s^2\) misses the true mean by \(s^2/M\), so the expected squared erro
 where \(y\) is what was recorded, with its measurement noise.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -95,18 +96,23 @@ def simulate_futures(
             keys = trial_keys(jax.random.fold_in(key, future), trials * count)
             return batched(simulators, states, keys.reshape(trials, count))
 
-        def body(carry, future):
-            # Welford's update: one pass, and no cancellation.
-            mean, squares = carry
-            delta = draw(future) - mean
-            mean = mean + delta / (future + 1)
-            return (mean, squares + delta * delta * (future / (future + 1))), None
+        return _moments(draw, futures)
 
-        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(draw, 0))
-        return lax.scan(body, (zero, zero), jnp.arange(futures))[0]
+    return moments(simulators, states, stream(key, "futures"))
 
-    mean, squares = moments(simulators, states, stream(key, "futures"))
-    return mean, squares / (futures - 1)
+
+def _moments(draw: Callable[[Any], Array], count: int) -> tuple[Array, Array]:
+    """Mean and variance of several draws, by Welford's update: one pass, and no cancellation."""
+
+    def body(carry, index):
+        mean, squares = carry
+        delta = draw(index) - mean
+        mean = mean + delta / (index + 1)
+        return (mean, squares + delta * delta * (index / (index + 1))), None
+
+    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(draw, 0))
+    mean, squares = lax.scan(body, (zero, zero), jnp.arange(count))[0]
+    return mean, squares / (count - 1)
 
 
 def ceiling_scores(
@@ -131,11 +137,16 @@ def ceiling_scores(
     a, b = squared.sum(2), spread.sum(2)
     r2 = (1 - a.sum(0) / b.sum(0)).tolist()
     se = [ratio_error(a[:, h], b[:, h]) for h in range(a.shape[1])]
+    with np.errstate(divide="ignore", invalid="ignore"):  # a neuron that never changes has no R²: NaN
+        neurons = 1 - squared[:, 0].sum(0) / spread[:, 0].sum(0)
     return {
         "r2": r2[0],
         "se": se[0],
         "futures": futures,
         "samples": int(target.shape[0] * target.shape[2]),
         "per_horizon": {"r2": r2, "se": se},
-        "per_neuron": {"r2": (1 - squared[:, 0].sum(0) / spread[:, 0].sum(0)).tolist()},
+        "per_neuron": {
+            "r2": neurons.tolist(),
+            "se": [ratio_error(*pair) for pair in zip(squared[:, 0].T, spread[:, 0].T, strict=True)],
+        },
     }

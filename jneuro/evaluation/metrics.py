@@ -19,7 +19,7 @@ def ratio_error(numerator: Float[np.ndarray, " cluster"], denominator: Float[np.
         denominator: \(b_c\).
 
     Returns:
-        The standard error; NaN for fewer than two clusters.
+        The standard error; NaN for fewer than two clusters, or a sum of zero.
 
     References:
         Cochran W. G., Sampling Techniques (1977), Equation 6.13.
@@ -27,8 +27,9 @@ def ratio_error(numerator: Float[np.ndarray, " cluster"], denominator: Float[np.
     count = len(numerator)
     if count < 2:
         return float("nan")
-    residual = numerator - numerator.sum() / denominator.sum() * denominator
-    return float(np.sqrt(count / (count - 1) * np.sum(residual**2)) / denominator.sum())
+    with np.errstate(divide="ignore", invalid="ignore"):  # where nothing varies, there is no ratio: NaN
+        residual = numerator - numerator.sum() / denominator.sum() * denominator
+        return float(np.sqrt(count / (count - 1) * np.sum(residual**2)) / denominator.sum())
 
 
 def forecast_scores(
@@ -57,8 +58,10 @@ def forecast_scores(
     _, cluster = np.unique(runs, return_inverse=True)
     horizons = [_one_horizon(error[:, h], spread[:, h], scale, cluster) for h in range(error.shape[1])]
     squared = np.square(error[:, 0]).mean(0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a neuron that never changes has no R²: NaN or -inf
+        r2 = 1 - squared / spread[:, 0].mean(0)
     neurons = {
-        "r2": 1 - squared / spread[:, 0].mean(0),
+        "r2": r2,
         "rmse_mv": np.sqrt(squared) * scale,
         "mae_mv": np.abs(error[:, 0]).mean(0) * scale,
     }

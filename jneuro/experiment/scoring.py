@@ -13,15 +13,7 @@ from flax import nnx
 from jneuro._types import PyTree
 from jneuro.config import SimulationConfig, content_hash
 from jneuro.datasets import SPLITS, Windows
-from jneuro.evaluation import (
-    ceiling_scores,
-    fit_baselines,
-    forecast,
-    forecast_scores,
-    isi_cv,
-    simulate_futures,
-    targets,
-)
+from jneuro.evaluation import ceiling_scores, evaluate, forecast, isi_cv, simulate_futures, targets
 from jneuro.experiment.folder import RunFolder
 from jneuro.experiment.simulation import build_runs, initial_states
 from jneuro.experiment.training import cut_windows, load_model, trainings
@@ -44,52 +36,33 @@ def evaluate_stage(folder: RunFolder, tell: Callable[[str], None]) -> dict[str, 
     config = folder.config
     with folder.stage("evaluate", content_hash(config)):
         recording = read_recording(folder.recording, (config.windows.variable,))
-        metrics: dict[str, Any] = {"recording": _describe(folder, recording)}
+        described = _describe(folder, recording)
         windows = cut_windows(config, recording)
-        tell("baselines")
-        predictors: dict[str, Any] = dict(fit_baselines(windows, config.evaluate.baselines))
-        scored = {name: _score(p, windows) for name, p in predictors.items()}
-        metrics["baselines"] = {name: s for name, (s, _) in scored.items()}
         tell("noise ceiling")
-        metrics["ceiling"] = _ceiling(folder, windows)
-        predictions, metrics["test"] = {}, {}
+        ceiling = _ceiling(folder, windows)
+        tell("baselines and models")
+        own = [t for t in trainings(config) if t.leaky == windows.leaky]
+        models = {t.label: load_model(folder, t) for t in own}
+        metrics, baselines, predictions = evaluate(
+            models, windows, baselines=config.evaluate.baselines, ceiling=ceiling
+        )
+        metrics["recording"] = described
+        if twins := [t for t in trainings(config) if t not in own]:
+            tell("leaky twins")
+            leaky_windows = cut_windows(config, recording, leaky_twin=True)
+            twin_models = {t.label: load_model(folder, t) for t in twins}
+            metrics["test"] |= evaluate(twin_models, leaky_windows, baselines=None, ceiling=ceiling).metrics["test"]
+            models |= twin_models
         for training in trainings(config):
-            tell(training.label)
-            model = load_model(folder, training)
-            twin = training.leaky and not windows.leaky
-            own = cut_windows(config, recording, leaky_twin=True) if twin else windows
-            score, predicted = _score(model, own)
-            metrics["test"][training.label] = score | {
-                "leaky": training.leaky,
-                "parameters": _parameters(model),
+            metrics["test"][training.label] |= {
+                "parameters": _parameters(models[training.label]),
                 "train_seconds": _train_seconds(folder, training.folder),
             }
-            if not twin:
-                predictors[training.label], predictions[training.label] = model, predicted
-        _compare(metrics)
         metrics["windows"] = _windows(windows, config.windows)
         tell("predictions")
-        _write_predictions(folder, windows, predictors, predictions)
+        _write_predictions(folder, windows, baselines | {t.label: models[t.label] for t in own}, predictions)
         folder.write_json("metrics.json", _finite(metrics))
     return metrics
-
-
-def _score(predictor: Any, windows: Windows) -> tuple[dict[str, Any], np.ndarray]:
-    """Scores on the test windows, and the forecasts."""
-    starts = windows.starts["test"]
-    predicted = forecast(predictor, windows, starts)
-    runs = np.asarray(starts) // windows.frames_per_trial
-    scores = forecast_scores(predicted, targets(windows, starts), np.asarray(windows.scaling.scale), runs)
-    return scores | {"horizons_ms": [h * windows.dt for h in windows.horizons]}, predicted
-
-
-def _compare(metrics: dict[str, Any]) -> None:
-    """Add each model's share of the ceiling and its skill over the best baseline."""
-    ceiling = metrics["ceiling"] and metrics["ceiling"]["r2"]
-    best = min((b["rmse_z"] for b in metrics["baselines"].values()), default=None)
-    for score in [*metrics["baselines"].values(), *metrics["test"].values()]:
-        score["share_of_ceiling"] = score["r2"] / ceiling if ceiling else None
-        score["skill"] = 1 - (score["rmse_z"] / best) ** 2 if best else None
 
 
 def _parameters(model: Any) -> int:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import xarray as xr
 import zarr
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from jneuro._types import PyTree
 from jneuro.recordings.recording import Recording
@@ -59,10 +59,10 @@ class RecordingWriter:
         self._populations = dict(populations or {})
         if not (path / "zarr.json").exists():
             self.frames = 0
-            self._root = zarr.open_group(path, mode="w", zarr_format=3)
-            self._root.attrs.update(
-                {"jneuro_format": FORMAT, "provenance": self._provenance, "complete": False, "committed": {}}
-            )
+            if path.exists() and not (path.is_dir() and all(f.suffix == ".partial" for f in path.iterdir())):
+                raise StoreError(f"{path}: holds something else; choose another folder, or remove it")
+            about = {"jneuro_format": FORMAT, "provenance": self._provenance, "complete": False, "committed": {}}
+            self._root = zarr.open_group(path, mode="w", zarr_format=3, attributes=about)
             return
         self._root = zarr.open_group(path, mode="a")
         if self._root.attrs.get("provenance") != self._provenance:
@@ -71,7 +71,8 @@ class RecordingWriter:
         for _, array in self._root.members(max_depth=None):
             if isinstance(array, zarr.Array):
                 names = array.metadata.dimension_names or ()  # type: ignore[union-attr]
-                array.resize(tuple(committed.get(n, s) for n, s in zip(names, array.shape, strict=True)))
+                shape = (committed.get(n, 0) if n in _GROWING else s for n, s in zip(names, array.shape, strict=True))
+                array.resize(tuple(shape))
         self.frames = int(committed.get("time", 0))
 
     @property
@@ -133,7 +134,7 @@ class RecordingWriter:
             dtype=values.dtype,
             chunks=tuple(chunks),
             dimension_names=names,
-            compressors=BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
+            compressors=(BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec()),
             fill_value=np.nan if values.dtype.kind == "f" else 0,
             attributes={"units": unit},
             config={"write_empty_chunks": True},
@@ -146,7 +147,11 @@ class RecordingWriter:
             labels = np.repeat(np.arange(len(self._populations)), list(self._populations.values())).astype(np.int8)
             meaning = {str(i): name for i, name in enumerate(self._populations)}
             self._root.create_array(
-                "population", data=labels, dimension_names=("neuron",), attributes={"units": "1", "meaning": meaning}
+                "population",
+                data=labels,
+                dimension_names=("neuron",),
+                attributes={"units": "1", "meaning": meaning},
+                overwrite=True,  # a killed process may have left it
             )
         self._root.attrs.update({"complete": True})
 
@@ -164,7 +169,11 @@ def open_recording(path: Path) -> xr.Dataset:
         StoreError: if the store is missing, unfinished, truncated, or of another format.
     """
     root = _open_root(path)
-    for name, array in root.members(max_depth=None):
+    try:
+        members = root.members(max_depth=None)
+    except ValueError as error:
+        raise StoreError(f"{path}: the description of an array cannot be read ({error}); {_REMEDY}") from error
+    for name, array in members:
         if isinstance(array, zarr.Array) and array.nchunks_initialized < array.nchunks:
             missing = array.nchunks - array.nchunks_initialized
             raise StoreError(

@@ -32,9 +32,9 @@ class ReportData:
             or scaling saw test data), `baselines` (name → scores), `ceiling` (or `None`: recorded data has no
             simulator to draw futures from), `recording` (rates [Hz], `isi_cv`, voltages [mV], `runs`, `duration_ms`)
             and `windows` (`length` and `stride` in samples, `horizons_ms`, `counts` and `runs` by split, `split`).
-            Scores are `r2`, `r2_se`, `rmse_mv`, `mae_mv`, `share_of_ceiling`, `skill`, `parameters`, `train_seconds`,
-            `horizons_ms`, `per_horizon` and `per_neuron`; each may be missing or `None`. All but `per_horizon` are
-            those of the nearest horizon.
+            Scores are `r2`, `r2_se`, `rmse_mv`, `mae_mv`, `share_of_ceiling`, `skill`, `gain` and `gain_se` (R² over
+            the best baseline, paired), `parameters`, `train_seconds`, `horizons_ms`, `per_horizon` and `per_neuron`;
+            each may be missing or `None`. All but `per_horizon` are those of the nearest horizon.
         history: model → one record for each epoch: `epoch` (from 0), `train_loss` and `validation_loss` (mean
             over horizons and z-scored neurons), `learning_rate`, `seconds`.
         example: one test run: `time_ms` [time], `v` [time neuron] in mV, `spike_time_ms` [event],

@@ -89,7 +89,7 @@ FIGURES = (
         "Does the score rest on a few easy neurons? Neurons are sorted within each population; R² should lie "
         "above the baseline (crosses).",
         neuron_figure,
-        "They should follow the ceiling (black dashes).",
+        "They should stay below the ceiling (dashes), which is known per neuron within its bars only.",
     ),
     FigureKind(
         "forecast",

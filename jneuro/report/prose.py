@@ -67,12 +67,21 @@ def verdict(data: ReportData) -> list[str]:
         said.append(_below_ceiling(leader, ceiling))
     pair = twin(data)
     if pair is not None:
-        gain = pair[1].value("r2") - pair[0].value("r2")
-        said.append(
-            f"What the leak is worth: under the report’s leaky split {pair[0].name} scores {_r2(pair[1])} in place "
-            f"of {_r2(pair[0])}, a difference of {'+' * (gain > 0)}{quantity(gain, 3)} owed to the leak, not to skill."
-        )
+        said.append(_leak(*pair))
     return said
+
+
+def _leak(honest: Score, leaky: Score) -> str:
+    """What the leak is worth to a model, if that can be told from chance."""
+    gain = leaky.value("r2") - honest.value("r2")
+    errors = [x for x in (honest.value("r2_se"), leaky.value("r2_se")) if math.isfinite(x)]
+    said = (
+        f"What the leak is worth: under the report’s leaky split {honest.name} scores {_r2(leaky)} in place "
+        f"of {_r2(honest)}, a difference of {'+' * (gain > 0)}{quantity(gain, 4)}"
+    )
+    if gain > 2 * math.hypot(*errors):
+        return f"{said} owed to the leak, not to skill."
+    return f"{said}: nothing that could be told from chance. This model learns no single windows by heart."
 
 
 def _comparison(model: Score | None, baseline: Score | None, ahead: str) -> str:
@@ -82,10 +91,12 @@ def _comparison(model: Score | None, baseline: Score | None, ahead: str) -> str:
         assert only is not None
         role = "model" if only is model else "baseline"
         return f"The best {role}, {_name(only)}, reaches a test R² of {_r2(only)}{ahead}."
-    gain = model.value("r2") - baseline.value("r2")
+    gain, error = model.value("gain"), model.value("gain_se")
+    gain = model.value("r2") - baseline.value("r2") if math.isnan(gain) else gain
     skill = model.value("skill")
     worth = f"; skill, the share of its squared error removed, is {_percent(skill)}" if math.isfinite(skill) else ""
-    relation = f"{quantity(gain, 3)} above" if gain > 0 else f"{quantity(-gain, 3)} below: it does not beat"
+    by = quantity(abs(gain), 4) + (f" (±\u00a0{quantity(error, 4)}, paired by run)" if math.isfinite(error) else "")
+    relation = f"{by} above" if gain > 0 else f"{by} below: it does not beat"
     return (
         f"The best model, {_name(model)}, reaches a test R² of {_r2(model)}{ahead}, {relation} the best baseline, "
         f"{_name(baseline)}, at {_r2(baseline)}{worth}."
@@ -146,7 +157,7 @@ def _name(score: Score) -> str:
 def _r2(score: Score) -> str:
     """R² with its standard error, if there is one."""
     se = score.value("r2_se")
-    return quantity(score.value("r2"), 3) + (f"\u00a0±\u00a0{quantity(se, 3)}" if math.isfinite(se) else "")
+    return quantity(score.value("r2"), 4) + (f"\u00a0±\u00a0{quantity(se, 4)}" if math.isfinite(se) else "")
 
 
 def _percent(share: float) -> str:

@@ -137,13 +137,13 @@ def learning_figure(data: ReportData) -> Figure | None:
 
 
 def neuron_figure(data: ReportData) -> Figure | None:
-    """R² and error of every neuron, excitatory ones first, each group sorted by the ceiling (else by the model)."""
+    """R² and error of every neuron, excitatory ones first, each group sorted by the model's R²."""
     by_name = {s.name: s for s in scores(data) if len(s.series("per_neuron", "r2"))}
     kept = compared(data, by_name)
     if not kept:
         return None
     ceiling = [s for s in by_name.values() if s.kind == "ceiling"]
-    key = (ceiling or kept)[0].series("per_neuron", "r2")
+    key = kept[0].series("per_neuron", "r2")
     is_excitatory = excitatory(data, len(key))
     order = np.lexsort((key, ~is_excitatory))
     rank = np.arange(len(key))
@@ -167,8 +167,11 @@ def neuron_figure(data: ReportData) -> Figure | None:
                     ax.plot(rank[shown], values[order][shown], marker, color=colour, markersize=4, label=label)
         ax.set_ylabel(unit)
     for s in ceiling:
-        axes[0].plot(rank, s.series("per_neuron", "r2")[order], "_", color="black", markersize=5, label=s.label)
-    axes[1].set_xlabel("neuron, sorted by " + ("its ceiling" if ceiling else "R²"))
+        error = s.series("per_neuron", "se")
+        bars = error[order] if len(error) == len(rank) else None
+        style = {"fmt": "_", "color": "black", "ecolor": "#cccccc", "elinewidth": 1, "markersize": 4, "zorder": 0}
+        axes[0].errorbar(rank, s.series("per_neuron", "r2")[order], bars, label=f"{s.label} (± SE)", **style)
+    axes[1].set_xlabel("neuron, sorted by R²")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
     return figure

@@ -12,7 +12,11 @@ __all__ = ["Arctan", "Boxcar", "SuperSpike", "Surrogate", "spike"]
 
 
 class Surrogate(eqx.Module):
-    """A stand-in for the derivative of the step function; abstract."""
+    """A stand-in for the derivative of the step function; abstract.
+
+    It acts in every step, so a recurrent network's gradient grows without bound where `scale` is large for its time step:
+    about `dt/tau_m` keeps it finite over seconds.
+    """
 
     @abc.abstractmethod
     def derivative(self, x: Float[Array, "*any"]) -> Float[Array, "*any"]:
@@ -20,7 +24,7 @@ class Surrogate(eqx.Module):
 
 
 class SuperSpike(Surrogate):
-    r"""The derivative of a fast sigmoid, \(1 / (1 + \beta|x|)^2\).
+    r"""The derivative of a fast sigmoid, \(s / (1 + \beta|x|)^2\).
 
     References:
         Zenke F., Ganguli S., Neural Computation 30 (2018) 1514, Section 3.3.
@@ -28,14 +32,16 @@ class SuperSpike(Surrogate):
 
     beta: float = 1.0
     """Steepness [1/mV]."""
+    scale: float = 1.0
+    """Factor, also called dampening."""
 
     def derivative(self, x):
         """See the class."""
-        return 1.0 / jnp.square(1.0 + self.beta * jnp.abs(x))
+        return self.scale / jnp.square(1.0 + self.beta * jnp.abs(x))
 
 
 class Arctan(Surrogate):
-    r"""The derivative of an arc tangent, \((\alpha/2) / (1 + (\pi\alpha x/2)^2)\).
+    r"""The derivative of an arc tangent, \(s\,(\alpha/2) / (1 + (\pi\alpha x/2)^2)\).
 
     References:
         Fang W. et al., ICCV (2021) 2661, Equation 10.
@@ -43,14 +49,16 @@ class Arctan(Surrogate):
 
     alpha: float = 1.0
     """Steepness [1/mV]."""
+    scale: float = 1.0
+    """Factor, also called dampening."""
 
     def derivative(self, x):
         """See the class."""
-        return 0.5 * self.alpha / (1.0 + jnp.square(0.5 * jnp.pi * self.alpha * x))
+        return self.scale * 0.5 * self.alpha / (1.0 + jnp.square(0.5 * jnp.pi * self.alpha * x))
 
 
 class Boxcar(Surrogate):
-    r"""A box of unit area, \(1/w\) where \(|x| < w/2\).
+    r"""A box of area \(s\): \(s/w\) where \(|x| < w/2\).
 
     References:
         Neftci E. O., Mostafa H., Zenke F., IEEE Signal Processing Magazine 36 (2019) 51.
@@ -58,10 +66,12 @@ class Boxcar(Surrogate):
 
     width: float = 1.0
     """Width [mV]."""
+    scale: float = 1.0
+    """Factor, also called dampening."""
 
     def derivative(self, x):
         """See the class."""
-        return (jnp.abs(x) < 0.5 * self.width).astype(x.dtype) / self.width
+        return (jnp.abs(x) < 0.5 * self.width).astype(x.dtype) * (self.scale / self.width)
 
 
 @jax.custom_jvp

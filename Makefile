@@ -1,0 +1,58 @@
+# The two commands of the README are `make demo` and `make test`; they need Python 3.11 or later and nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint docs bench clean
+
+help:
+	@echo "make demo       install, run the quick voltage forecast, end with a table and report.html"
+	@echo "make test       install, run the fast test suite"
+	@echo "make test-slow  the slow checks too"
+	@echo "make lint       ruff and pyright"
+	@echo "make docs       build the documentation into docs/_build/html"
+	@echo "make bench      time the simulators; results as JSON lines in benchmarks/results"
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit('jneuro needs Python 3.11 or later' if sys.version_info < (3, 11) else 0)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.test
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/jneuro run configs/quick/voltage_forecast.yaml --resume
+
+test: $(VENV)/.test
+	$(BIN)/pytest -n $(JOBS)
+
+test-slow: $(VENV)/.test
+	$(BIN)/pytest -n $(JOBS) -m slow
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -W -b html docs docs/_build/html
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/simulators.py
+
+clean:
+	rm -rf $(VENV) docs/_build

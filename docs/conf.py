@@ -1,0 +1,33 @@
+"""How the documentation is built."""
+
+import re
+
+project = "jneuro"
+author = "The jneuro authors"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+myst_enable_extensions = ["dollarmath", "amsmath"]
+napoleon_use_ivar = True
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+html_theme = "furo"
+html_title = "jneuro"
+exclude_patterns = ["_build"]
+
+
+def _from_markdown(app, what, name, obj, options, lines):
+    """Docstrings are Markdown, autodoc reads reStructuredText: translate formulas and code."""
+    text = "\n".join(lines)
+    text = re.sub(r"(?<!`)`([^`\n]+)`(?!`)", r"``\1``", text)
+    text = re.sub(r"\\\((.+?)\\\)", lambda m: f":math:`{m[1].replace('|', chr(92) + 'vert ')}`", text, flags=re.S)
+    text = re.sub(
+        r"^( *)\\\[(.+?)\\\]",
+        lambda m: f"{m[1]}.. math::\n\n{m[1]}   " + " ".join(m[2].split()),
+        text,
+        flags=re.S | re.M,
+    )
+    lines[:] = text.split("\n")
+
+
+def setup(app):
+    """Register the translation ahead of napoleon."""
+    app.connect("autodoc-process-docstring", _from_markdown, priority=100)
