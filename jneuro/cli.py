@@ -56,15 +56,15 @@ def run(config: Config, overrides: Overrides = None, out: Out = None, resume: Re
 
 
 @app.command()
-def simulate(config: Config, overrides: Overrides = None, out: Out = None, resume: Resume = False) -> None:
-    """Only simulate, into the run folder's recording.zarr."""
-    _stages(config, overrides, out, resume, "simulate")
+def simulate(config: Config, overrides: Overrides = None, out: Out = None) -> None:
+    """Only simulate, into the run folder's recording.zarr; goes on with what is there."""
+    _stages(config, overrides, out, True, "simulate")
 
 
 @app.command()
-def train(config: Config, overrides: Overrides = None, out: Out = None, resume: Resume = False) -> None:
-    """Simulate if that has not been done, and train."""
-    _stages(config, overrides, out, resume, "train")
+def train(config: Config, overrides: Overrides = None, out: Out = None) -> None:
+    """Simulate if that has not been done, and train; goes on with what is there."""
+    _stages(config, overrides, out, True, "train")
 
 
 @app.command()
@@ -76,7 +76,7 @@ def evaluate(run: Run) -> None:
     folder = RunFolder.find(run)
     require_trained(folder)
     console = Console()
-    with LiveObserver(console) as observer:
+    with folder.lock(), LiveObserver(console) as observer:
         metrics = evaluate_stage(folder, lambda text: observer.stage(f"evaluate: {text}"))
     print_scores(console, metrics)
 
@@ -132,22 +132,25 @@ def main() -> None:
         say.print("stopped; what is written stays, continue with --resume")
         sys.exit(1)
     except Exception as error:
-        if (code := _expected(error)) is None:
+        if (expected := _expected(error)) is None:
             raise
-        say.print("[red]error:[/] ", end="")
+        code, kind = expected
+        say.print(f"[red]{kind}:[/] ", end="")
         say.print(str(error), markup=False)
         sys.exit(code)
 
 
-def _expected(error: Exception) -> int | None:
-    """The exit code of an error that needs no traceback."""
+def _expected(error: Exception) -> tuple[int, str] | None:
+    """The exit code of an error that needs no traceback, and what it is called."""
     from jneuro.config import ConfigError
     from jneuro.recordings import StoreError
     from jneuro.simulators import SimulationError
     from jneuro.training import TrainingDiverged, TrainingInterrupted
 
     if isinstance(error, ConfigError | StoreError):
-        return 2
-    if isinstance(error, SimulationError | TrainingDiverged | TrainingInterrupted | OSError):
-        return 1
+        return 2, "error"
+    if isinstance(error, TrainingInterrupted):
+        return 1, "stopped"
+    if isinstance(error, SimulationError | TrainingDiverged | OSError):
+        return 1, "failed"
     return None

@@ -10,9 +10,10 @@ from typing import Any, Literal, Self
 
 import jax
 import yaml
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from jneuro._types import Array, Config, Key, unknown_name
+from jneuro._yaml import Loader
 from jneuro.datasets import WindowConfig
 from jneuro.evaluation import BaselineConfig, CeilingConfig
 from jneuro.models import AnyModelConfig
@@ -70,7 +71,8 @@ class SimulatorConfig(_Built):
             raise ValueError(unknown_name(self.preset, cls.presets, f"preset of {self.name}"))
         make = cls if self.preset is None else getattr(cls, self.preset)
         words = [n for n, p in parameters(cls).items() if isinstance(p.default, str)]
-        return _construct(make, self.arguments, [*accepted(cls), *accepted(make)], self.name, words)
+        known = list(dict.fromkeys([*parameters(cls), *(accepted(make) if self.preset else ())]))
+        return _construct(make, self.arguments, known, self.name, words)
 
     @model_validator(mode="after")
     def _buildable(self) -> Self:
@@ -194,6 +196,11 @@ class ExperimentConfig(Config):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluationConfig = EvaluationConfig()
 
+    @field_validator("recording")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        return path and path.resolve()
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.simulation is None) == (self.recording is None):
@@ -205,13 +212,19 @@ class ExperimentConfig(Config):
             if name not in self.models:
                 raise ValueError(f"evaluate.leaky_twins: {unknown_name(name, self.models, 'model')}")
         if self.simulation is not None:
-            s = self.simulation
-            self._fit_data(s.duration_ms, s.record_every_ms, s.runs, s.simulator.build().neurons)
+            s, simulator = self.simulation, self.simulation.simulator.build()
+            self._known_variable([n for n in simulator.recordables if n != "spikes"])
+            self._fit_data(s.duration_ms, s.record_every_ms, s.runs, simulator.neurons)
         else:
             data = open_recording(self.recording)  # type: ignore[arg-type]
+            self._known_variable([str(n) for n in data if data[n].dims == ("trial", "time", "neuron")])
             sizes = data.sizes
             self._fit_data(sizes["time"] * data.attrs["dt"], data.attrs["dt"], sizes["trial"], sizes["neuron"])
         return self
+
+    def _known_variable(self, sampled: Sequence[str]) -> None:
+        if self.windows.variable not in sampled:
+            raise ValueError(f"windows: {unknown_name(self.windows.variable, sampled, 'variable')}")
 
     def _fit_data(self, duration_ms: float, dt: float, runs: int, features: int) -> None:
         """Refuse windows, models and baselines that do not fit the recording; tell the models its sizes.
@@ -220,12 +233,20 @@ class ExperimentConfig(Config):
             ValueError: with the key and the remedy.
         """
         try:
-            self.windows.check(duration_ms, dt, runs)
+            counts = [self.windows.check(duration_ms, dt, runs)]
+            if self.evaluate.leaky_twins:
+                counts.append(self.windows.model_copy(update={"split": "report"}).check(duration_ms, dt, runs))
             self.evaluate.baselines.check(self.windows.frames(dt)[1])
         except ValueError as error:
             raise ValueError(f"windows: {error}") from error
         filled = {}
+        least = min(count["train"] for count in counts)
         for name, entry in self.models.items():
+            if (size := self.train_config_of(name).batch_size) > least:
+                key = f"models.{name}.train.batch_size" if entry.train else "train.batch_size"
+                raise ValueError(
+                    f"{key} = {size} is more than the {least} training windows; lower it or windows.stride_ms"
+                )
             try:
                 filled[name] = entry.model_copy(update={"model": self._sized(entry.model, dt, features)})
             except ValueError as error:
@@ -247,28 +268,6 @@ class ExperimentConfig(Config):
         return self.models[name].train or self.train
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 with the numbers people write (`1e-3`), and without silently repeated keys."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key, _ in node.value:
-            if (name := self.construct_object(key, deep=True)) in seen:
-                line = key.start_mark.line + 1
-                raise yaml.MarkedYAMLError(problem=f"key {name!r} stands twice, again at line {line}")
-            seen.add(name)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9]+)|[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
-    ),
-    list("-+0123456789."),
-)
-
-
 def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """Load and check an experiment.
 
@@ -284,7 +283,7 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
     """
     path = Path(path)
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); see `jneuro list configs`") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -313,7 +312,7 @@ def _override(data: dict[str, Any], text: str) -> None:
         if not isinstance(here, dict):
             raise ConfigError(f"command line: {text!r}: {'.'.join(parents[: depth + 1])} is a value and has no keys")
     try:
-        here[last] = yaml.load(value, _Loader)
+        here[last] = yaml.load(value, Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"command line: {text!r} is not valid YAML: {' '.join(str(error).split())}") from error
 
@@ -349,10 +348,19 @@ def _explain(error: ValidationError, path: Path, overrides: Sequence[str]) -> st
         # Behind a union's key, pydantic puts the tag that chose the member.
         loc = ["", *map(str, item["loc"])]
         key = ".".join(k for before, k in pairwise(loc) if before not in ("model", "optimizer") or k == "name")
-        given = any(o.partition("=")[0].startswith(key) and key for o in overrides)
-        where = "command line" if given else str(path)
-        lines.append(f"{where}: {key + ': ' if key else ''}{_message(item)}".replace(": = ", " = "))
+        text = f"{key + ': ' if key else ''}{_message(item)}".replace(": = ", " = ")
+        where = "command line" if any(_blames(text, o, key) for o in overrides) else str(path)
+        lines.append(f"{where}: {text}")
     return "\n".join(lines)
+
+
+def _blames(text: str, override: str, key: str) -> bool:
+    """Whether an error at `key` is about an override: at that very key or within it, or naming it or its value."""
+    given, _, value = override.partition("=")
+    inside, below = f"{key}.".startswith(f"{given}."), not key or f"{given}.".startswith(f"{key}.")
+    wrong = text.partition("; did you mean")[0]
+    named = re.search(rf"\b{re.escape(given.rpartition('.')[2])}\b", wrong)
+    return inside or (below and bool(named or any(f"'{w}'" in wrong for w in [*given.split("."), value])))
 
 
 def _config_root() -> Path:

@@ -10,6 +10,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -66,7 +67,7 @@ class LiveObserver:
             text = f"simulate {done / 1e3:g} of {total / 1e3:g} s, {speed:.2g} × real time"
             self._progress.update(self._task, total=total, completed=done, description=text)
         elif done == total:
-            self._console.print(f"simulated {total / 1e3:g} s of every run")
+            self._console.print(f"simulated {total / 1e3:g} s")
 
     def training(self, label: str) -> Iterable[Callback]:
         """A bar with epoch, losses and speed."""
@@ -206,7 +207,7 @@ def print_doctor(console: Console, allocator: bool) -> bool:
     console.print(table)
     problems = list(_problems(allocator))
     for problem, remedy in problems:
-        console.print(f"[yellow]problem:[/] {problem}\n  remedy: {remedy}")
+        console.print(f"[yellow]problem:[/] {problem}\n  remedy: {escape(remedy)}")
     if not problems:
         console.print("[green]all is well[/]")
     return not problems

@@ -63,13 +63,16 @@ class WindowConfig(Config):
         sizes = (convert("discard_ms", self.discard_ms, 0), convert("length_ms", self.length_ms, 1))
         return *sizes, convert("stride_ms", self.stride_ms, 1), horizons
 
-    def check(self, duration_ms: float, dt: float, runs: int) -> None:
+    def check(self, duration_ms: float, dt: float, runs: int) -> dict[str, int]:
         """Refuse what leaves no windows, before anything is computed.
 
         Args:
             duration_ms: length of one run [ms].
             dt: time between frames [ms].
             runs: number of runs.
+
+        Returns:
+            Number of windows by split.
 
         Raises:
             ValueError: with the key and the remedy.
@@ -81,8 +84,12 @@ class WindowConfig(Config):
                 f"length_ms = {self.length_ms:g} and the farthest of horizons_ms = {self.horizons_ms[-1]:g} "
                 f"do not fit into a run of {duration_ms:g} ms less discard_ms = {self.discard_ms:g}"
             )
-        count = runs if self.split == "run" else (runs * have - length - horizons[-1]) // stride + 1
-        split_indices(count, self.fractions, np.random.default_rng(0))
+        rng, reach = np.random.default_rng(0), length + horizons[-1]
+        if self.split == "report":
+            dealt = split_indices((runs * have - reach) // stride + 1, self.fractions, rng)
+            return {name: len(index) for name, index in dealt.items()}
+        each = (have - reach) // stride + 1
+        return {name: each * len(index) for name, index in split_indices(runs, self.fractions, rng).items()}
 
 
 def window(recording: Recording, config: WindowConfig, *, key: Key[Array, ""]) -> Windows:

@@ -38,9 +38,9 @@ class BaselineConfig(Config):
 
     def check(self, length: int) -> None:
         """Refuse an order that is longer than a window of `length` frames."""
-        for name in ("ar_order", "var_order"):
-            if getattr(self, name) > length:
-                raise ValueError(f"{name} = {getattr(self, name)} is more than the {length} frames of a window")
+        for name, order in (("ar", self.ar_order), ("var", self.var_order)):
+            if name in self.names and order > length:
+                raise ValueError(f"{name}_order = {order} is more than the {length} frames of a window")
 
 
 class Persistence(eqx.Module):

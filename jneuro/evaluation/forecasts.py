@@ -38,7 +38,15 @@ def forecast(
 def targets(
     windows: Windows, starts: Int[Array | np.ndarray, " window"]
 ) -> Float[np.ndarray, "window horizon feature"]:
-    """What came, in z-scores."""
+    """What came.
+
+    Args:
+        windows: the data.
+        starts: first frame of each window.
+
+    Returns:
+        The targets, in z-scores.
+    """
     ahead = np.asarray(windows.horizons) + windows.length - 1
     return np.asarray(windows.values)[np.asarray(starts)[:, None] + ahead]
 

@@ -45,7 +45,7 @@ class Observer(Protocol):
         ...
 
     def advance(self, done: float, total: float) -> None:
-        """The simulation has come to `done` of `total` ms."""
+        """The simulation has come to `done` of `total` ms, all runs together."""
         ...
 
     def training(self, label: str) -> Iterable[Callback]:
@@ -109,18 +109,19 @@ def run_stages(folder: RunFolder, observer: Observer, last: str = "report") -> N
         observer: hears how it goes on.
         last: the last stage.
     """
-    wanted = STAGES[: STAGES.index(last) + 1]
-    if folder.config.simulation is not None and not folder.done("simulate"):
-        observer.stage("simulate")
-        simulate_stage(folder, observer.advance)
-    if "train" in wanted:
-        _train_all(folder, observer)
-    if "evaluate" in wanted and not folder.done("evaluate"):
-        observer.stage("evaluate")
-        evaluate_stage(folder, lambda text: observer.stage(f"evaluate: {text}"))
-    if "report" in wanted and not folder.done("report"):
-        observer.stage("report")
-        report_stage(folder)
+    with folder.lock():
+        wanted = STAGES[: STAGES.index(last) + 1]
+        if folder.config.simulation is not None and not folder.done("simulate"):
+            observer.stage("simulate")
+            simulate_stage(folder, observer.advance)
+        if "train" in wanted:
+            _train_all(folder, observer)
+        if "evaluate" in wanted and not folder.done("evaluate"):
+            observer.stage("evaluate")
+            evaluate_stage(folder, lambda text: observer.stage(f"evaluate: {text}"))
+        if "report" in wanted and not folder.done("report"):
+            observer.stage("report")
+            report_stage(folder)
 
 
 def require_trained(folder: RunFolder) -> None:

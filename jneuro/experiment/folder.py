@@ -27,6 +27,11 @@ from typing import Any
 
 import jax
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
 from jneuro.config import ConfigError, ExperimentConfig, content_hash, load_experiment, to_yaml
 
 __all__ = ["RunFolder", "versions"]
@@ -82,7 +87,8 @@ class RunFolder:
             if not resume and not folder.done("report"):
                 raise ConfigError(f"{path}: holds an unfinished run; continue it with --resume, or remove it")
             return folder
-        if path.exists() and any(path.iterdir()):
+        # What a kill between the first two files leaves is no obstacle.
+        if path.exists() and any(f.name not in ("run.json", "run.json.new", "config.yaml.new") for f in path.iterdir()):
             raise ConfigError(f"{path}: is not empty and not a run folder; choose another --out")
         path.mkdir(parents=True, exist_ok=True)
         folder = cls(path, config)
@@ -109,6 +115,21 @@ class RunFolder:
         if not (path / "config.yaml").exists():
             raise ConfigError(f"{path}: not a run folder, config.yaml is missing; make one with `jneuro run CONFIG`")
         return cls(path, load_experiment(path / "config.yaml"))
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes out of the folder.
+
+        Raises:
+            ConfigError: if one is at work in it.
+        """
+        with (self.path / ".lock").open("w") as file:
+            try:
+                if fcntl is not None:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ConfigError(f"{self.path}: another process is at work here; wait for it, or stop it") from None
+            yield
 
     @property
     def recording(self) -> Path:
@@ -144,7 +165,7 @@ class RunFolder:
         self._update(stages=stages)
 
     def reuse(self, stage: str, content: str, source: str) -> bool:
-        """Take a finished stage from a sibling run with the same content, by hard links.
+        """Take a finished stage from a sibling run with the same content, versions and device, by hard links.
 
         Args:
             stage: the stage.
@@ -155,12 +176,18 @@ class RunFolder:
             Whether one was found.
         """
         for other in sorted(self.path.parent.glob("*/run.json")):
-            with contextlib.suppress(OSError, ValueError):
-                found = json.loads(other.read_text())["stages"].get(stage, {})
-                if other.parent == self.path or found.get("hash") != content:
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                there = json.loads(other.read_text())
+                found = there["stages"].get(stage, {})
+                same = all(there[k] == self.info[k] for k in ("versions", "device"))
+                if not same or other.parent == self.path or found.get("hash") != content:
                     continue
-                shutil.rmtree(self.path / source, ignore_errors=True)
-                shutil.copytree(other.parent / source, self.path / source, copy_function=os.link)
+                # Whole or not at all: a link may be impossible, or the process killed half way.
+                fresh = self.path / f"{source}.new"
+                for leftover in (fresh, self.path / source):
+                    shutil.rmtree(leftover, ignore_errors=True)
+                shutil.copytree(other.parent / source, fresh, copy_function=os.link)
+                os.replace(fresh, self.path / source)
                 self._update(stages=self.info["stages"] | {stage: found | {"from": other.parent.name}})
                 return True
         return False

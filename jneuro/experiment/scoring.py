@@ -139,7 +139,7 @@ def _ceiling(folder: RunFolder, windows: Windows) -> dict[str, Any] | None:
     starts = (trials[:, None] * windows.frames_per_trial + last[usable] - windows.length + 1).reshape(-1)
     shape = (len(starts), len(windows.horizons), windows.features)
     mean = np.asarray(windows.scaling.apply(mean)).reshape(shape)
-    variance = np.asarray(variance / windows.scaling.scale**2).reshape(shape)
+    variance = (np.asarray(variance) / np.asarray(windows.scaling.scale) ** 2).reshape(shape)
     return ceiling_scores(targets(windows, starts), mean, variance, wanted.futures)
 
 

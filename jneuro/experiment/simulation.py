@@ -119,7 +119,7 @@ def simulate_stage(folder: RunFolder, tell: Callable[[float, float], None]) -> N
 
     Args:
         folder: the run.
-        tell: told, after every chunk, the simulated and the whole time of a run [ms].
+        tell: told, after every chunk, the simulated and the whole time of all runs together [ms].
 
     Raises:
         SimulationError: if a value is not finite; what was written before stays.
@@ -157,7 +157,7 @@ def _simulate_into(writer: RecordingWriter, config: SimulationConfig, runs: Runs
             states, done = following[0].final_state, done + size
         if waiting is not None:
             _write(writer, *waiting)
-            tell(writer.frames * config.record_every_ms, config.duration_ms)
+            tell(*(config.runs * ms for ms in (writer.frames * config.record_every_ms, config.duration_ms)))
         waiting = following
 
 

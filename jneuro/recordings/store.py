@@ -248,8 +248,14 @@ def read_recording(path: Path, names: Sequence[str] = ("v",)) -> Recording:
 def read_events(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read the spikes of a finished recording.
 
+    Args:
+        path: the store.
+
     Returns:
         Time [ms], trial and neuron of every spike, in order of time. The time is that of the frame in which it fell.
+
+    Raises:
+        StoreError: if the store is damaged or holds no spikes.
     """
     root = _open_root(path)
     if "events" not in root:

@@ -34,11 +34,16 @@ def binomial_thresholds(sources: int, probability: Scalar, count: int) -> Int[Ar
         `count` thresholds; the number of them that a uniform word exceeds is binomially distributed.
     """
     odds = probability / (1 - probability)
-    k = jnp.arange(count)
-    ratio = jnp.where(k > 0, (sources - k + 1) / jnp.maximum(k, 1) * odds, 1.0)
-    cumulative = (1 - probability) ** sources * jnp.cumsum(jnp.cumprod(ratio))
-    # The largest float32 below 2³¹ keeps the conversion in range.
-    return jnp.minimum((cumulative - 0.5) * 2.0**32, 2147483520.0).astype(jnp.int32)
+    k = jnp.arange(1, sources + 1)
+    # Relative to the most probable number: the probability of none underflows where the mean is large.
+    logarithm = jnp.concatenate([jnp.zeros_like(odds)[None], jnp.cumsum(jnp.log((sources - k + 1) / k * odds))])
+    mass = jax.nn.softmax(logarithm)
+    # Each tail is measured from its own end: float32 does not resolve the distance of a probability from 1.
+    below, above = jnp.cumsum(mass)[:count], jnp.cumsum(mass[::-1])[::-1][1 : count + 1]
+    # 2147483520, the largest float32 below 2³¹, keeps the conversion in range.
+    from_bottom = (jnp.minimum(below, 0.5) - 0.5) * 2.0**32
+    from_top = jnp.minimum(above * 2.0**32, 2147483520.0)
+    return jnp.where(below < 0.5, from_bottom.astype(jnp.int32), 2147483647 - from_top.astype(jnp.int32))
 
 
 def binomial_counts(words: Int[Array, "*any"], thresholds: Int[Array, " threshold"]) -> Float[Array, "*any"]:

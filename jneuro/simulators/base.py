@@ -80,7 +80,7 @@ class Parameter(NamedTuple):
 def _to_array(value: Any) -> Array:
     """A strongly typed floating-point array, of the precision in force unless the value brings its own."""
     if isinstance(value, jax.Array | np.ndarray) and jnp.issubdtype(value.dtype, jnp.floating):
-        return jnp.asarray(value, value.dtype)
+        return jnp.asarray(value, jax.dtypes.canonicalize_dtype(value.dtype))
     return jnp.asarray(value, jnp.result_type(float))
 
 
@@ -220,9 +220,12 @@ class SteppedSimulator(Simulator):
         """Convert a time [ms] to a whole number of steps.
 
         Raises:
-            ValueError: if the time is not a multiple of the time step.
+            ValueError: if the time is not finite, or not a multiple of the time step.
         """
+        if not math.isfinite(duration):
+            raise ValueError(f"{name} = {duration} ms must be finite")
         steps = round(duration / self.dt)
-        if not math.isclose(steps * self.dt, duration, rel_tol=1e-6, abs_tol=1e-9):
+        # A share of a step, not of the time: half a step too much is an error in a run of any length.
+        if abs(duration / self.dt - steps) > 1e-4:
             raise ValueError(f"{name} = {duration} ms is not a multiple of the time step, {self.dt} ms")
         return steps

@@ -104,6 +104,7 @@ class Brunel(SteppedSimulator):
 
     def __check_init__(self) -> None:
         """Refuse combinations that cannot be simulated."""
+        super().__check_init__()
         if self.rule not in ("bernoulli", "fixed_in_degree"):
             raise ValueError(f"Brunel: rule = {self.rule!r} must be 'bernoulli' or 'fixed_in_degree'")
         self.step_count(self.delay, "Brunel: delay")
@@ -195,7 +196,7 @@ class Brunel(SteppedSimulator):
         arriving = (arriving, None if drive is None else jnp.broadcast_to(drive, arriving.shape))
         (v, refractory), (vs, spikes) = lax.scan(lambda c, x: self._step(c, x), (state.v, state.refractory), arriving)
         population = jnp.where(jnp.arange(self.neurons) < self.n_excitatory, self.j, -self.g * self.j)
-        sent = self.connections.propagate(spikes.astype(v.dtype) * population)
+        sent = self.connections.propagate(spikes.astype(v.dtype) * population[None])
         pending = jnp.concatenate([state.pending[steps:], sent])
         return BrunelState(v, refractory, pending, state.step + steps), {"v": vs, "spikes": spikes}
 
@@ -225,7 +226,7 @@ class Brunel(SteppedSimulator):
             fired = spikes > 0
             gate = lax.stop_gradient(spikes) if self.detach_reset else spikes
             after = jnp.where(active, integrated + arrived, v)
-            after = after + gate * (self.v_reset - after)
+            after = (1 - gate) * after + gate * self.v_reset
         held = max(self.step_count(self.refractory) - 1, 0)
         refractory = jnp.where(fired, held, jnp.maximum(refractory - 1, 0))
         return (after, refractory), (after, spikes)

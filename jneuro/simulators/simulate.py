@@ -77,6 +77,9 @@ def simulate(
             f"duration = {duration} ms is {every} steps, "
             f"which must be a positive multiple of record_every = {record_every}"
         )
+    before = simulator.step_count(warmup, "warmup")
+    if before < 0:
+        raise ValueError(f"warmup = {warmup} ms must not be negative")
     recording = _simulate(
         simulator,
         stimulus,
@@ -85,7 +88,7 @@ def simulate(
         names=names,
         frames=every // record_every,
         record_every=record_every,
-        warmup=simulator.step_count(warmup, "warmup"),
+        warmup=before,
         checkpoint=checkpoint,
     )
     if not throw:

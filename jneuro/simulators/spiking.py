@@ -14,8 +14,8 @@ __all__ = ["Arctan", "Boxcar", "SuperSpike", "Surrogate", "spike"]
 class Surrogate(eqx.Module):
     """A stand-in for the derivative of the step function; abstract.
 
-    It acts in every step, so a recurrent network's gradient grows without bound where `scale` is large for its time step:
-    about `dt/tau_m` keeps it finite over seconds.
+    It acts in every step, so a recurrent network's gradient grows without bound where `scale` is large for its time
+    step: about `dt/tau_m` keeps it finite over seconds.
     """
 
     @abc.abstractmethod

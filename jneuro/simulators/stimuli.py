@@ -61,8 +61,27 @@ def _no_jumps() -> Array:
     return jnp.zeros(0)
 
 
+def _rounding(t):
+    """How far a time, a multiple of the step, may lie from its true value: no edge may be missed by the last bits."""
+    t = lax.stop_gradient(jnp.asarray(t, jnp.result_type(t, 1.0)))
+    return 2 * jnp.finfo(t.dtype).eps * jnp.abs(t)
+
+
+def _reached(t, when):
+    return t >= when - _rounding(t)
+
+
 def _between(t, onset, end):
-    return (t >= onset) & (t < end)
+    return _reached(t, onset) & ~_reached(t, end)
+
+
+def _sample(t, onset, period):
+    """The position of `t` on a grid, and the number of the grid point before it, as whole float."""
+    position = (t - onset) / period
+    nearest = jnp.round(position)
+    tolerance = jnp.minimum(1.5 * _rounding(t) / period + 1e-6, 0.5)
+    on_grid = jnp.abs(position - nearest) <= tolerance
+    return position, lax.stop_gradient(jnp.where(on_grid, nearest, jnp.floor(position)))
 
 
 class Constant(Stimulus):
@@ -107,9 +126,9 @@ class PulseTrain(Stimulus):
     def __call__(self, t):
         """Value at time `t`."""
         period = 1e3 / self.frequency
-        index = jnp.floor((t - self.onset) / period)
-        phase = t - self.onset - index * period
-        return jnp.where((index >= 0) & (index < self.count) & (phase < self.width), self.amplitude, 0.0)
+        _, index = _sample(t, self.onset, period)
+        ended = _reached(t, self.onset + index * period + self.width)
+        return jnp.where((index >= 0) & (index < self.count) & ~ended, self.amplitude, 0.0)
 
     def jumps(self):
         """Beginnings and ends of all pulses."""
@@ -144,7 +163,7 @@ class Sine(Stimulus):
     def __call__(self, t):
         """Value at time `t`."""
         angle = 2e-3 * jnp.pi * self.frequency * (t - self.onset) + self.phase
-        return jnp.where(t >= self.onset, self.amplitude * jnp.sin(angle), 0.0)
+        return jnp.where(_reached(t, self.onset), self.amplitude * jnp.sin(angle), 0.0)
 
     def jumps(self):
         """The onset."""
@@ -186,14 +205,13 @@ class Sampled(Stimulus):
     def __call__(self, t):
         """Value at time `t`."""
         count = self.values.shape[0]
-        # Times are multiples of the step, rounded: a sample must not be missed by the last bit.
-        position = (t - self.onset) / self.dt + 1e-4
-        index = jnp.floor(position).astype(jnp.int32)
+        position, before = _sample(t, self.onset, self.dt)
+        index = before.astype(jnp.int32)
         inside = (index >= 0) & (index < count)
         here = lax.dynamic_index_in_dim(self.values, jnp.clip(index, 0, count - 1), keepdims=False)
         if not self.hold:
             after = lax.dynamic_index_in_dim(self.values, jnp.clip(index + 1, 0, count - 1), keepdims=False)
-            here = here + (position - 1e-4 - index) * (after - here)
+            here = here + (position - before) * (after - here)
         return jnp.where(inside, here, 0.0)
 
     def jumps(self):
@@ -215,7 +233,7 @@ class WhiteNoise(Stimulus):
 
     def __call__(self, t):
         """Value at time `t`."""
-        index = jnp.floor(t / self.hold + 1e-4).astype(jnp.int32)
+        index = _sample(t, 0.0, self.hold)[1].astype(jnp.int32)
         draw = jax.random.normal(jax.random.fold_in(self.key, index), self.sd.shape, self.sd.dtype)
         return self.mean + self.sd * draw
 
@@ -257,7 +275,7 @@ class OrnsteinUhlenbeck(Stimulus):
 
         # The first draw is the stationary start.
         _, path = lax.scan(step, draws[0], jnp.roll(draws, -1, axis=0))
-        self.path = Sampled(mean + sd * path, _to_array(dt))
+        self.path = Sampled(jax.vmap(lambda x: mean + sd * x)(path), _to_array(dt))
 
     def __call__(self, t):
         """Value at time `t`."""

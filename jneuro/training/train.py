@@ -168,7 +168,7 @@ class _Run:
         self.store.save(self.step, arrays, [record._asdict() for record in self.history])
         self.saved_at = time.monotonic()
         if self.terminated.is_set():
-            raise TrainingInterrupted(f"saved step {self.step} in {self.store.directory}; run again to resume")
+            raise TrainingInterrupted(f"saved step {self.step} in {self.store.directory}; resume to continue")
 
     def restore(self) -> None:
         """Continue from the latest checkpoint, if there is one."""

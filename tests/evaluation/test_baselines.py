@@ -50,8 +50,8 @@ def test_ar_reaches_the_best_score_of_an_ar_process(second_order, order):
 
 def test_one_lag_is_not_enough(second_order):
     windows, _ = second_order
-    one, two = (scores(windows, fit_baselines(windows, BaselineConfig(ar_order=n))["ar"]) for n in (1, 2))
-    assert one["r2"] < two["r2"] - 0.05
+    one, two = (fit_baselines(windows, BaselineConfig(names=("ar",), ar_order=n))["ar"] for n in (1, 2))
+    assert scores(windows, one)["r2"] < scores(windows, two)["r2"] - 0.05
 
 
 def test_persistence_scores_twice_the_autocorrelation_less_one(second_order):
@@ -73,7 +73,7 @@ def test_var_recovers_a_coupled_process():
     noise = np.array([[1.0, 0.3, 0.0], [0.3, 0.5, 0.0], [0.0, 0.0, 2.0]])
     windows = cut(linear_process([coupling], noise), horizons=HORIZONS)
     variance, _, errors = linear_theory([coupling], noise, HORIZONS)
-    fitted = fit_baselines(windows, BaselineConfig(var_order=2, ar_order=2))
+    fitted = fit_baselines(windows, BaselineConfig(names=("ar", "var"), var_order=2, ar_order=2))
     found = scores(windows, fitted["var"])["per_horizon"]
     for h, r2, se in zip(HORIZONS, found["r2"], found["r2_se"], strict=True):
         assert abs(r2 - (1 - np.mean(errors[h] / variance))) < 4 * se
@@ -85,9 +85,9 @@ def test_var_recovers_a_coupled_process():
 
 def test_lookup_recovers_the_mean_given_the_present():
     # Even frames are drawn, odd frames follow from them.
-    rng, runs, frames = np.random.default_rng(1), 20, 2000
-    x = rng.uniform(-2, 2, (runs, frames, 3))
-    x[:, 1::2] = np.cos(3 * x[:, ::2]) + 0.3 * rng.normal(size=(runs, frames // 2, 3))
+    rng, runs, frames = np.random.default_rng(1), 40, 3000
+    x = rng.uniform(-2, 2, (runs, frames, 1))
+    x[:, 1::2] = np.cos(3 * x[:, ::2]) + 0.3 * rng.normal(size=(runs, frames // 2, 1))
     windows = cut(x, length=1, stride=2)
     lookup = fit_baselines(windows, BaselineConfig(names=("lookup",), bins=100))["lookup"]
     found = scores(windows, lookup)
@@ -100,15 +100,13 @@ def test_lookup_recovers_the_mean_given_the_present():
     table = np.asarray(lookup.table)[:, 0] * scale + mean
     error = table - np.cos(3 * (centres * scale + mean))
     # About 420 samples in a bin.
-    assert np.sqrt(np.mean(error[1:-1] ** 2)) < 1.5 * 0.3 / np.sqrt(420)
-    for linear in ("ar", "var"):
-        assert scores(windows, fit_baselines(windows, BaselineConfig(ar_order=1, var_order=1))[linear])["r2"] < 0.2
+    assert np.sqrt(np.mean(error[1:-1] ** 2)) < 1.2 * 0.3 / np.sqrt(420)
+    assert scores(windows, fit_baselines(windows, BaselineConfig(names=("ar",), ar_order=1))["ar"])["r2"] < 0.2
 
 
 def test_lookup_takes_what_lies_beyond_into_the_outer_bins():
-    lookup = fit_baselines(cut(linear_process([[[0.5]]], [[1.0]], runs=10, frames=200)), BaselineConfig(bins=10))[
-        "lookup"
-    ]
+    windows = cut(linear_process([[[0.5]]], [[1.0]], runs=10, frames=200))
+    lookup = fit_baselines(windows, BaselineConfig(names=("lookup",), bins=10))["lookup"]
     values = np.array([-1e6, lookup.low - 1e-3, lookup.low + 1e-3, 1e6])
     assert lookup.bin(jax.numpy.asarray(values)).tolist() == [0, 0, 0, 9]
 
@@ -116,19 +114,20 @@ def test_lookup_takes_what_lies_beyond_into_the_outer_bins():
 def test_fitted_on_training_windows_only():
     values = linear_process([[[0.5, 0.1], [0.0, 0.3]]], np.eye(2), runs=10, frames=200)
     windows = cut(values)
-    before = fit_baselines(windows, BaselineConfig(ar_order=3))
+    config = BaselineConfig(names=("ar", "lookup"), ar_order=3)
+    before = fit_baselines(windows, config)
     for split in ("validation", "test"):
         values[windows.trials(split)] = 100 * values[windows.trials(split)] ** 2
-    after = fit_baselines(cut(values), BaselineConfig(ar_order=3))
+    after = fit_baselines(cut(values), config)
     assert eqx.tree_equal(before, after)
     values[windows.trials("train")[0]] *= 2
-    assert not eqx.tree_equal(before, fit_baselines(cut(values), BaselineConfig(ar_order=3)))
+    assert not eqx.tree_equal(before, fit_baselines(cut(values), config))
 
 
-@pytest.mark.parametrize("batch_size", [7, 500, 5000])
+@pytest.mark.parametrize("batch_size", [7, 5000])
 def test_the_batch_size_changes_nothing(batch_size):
     windows = cut(linear_process([np.eye(2) * 0.8], np.eye(2), runs=10, frames=150), horizons=(1, 3))
-    config = BaselineConfig(ar_order=2, bins=20)
+    config = BaselineConfig(names=("var", "lookup"), bins=20)
     one, other = fit_baselines(windows, config), fit_baselines(windows, config, batch_size)
     starts = windows.starts["test"]
     for name in one:
@@ -152,7 +151,7 @@ def test_a_constant_neuron_does_no_harm():
 
 def test_fewer_windows_than_regressors():
     windows = cut(linear_process([np.eye(8) * 0.9], np.eye(8), runs=10, frames=12), length=10)
-    predicted = forecast(fit_baselines(windows, BaselineConfig(ar_order=8, var_order=8))["var"], windows, [0])
+    predicted = forecast(fit_baselines(windows, BaselineConfig(names=("var",), var_order=8))["var"], windows, [0])
     assert np.isfinite(predicted).all()
 
 
@@ -162,4 +161,5 @@ def test_an_order_longer_than_the_window_is_refused(name):
     config = BaselineConfig(**{"ar_order": 5, "var_order": 5, name: 6})
     with pytest.raises(ValueError, match=f"{name} = 6 is more than the 5 frames of a window"):
         fit_baselines(windows, config)
-    fit_baselines(windows, config.model_copy(update={name: 5}))
+    config.model_copy(update={name: 5}).check(5)
+    config.model_copy(update={"names": ("persistence",)}).check(5)

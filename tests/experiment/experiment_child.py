@@ -1,0 +1,49 @@
+"""`jneuro` that gets a signal at a given moment: `experiment_child.py SIGNAL MOMENT ARGUMENTS...`.
+
+A moment is `grow N`, the N-th array that the recording's writer extends; `step N` of a training; or `stage TEXT`.
+"""
+
+import os
+import signal
+import sys
+
+import jneuro.console
+import jneuro.experiment.simulation
+from jneuro.cli import main
+from jneuro.recordings import RecordingWriter
+
+SIGNAL, MOMENT = getattr(signal, sys.argv[1]), sys.argv[2]
+
+
+def strike(now):
+    if now == MOMENT:
+        os.kill(os.getpid(), SIGNAL)
+
+
+class Watch:
+    def on_steps(self, progress):
+        strike(f"step {progress.step}")
+
+    def on_epoch(self, record):
+        strike(f"epoch {record.epoch}")
+
+
+def watched(function, moment):
+    def call(*args, **words):
+        strike(moment(*args))
+        return function(*args, **words)
+
+    return call
+
+
+if __name__ == "__main__":
+    grown = iter(range(10_000))
+    # Two snapshots of 5 runs of 20 neurons in a chunk.
+    jneuro.experiment.simulation._CHUNK = 2 * 50 * 5 * 20
+    RecordingWriter._grow = watched(RecordingWriter._grow, lambda *_: f"grow {next(grown)}")
+    observer = jneuro.console.LiveObserver
+    observer.stage = watched(observer.stage, lambda _, text: f"stage {text}")
+    training = observer.training
+    observer.training = lambda self, label: (*training(self, label), Watch())
+    sys.argv[:] = ["jneuro", *sys.argv[3:]]
+    main()

@@ -1,0 +1,274 @@
+"""Brunel's networks against a plain reference, closed forms and published statistics."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from brunel_reference import constants, mean_field_rate, simulate_reference, spiking_statistics
+
+from jneuro.prng import stream, trial_keys
+from jneuro.simulators import Brunel, SuperSpike, first_state, simulate, stimuli
+from jneuro.simulators.connectivity import Dense
+
+QUIET = {"rate_external": 0.0, "noise": 0.0, "v_initial_sd": 0.0}
+SMALL = {"n_excitatory": 40, "n_inhibitory": 10}
+
+
+def random_drive(neurons, steps):
+    return np.random.default_rng(5).normal(2.0, 4.0, (steps, neurons))
+
+
+CASES = {
+    "report": lambda: Brunel(),
+    "report, driven": lambda: Brunel(**SMALL, connection_probability=0.3),
+    "report, other constants": lambda: Brunel(
+        **SMALL,
+        tau_m=14.0,
+        v_rest=-66.0,
+        v_reset=-61.0,
+        j=0.9,
+        g=3.0,
+        delay=0.7,
+        refractory=0.4,
+        connection_probability=0.3,
+    ),
+    "no refractoriness, half the step": lambda: Brunel(**SMALL, dt=0.05, refractory=0.0, delay=0.05, j=1.0),
+    "original": lambda: Brunel.original(**SMALL, connection_probability=0.4, j=1.0, noise=0.2),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_the_plain_reference_step_by_step(name, x64):
+    sim = CASES[name]().connect(jax.random.key(3))
+    key, steps = jax.random.key(11), 2000
+    drive = random_drive(sim.neurons, steps) if "driven" in name else None
+    stimulus = None if drive is None else stimuli.Sampled(drive, sim.dt)
+    rec = simulate(sim, stimulus, duration=steps * sim.dt, key=key)
+    background = sim._background(stream(stream(key, "noise"), "background"), jnp.int32(0), steps)
+    v, spikes = simulate_reference(
+        constants(sim),
+        np.asarray(sim.connections.adjacency),
+        np.array(first_state(sim, key).v),
+        np.asarray(background),
+        0.0 if drive is None else drive,
+    )
+    assert spikes.sum() > 100
+    assert spikes.any(0).mean() > 0.9
+    np.testing.assert_array_equal(rec.values["spikes"], spikes)
+    np.testing.assert_allclose(rec.values["v"], v, rtol=0, atol=1e-9)
+
+
+def test_a_surrogate_leaves_the_forward_run_unchanged():
+    sim = Brunel().connect(jax.random.key(0))
+    plain, surrogate = (
+        simulate(dataclasses.replace(sim, surrogate=s), duration=60.0, key=jax.random.key(1))
+        for s in (None, SuperSpike())
+    )
+    assert plain.values["spikes"].sum() > 50
+    np.testing.assert_array_equal(surrogate.values["spikes"], plain.values["spikes"])
+    np.testing.assert_array_equal(surrogate.values["v"], plain.values["v"])
+
+
+# Statistics ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def report_runs():
+    @jax.jit
+    @jax.vmap
+    def run(key):
+        sim = Brunel.forecasting_report().connect(stream(key, "connectivity"))
+        return simulate(sim, duration=2000.0, warmup=201.0, key=key, throw=False).values
+
+    values = run(trial_keys(jax.random.key(0), 20))
+    return np.asarray(values["v"]), np.asarray(values["spikes"])
+
+
+def test_rate_and_irregularity_of_the_report(report_runs):
+    rate, cv = spiking_statistics(report_runs[1], 0.1)
+    assert rate == pytest.approx(30.2, abs=1.0)
+    assert cv == pytest.approx(0.40, abs=0.02)
+
+
+def test_both_populations_of_the_report_fire_alike(report_runs):
+    rates = report_runs[1].mean((0, 1)) * 1e4
+    assert rates[:80].mean() == pytest.approx(30.1, abs=1.0)
+    assert rates[80:].mean() == pytest.approx(30.5, abs=1.5)
+
+
+def test_potentials_of_the_report(report_runs):
+    v = report_runs[0]
+    assert v.mean() == pytest.approx(-57.8, abs=0.2)
+    assert v.std() == pytest.approx(5.84, abs=0.15)
+    assert -82 < v.min() < -76
+    assert -48.5 < v.max() < -46
+
+
+def test_runs_differ_only_by_their_own_connectivity(report_runs):
+    per_run = report_runs[1].mean((1, 2)) * 1e4
+    assert 0.2 < per_run.std() < 2.0
+
+
+def test_scaled_original_is_asynchronous_irregular_at_the_mean_field_rate():
+    # A tenth of the neurons, C_E = 400 in place of 1000, J in proportion: J C_E stays, and so does the mean input.
+    sizes = {"n_excitatory": 1000, "n_inhibitory": 250, "connection_probability": 0.4}
+    sim = Brunel.original(eta=2.0, j=0.25, **sizes).connect(jax.random.key(0))
+    rates = {}
+    for g, irregularity in ((5.0, 0.72), (6.0, 0.88)):
+        sim = dataclasses.replace(sim, g=g)
+        rec = simulate(sim, duration=1000.0, warmup=150.0, key=jax.random.key(1), record=["spikes"])
+        rates[g], cv = spiking_statistics(np.asarray(rec.values["spikes"])[None], sim.dt)
+        p = {
+            n: float(getattr(sim, n)) for n in ("tau_m", "v_threshold", "v_reset", "refractory", "j", "g", "j_external")
+        }
+        # Finite steps and jumps of finite size keep a simulation 4 to 10 % below the diffusion limit.
+        assert rates[g] == pytest.approx(0.93 * mean_field_rate(p, (400, 100), 20e3), rel=0.06)
+        assert cv == pytest.approx(irregularity, abs=0.06)
+    assert rates[5.0] > 1.4 * rates[6.0]
+
+
+@pytest.mark.slow
+def test_original_panel_c_at_full_size():
+    sim = Brunel.original(g=5.0, eta=2.0).connect(jax.random.key(0))
+    rec = simulate(sim, duration=500.0, warmup=200.0, key=jax.random.key(1), record=["spikes"])
+    spikes = np.asarray(rec.values["spikes"])
+    rate, _ = spiking_statistics(spikes[None], sim.dt)
+    cv = spiking_statistics(spikes[None, :, ::10], sim.dt)[1]
+    assert rate == pytest.approx(34.1, rel=0.05)
+    assert cv == pytest.approx(0.40, abs=0.02)
+
+
+# Presets -------------------------------------------------------------------------------------------------------------
+
+REPORT = {
+    **{"tau_m": 10, "v_rest": -70, "v_reset": -70, "v_threshold": -50, "refractory": 2, "delay": 1.5, "dt": 0.1},
+    **{"j": 0.5, "g": 5.5, "j_external": 0.5, "rate_external": 500, "n_external": 8, "noise": 0.05},
+    **{"v_initial": -70, "v_initial_sd": 2, "n_excitatory": 80, "n_inhibitory": 20, "connection_probability": 0.1},
+}
+ORIGINAL = {
+    **{"tau_m": 20, "v_rest": 0, "v_reset": 10, "v_threshold": 20, "refractory": 2, "delay": 1.5, "dt": 0.1},
+    **{"j": 0.1, "g": 4.5, "j_external": 0.1, "rate_external": 9, "n_external": 1000, "noise": 0},
+    **{"n_excitatory": 10_000, "n_inhibitory": 2_500, "connection_probability": 0.1},
+}
+
+
+@pytest.mark.parametrize(
+    ("sim", "expected", "rule"),
+    [
+        (Brunel.forecasting_report(), REPORT, "bernoulli"),
+        (Brunel.original(g=4.5, eta=0.9), ORIGINAL, "fixed_in_degree"),
+    ],
+    ids=["report", "original"],
+)
+def test_presets_carry_the_constants_of_their_source(sim, expected, rule):
+    assert {n: pytest.approx(float(getattr(sim, n))) for n in expected} == expected
+    assert sim.rule == rule
+    assert sim.populations == {"excitatory": expected["n_excitatory"], "inhibitory": expected["n_inhibitory"]}
+    assert list(sim.populations) == ["excitatory", "inhibitory"]
+
+
+def test_overrides_win_over_a_preset():
+    sim = Brunel.original(g=3.0, eta=4.0, tau_m=10.0, n_excitatory=8)
+    assert (float(sim.g), float(sim.rate_external), float(sim.tau_m), sim.n_excitatory) == (3.0, 40.0, 10.0, 8)
+
+
+# Closed forms --------------------------------------------------------------------------------------------------------
+
+
+def lone(**overrides):
+    """One neuron that hears nothing."""
+    settings = QUIET | {"n_excitatory": 1, "n_inhibitory": 0, "connection_probability": 0.0} | overrides
+    return Brunel(**settings).connect(jax.random.key(0))
+
+
+@pytest.mark.parametrize("drive", [20.01, 21.0, 25.0, 30.0, 100.0, 1990.0, 3000.0])
+def test_interspike_interval_under_constant_drive(drive, x64):
+    rec = simulate(lone(), stimuli.Constant(drive), duration=240.0, key=jax.random.key(0))
+    times = np.flatnonzero(np.asarray(rec.values["spikes"])[:, 0])
+    # From reset, k Euler steps give v = -70 + D (1 - 0.99^k); the first beyond -50 spikes.
+    rise = next(k for k in range(1, 2400) if drive * (1 - 0.99**k) > 20)
+    np.testing.assert_array_equal(times, np.arange(rise - 1, 2400, 19 + rise))
+    assert len(times) >= 2
+    continuous = 2.0 + 10.0 * math.log(drive / (drive - 20))
+    assert 0.1 * (19 + rise) == pytest.approx(continuous, abs=0.12 + 0.006 * continuous)
+
+
+@pytest.mark.parametrize("drive", [None, 0.0, 19.99, -30.0])
+def test_potential_relaxes_exponentially(drive, x64):
+    sim = lone(v_initial=-55.0, tau_m=8.0)
+    stimulus = None if drive is None else stimuli.Constant(drive)
+    rec = simulate(sim, stimulus, duration=150.0, key=jax.random.key(0))
+    end = -70.0 + (drive or 0.0)
+    k = np.arange(1, 1501)
+    np.testing.assert_allclose(rec.values["v"][:, 0], end + (-55.0 - end) * (1 - 0.1 / 8.0) ** k, rtol=1e-12)
+    np.testing.assert_allclose(
+        rec.values["v"][:, 0], end + (-55.0 - end) * np.exp(-rec.time / 8.0), atol=6e-3 * abs(end + 55)
+    )
+    assert not rec.values["spikes"].any()
+
+
+def test_initial_potentials_are_normal():
+    sim = Brunel(n_excitatory=20_000, v_initial=-60.0, v_initial_sd=3.0)
+    v = np.asarray(first_state(sim, jax.random.key(0)).v, np.float64)
+    assert v.mean() == pytest.approx(-60.0, abs=4.5 * 3.0 / math.sqrt(v.size))
+    assert v.std() == pytest.approx(3.0, abs=4.5 * 3.0 / math.sqrt(2 * v.size))
+
+
+SENT = 50
+"""The step in which the sender is forced to spike."""
+
+
+@pytest.mark.parametrize("delay", [0.1, 1.5, 3.2])
+@pytest.mark.parametrize("excitatory", [True, False])
+def test_a_spike_arrives_after_the_delay_and_is_lost_on_the_refractory(delay, excitatory, x64):
+    lag = round(delay / 0.1)
+    # Receiver r is forced to spike so many steps before the sender's spike arrives; the last one never is.
+    before = [-3, -1, 0, 1, 2, 10, 18, 19, 20, 21, 30]
+    neurons = len(before) + 2
+    sender = 0 if excitatory else neurons - 1
+    receivers = [n for n in range(neurons) if n != sender]
+    adjacency = np.zeros((neurons, neurons))
+    adjacency[sender, receivers] = 1
+    sim = Brunel(**QUIET, n_excitatory=neurons - 1, n_inhibitory=1, delay=delay)
+    sim = dataclasses.replace(sim, connections=Dense(jnp.asarray(adjacency)))
+    # 30 mV in one step takes a neuron at rest across the threshold in that step.
+    kick, arrival = np.zeros((120, neurons)), SENT + lag
+    kick[SENT, sender] = 3000.0
+    for receiver, ago in zip(receivers, before, strict=False):
+        kick[arrival - ago, receiver] = 3000.0
+    rec = simulate(sim, stimuli.Sampled(kick, 0.1), duration=12.0, key=jax.random.key(0))
+    v, spikes = np.asarray(rec.values["v"]), np.asarray(rec.values["spikes"])
+    np.testing.assert_array_equal(spikes, kick > 0)
+    weight = 0.5 if excitatory else -5.5 * 0.5
+    for receiver, ago in zip(receivers, [*before, None], strict=True):
+        heard = ago is None or ago < 0 or ago >= 20
+        excess = v[:, receiver] + 70.0
+        assert np.all(excess[:arrival] == 0)
+        expected = weight * 0.99 ** np.arange(120 - arrival) * heard
+        if ago is not None and ago < 0:
+            expected[-ago:] = 0
+        np.testing.assert_allclose(excess[arrival:], expected, atol=1e-12)
+
+
+def test_background_and_noise_are_lost_on_the_refractory(x64):
+    sim = lone(rate_external=2000.0, noise=0.5)
+    rec = simulate(sim, stimuli.Constant(50.0), duration=200.0, key=jax.random.key(2))
+    v, spikes = np.asarray(rec.values["v"])[:, 0], np.asarray(rec.values["spikes"])[:, 0]
+    frozen = np.concatenate([np.arange(t, t + 20) for t in np.flatnonzero(spikes)])
+    frozen = frozen[frozen < len(v)]
+    assert len(frozen) > 500
+    assert np.all(v[frozen] == -70.0)
+    free = np.setdiff1d(np.arange(len(v)), frozen)
+    assert np.all(v[free] != -70.0)
+
+
+def test_background_has_the_declared_mean_and_variance():
+    sim = Brunel(n_excitatory=1000, n_external=12, rate_external=800.0, j_external=0.3, noise=0.7)
+    drawn = np.asarray(sim._background(jax.random.key(0), jnp.int32(0), 1000), np.float64)
+    p, n = 0.08, drawn.size
+    variance = 0.3**2 * 12 * p * (1 - p) + 0.7**2
+    assert drawn.mean() == pytest.approx(0.3 * 12 * p, abs=4.5 * math.sqrt(variance / n))
+    assert drawn.var() == pytest.approx(variance, rel=4.5 * math.sqrt(3 / n))

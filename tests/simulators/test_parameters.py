@@ -1,0 +1,170 @@
+"""Every declared parameter of every simulator: documented, checked, typed."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jneuro.simulators import SIMULATORS, accepted, parameters
+from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, REAL, Bounds, Parameter
+
+DECLARED = [(name, p) for name, cls in SIMULATORS.items() for p in parameters(cls).values()]
+NUMBERS = [(name, p) for name, p in DECLARED if isinstance(p.default, int | float)]
+ARRAYS = [(name, p) for name, p in DECLARED if not p.static]
+
+
+def named(cases):
+    return pytest.mark.parametrize(("name", "p"), cases, ids=[f"{name}.{p.name}" for name, p in cases])
+
+
+@named(DECLARED)
+def test_declarations_are_complete(name, p):
+    assert isinstance(p, Parameter)
+    assert p.unit in {"1", "ms", "mV", "Hz", "µA/cm²", "mS/cm²", "µF/cm²"}
+    assert p.source.strip()
+    assert p.doc.strip()
+    assert p.doc == p.doc.rstrip(".")
+    assert p.name in accepted(SIMULATORS[name])
+
+
+@named(NUMBERS)
+def test_bounds_contain_the_default(name, p):
+    assert p.bounds.contain(p.default)
+
+
+def outside(p):
+    """Values that the bounds exclude."""
+    values = [math.nan, math.inf, -math.inf] if isinstance(p.default, float) else []
+    for end, beyond in ((p.bounds.low, -1), (p.bounds.high, 1)):
+        if math.isfinite(end):
+            values += [end + beyond] + ([end] if p.bounds.open else [])
+    return values
+
+
+OUTSIDE = [(name, p, value) for name, p in NUMBERS for value in outside(p)]
+
+
+@pytest.mark.parametrize(("name", "p", "value"), OUTSIDE, ids=[f"{n}.{p.name}={v}" for n, p, v in OUTSIDE])
+def test_values_out_of_bounds_are_refused_by_name_value_and_unit(name, p, value):
+    with pytest.raises(ValueError, match="lies outside") as caught:
+        SIMULATORS[name](**{p.name: value})
+    message = str(caught.value)
+    assert f"{p.name} = " in message
+    assert str(np.asarray(value)) in message
+    assert str(p.bounds) in message
+    assert p.doc in message
+    assert p.unit == "1" or f" {p.unit} lies" in message
+
+
+def test_there_is_something_to_refuse():
+    assert len(OUTSIDE) >= 2 * len([p for _, p in NUMBERS if isinstance(p.default, float)])
+
+
+@named([(n, p) for n, p in NUMBERS if isinstance(p.default, int)])
+def test_counts_must_be_whole(name, p):
+    with pytest.raises(ValueError, match=rf"{p.name} = .* must be a whole number"):
+        SIMULATORS[name](**{p.name: p.default + 0.5})
+
+
+@named(ARRAYS)
+def test_traced_values_pass(name, p):
+    cls = SIMULATORS[name]
+    assert float(jax.jit(lambda x: getattr(cls(**{p.name: x}), p.name))(-1e6)) == -1e6
+    slope = jax.grad(lambda x: getattr(cls(**{p.name: x}), p.name) ** 2)(float(p.default))
+    assert float(slope) == pytest.approx(2 * p.default)
+
+
+@named(ARRAYS)
+@pytest.mark.parametrize(
+    "value", [3, 3.0, np.float32(3), np.array(3.0), jnp.asarray(3.0)], ids=lambda v: type(v).__name__
+)
+def test_parameters_are_strongly_typed_arrays(name, p, value):
+    if not p.bounds.contain(3.0):
+        pytest.skip("3 lies outside")
+    held = getattr(SIMULATORS[name](**{p.name: value}), p.name)
+    assert isinstance(held, jax.Array)
+    assert (held.dtype, held.weak_type, held.shape) == (jnp.float32, False, ())
+    assert float(held) == 3.0
+
+
+@pytest.mark.parametrize("name", SIMULATORS)
+def test_double_precision_where_it_is_in_force(name, x64):
+    sim = SIMULATORS[name]().connect(jax.random.key(0))
+    leaves = [x for x in jax.tree.leaves((sim, sim.init(jax.random.key(0)))) if jnp.issubdtype(x.dtype, jnp.floating)]
+    assert leaves
+    assert {x.dtype for x in leaves} == {np.dtype("float64")}
+
+
+@pytest.mark.parametrize("name", SIMULATORS)
+def test_only_parameters_that_are_not_static_are_leaves(name):
+    sim = SIMULATORS[name]()
+    assert len(jax.tree.leaves(sim)) == len([p for n, p in ARRAYS if n == name])
+
+
+@pytest.mark.parametrize("name", SIMULATORS)
+def test_an_instance_shows_its_own_values(name):
+    cls = SIMULATORS[name]
+    p = next(p for n, p in ARRAYS if n == name)
+    changed = parameters(cls(**{p.name: 1.25 * p.default}))
+    assert float(changed[p.name].default) == pytest.approx(1.25 * p.default)
+    assert list(changed) == list(parameters(cls))
+
+
+@pytest.mark.parametrize("name", SIMULATORS)
+def test_presets_build_it(name):
+    cls = SIMULATORS[name]
+    assert cls.presets
+    for preset in cls.presets:
+        assert isinstance(getattr(cls, preset)(), cls)
+
+
+@pytest.mark.parametrize("name", SIMULATORS)
+def test_batches_of_values_are_checked_too(name):
+    cls = SIMULATORS[name]
+    p = next(p for n, p in ARRAYS if n == name and p.bounds is POSITIVE)
+    assert getattr(cls(**{p.name: jnp.asarray([1.0, 2.0])}), p.name).shape == (2,)
+    with pytest.raises(ValueError, match=p.name):
+        cls(**{p.name: jnp.asarray([1.0, -2.0])})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rule": "ring"}, "rule = 'ring' must be"),
+        ({"delay": 1.55}, "delay = 1.55 ms is not a multiple of the time step, 0.1 ms"),
+        ({"refractory": 0.25}, "refractory = 0.25 ms is not a multiple"),
+        ({"rate_external": 1e4}, "rate_external = 10000.0 Hz is more than one spike a step"),
+        ({"n_external": 1000, "external_cap": 20}, r"external_cap = 20 cuts .* set it to 1\d\d"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_combinations_that_cannot_be_simulated(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SIMULATORS["brunel"](**settings)
+
+
+def test_the_suggested_cap_is_accepted():
+    for rate in (1.0, 500.0, 5000.0):
+        with pytest.raises(ValueError, match="set it to") as caught:
+            SIMULATORS["brunel"](n_external=1000, external_cap=1, rate_external=rate)
+        cap = int(str(caught.value).rsplit(" ", 1)[1])
+        SIMULATORS["brunel"](n_external=1000, external_cap=cap, rate_external=rate)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "inside", "beyond", "text"),
+    [
+        (REAL, [-1e30, 0, 1e30], [math.inf, math.nan], "(-inf, inf)"),
+        (POSITIVE, [1e-30, 5], [0, -1, math.inf], "(0, inf)"),
+        (NON_NEGATIVE, [0, 5], [-1e-30, math.nan], "[0, inf)"),
+        (FRACTION, [0, 0.5, 1], [-0.1, 1.1], "[0, 1]"),
+        (Bounds(2, 3, open=True), [2.5], [2, 3, [2.5, 3.5]], "(2, 3)"),
+    ],
+    ids=str,
+)
+def test_bounds(bounds, inside, beyond, text):
+    assert all(bounds.contain(x) for x in inside)
+    assert not any(bounds.contain(x) for x in beyond)
+    assert str(bounds) == text

@@ -1,0 +1,208 @@
+"""The shape of the package, read from its syntax trees."""
+
+import ast
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "jneuro"
+FILES = sorted(PACKAGE.rglob("*.py"))
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+
+# Imports run from right to left; those that share a place do not import each other.
+ORDER = (
+    {"_types", "_yaml", "allocator"},
+    {"prng"},
+    {"recordings"},
+    {"simulators"},
+    {"datasets"},
+    {"models"},
+    {"training"},
+    {"fitting", "sweeps", "interop"},
+    {"evaluation"},
+    {"report"},
+    {"config"},
+    {"experiment"},
+    {"console"},
+    {"cli"},
+)
+PLACE = {name: place for place, names in enumerate(ORDER) for name in names}
+LONG_FUNCTIONS = {"simulate", "train"}
+
+
+def name_of(path):
+    """The dotted name of a module."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path):
+    """The modules of this package that a module imports, wherever in it, as dotted names."""
+    own = name_of(path).split(".")
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.split(".")[0] == "jneuro")
+        elif isinstance(node, ast.ImportFrom):
+            base = own[: len(own) - node.level + (path.name == "__init__.py")] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            if module == "jneuro":
+                yield from (f"jneuro.{a.name}" for a in node.names)
+            elif module.startswith("jneuro."):
+                yield module
+
+
+def by_module(test):
+    return pytest.mark.parametrize("path", FILES, ids=name_of)(test)
+
+
+@by_module
+def test_imports_run_one_way(path):
+    parts = name_of(path).split(".")
+    if len(parts) == 1:
+        return  # the package's own names come from everywhere
+    here = parts[1]
+    assert here in PLACE, f"{here} has no place in the order"
+    for module in imports(path):
+        there = module.split(".")[1]
+        assert there == here or PLACE[there] < PLACE[here], f"{name_of(path)} imports {module}"
+
+
+@by_module
+def test_a_package_does_not_import_itself_from_within(path):
+    parent = name_of(path).rpartition(".")[0] if path.name != "__init__.py" else None
+    own = [m for m in imports(path) if m == parent and m != "jneuro"]
+    assert not own, f"import from the module that defines the name, not from {own}"
+
+
+@by_module
+def test_small_modules(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+    assert "utils" not in path.stem
+    assert "helpers" not in path.stem
+
+
+def functions(tree):
+    return [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+@by_module
+def test_short_functions(path):
+    for function in functions(TREES[path]):
+        length = function.end_lineno - function.lineno + 1
+        assert length <= (120 if function.name in LONG_FUNCTIONS else 60), f"{function.name} has {length} lines"
+
+
+@by_module
+def test_no_hasattr(path):
+    calls = [n for n in ast.walk(TREES[path]) if isinstance(n, ast.Name) and n.id == "hasattr"]
+    assert not calls, f"line {calls[0].lineno}" if calls else ""
+
+
+@by_module
+def test_no_global_configuration(path):
+    # `jax.config.update`, by any name.
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.Attribute) and node.attr == "update":
+            assert "config" not in ast.unparse(node.value), f"line {node.lineno}"
+
+
+def public(tree):
+    """Public definitions: of the module, and of its public classes."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield node.name, node
+            if isinstance(node, ast.ClassDef):
+                for inner in node.body:
+                    if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_"):
+                        yield f"{node.name}.{inner.name}", inner
+
+
+@by_module
+def test_every_public_name_has_a_docstring(path):
+    assert ast.get_docstring(TREES[path]), "the module has none"
+    # pydantic's and equinox's hooks are private by their names; what overrides a documented method may be silent.
+    missing = [name for name, node in public(TREES[path]) if not ast.get_docstring(node) and not overrides(path, name)]
+    assert not missing
+
+
+def overrides(path, name):
+    """Whether a method overrides one of a base class outside of this package."""
+    owner, _, method = name.rpartition(".")
+    if not owner:
+        return False
+    cls = getattr(importlib.import_module(name_of(path)), owner)
+    return any(method in vars(base) for base in cls.__mro__[1:] if not base.__module__.startswith("jneuro"))
+
+
+def documented_arguments(function):
+    """Arguments that a docstring should explain."""
+    arguments = function.args
+    names = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    return [a.arg for a in names if a.arg not in ("self", "cls")]
+
+
+@by_module
+def test_every_public_function_explains_its_arguments(path):
+    exported = {
+        element.value
+        for node in TREES[path].body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        for element in node.value.elts
+    }
+    for name, node in public(TREES[path]):
+        # Methods say it in their one line, or in the base class that declares them.
+        if "." in name or not isinstance(node, ast.FunctionDef) or name not in exported:
+            continue
+        if typer_command(node) or not documented_arguments(node):
+            continue
+        text = ast.get_docstring(node)
+        if len(documented_arguments(node)) == 1 and len(text.splitlines()) == 1:
+            continue  # one line says what one argument is
+        assert "Args:" in text, name
+        for argument in documented_arguments(node):
+            assert f"{argument}: " in text, f"{name}: {argument}"
+
+
+def typer_command(node):
+    return any("command" in ast.unparse(d) for d in node.decorator_list)
+
+
+@by_module
+def test_all_names_exist(path):
+    if name_of(path).endswith("__main__"):
+        return
+    module = importlib.import_module(name_of(path))
+    for name in module.__all__:
+        assert getattr(module, name, None) is not None, name
+    assert len(set(module.__all__)) == len(module.__all__)
+
+
+def test_importing_does_nothing():
+    """No backend is started, nothing is configured, and no number type changes."""
+    code = """
+import jax
+before = dict(jax.config.values)
+import jneuro, jneuro.config, jneuro.report, jneuro.console, jneuro.cli
+assert dict(jax.config.values) == before, "jax.config was changed"
+from jax._src import xla_bridge
+assert not xla_bridge._backends, "a backend was started"
+print("fine")
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "fine"), done.stderr
+
+
+def test_the_tests_mirror_the_package():
+    for folder in (p for p in PACKAGE.iterdir() if (p / "__init__.py").exists()):
+        assert list((ROOT / "tests" / folder.name).glob("test_*.py")), f"no tests for {folder.name}"

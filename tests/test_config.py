@@ -1,0 +1,402 @@
+"""Configurations: what is wrong is said in one line that helps; what is right survives a round trip."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from jneuro.config import ConfigError, config_files, content_hash, find_config, load_experiment, to_yaml
+from jneuro.recordings import Recording, RecordingWriter
+
+TINY = """\
+name: tiny
+simulation:
+  simulator: {name: brunel, preset: forecasting_report}
+  runs: 10
+  duration_ms: 400
+  snapshot_every_ms: 50
+windows: {length_ms: 20, discard_ms: 50, stride_ms: 5}
+models:
+  m: {model: {name: compact, lags: 4}}
+train: {epochs: 1, optimizer: {name: adam, learning_rate: 1e-3}}
+evaluate:
+  baselines: {ar_order: 5}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A finished recording of 10 runs, 300 ms, 7 neurons."""
+    path = tmp_path_factory.mktemp("data") / "recording.zarr"
+    writer = RecordingWriter(path, {})
+    values = np.random.default_rng(0).normal(size=(10, 300, 7)).astype(np.float32)
+    state = {"step": np.zeros(10, np.int32)}
+    words = {"step": 1.0, "record_every": 1, "frames": 300, "unit_pairs": (("v", "mV"),)}
+    writer.append(Recording({"v": values}, np.asarray(True), np.asarray(0), state, **words))
+    writer.finish()
+    return path
+
+
+# One override each, and what the message must say beside "command line": the key, the value and the remedy.
+OVERRIDES = {
+    "trian.epochs=3": ("unknown key 'trian'; did you mean 'train'",),
+    "train.epoch=3": ("train: unknown key 'epoch'; did you mean 'epochs'",),
+    "train.optimizer.learning_rat=3": ("train.optimizer: unknown key 'learning_rat'; did you mean 'learning_rate'",),
+    "windows.fractions.valid=0.1": ("windows.fractions: unknown key 'valid'; did you mean 'validation'",),
+    "models.m.model.lag=3": ("models.m.model: unknown key 'lag'; did you mean 'lags'",),
+    "models.m.trian.epochs=3": ("models.m: unknown key 'trian'; did you mean 'train'",),
+    "simulation.simulator.tau=5": ("simulation.simulator: brunel: unknown parameter 'tau'; did you mean 'tau_m'",),
+    "simulation.simulator.connections=5": ("unknown parameter 'connections'",),
+    "simulation.simulator.tau_m=-1": ("simulation.simulator", "tau_m = -1.0 ms lies outside (0, inf) ms", "membrane"),
+    "simulation.simulator.tau_m=fast": ("tau_m = 'fast' must be a number",),
+    "simulation.simulator.tau_m=null": ("tau_m = None must be a number",),
+    "simulation.simulator.n_excitatory=2.5": ("n_excitatory = 2.5 must be a whole number",),
+    "simulation.simulator.rule=all": ("rule = 'all' must be 'bernoulli' or 'fixed_in_degree'",),
+    "simulation.simulator.delay=0.25": ("delay = 0.25 ms is not a multiple of the time step, 0.1 ms",),
+    "simulation.simulator.name=brunnel": ("unknown simulator 'brunnel'; did you mean 'brunel'",),
+    "simulation.simulator.preset=origin": ("unknown preset of brunel 'origin'; did you mean 'original'",),
+    "simulation.simulator=brunel": ("simulation.simulator = 'brunel'", "dictionary"),
+    "simulation.stimulus={name: sin}": ("simulation.stimulus: unknown stimulus 'sin'; did you mean 'sine'",),
+    "simulation.stimulus={name: sine}": ("sine: missing 2 required", "'amplitude' and 'frequency'"),
+    "simulation.stimulus={name: sine, amplitud: 3}": ("unknown parameter 'amplitud'; did you mean 'amplitude'",),
+    "simulation.record_every_ms=0.15": ("record_every_ms = 0.15 ms is not a multiple of the time step, 0.1 ms",),
+    "simulation.snapshot_every_ms=70": ("duration_ms = 400 must be a multiple of snapshot_every_ms = 70",),
+    "simulation.duration_ms=410": ("duration_ms = 410 must be a multiple of snapshot_every_ms = 50",),
+    "simulation.runs=0": ("simulation.runs = 0", "greater than or equal to 1"),
+    "simulation=null": ("give either 'simulation' or 'recording'",),
+    "windows.length_ms=abc": ("windows.length_ms = 'abc'", "must be a number"),
+    "windows.length_ms=1000": ("length_ms = 1000", "do not fit into a run of 400 ms less discard_ms = 50"),
+    "windows.length_ms=20.5": ("length_ms = 20.5 must be a multiple of the recording's 1 ms",),
+    "windows.stride_ms=1e-3": ("stride_ms = 0.001 must be a multiple of the recording's 1 ms, at least 1",),
+    "windows.horizons_ms=[2,1]": ("horizons_ms = [2.0, 1.0] must ascend",),
+    "windows.fractions={train: 0.5, validation: 0.49, test: 0.01}": ("of 10 leave nothing for test; use more runs",),
+    "windows.fractions={train: 0.5, validation: 0.3, test: 0.3}": ("= 1.1, but shares must sum to 1",),
+    "windows.variable=spikes": ("windows: unknown variable 'spikes'; known are v",),
+    "windows.split=trial": ("windows.split = 'trial'", "'run' or 'report'"),
+    "models={}": ("models", "at least 1 item"),
+    "models.m.model.name=compac": ("models.m.model: unknown name 'compac'; did you mean 'compact'",),
+    "models.m.model.lags=40": ("models.m.model: lags must be at most length = 20, got 40",),
+    "models.m.model.features=7": ("models.m.model: features = 7, but the data give 100; leave it out",),
+    "models.a b.model.name=compact": ("models: 'a b' must be made of letters",),
+    "models.m.train.epochs=0": ("models.m.train.epochs = 0", "greater than or equal to 1"),
+    "train.epochs=2.5": ("train.epochs = 2.5", "valid integer"),
+    "train.epochs=": ("train.epochs = None", "valid integer"),
+    "train.batch_size=463": ("train.batch_size = 463 is more than the 462 training windows; lower it",),
+    "train.schedule=cosine": ("train: schedule 'cosine' and plateau", "set plateau to null"),
+    "train.optimizer.name=adm": ("train.optimizer: unknown name 'adm'; did you mean 'adam'",),
+    "train.optimizer.learning_rate=.inf": ("train.optimizer.learning_rate = inf", "finite number"),
+    "evaluate.leaky_twins=[x]": ("evaluate.leaky_twins: unknown model 'x'; known are m",),
+    "evaluate.baselines.names=[arr]": ("evaluate.baselines.names.0 = 'arr'", "'persistence', 'ar', 'var' or 'lookup'"),
+    "evaluate.baselines.ar_order=21": ("ar_order = 21 is more than the 20 frames of a window",),
+    "evaluate.ceiling.futures=1": ("evaluate.ceiling.futures = 1", "greater than or equal to 2"),
+    "seed=-1": ("seed = -1", "greater than or equal to 0"),
+    "seed={{x}}": ("'seed={{x}}' is not valid YAML", "quotes"),
+    "name=a/b": ("name = 'a/b'", "pattern"),
+    "seed": ("'seed' must have the form key=value, such as train.epochs=3",),
+    "=3": ("'=3' must have the form key=value",),
+    "seed=[1": ("'seed=[1' is not valid YAML",),
+    "train.epochs.x=3": ("'train.epochs.x=3': train.epochs is a value and has no keys",),
+}
+
+
+@pytest.mark.parametrize("override", OVERRIDES)
+def test_a_bad_override_is_explained(tiny, override):
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(tiny, [override])
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith("command line: ")
+    for part in OVERRIDES[override]:
+        assert part in message
+
+
+# The same in the file: old text, new text, and what the message must say beside the file's name.
+EDITS = {
+    "unknown key": ("train: {", "train: {epoch: 3, ", "train: unknown key 'epoch'; did you mean 'epochs'"),
+    "negative": ("forecasting_report}", "forecasting_report, tau_m: -1}", "tau_m = -1.0 ms lies outside (0, inf) ms"),
+    "too long": ("length_ms: 20", "length_ms: 400", "length_ms = 400"),
+    "unknown model": (
+        "name: compact",
+        "name: compost",
+        "models.m.model: unknown name 'compost'; did you mean 'compact'",
+    ),
+    "no name": ("name: compact, ", "", "models.m.model"),
+    "missing": ("name: tiny\n", "", "name: is missing"),
+    "twice": ("train: {", "name: again\ntrain: {", "not valid YAML: key 'name' stands twice, again at line 10"),
+    "twice inside": ("runs: 10", "runs: 10\n  runs: 11", "key 'runs' stands twice, again at line 5"),
+    "not YAML": ("models:", "models: [", "not valid YAML"),
+    "tab": ("  runs", "\truns", "not valid YAML"),
+    "braces": ("name: tiny", "name: {{name}}", "the key at line 1 is not a word"),
+    "merged": ("train: {", "train: {<<: 3, ", "unknown key '<<'"),
+    "both": ("models:", "recording: r.zarr\nmodels:", "give either 'simulation' or 'recording'"),
+}
+
+
+@pytest.mark.parametrize("case", EDITS)
+def test_a_bad_file_is_explained(tiny, case):
+    old, new, expected = EDITS[case]
+    assert old in TINY
+    tiny.write_text(TINY.replace(old, new))
+    # An override that is right is not to blame.
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(tiny, ["seed=1"])
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"{tiny}: ")
+    assert expected in message
+
+
+def test_several_errors_are_several_lines(tiny):
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(tiny, ["seed=-1", "train.epochs=0"])
+    assert [line.split(" = ")[0] for line in str(caught.value).splitlines()] == [
+        "command line: seed",
+        "command line: train.epochs",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, "cannot be read (No such file or directory); see `jneuro list configs`"),
+        ("", "must be a mapping"),
+        ("- a", "must be a mapping"),
+    ],
+)
+def test_no_configuration(tmp_path, text, expected):
+    path = tmp_path / "x.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(str(path))) as caught:
+        load_experiment(path)
+    assert expected in str(caught.value)
+
+
+def test_binary_and_folders_are_no_configuration(tmp_path):
+    (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"x.yaml: not valid YAML"):
+        load_experiment(tmp_path / "x.yaml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_experiment(tmp_path)
+
+
+RECORDED = """\
+name: recorded
+recording: recording.zarr
+windows: {length_ms: 20, discard_ms: 50, stride_ms: 5}
+models: {m: {model: {name: compact, lags: 4}}}
+"""
+
+
+@pytest.fixture
+def recorded(tmp_path, store):
+    shutil.copytree(store, tmp_path / "recording.zarr")
+    path = tmp_path / "recorded.yaml"
+    path.write_text(RECORDED)
+    return path
+
+
+def test_a_recording_gives_the_sizes(recorded, monkeypatch):
+    config = load_experiment(recorded, ["evaluate.baselines.ar_order=3"])
+    assert (config.models["m"].model.features, config.models["m"].model.length) == (7, 20)
+    # The path is the file's neighbour; the resolved configuration holds wherever it is read.
+    monkeypatch.chdir("/")
+    assert config.recording == recorded.parent / "recording.zarr"
+    resolved = recorded.parent / "deeper" / "config.yaml"
+    resolved.parent.mkdir()
+    resolved.write_text(to_yaml(config))
+    assert load_experiment(resolved) == config
+
+
+def test_a_recording_given_on_the_command_line_is_relative_to_the_working_folder(recorded, monkeypatch):
+    (recorded.parent / "recording.zarr").rename(recorded.parent / "other.zarr")
+    monkeypatch.chdir(recorded.parent)
+    config = load_experiment(recorded, ["recording=other.zarr", "evaluate.baselines.ar_order=3"])
+    assert config.recording == recorded.parent / "other.zarr"
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (shutil.rmtree, "no such recording; make it anew with `jneuro simulate`"),
+        (
+            lambda p: next(f for f in (p / "v" / "c").rglob("*") if f.is_file()).unlink(),
+            "truncated, 1 of 10 chunks of 'v'",
+        ),
+        (lambda p: (p / "zarr.json").write_text("{"), "not a Zarr store"),
+    ],
+)
+def test_a_recording_that_cannot_be_used(recorded, damage, expected):
+    damage(recorded.parent / "recording.zarr")
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(recorded)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in (str(recorded), str(recorded.parent / "recording.zarr"), expected):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("windows.length_ms=260", "do not fit into a run of 300 ms"),
+        ("windows.variable=w", "unknown variable 'w'; known are v"),
+        ("models.m.model.features=8", "features = 8, but the data give 7"),
+    ],
+)
+def test_windows_and_models_must_fit_the_recording(recorded, override, expected):
+    with pytest.raises(ConfigError, match="command line: ") as caught:
+        load_experiment(recorded, ["evaluate.baselines.ar_order=3", override])
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 1e-3),
+        ("1E-3", 1e-3),
+        ("-1e5", -1e5),
+        ("+2e+2", 200.0),
+        (".5", 0.5),
+        ("1_000.5", 1000.5),
+        ("5.", 5.0),
+        ("2", 2.0),
+    ],
+)
+def test_numbers_as_people_write_them(tiny, text, value):
+    for config in (
+        load_experiment(tiny, [f"simulation.simulator.v_rest={text}"]),
+        load_experiment(_rewritten(tiny, "forecasting_report}", f"forecasting_report, v_rest: {text}}}")),
+    ):
+        found = config.simulation.simulator.arguments["v_rest"]
+        assert found == value
+        assert type(found) in (float, int)
+
+
+def _rewritten(path, old, new):
+    path.write_text(TINY.replace(old, new))
+    return path
+
+
+@pytest.mark.parametrize("name", ["1.0.0", "2025-01-01", "1e-3e", "e5", "-e-3", "1-2", "v1.5"])
+def test_words_that_look_like_numbers_stay_words(tiny, name):
+    assert load_experiment(tiny, [f"name={name}"]).name == name
+
+
+def test_overrides_replace_one_key_each(tiny):
+    plain = load_experiment(tiny)
+    config = load_experiment(
+        tiny,
+        [
+            "seed=3",
+            "windows.horizons_ms=[1, 2.0, 1e1]",
+            "models.other.model={name: compact, lags: 2}",
+            "models.m.train={epochs: 7}",
+            "evaluate.ceiling=null",
+            "simulation.stimulus={name: constant, amplitude: 2}",
+        ],
+    )
+    assert (plain.seed, config.seed, config.simulation.runs) == (0, 3, 10)
+    assert config.windows.horizons_ms == (1.0, 2.0, 10.0)
+    assert config.windows.length_ms == plain.windows.length_ms
+    assert {n: (e.model.lags, e.model.horizons) for n, e in config.models.items()} == {"m": (4, 3), "other": (2, 3)}
+    assert (config.train_config_of("m").epochs, config.train_config_of("other").epochs) == (7, 1)
+    assert config.evaluate.ceiling is None
+    assert config.simulation.stimulus.arguments == {"amplitude": 2}
+    # The later one wins.
+    assert load_experiment(tiny, ["seed=3", "seed=4"]).seed == 4
+
+
+def test_the_resolved_configuration_is_complete_and_reloads_to_the_same(tiny, tmp_path):
+    config = load_experiment(tiny, ["windows.horizons_ms=[1,5]", "train.optimizer.learning_rate=1e-5"])
+    text = to_yaml(config)
+    resolved = yaml.safe_load(text)
+    assert resolved["models"]["m"]["model"]["features"] == 100
+    assert resolved["models"]["m"]["model"]["horizons"] == 2
+    assert resolved["windows"]["measurement_noise"] == 0.2
+    (tmp_path / "again.yaml").write_text(text)
+    again = load_experiment(tmp_path / "again.yaml")
+    assert again == config
+    assert to_yaml(again) == text
+    assert content_hash(again) == content_hash(config)
+
+
+def test_a_configuration_cannot_be_changed(tiny):
+    with pytest.raises(ValueError, match="frozen"):
+        load_experiment(tiny).seed = 3
+
+
+def test_hash_does_not_depend_on_the_order_of_keys(tiny):
+    before = content_hash(load_experiment(tiny))
+    data = yaml.load(TINY.replace("1e-3", "0.001"), yaml.SafeLoader)
+
+    def turned(value):
+        return {k: turned(value[k]) for k in reversed(value)} if isinstance(value, dict) else value
+
+    tiny.write_text(yaml.safe_dump(turned(data), sort_keys=False))
+    assert tiny.read_text().startswith("evaluate")
+    assert content_hash(load_experiment(tiny)) == before
+    assert re.fullmatch("[0-9a-f]{8}", before)
+
+
+def _leaves(value, path=()):
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, (*path, key))
+    else:
+        yield path, value
+
+
+def test_hash_changes_with_any_value(tiny):
+    config = load_experiment(tiny).model_dump(mode="json")
+    seen = {content_hash(config)}
+    paths = [path for path, _ in _leaves(config)]
+    assert len(paths) > 50
+    for path in paths:
+        changed = load_experiment(tiny).model_dump(mode="json")
+        here = changed
+        for key in path[:-1]:
+            here = here[key]
+        here[path[-1]] = "something else"
+        seen.add(content_hash(changed))
+    assert len(seen) == len(paths) + 1
+    assert content_hash(config, 1) != content_hash(config, 2) != content_hash(2, config)
+
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_configuration_loads_and_says_what_it_is(path):
+    load_experiment(path)
+    header = [line for line in path.read_text().split("\n\n")[0].splitlines() if line]
+    assert all(line.startswith("#") for line in header)
+    assert len(header[0]) > 10
+    for word in ("Source", "Expected", "Device", "Time", "Command"):
+        lines = [line for line in header if line.startswith(f"# {word}:")]
+        assert len(lines) == 1
+        assert lines[0].partition(":")[2].strip()
+    command = next(line for line in header if line.startswith("# Command:"))
+    assert command.split()[-1] == str(path.relative_to(ROOT))
+
+
+def test_configurations_are_found_by_name(monkeypatch, tmp_path):
+    assert CONFIGS
+    monkeypatch.chdir(ROOT)
+    assert [ROOT / p for p in config_files()] == CONFIGS
+    relative = CONFIGS[0].relative_to(ROOT / "configs")
+    for name in (str(relative), str(relative.with_suffix(""))):
+        assert find_config(name) == Path("configs") / relative
+    assert find_config(str(CONFIGS[0])) == CONFIGS[0]
+    assert find_config("nothing") == Path("nothing")
