@@ -306,8 +306,8 @@ def test_a_killed_run_ends_bit_identical(tiny, tmp_path):
     out = tmp_path / "run"
     # What one process has compiled, the next need not.
     environment = os.environ | {
-        "NO_JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.0",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
     for (name, moment), said in moments.items():
