@@ -145,9 +145,9 @@ def _expected(error: Exception) -> tuple[int, str] | None:
     from jneuro.config import ConfigError
     from jneuro.recordings import StoreError
     from jneuro.simulators import SimulationError
-    from jneuro.training import TrainingDiverged, TrainingInterrupted
+    from jneuro.training import CheckpointError, TrainingDiverged, TrainingInterrupted
 
-    if isinstance(error, ConfigError | StoreError):
+    if isinstance(error, ConfigError | StoreError | CheckpointError):
         return 2, "error"
     if isinstance(error, TrainingInterrupted):
         return 1, "stopped"

@@ -208,6 +208,8 @@ class ExperimentConfig(Config):
         for name in self.models:
             if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
                 raise ValueError(f"models: {name!r} must be made of letters, digits, '_', '.' and '-'")
+        if self.evaluate.leaky_twins and self.windows.split == "report":
+            raise ValueError("evaluate.leaky_twins: windows.split = 'report' is the leaky split already; leave one out")
         for name in self.evaluate.leaky_twins:
             if name not in self.models:
                 raise ValueError(f"evaluate.leaky_twins: {unknown_name(name, self.models, 'model')}")

@@ -75,7 +75,12 @@ class LiveObserver:
 
 
 def print_scores(console: Console, metrics: Mapping[str, Any]) -> None:
-    """Print the score table: baselines, models, ceiling."""
+    """Print the score table: baselines, models, ceiling.
+
+    Args:
+        console: where.
+        metrics: the content of metrics.json.
+    """
     horizon = metrics["windows"]["horizons_ms"][0]
     table = Table(title=f"test scores, {horizon:g} ms ahead", title_justify="left")
     table.add_column("predictor", overflow="fold")
@@ -108,6 +113,10 @@ def _number(value: float | None, form: str) -> str:
 
 def print_list(console: Console, what: str) -> None:
     """Print what there is, or everything about one thing.
+
+    Args:
+        console: where.
+        what: a group, a name, or nothing for all groups.
 
     Raises:
         ConfigError: for an unknown name.

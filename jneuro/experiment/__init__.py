@@ -127,6 +127,9 @@ def run_stages(folder: RunFolder, observer: Observer, last: str = "report") -> N
 def require_trained(folder: RunFolder) -> None:
     """Refuse a run whose models are not all trained.
 
+    Args:
+        folder: the run.
+
     Raises:
         ConfigError: with the remedy.
     """

@@ -48,6 +48,12 @@ def versions() -> dict[str, str]:
     return found
 
 
+def _source_hash() -> str:
+    """Stands for the code itself, which may change between two versions."""
+    files = sorted(Path(__file__).parents[1].rglob("*.py"))
+    return content_hash([file.read_text(encoding="utf-8") for file in files])
+
+
 class RunFolder:
     """One run on disk."""
 
@@ -96,6 +102,7 @@ class RunFolder:
             name=config.name,
             hash=content_hash(config),
             versions=versions(),
+            code=_source_hash(),
             device=", ".join(sorted({d.device_kind for d in jax.devices()})),
             git_commit=_git_commit(),
             started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -165,7 +172,7 @@ class RunFolder:
         self._update(stages=stages)
 
     def reuse(self, stage: str, content: str, source: str) -> bool:
-        """Take a finished stage from a sibling run with the same content, versions and device, by hard links.
+        """Take a finished stage from a sibling run of the same content, code, versions and device, by hard links.
 
         Args:
             stage: the stage.
@@ -179,14 +186,14 @@ class RunFolder:
             with contextlib.suppress(OSError, ValueError, KeyError):
                 there = json.loads(other.read_text())
                 found = there["stages"].get(stage, {})
-                same = all(there[k] == self.info[k] for k in ("versions", "device"))
+                same = all(there[k] == self.info[k] for k in ("versions", "device", "code"))
                 if not same or other.parent == self.path or found.get("hash") != content:
                     continue
                 # Whole or not at all: a link may be impossible, or the process killed half way.
                 fresh = self.path / f"{source}.new"
-                for leftover in (fresh, self.path / source):
-                    shutil.rmtree(leftover, ignore_errors=True)
+                shutil.rmtree(fresh, ignore_errors=True)
                 shutil.copytree(other.parent / source, fresh, copy_function=os.link)
+                shutil.rmtree(self.path / source, ignore_errors=True)
                 os.replace(fresh, self.path / source)
                 self._update(stages=self.info["stages"] | {stage: found | {"from": other.parent.name}})
                 return True

@@ -60,10 +60,17 @@ def _fresh(config: ExperimentConfig, name: str) -> Model:
 
 
 def load_model(folder: RunFolder, training: Training) -> Model:
-    """A trained model, with its best weights.
+    """Load a trained model, with its best weights.
+
+    Args:
+        folder: the run.
+        training: which.
+
+    Returns:
+        The model.
 
     Raises:
-        ValueError: if it has not been trained.
+        CheckpointError: if it has not been trained.
     """
     return load_best(_fresh(folder.config, training.name), folder.model(training.folder) / "checkpoints")  # type: ignore
 

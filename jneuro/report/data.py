@@ -107,7 +107,15 @@ def scores(data: ReportData) -> list[Score]:
 
 
 def best(data: ReportData, kind: Kind) -> Score | None:
-    """The predictor of one kind with the highest R², if there is one with a finite R²."""
+    """Find the best predictor of one kind.
+
+    Args:
+        data: the run.
+        kind: the kind.
+
+    Returns:
+        The one with the highest R²; None if none has a finite R².
+    """
     return next((s for s in reversed(scores(data)) if s.kind == kind and np.isfinite(s.value("r2"))), None)
 
 
@@ -122,7 +130,15 @@ def twin(data: ReportData) -> tuple[Score, Score] | None:
 
 
 def compared(data: ReportData, names: Mapping[str, Any]) -> list[Score]:
-    """The best honest model (failing that, the best leaky one) and the best baseline, among `names`."""
+    """Find what figures compare.
+
+    Args:
+        data: the run.
+        names: those that can be shown.
+
+    Returns:
+        The best honest model (failing that, the best leaky one) and the best baseline, as far as there are any.
+    """
     kept = [s for s in reversed(scores(data)) if s.name in names]
     model = next((s for kind in ("model", "leaky") for s in kept if s.kind == kind), None)
     baseline = next((s for s in kept if s.kind == "baseline"), None)
@@ -130,7 +146,15 @@ def compared(data: ReportData, names: Mapping[str, Any]) -> list[Score]:
 
 
 def excitatory(data: ReportData, neurons: int) -> np.ndarray:
-    """Which neurons are excitatory; all of them if the run does not say."""
+    """Tell which neurons are excitatory.
+
+    Args:
+        data: the run.
+        neurons: how many there are.
+
+    Returns:
+        A mask; all true if the run does not say.
+    """
     return np.arange(neurons) < data.example.get("n_excitatory", neurons)
 
 

@@ -9,12 +9,26 @@ __all__ = ["duration", "facts", "paragraph", "quantity", "verdict"]
 
 
 def quantity(value: float, digits: int) -> str:
-    """A number with a true minus sign; an en dash if it is missing."""
+    """Write a number with a true minus sign.
+
+    Args:
+        value: the number.
+        digits: decimals.
+
+    Returns:
+        The text; an en dash for what is not finite.
+    """
     return f"{value:,.{digits}f}".replace("-", "−") if math.isfinite(value) else "–"
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the two largest units that fit.
+    """Write a time in the two largest units that fit.
+
+    Args:
+        seconds: the time [s].
+
+    Returns:
+        The text.
 
     >>> duration(4.25), duration(75), duration(4000)
     ('4.2 s', '1 min 15 s', '1 h 6 min')

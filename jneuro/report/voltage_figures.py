@@ -11,7 +11,16 @@ __all__ = ["density_figure", "forecast_figure", "raster_figure", "trace_figure"]
 
 
 def raster_figure(data: ReportData, *, span: float = 1000.0, bin_width: float = 10.0) -> Figure | None:
-    """Spikes of all neurons over `span` [ms], and the rate of each population in bins of `bin_width` [ms]."""
+    """Draw the spikes of all neurons, and the rate of each population.
+
+    Args:
+        data: the run.
+        span: how long a stretch [ms].
+        bin_width: bins of the rate [ms].
+
+    Returns:
+        The figure; None without spikes.
+    """
     times, neurons = (np.asarray(data.example.get(k, ())) for k in ("spike_time_ms", "spike_neuron"))
     if not times.size:
         return None
@@ -45,7 +54,15 @@ def raster_figure(data: ReportData, *, span: float = 1000.0, bin_width: float = 
 
 
 def trace_figure(data: ReportData, *, span: float = 400.0) -> Figure | None:
-    """Voltages of a few neurons over `span` [ms], their spikes as ticks above."""
+    """Draw the voltages of a few neurons, their spikes as ticks above.
+
+    Args:
+        data: the run.
+        span: how long a stretch [ms].
+
+    Returns:
+        The figure; None without voltages.
+    """
     if "v" not in data.example:
         return None
     time, v = np.asarray(data.example["time_ms"]), np.asarray(data.example["v"])
@@ -70,7 +87,15 @@ def trace_figure(data: ReportData, *, span: float = 400.0) -> Figure | None:
 
 
 def forecast_figure(data: ReportData, *, span: float = 150.0) -> Figure | None:
-    """True voltage, best model and best baseline of a few neurons over `span` [ms], at the shortest horizon."""
+    """Draw true voltage, best model and best baseline of a few neurons, at the shortest horizon.
+
+    Args:
+        data: the run.
+        span: how long a stretch [ms].
+
+    Returns:
+        The figure; None without forecasts.
+    """
     kept = compared(data, data.forecast.get("prediction", {}))
     if not kept:
         return None

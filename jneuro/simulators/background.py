@@ -16,7 +16,17 @@ __all__ = ["binomial_counts", "binomial_thresholds", "normal_deviates", "step_wo
 
 
 def step_words(key: Key[Array, ""], first_step: Int[Array, ""], steps: int, size: int) -> Int[Array, "step neuron"]:
-    """Draw a uniformly distributed signed word for each step and neuron, by the step's absolute index."""
+    """Draw uniformly distributed signed words.
+
+    Args:
+        key: the run's key.
+        first_step: absolute index of the first step; a step has the same words in whatever block it is drawn.
+        steps: how many.
+        size: words in a step.
+
+    Returns:
+        One word for each step and neuron.
+    """
     keys = jax.vmap(lambda s: jax.random.fold_in(key, s))(first_step + jnp.arange(steps, dtype=jnp.int32))
     words = jax.vmap(lambda k: jax.random.bits(k, (size,), jnp.uint32))(keys)
     return lax.bitcast_convert_type(words, jnp.int32)
@@ -47,7 +57,15 @@ def binomial_thresholds(sources: int, probability: Scalar, count: int) -> Int[Ar
 
 
 def binomial_counts(words: Int[Array, "*any"], thresholds: Int[Array, " threshold"]) -> Float[Array, "*any"]:
-    """Convert uniform words to counts, by inversion of the cumulative distribution."""
+    """Convert uniform words to counts, by inversion of the cumulative distribution.
+
+    Args:
+        words: uniformly distributed.
+        thresholds: of the distribution.
+
+    Returns:
+        Whole numbers, as floats.
+    """
     total = sum((words > thresholds[k]).astype(jnp.int32) for k in range(thresholds.shape[0]))
     return jnp.asarray(total).astype(jnp.result_type(float))
 

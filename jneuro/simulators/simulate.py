@@ -101,7 +101,15 @@ def simulate(
 
 
 def first_state(simulator: SteppedSimulator, key: Key[Array, ""]) -> PyTree:
-    """The state in which `simulate` starts a run with this key."""
+    """Draw the state in which `simulate` starts a run.
+
+    Args:
+        simulator: what will be simulated.
+        key: the run's key.
+
+    Returns:
+        The state.
+    """
     return simulator.init(stream(key, "init"))
 
 

@@ -1,7 +1,7 @@
 """Training: a recipe, compiled steps, checkpoints that survive a kill, and what is told meanwhile."""
 
 from jneuro.training.callbacks import Callback, EpochRecord, MetricsFile, RichProgress, StepProgress
-from jneuro.training.checkpoints import Checkpoints, load_best
+from jneuro.training.checkpoints import CheckpointError, Checkpoints, load_best
 from jneuro.training.losses import LOSSES, Loss, mae, mse, pinball
 from jneuro.training.optimizers import Adam, AdamW, Optimizer
 from jneuro.training.recipe import Plateau, TrainConfig
@@ -13,6 +13,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Callback",
+    "CheckpointError",
     "Checkpoints",
     "EpochRecord",
     "Loss",

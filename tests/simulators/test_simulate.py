@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jneuro.prng import stream, trial_keys
+from jneuro.prng import trial_keys
 from jneuro.recordings import Recording
 from jneuro.simulators import Brunel, SimulationError, SuperSpike, first_state, simulate, stimuli
 
@@ -55,12 +55,13 @@ def framed(whole, every):
     return v[every - 1 :: every], spikes.reshape(-1, every, spikes.shape[1]).sum(1)
 
 
-@pytest.mark.parametrize("every", [1, 7, 10, 15, 45, 90, 315])
+@pytest.mark.parametrize("every", [7, 10, 15, 45])
 def test_frames_subsample_states_and_sum_spikes(network, drive, whole, every):
     rec = simulate(network, drive, duration=DURATION, key=KEY, record_every=every)
     v, spikes = framed(whole, every)
     np.testing.assert_array_equal(rec.values["v"], v)
     np.testing.assert_array_equal(rec.values["spikes"], spikes)
+    assert rec.values["spikes"].dtype == jnp.uint8
     assert_same(rec.final_state, whole.final_state)
     assert rec.frames == 630 // every == len(rec.values["v"])
     assert rec.dt == pytest.approx(0.1 * every)
@@ -82,13 +83,6 @@ def test_spike_counts_of_a_long_frame_do_not_overflow():
     assert jnp.issubdtype(rec.values["spikes"].dtype, jnp.unsignedinteger)
 
 
-def test_frame_types(network):
-    for every, dtype in ((1, jnp.uint8), (10, jnp.uint8)):
-        rec = simulate(network, duration=9.0, key=KEY, record_every=every)
-        assert rec.values["v"].dtype == jnp.float32
-        assert rec.values["spikes"].dtype in (jnp.bool_, dtype)
-
-
 def test_recording_describes_itself(network, whole):
     assert isinstance(whole, Recording)
     assert whole.units == {"v": "mV", "spikes": "1"}
@@ -99,7 +93,7 @@ def test_recording_describes_itself(network, whole):
     np.testing.assert_array_equal(whole.final_state.v, whole.values["v"][-1])
 
 
-@pytest.mark.parametrize("names", [["v"], ["spikes"], ("spikes", "v"), []])
+@pytest.mark.parametrize("names", [["v"], ("spikes",), []])
 def test_recording_less_changes_nothing_else(network, drive, whole, names):
     rec = simulate(network, drive, duration=DURATION, key=KEY, record=names)
     assert sorted(rec.values) == sorted(names)
@@ -112,29 +106,27 @@ def test_recording_less_changes_nothing_else(network, drive, whole, names):
 # Cuts ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cuts", [[0.1, 1.4, 37.3, 24.2], [1.6, 61.4]], ids=str)
-def test_chunks_equal_the_whole(network, drive, whole, cuts):
+def test_chunks_equal_the_whole(network, drive, whole):
     state, pieces, first = None, [], 0
-    for duration in cuts:
+    # Less than a block, one more than two blocks, and an odd rest: cut anywhere.
+    for duration in (0.4, 3.1, 59.5):
         rec = simulate(network, drive, duration=duration, key=KEY, initial_state=state)
         assert int(rec.first_step) == first
         state, first = rec.final_state, first + rec.frames
         pieces.append(rec)
-    assert sum(cuts) == pytest.approx(DURATION)
+    assert first == 630
     for name, expected in whole.values.items():
         np.testing.assert_array_equal(np.concatenate([p.values[name] for p in pieces]), expected)
     np.testing.assert_allclose(np.concatenate([p.time for p in pieces]), whole.time)
     assert_same(state, whole.final_state)
 
 
-@pytest.mark.parametrize("warmup", [0.1, 1.5, 23.4])
-def test_warmup_equals_discarding(network, drive, whole, warmup):
-    rec = simulate(network, drive, duration=6.3, warmup=warmup, key=KEY)
-    first = round(10 * warmup)
+def test_warmup_equals_discarding(network, drive, whole):
+    rec = simulate(network, drive, duration=6.3, warmup=23.4, key=KEY)
     for name, expected in whole.values.items():
-        np.testing.assert_array_equal(rec.values[name], expected[first : first + 63])
-    assert int(rec.first_step) == first
-    np.testing.assert_allclose(rec.time, whole.time[first : first + 63])
+        np.testing.assert_array_equal(rec.values[name], expected[234:297])
+    assert int(rec.first_step) == 234
+    np.testing.assert_allclose(rec.time, whole.time[234:297])
 
 
 def test_warmup_before_long_frames(network, drive, whole):
@@ -250,7 +242,7 @@ def test_trials_on_two_devices_equal_trials_on_one(network, drive):
     assert spread.ok.all()
 
 
-@pytest.mark.parametrize(("every", "checkpoint"), [(1, 40), (10, 7), (45, 2)])
+@pytest.mark.parametrize(("every", "checkpoint"), [(5, 15), (45, 3)])
 def test_checkpoints_change_no_gradient(network, every, checkpoint):
     sim = dataclasses.replace(network, surrogate=SuperSpike(scale=0.01))
 
@@ -270,11 +262,6 @@ def test_checkpoints_change_no_gradient(network, every, checkpoint):
     assert abs(slope) > 1e-3
     assert float(again) == pytest.approx(float(value), rel=1e-6)
     assert float(same) == pytest.approx(float(slope), rel=1e-4)
-
-
-def test_checkpoints_change_no_values(network, drive, whole):
-    rec = simulate(network, drive, duration=DURATION, key=KEY, checkpoint=32)
-    assert_same(rec, whole)
 
 
 # Errors --------------------------------------------------------------------------------------------------------------
@@ -311,8 +298,8 @@ def test_bad_arguments_are_refused_by_name(network, case):
         simulate(network, **({"duration": 10.0, "key": KEY} | options))
 
 
-def test_its_own_step_is_accepted(network):
-    assert simulate(network, duration=1.5, key=KEY, dt=0.1).frames == 15
+def test_its_own_step_is_accepted(network, drive, whole):
+    assert_same(simulate(network, drive, duration=DURATION, key=KEY, dt=0.1), whole)
 
 
 def test_an_unconnected_network_is_refused():
@@ -327,7 +314,7 @@ def bad_stimulus(cell=3, sample=20):
     return stimuli.Sampled(values, 1.0)
 
 
-@pytest.mark.parametrize(("every", "time"), [(1, 20.1), (10, 21.0), (50, 25.0)], ids=lambda value: f"{value}")
+@pytest.mark.parametrize(("every", "time"), [(1, 20.1), (50, 25.0)], ids=lambda value: f"{value}")
 def test_a_value_that_is_not_finite_is_named(network, every, time):
     with pytest.raises(SimulationError, match=rf"^v of cell 3 at t = {time:g} ms: .*throw=False"):
         simulate(network, bad_stimulus(), duration=40.0, key=KEY, record_every=every)
@@ -364,10 +351,3 @@ def test_transformed_runs_raise_at_run_time(network, transform):
     # equinox's, or JAX's around it
     with pytest.raises((eqx.EquinoxRuntimeError, jax.errors.JaxRuntimeError), match="left the finite numbers"):
         jax.block_until_ready(transform(run)(batched * jnp.nan if transform is not jax.jit else jnp.nan))
-
-
-def test_the_background_is_that_of_the_stream(network):
-    """The streams of a run are named: changing a name would change every published figure."""
-    rec = simulate(dataclasses.replace(network, v_initial_sd=0.0), duration=0.1, key=KEY)
-    arrived = network._background(stream(stream(KEY, "noise"), "background"), jnp.int32(0), 1)[0]
-    np.testing.assert_allclose(rec.values["v"][0], -70.0 + arrived, atol=1e-5)

@@ -292,7 +292,7 @@ def test_ornstein_uhlenbeck_is_a_held_path_of_its_key():
 # Through a simulation ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["constant", "step", "sine", "sampled", "white noise"])
+@pytest.mark.parametrize("name", ["constant", "sine", "sampled"])
 def test_a_simulation_integrates_its_drive(name, x64):
     settings = {"n_excitatory": 3, "n_inhibitory": 0, "rate_external": 0.0, "noise": 0.0, "v_initial_sd": 0.0}
     sim = dataclasses.replace(Brunel(**settings), v_threshold=1e3).connect(KEY)
