@@ -44,8 +44,10 @@ def values(sim):
     return {n: 18.0 if n == "amplitude" else float(getattr(sim, n)) for n in PARAMETERS}
 
 
-@pytest.mark.parametrize("name", SURROGATES)
-@pytest.mark.parametrize("detach_reset", [True, False], ids=["detached reset", "reset"])
+@pytest.mark.parametrize(
+    ("name", "detach_reset"),
+    [("super spike", True), ("super spike", False), ("arctan", False), ("arctan", True), ("boxcar", True)],
+)
 def test_a_network_s_gradient_is_the_surrogate_s_definition(name, detach_reset, x64):
     surrogate, slope = SURROGATES[name]
     sim = network(surrogate=surrogate, detach_reset=detach_reset)
