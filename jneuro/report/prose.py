@@ -95,7 +95,7 @@ def _leak(honest: Score, leaky: Score) -> str:
     )
     if gain > 2 * math.hypot(*errors):
         return f"{said} owed to the leak, not to skill."
-    return f"{said}: nothing that could be told from chance. This model learns no single windows by heart."
+    return f"{said}: no gain that could be told from chance."
 
 
 def _comparison(model: Score | None, baseline: Score | None, ahead: str) -> str:
