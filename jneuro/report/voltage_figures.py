@@ -1,6 +1,9 @@
 """Figures of the data and of the forecast itself: spikes, voltages, predicted against true."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
@@ -53,6 +56,16 @@ def raster_figure(data: ReportData, *, span: float = 1000.0, bin_width: float = 
     return figure
 
 
+def _name_neuron(ax: Axes, neuron: int, is_excitatory: np.ndarray, colour: str) -> None:
+    kind = "E" if is_excitatory[neuron] else "I"
+    ax.set_title(f"{kind}, neuron {neuron}", loc="right", fontsize=8.5, color=colour, pad=1)
+
+
+def _label_voltages(figure: Figure, axes: Sequence[Axes]) -> None:
+    figure.supylabel("voltage [mV]", fontsize=10)
+    axes[-1].set_xlabel("time [ms]")
+
+
 def trace_figure(data: ReportData, *, span: float = 400.0) -> Figure | None:
     """Draw the voltages of a few neurons, their spikes as ticks above.
 
@@ -79,10 +92,8 @@ def trace_figure(data: ReportData, *, span: float = 400.0) -> Figure | None:
         own = spikes[owners == neuron]
         own = own[(own >= time[0]) & (own <= time[0] + span)]
         ax.plot(own, np.full(own.shape, top + 2), "|", color=INK, markersize=6)
-        kind = "E" if is_excitatory[neuron] else "I"
-        ax.set_title(f"{kind}, neuron {neuron}", loc="right", fontsize=8.5, color=colour, pad=1)
-    figure.supylabel("voltage [mV]", fontsize=10)
-    axes[-1].set_xlabel("time [ms]")
+        _name_neuron(ax, neuron, is_excitatory, colour)
+    _label_voltages(figure, axes)
     return figure
 
 
@@ -112,11 +123,9 @@ def forecast_figure(data: ReportData, *, span: float = 150.0) -> Figure | None:
             style = "--" if s.kind == "baseline" else "-"
             colour = "#E69F00" if s.kind == "baseline" else s.colour
             ax.plot(time[shown], values, color=colour, linestyle=style, linewidth=1.1, label=s.label)
-        kind = "E" if is_excitatory[neuron] else "I"
-        ax.set_title(f"{kind}, neuron {neuron}", loc="right", fontsize=8.5, color=INK, pad=1)
+        _name_neuron(ax, neuron, is_excitatory, INK)
     axes[0].set_title(f"{data.forecast['horizons_ms'][h]:g} ms ahead", loc="left", fontsize=8.5, color=INK, pad=1)
-    figure.supylabel("voltage [mV]", fontsize=10)
-    axes[-1].set_xlabel("time [ms]")
+    _label_voltages(figure, axes)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8.5)
     return figure

@@ -18,6 +18,16 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Moments(Config):
+    """What both optimisers need.
+
+    Attributes:
+        learning_rate: step size η after the warm-up.
+        weight_decay: λ.
+        clip_norm: largest norm of the whole gradient; None does not clip.
+        betas: decay of the first and of the second moment.
+        eps: added to the root of the second moment.
+    """
+
     learning_rate: float = Field(default=3e-3, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
     clip_norm: float | None = Field(default=1.0, gt=0)
@@ -26,31 +36,13 @@ class _Moments(Config):
 
 
 class Adam(_Moments):
-    """Adam with coupled weight decay, an L2 penalty: `g ← clip(g) + λ·p` before the moments (`torch.optim.Adam`).
-
-    Attributes:
-        name: chooses this optimiser.
-        learning_rate: step size η after the warm-up.
-        weight_decay: λ.
-        clip_norm: largest norm of the whole gradient; None does not clip.
-        betas: decay of the first and of the second moment.
-        eps: added to the root of the second moment.
-    """
+    """Adam with coupled weight decay, an L2 penalty: `g ← clip(g) + λ·p` before the moments (`torch.optim.Adam`)."""
 
     name: Literal["adam"] = "adam"
 
 
 class AdamW(_Moments):
-    """Adam with decoupled weight decay: `p ← p − η·(m̂/(√v̂ + ε) + λ·p)` (`torch.optim.AdamW`).
-
-    Attributes:
-        name: chooses this optimiser.
-        learning_rate: step size η after the warm-up.
-        weight_decay: λ.
-        clip_norm: largest norm of the whole gradient; None does not clip.
-        betas: decay of the first and of the second moment.
-        eps: added to the root of the second moment.
-    """
+    """Adam with decoupled weight decay: `p ← p − η·(m̂/(√v̂ + ε) + λ·p)` (`torch.optim.AdamW`)."""
 
     name: Literal["adamw"] = "adamw"
 

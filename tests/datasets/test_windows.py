@@ -52,16 +52,20 @@ sizes = st.fixed_dictionaries(
 )
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
-@given(sizes)
-def test_no_window_crosses_runs_or_touches_a_run_of_another_split(case):
-    config = settings_of(
+def config_of(case):
+    return settings_of(
         discard_ms=case["discard"],
         length_ms=case["length"],
         stride_ms=case["stride"],
         horizons_ms=case["horizons"],
         fractions={"train": 0.5, "validation": 0.25, "test": 0.25},
     )
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(sizes)
+def test_no_window_crosses_runs_or_touches_a_run_of_another_split(case):
+    config = config_of(case)
     values = labelled(case["runs"], case["frames"])
     windows = window(recording(values), config, key=jax.random.key(case["seed"]))
     frames = case["frames"] - case["discard"]
@@ -86,13 +90,7 @@ def test_no_window_crosses_runs_or_touches_a_run_of_another_split(case):
 )
 def test_gather_is_slicing(discard, length, stride, horizons):
     case = {"runs": 6, "frames": 40, "discard": discard, "length": length, "stride": stride, "horizons": horizons}
-    config = settings_of(
-        discard_ms=case["discard"],
-        length_ms=case["length"],
-        stride_ms=case["stride"],
-        horizons_ms=case["horizons"],
-        fractions={"train": 0.5, "validation": 0.25, "test": 0.25},
-    )
+    config = config_of(case)
     values = labelled(case["runs"], case["frames"])
     windows = window(recording(values), config, key=KEY)
     starts = windows.starts["test"][:7]
