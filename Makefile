@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint docs bench clean
+.PHONY: help demo test test-slow lint docs bench peers references clean
 
 help:
 	@echo "make demo       install, run the quick voltage forecast, end with a table and report.html"
@@ -15,6 +15,8 @@ help:
 	@echo "make lint       ruff and pyright"
 	@echo "make docs       build the documentation into docs/_build/html"
 	@echo "make bench      time the simulators; results as JSON lines in benchmarks/results"
+	@echo "make peers      install the simulators to compare with, each into an environment of its own"
+	@echo "make references make tests/reference anew with them"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('jneuro needs Python 3.11 or later' if sys.version_info < (3, 11) else 0)"
@@ -53,6 +55,17 @@ docs: $(VENV)/.docs
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/simulators.py
+
+PEERS := scipy brian2 neuron nest jaxley
+peers: $(PEERS:%=.peers/%/.installed)
+
+# A peer that cannot be installed is named and left out.
+.peers/%/.installed: benchmarks/peers/%.txt
+	@$(PYTHON) -m venv $(@D) && $(@D)/bin/pip install --quiet --requirement $< && touch $@ \
+	  || { rm -rf $(@D); echo "$*: could not be installed" >&2; }
+
+references: peers
+	$(PYTHON) scripts/make_reference_data.py
 
 clean:
 	rm -rf $(VENV) docs/_build

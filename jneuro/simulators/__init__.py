@@ -1,8 +1,10 @@
 """Neural simulators, their stimuli, and the verb that runs them."""
 
-from jneuro.simulators import stimuli
-from jneuro.simulators.base import Simulator, SteppedSimulator, accepted, parameters
+from jneuro.simulators import solvers, stimuli
+from jneuro.simulators.base import ODESimulator, Simulator, SteppedSimulator, accepted, parameters
 from jneuro.simulators.brunel import Brunel
+from jneuro.simulators.ca1 import CA1Pyramidal, CA1State
+from jneuro.simulators.hodgkin_huxley import HodgkinHuxley, HodgkinHuxleyState
 from jneuro.simulators.simulate import SimulationError, first_state, simulate
 from jneuro.simulators.spiking import Arctan, Boxcar, SuperSpike
 
@@ -12,6 +14,11 @@ __all__ = [
     "Arctan",
     "Boxcar",
     "Brunel",
+    "CA1Pyramidal",
+    "CA1State",
+    "HodgkinHuxley",
+    "HodgkinHuxleyState",
+    "ODESimulator",
     "SimulationError",
     "Simulator",
     "SteppedSimulator",
@@ -20,10 +27,15 @@ __all__ = [
     "first_state",
     "parameters",
     "simulate",
+    "solvers",
     "stimuli",
 ]
 
-SIMULATORS: dict[str, type[SteppedSimulator]] = {"brunel": Brunel}
+SIMULATORS: dict[str, type[Simulator]] = {
+    "brunel": Brunel,
+    "ca1_pyramidal": CA1Pyramidal,
+    "hodgkin_huxley": HodgkinHuxley,
+}
 """Simulators by the name that a configuration uses."""
 
 STIMULI: dict[str, type[stimuli.Stimulus]] = {

@@ -61,14 +61,14 @@ def _no_jumps() -> Array:
     return jnp.zeros(0)
 
 
-def _rounding(t):
-    """How far a time, a multiple of the step, may lie from its true value: no edge may be missed by the last bits."""
-    t = lax.stop_gradient(jnp.asarray(t, jnp.result_type(t, 1.0)))
-    return 2 * jnp.finfo(t.dtype).eps * jnp.abs(t)
+def _edge(when):
+    """The instant from which `when` counts as reached: a multiple of the step may lie before it by its last bits."""
+    when = lax.stop_gradient(jnp.asarray(when, jnp.result_type(when, 1.0)))
+    return when - 2 * jnp.finfo(when.dtype).eps * jnp.abs(when)
 
 
 def _reached(t, when):
-    return t >= when - _rounding(t)
+    return t >= _edge(when)
 
 
 def _between(t, onset, end):
@@ -79,7 +79,8 @@ def _sample(t, onset, period):
     """The position of `t` on a grid, and the number of the grid point before it, as whole float."""
     position = (t - onset) / period
     nearest = jnp.round(position)
-    tolerance = jnp.minimum(1.5 * _rounding(t) / period + 1e-6, 0.5)
+    rounding = 3 * jnp.finfo(position.dtype).eps * jnp.abs(lax.stop_gradient(t))
+    tolerance = jnp.minimum(rounding / period + 1e-6, 0.5)
     on_grid = jnp.abs(position - nearest) <= tolerance
     return position, lax.stop_gradient(jnp.where(on_grid, nearest, jnp.floor(position)))
 
@@ -111,7 +112,7 @@ class Step(Stimulus):
 
     def jumps(self):
         """Onset and end."""
-        return jnp.stack([self.onset, self.end])
+        return _edge(jnp.stack([self.onset, self.end]))
 
 
 class PulseTrain(Stimulus):
@@ -133,7 +134,7 @@ class PulseTrain(Stimulus):
     def jumps(self):
         """Beginnings and ends of all pulses."""
         begin = self.onset + jnp.arange(self.count) * (1e3 / self.frequency)
-        return jnp.stack([begin, begin + self.width], 1).reshape(-1)
+        return _edge(jnp.stack([begin, begin + self.width], 1).reshape(-1))
 
 
 class Ramp(Stimulus):
@@ -149,7 +150,7 @@ class Ramp(Stimulus):
 
     def jumps(self):
         """Where the slope begins and ends."""
-        return jnp.stack([self.onset, self.end])
+        return _edge(jnp.stack([self.onset, self.end]))
 
 
 class Sine(Stimulus):
@@ -167,7 +168,7 @@ class Sine(Stimulus):
 
     def jumps(self):
         """The onset."""
-        return self.onset[None]
+        return _edge(self.onset)[None]
 
 
 class Chirp(Stimulus):
@@ -188,19 +189,20 @@ class Chirp(Stimulus):
 
     def jumps(self):
         """Onset and end."""
-        return jnp.stack([self.onset, self.end])
+        return _edge(jnp.stack([self.onset, self.end]))
 
 
 class Sampled(Stimulus):
     """A recorded or computed waveform, one sample every `dt`, the first at `onset`; zero outside.
 
-    Between samples the value is held (`hold`) or interpolated linearly.
+    Between samples the value is held (`hold=True`) or interpolated linearly (`hold=False`). Where it is left open, the
+    last sample is held, and ODE simulators refuse samples that are coarser than their time step.
     """
 
     values: Float[Array, "time *neuron"] = _array()
     dt: Float[Array, ""] = _array()
     onset: Float[Array, ""] = _array(default=0.0)
-    hold: bool = eqx.field(static=True, default=True)
+    hold: bool | None = eqx.field(static=True, default=None)
 
     def __call__(self, t):
         """Value at time `t`."""
@@ -209,7 +211,7 @@ class Sampled(Stimulus):
         index = before.astype(jnp.int32)
         inside = (index >= 0) & (index < count)
         here = lax.dynamic_index_in_dim(self.values, jnp.clip(index, 0, count - 1), keepdims=False)
-        if not self.hold:
+        if self.hold is False:
             after = lax.dynamic_index_in_dim(self.values, jnp.clip(index + 1, 0, count - 1), keepdims=False)
             here = here + (position - before) * (after - here)
         return jnp.where(inside, here, 0.0)
@@ -275,7 +277,7 @@ class OrnsteinUhlenbeck(Stimulus):
 
         # The first draw is the stationary start.
         _, path = lax.scan(step, draws[0], jnp.roll(draws, -1, axis=0))
-        self.path = Sampled(jax.vmap(lambda x: mean + sd * x)(path), _to_array(dt))
+        self.path = Sampled(jax.vmap(lambda x: mean + sd * x)(path), _to_array(dt), hold=True)
 
     def __call__(self, t):
         """Value at time `t`."""

@@ -1,0 +1,292 @@
+r"""How the ODE simulators are integrated: fixed-step schemes, and Diffrax's adaptive ones.
+
+Every scheme is a Diffrax solver. `simulate(..., solver=...)` takes
+
+- one of the schemes here, or an explicit Runge–Kutta solver of Diffrax's, and steps it by `dt` in a plain scan;
+- `Adaptive(diffrax.Tsit5())` and its like, which chooses its steps by the estimated error and stops at the stimulus's
+  jumps.
+
+| scheme | order | for |
+|---|---|---|
+| `Euler`, `Heun`, `RK4` | 1, 2, 4 | explicit; the step must resolve the fastest rate |
+| `RushLarsen` | 1 | exponential Euler; stable at any step |
+| `StaggeredCrankNicolson` | 2 | gates half a step from the potential; stable at any step; `separable` simulators only |
+"""
+
+import abc
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jneuro._types import Array, Float, PyTree
+from jneuro.simulators.base import ODESimulator
+from jneuro.simulators.stimuli import Stimulus
+
+__all__ = ["RK4", "Adaptive", "Euler", "Heun", "MembraneTerm", "RushLarsen", "StaggeredCrankNicolson"]
+
+
+class MembraneTerm(diffrax.AbstractTerm):
+    """A simulator under its stimulus, as Diffrax's solvers see it."""
+
+    simulator: ODESimulator
+    stimulus: Stimulus | None
+    end: Float[Array, ""] | None = None
+    """End of the step [ms]; a stage there sees the stimulus as it is just before."""
+
+    def drive(self, t: Float[Array, ""]) -> Float[Array, "*neuron"] | float:
+        """The stimulus at time `t` [ms]."""
+        if self.stimulus is None:
+            return 0.0
+        if self.end is not None:
+            # The stimulus rounds its edges in its own precision.
+            types = [x.dtype for x in jax.tree.leaves((self.stimulus, self.end)) if eqx.is_inexact_array(x)]
+            rounding = 5 * max(float(jnp.finfo(kind).eps) for kind in types)
+            t = jnp.minimum(t, self.end * (1 - rounding))
+        return self.stimulus(t)
+
+    def relaxation(self, t: Float[Array, ""], y: PyTree) -> tuple[PyTree, PyTree]:
+        """Steady values and rates [1/ms]; see `ODESimulator.relaxation`."""
+        return self.simulator.relaxation(y, self.drive(t))
+
+    def vf(self, t, y, args):
+        """The vector field."""
+        del args
+        return self.simulator.vector_field(y, self.drive(jnp.asarray(t)))
+
+    def contr(self, t0, t1, **kwargs):
+        """The step."""
+        del kwargs
+        return t1 - t0
+
+    def prod(self, vf, control):
+        """Their product."""
+        return jax.tree.map(lambda f: f * control, vf)
+
+
+class Adaptive(eqx.Module):
+    """Let an embedded error estimate choose the steps.
+
+    `dt` of `simulate` is then only the grid on which frames lie. A run that is cut and continued starts with a new
+    step, so it agrees with the whole to the tolerance only.
+    """
+
+    solver: diffrax.AbstractSolver
+    """Such as `diffrax.Tsit5()`, `diffrax.Dopri8()`, or `diffrax.Kvaerno5()` for stiff kinetics."""
+    rtol: float = eqx.field(default=1e-5, static=True)
+    """Relative tolerance."""
+    atol: float = eqx.field(default=1e-7, static=True)
+    """Absolute tolerance, the same for all variables; gates and concentrations are small."""
+    max_steps: int = eqx.field(default=1_000_000, static=True)
+    """Most steps between the beginning and the end."""
+    adjoint: diffrax.AbstractAdjoint | None = None
+    """None: reverse mode. `diffrax.ForwardMode()` for `jax.jvp` and `jax.jacfwd`."""
+
+    def __check_init__(self) -> None:
+        """Refuse what cannot work."""
+        if not isinstance(self.solver, diffrax.AbstractAdaptiveSolver):
+            raise ValueError(
+                f"Adaptive: {type(self.solver).__name__} estimates no error; pass it as a fixed-step solver"
+            )
+        for name in ("rtol", "atol"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"Adaptive: {name} = {value} must be positive")
+        if not isinstance(self.max_steps, int) or self.max_steps < 1:
+            raise ValueError(f"Adaptive: max_steps = {self.max_steps!r} must be a positive whole number")
+        kinds = diffrax.RecursiveCheckpointAdjoint | diffrax.ForwardMode | diffrax.DirectAdjoint | None
+        if not isinstance(self.adjoint, kinds):
+            raise ValueError(
+                f"Adaptive: {type(self.adjoint).__name__} is not offered, because its gradients are those of another "
+                "equation; take RecursiveCheckpointAdjoint, ForwardMode or DirectAdjoint"
+            )
+
+
+class Scheme(diffrax.AbstractSolver):
+    """A fixed-step scheme; abstract. It carries something from step to step, from which the state can be told."""
+
+    term_structure: ClassVar = MembraneTerm
+    interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
+    limit: ClassVar[float]
+    """Largest product of step and rate at which a decay does not grow."""
+
+    def start(self, term: MembraneTerm, t: Array, dt: Array, y: PyTree) -> PyTree:
+        """Make from the state what is carried: here, the state itself."""
+        del term, t, dt
+        return y
+
+    @abc.abstractmethod
+    def advance(self, term: MembraneTerm, t0: Array, t1: Array, carry: PyTree) -> PyTree:
+        """Take one step."""
+
+    def observe(self, term: MembraneTerm, t: Array, dt: Array, carry: PyTree) -> PyTree:
+        """Tell the state at time `t` from what is carried."""
+        del term, t, dt
+        return carry
+
+    def init(self, terms, t0, t1, y0, args):
+        """See Diffrax."""
+        del args
+        t0, t1 = jnp.asarray(t0), jnp.asarray(t1)
+        return self.start(_unwrapped(terms), t0, t1 - t0, y0)
+
+    def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
+        """See Diffrax."""
+        del args, made_jump
+        term, t0, t1 = _unwrapped(terms), jnp.asarray(t0), jnp.asarray(t1)
+        carry = self.advance(term, t0, t1, solver_state)
+        y1 = self.observe(term, t1, t1 - t0, carry)
+        return y1, None, {"y0": y0, "y1": y1}, carry, diffrax.RESULTS.successful
+
+    def func(self, terms, t0, y0, args):
+        """See Diffrax."""
+        return terms.vf(t0, y0, args)
+
+
+def _unwrapped(term: Any) -> MembraneTerm:
+    """The term itself, which `diffeqsolve` wraps to be able to run backwards in time; we run forwards."""
+    return term if isinstance(term, MembraneTerm) else term.term
+
+
+class _Explicit(Scheme):
+    """An explicit Runge–Kutta scheme given by its tableau; abstract."""
+
+    nodes: ClassVar[tuple[float, ...]]
+    coupling: ClassVar[tuple[float, ...]]
+    """Each stage's weight of the stage before it, the only one that it uses."""
+    weights: ClassVar[tuple[float, ...]]
+
+    def advance(self, term, t0, t1, carry):
+        """One step; a barrier after each stage keeps XLA from computing a stage again for every use of it."""
+        dt = t1 - t0
+        z, unpack = _packed(carry)
+        stages: list[PyTree] = []
+        for node, factor in zip(self.nodes, self.coupling, strict=True):
+            at = z if not stages else _plus(z, stages[-1], factor * dt)
+            field, _ = _packed(term.vf(t0 + node * dt, unpack(lax.optimization_barrier(at)), None))
+            stages.append(lax.optimization_barrier(field))
+        for weight, stage in zip(self.weights, stages, strict=True):
+            z = _plus(z, stage, weight * dt)
+        return unpack(z)
+
+
+def _plus(y: PyTree, f: PyTree, factor: Array) -> PyTree:
+    return jax.tree.map(lambda a, b: a + factor * b, y, f)
+
+
+def _packed(y: PyTree) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
+    """Lay the variables of a population out as one array, which is one kernel a stage instead of one a variable."""
+    shapes = {jnp.shape(x) for x in y}
+    if shapes == {()} or len(shapes) > 1:
+        return y, lambda z: z
+    return jnp.stack(y), lambda z: type(y)(*z)
+
+
+class Euler(_Explicit):
+    """Forward Euler."""
+
+    limit: ClassVar = 2.0
+    nodes: ClassVar = (0.0,)
+    coupling: ClassVar = (0.0,)
+    weights: ClassVar = (1.0,)
+
+    def order(self, terms):
+        """Order of convergence."""
+        return 1
+
+
+class Heun(_Explicit):
+    """Heun's second-order method, the explicit trapezoidal rule."""
+
+    limit: ClassVar = 2.0
+    nodes: ClassVar = (0.0, 1.0)
+    coupling: ClassVar = (0.0, 1.0)
+    weights: ClassVar = (0.5, 0.5)
+
+    def order(self, terms):
+        """Order of convergence."""
+        return 2
+
+
+class RK4(_Explicit):
+    """The classical fourth-order Runge–Kutta method.
+
+    References:
+        Kutta W., Zeitschrift für Mathematik und Physik 46 (1901) 435.
+    """
+
+    limit: ClassVar = 2.785
+    nodes: ClassVar = (0.0, 0.5, 0.5, 1.0)
+    coupling: ClassVar = (0.0, 0.5, 0.5, 1.0)
+    weights: ClassVar = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
+
+    def order(self, terms):
+        """Order of convergence."""
+        return 4
+
+
+class RushLarsen(Scheme):
+    r"""Exponential Euler: every variable relaxes exactly towards the steady value that it has at the step's start.
+
+    \[ y_k(t + \Delta t) = \bar y_k + (y_k - \bar y_k)\,e^{-r_k \Delta t} \]
+
+    References:
+        Rush S., Larsen H., IEEE Trans. Biomed. Eng. 25 (1978) 389.
+    """
+
+    limit: ClassVar = math.inf
+
+    def order(self, terms):
+        """Order of convergence."""
+        return 1
+
+    def advance(self, term, t0, t1, carry):
+        """One step."""
+        steady, rate = lax.optimization_barrier(term.relaxation(t0, carry))
+        return jax.tree.map(lambda x, s, r: s + (x - s) * jnp.exp((t0 - t1) * r), carry, steady, rate)
+
+
+class StaggeredCrankNicolson(Scheme):
+    r"""The trapezoidal rule for potential and gates in turn, half a step apart, each linear given the other.
+
+    \[ y_k(t + \Delta t) = \frac{(1 - \tfrac12 r_k\Delta t)\,y_k + r_k\Delta t\,\bar y_k}{1 + \tfrac12 r_k\Delta t} \]
+
+    The scheme carries the gates at the half step; recorded gates are moved to the full step by half a step more.
+
+    References:
+        Hines M., International Journal of Bio-Medical Computing 15 (1984) 69.
+    """
+
+    limit: ClassVar = math.inf
+
+    def order(self, terms):
+        """Order of convergence."""
+        return 2
+
+    def start(self, term, t, dt, y):
+        """The state, its gates half a step earlier."""
+        return _trapezoid(term, t, y, -0.5 * dt, gates=True)
+
+    def advance(self, term, t0, t1, carry):
+        """One step: the gates past the potential, then the potential past the gates."""
+        gates = lax.optimization_barrier(_trapezoid(term, t0, carry, t1 - t0, gates=True))
+        return lax.optimization_barrier(_trapezoid(term, 0.5 * (t0 + t1), gates, t1 - t0, gates=False))
+
+    def observe(self, term, t, dt, carry):
+        """The gates moved by half a step."""
+        return _trapezoid(term, t, carry, 0.5 * dt, gates=True)
+
+
+def _trapezoid(term: MembraneTerm, t: Array, y: Any, dt: Array, *, gates: bool) -> Any:
+    """Move the gates, or the potential, by `dt`; the other stays."""
+    steady, rate = term.relaxation(t, y)
+    moved = [
+        (x * (1 - 0.5 * dt * r) + dt * r * s) / (1 + 0.5 * dt * r) if (name != "v") == gates else x
+        for name, x, s, r in zip(y._fields, y, steady, rate, strict=True)
+    ]
+    return type(y)(*moved)

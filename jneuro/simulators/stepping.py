@@ -1,0 +1,154 @@
+"""From a stepped simulator to a recording: blocks of steps, grouped into frames."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jneuro._types import Array, Bool, Key, PyTree
+from jneuro.recordings.recording import Recording
+from jneuro.simulators.base import Recordable, SteppedSimulator
+from jneuro.simulators.stimuli import Stimulus
+
+__all__ = ["advance_blocks", "finite", "repeat"]
+
+
+def advance_blocks(
+    simulator: SteppedSimulator,
+    stimulus: Stimulus | None,
+    key: Key[Array, ""],
+    state: PyTree,
+    *,
+    names: tuple[str, ...],
+    frames: int,
+    record_every: int,
+    warmup: int,
+    checkpoint: int | None,
+) -> Recording:
+    """Warm up, then record group by group of frames.
+
+    Args:
+        simulator: what to simulate.
+        stimulus: what drives it.
+        key: key of the run's noise.
+        state: where to start.
+        names: what to record.
+        frames: how many frames.
+        record_every: steps in a frame.
+        warmup: steps before the first frame.
+        checkpoint: frames between kept states in reverse mode.
+
+    Returns:
+        The recording.
+    """
+    advance = _driven(simulator, stimulus, key)
+    longest = simulator.longest_block
+    if warmup:
+        state, _ = repeat(lambda s, _: (advance(s, longest)[0], None), state, warmup // longest, None)
+        state = advance(state, warmup % longest)[0] if warmup % longest else state
+    first_step = state.step
+
+    about = {name: simulator.recordables[name] for name in names}
+    group = min(max(longest // record_every, 1), frames)
+
+    def one_group(state, size):
+        if record_every > longest:
+            return _long_frame(advance, about, state, longest, record_every)
+        state, seen = advance(state, size * record_every)
+        return state, {
+            n: _reduce(seen[n].reshape(size, record_every, *seen[n].shape[1:]), r, 1, record_every)
+            for n, r in about.items()
+        }
+
+    whole, rest = divmod(frames, group)
+    segment = None if checkpoint is None else max(checkpoint // group, 1)
+    state, values = repeat(lambda s, _: one_group(s, group), state, whole, segment)
+    values = {n: v.reshape(-1, *v.shape[2:]) for n, v in values.items()}
+    if rest:
+        state, tail = one_group(state, rest)
+        values = {n: jnp.concatenate([v, tail[n]]) for n, v in values.items()}
+    return Recording(
+        values=values,
+        ok=finite((values, state)),
+        first_step=first_step,
+        final_state=state,
+        step=simulator.dt,
+        record_every=record_every,
+        frames=frames,
+        unit_pairs=tuple((n, r.unit) for n, r in about.items()),
+    )
+
+
+def _driven(simulator: SteppedSimulator, stimulus: Stimulus | None, key) -> Callable:
+    """Bind the stimulus, evaluated at the beginning of every step, to `advance`."""
+
+    def advance(state, steps):
+        drive = None
+        if stimulus is not None:
+            time = (state.step + jnp.arange(steps)) * simulator.dt
+            drive = jax.vmap(stimulus)(time)
+            drive = drive.reshape(steps, -1)
+        return simulator.advance(state, drive, key, steps)
+
+    return advance
+
+
+def _long_frame(advance, about: dict[str, Recordable], state, longest: int, steps: int):
+    """Record one frame that is longer than a block: whole blocks, then what is left."""
+
+    def block(carry, size):
+        state, sums = carry
+        state, seen = advance(state, size)
+        new = {n: _reduce(seen[n], r, 0, steps) for n, r in about.items()}
+        return state, {n: new[n] + sums[n] if r.reduce == "sum" else new[n] for n, r in about.items()}
+
+    shapes = jax.eval_shape(lambda s: advance(s, 1)[1], state)
+    zeros = {n: jnp.zeros(shapes[n].shape[1:], _frame_dtype(shapes[n].dtype, r, steps)) for n, r in about.items()}
+    whole, rest = divmod(steps, longest)
+    carry, _ = lax.scan(lambda c, _: (block(c, longest), None), (state, zeros), None, length=whole)
+    state, values = block(carry, rest) if rest else carry
+    return state, {n: v[None] for n, v in values.items()}
+
+
+def _frame_dtype(dtype, about: Recordable, steps: int):
+    """Counts of boolean events are kept as the smallest integers that hold them; everything else keeps its type."""
+    return np.min_scalar_type(steps) if about.reduce == "sum" and dtype == jnp.bool_ else dtype
+
+
+def _reduce(values: Array, about: Recordable, axis: int, steps: int) -> Array:
+    """Make the steps of a frame one value."""
+    if about.reduce == "last":
+        return lax.index_in_dim(values, values.shape[axis] - 1, axis, keepdims=False)
+    return values.sum(axis, dtype=_frame_dtype(values.dtype, about, steps))
+
+
+def repeat(body: Callable, state: PyTree, times: int, segment: int | None) -> tuple[PyTree, PyTree]:
+    """Scan without input, in checkpointed segments where asked.
+
+    Args:
+        body: as in `lax.scan`.
+        state: what is carried.
+        times: how often.
+        segment: calls between two states that reverse mode keeps; None keeps all.
+
+    Returns:
+        As `lax.scan`.
+    """
+    if segment is None or segment >= times:
+        return lax.scan(body, state, None, length=times)
+    whole, rest = divmod(times, segment)
+    outer = jax.checkpoint(lambda s, _: lax.scan(body, s, None, length=segment))
+    state, values = lax.scan(outer, state, None, length=whole)
+    values = jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), values)
+    if rest:
+        state, tail = lax.scan(body, state, None, length=rest)
+        values = jax.tree.map(lambda v, t: jnp.concatenate([v, t]), values, tail)
+    return state, values
+
+
+def finite(tree: PyTree) -> Bool[Array, ""]:
+    """Whether every floating-point leaf of `tree` is finite."""
+    return jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree) if eqx.is_inexact_array(x)]).all()
