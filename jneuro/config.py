@@ -3,23 +3,21 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-import jax
 import yaml
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from jneuro._types import Array, Config, Key, unknown_name
+from jneuro._types import Config, unknown_name
 from jneuro._yaml import Loader
 from jneuro.datasets import WindowConfig
 from jneuro.evaluation import BaselineConfig, CeilingConfig
 from jneuro.models import AnyModelConfig
 from jneuro.recordings import open_recording
-from jneuro.simulators import SIMULATORS, STIMULI, SteppedSimulator, accepted, parameters
-from jneuro.simulators.stimuli import Stimulus
+from jneuro.simulators.config import SimulationConfig
 from jneuro.training import TrainConfig
 
 __all__ = [
@@ -38,116 +36,6 @@ __all__ = [
 
 class ConfigError(ValueError):
     """A configuration that cannot be run; the message names file, key, value and remedy."""
-
-
-class _Built(Config):
-    """Something built by its own constructor, whose arguments stand beside its name."""
-
-    model_config = ConfigDict(extra="allow")
-
-    name: str
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """What is passed to the constructor."""
-        return dict(self.model_extra or {})
-
-
-class SimulatorConfig(_Built):
-    """A simulator by name, one of its presets if wanted, and any of its parameters."""
-
-    preset: str | None = None
-
-    def build(self) -> SteppedSimulator:
-        """Construct the simulator, not yet connected.
-
-        Raises:
-            ValueError: for an unknown name, preset or parameter, or an impossible value.
-        """
-        if self.name not in SIMULATORS:
-            raise ValueError(unknown_name(self.name, SIMULATORS, "simulator"))
-        cls = SIMULATORS[self.name]
-        if self.preset is not None and self.preset not in cls.presets:
-            raise ValueError(unknown_name(self.preset, cls.presets, f"preset of {self.name}"))
-        make = cls if self.preset is None else getattr(cls, self.preset)
-        words = [n for n, p in parameters(cls).items() if isinstance(p.default, str)]
-        known = list(dict.fromkeys([*parameters(cls), *(accepted(make) if self.preset else ())]))
-        return _construct(make, self.arguments, known, self.name, words)
-
-    @model_validator(mode="after")
-    def _buildable(self) -> Self:
-        self.build()
-        return self
-
-
-class StimulusConfig(_Built):
-    """A stimulus by name, and its arguments."""
-
-    def build(self, key: Key[Array, ""]) -> Stimulus:
-        """Construct the stimulus.
-
-        Args:
-            key: for stimuli that are random.
-        """
-        if self.name not in STIMULI:
-            raise ValueError(unknown_name(self.name, STIMULI, "stimulus"))
-        cls = STIMULI[self.name]
-        known = accepted(cls)
-        arguments = self.arguments | ({"key": key} if "key" in known else {})
-        return _construct(cls, arguments, known, self.name)
-
-    @model_validator(mode="after")
-    def _buildable(self) -> Self:
-        self.build(jax.random.key(0))
-        return self
-
-
-def _construct(
-    make: Any, arguments: Mapping[str, Any], known: Sequence[str], name: str, words: Sequence[str] = ()
-) -> Any:
-    """Call a constructor; of its arguments, only `words` may be strings."""
-    for key, value in arguments.items():
-        if key not in known:
-            raise ValueError(f"{name}: {unknown_name(key, known, 'parameter')}")
-        if key not in words and (isinstance(value, str | bool) or value is None):
-            raise ValueError(f"{name}: {key} = {value!r} must be a number")
-    try:
-        return make(**arguments)
-    except TypeError as error:
-        raise ValueError(f"{name}: {re.sub(r'^[^ ]+[(][)] ', '', str(error))}") from error
-
-
-class SimulationConfig(Config):
-    """Runs of one simulator.
-
-    Attributes:
-        simulator: which.
-        stimulus: what drives it.
-        runs: independent runs, simulated in one program.
-        duration_ms: length of each [ms].
-        record_every_ms: time between recorded frames [ms].
-        connectivity: `per_run`, every run draws its network; or `fixed`, all runs share one.
-        snapshot_every_ms: how often the full state is stored [ms]; the ceiling starts from these states.
-    """
-
-    simulator: SimulatorConfig
-    stimulus: StimulusConfig | None = None
-    runs: int = Field(default=50, ge=1)
-    duration_ms: float = Field(default=10_000.0, gt=0)
-    record_every_ms: float = Field(default=1.0, gt=0)
-    connectivity: Literal["per_run", "fixed"] = "per_run"
-    snapshot_every_ms: float = Field(default=100.0, gt=0)
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        self.simulator.build().step_count(self.record_every_ms, "record_every_ms")
-        for long, short in (("snapshot_every_ms", "record_every_ms"), ("duration_ms", "snapshot_every_ms")):
-            ratio = getattr(self, long) / getattr(self, short)
-            if round(ratio) < 1 or abs(ratio - round(ratio)) > 1e-6:
-                raise ValueError(
-                    f"{long} = {getattr(self, long):g} must be a multiple of {short} = {getattr(self, short):g}"
-                )
-        return self
 
 
 class ModelEntry(Config):
@@ -214,9 +102,13 @@ class ExperimentConfig(Config):
             if name not in self.models:
                 raise ValueError(f"evaluate.leaky_twins: {unknown_name(name, self.models, 'model')}")
         if self.simulation is not None:
-            s, simulator = self.simulation, self.simulation.simulator.build()
-            self._known_variable([n for n in simulator.recordables if n != "spikes"])
-            self._fit_data(s.duration_ms, s.record_every_ms, s.runs, simulator.neurons)
+            s = self.simulation
+            if s.deterministic and self.evaluate.ceiling is not None:
+                raise ValueError(
+                    f"evaluate.ceiling: {s.simulator.name} has no noise, so its future is known; set it to null"
+                )
+            self._known_variable([n for n in s.recorded if n != "spikes"])
+            self._fit_data(s.duration_ms, s.record_every_ms, s.runs, s.neurons)
         else:
             data = open_recording(self.recording)  # type: ignore[arg-type]
             self._known_variable([str(n) for n in data if data[n].dims == ("trial", "time", "neuron")])

@@ -11,7 +11,7 @@ import xarray as xr
 from flax import nnx
 
 from jneuro._types import PyTree
-from jneuro.config import SimulationConfig, content_hash
+from jneuro.config import content_hash
 from jneuro.datasets import SPLITS, Windows
 from jneuro.evaluation import ceiling_scores, evaluate, forecast, isi_cv, simulate_futures, targets
 from jneuro.experiment.folder import RunFolder
@@ -19,6 +19,8 @@ from jneuro.experiment.simulation import build_runs, initial_states
 from jneuro.experiment.training import cut_windows, load_model, trainings
 from jneuro.prng import stream
 from jneuro.recordings import Recording, open_recording, read_events, read_recording, read_state
+from jneuro.simulators import SteppedSimulator
+from jneuro.simulators.config import SimulationConfig
 
 __all__ = ["evaluate_stage"]
 
@@ -104,7 +106,7 @@ def _describe(folder: RunFolder, recording: Recording) -> dict[str, Any]:
 
 
 def _ceiling(folder: RunFolder, windows: Windows) -> dict[str, Any] | None:
-    """The noise ceiling on the test runs; None for a recording without a simulator behind it."""
+    """The noise ceiling on the test runs; None for a recording without a noisy simulator behind it."""
     wanted = folder.config.evaluate.ceiling
     provenance = open_recording(folder.recording).attrs["provenance"]
     if wanted is None or "simulation" not in provenance:
@@ -125,6 +127,8 @@ def _ceiling(folder: RunFolder, windows: Windows) -> dict[str, Any] | None:
     states: PyTree = jax.tree.map(
         lambda s: jnp.asarray(s[trials][:, usable]), read_state(folder.recording, like, slice(None))
     )
+    if not isinstance(runs.simulators, SteppedSimulator):
+        return None
     mean, variance = simulate_futures(
         runs.simulators,
         states,
@@ -132,7 +136,7 @@ def _ceiling(folder: RunFolder, windows: Windows) -> dict[str, Any] | None:
         per_trial=runs.per_trial,
         variable=folder.config.windows.variable,
         horizons=windows.horizons,
-        record_every=simulation.simulator.build().step_count(simulation.record_every_ms),
+        record_every=simulation.steps_of_a_frame,
         futures=wanted.futures,
         key=stream(key, "ceiling"),
     )

@@ -1,5 +1,6 @@
 """The stage that simulates: all runs in one program, chunk by chunk into the store."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +11,12 @@ import numpy as np
 from jax import lax
 
 from jneuro._types import Array, Key, PyTree
-from jneuro.config import SimulationConfig, content_hash
+from jneuro.config import content_hash
 from jneuro.experiment.folder import RunFolder
 from jneuro.prng import stream, trial_keys
 from jneuro.recordings import Recording, RecordingWriter, read_state
-from jneuro.simulators import SimulationError, SteppedSimulator, first_state, simulate
+from jneuro.simulators import ODESimulator, SimulationError, SteppedSimulator, first_state, simulate
+from jneuro.simulators.config import SimulationConfig
 from jneuro.simulators.stimuli import Stimulus
 
 __all__ = ["Runs", "build_runs", "simulate_stage"]
@@ -30,12 +32,18 @@ class Runs(eqx.Module):
         simulators: one network for all runs, or a batch with a leading trial axis.
         stimulus: what drives them.
         keys: one a run.
+        solver: how an ODE simulator is integrated.
+        dt: its time step [ms]; None for a simulator that has its own.
+        record: what to record.
         per_trial: whether every run has its own network.
     """
 
-    simulators: SteppedSimulator
+    simulators: SteppedSimulator | ODESimulator
     stimulus: Stimulus | None
     keys: Key[Array, " trial"]
+    solver: Any
+    dt: float | None = eqx.field(static=True)
+    record: tuple[str, ...] = eqx.field(static=True)
     per_trial: bool = eqx.field(static=True)
 
     @property
@@ -48,7 +56,7 @@ class Runs(eqx.Module):
         simulators = self.simulators
         if self.per_trial:
             simulators = jax.tree.map(lambda x: x[trials] if eqx.is_array(x) else x, simulators)
-        return Runs(simulators, self.stimulus, self.keys[trials], self.per_trial)
+        return dataclasses.replace(self, simulators=simulators, keys=self.keys[trials])
 
 
 def build_runs(config: SimulationConfig, key: Key[Array, ""]) -> Runs:
@@ -64,15 +72,20 @@ def build_runs(config: SimulationConfig, key: Key[Array, ""]) -> Runs:
     simulator = config.simulator.build()
     stimulus = config.stimulus.build(stream(key, "stimulus")) if config.stimulus else None
     wiring, keys = stream(key, "connect"), trial_keys(stream(key, "run"), config.runs)
-    if config.connectivity == "fixed":
-        return Runs(simulator.connect(wiring), stimulus, keys, per_trial=False)
-    return Runs(eqx.filter_vmap(simulator.connect)(trial_keys(wiring, config.runs)), stimulus, keys, per_trial=True)
+    shared = config.connectivity == "fixed" or isinstance(simulator, ODESimulator)
+    connect = simulator.connect if shared else eqx.filter_vmap(simulator.connect)
+    connected = connect(wiring if shared else trial_keys(wiring, config.runs))
+    return Runs(connected, stimulus, keys, record=config.recorded, per_trial=not shared, **config.scheme)
 
 
 @eqx.filter_jit
 def initial_states(runs: Runs) -> PyTree:
     """The states in which all runs begin, each leaf `[trial, ...]`."""
-    return eqx.filter_vmap(first_state, in_axes=(runs.axes, 0))(runs.simulators, runs.keys)
+
+    def one(simulator, key):
+        return first_state(simulator, key, stimulus=runs.stimulus, dt=runs.dt, solver=runs.solver)
+
+    return eqx.filter_vmap(one, in_axes=(runs.axes, 0))(runs.simulators, runs.keys)
 
 
 @eqx.filter_jit
@@ -87,6 +100,9 @@ def _simulate_chunk(
             runs.stimulus,
             duration=duration,
             key=key,
+            dt=runs.dt,
+            solver=runs.solver,
+            record=runs.record,
             record_every=record_every,
             initial_state=state,
             throw=False,
@@ -99,7 +115,10 @@ def _simulate_chunk(
         return recording.final_state, (recording.values, recording.ok.all(), recording.final_state)
 
     final, (values, ok, seen) = lax.scan(body, states, None, length=snapshots)
-    values = jax.tree.map(lambda v: jnp.moveaxis(v, 0, 1).reshape(v.shape[1], -1, *v.shape[3:]), values)
+    # A single cell's values have no axis for neurons; a store's always do.
+    values = jax.tree.map(
+        lambda v: jnp.moveaxis(v, 0, 1).reshape(v.shape[1], v.shape[0] * v.shape[2], *(v.shape[3:] or (1,))), values
+    )
     like = eqx.filter_eval_shape(batch, runs.simulators, runs.keys, states)
     recording = Recording(
         values=values,
@@ -132,8 +151,7 @@ def simulate_stage(folder: RunFolder, tell: Callable[[float, float], None]) -> N
         return
     with folder.stage("simulate", content):
         provenance = {"simulation": config.model_dump(mode="json"), "seed": seed}
-        simulator = config.simulator.build()
-        writer = RecordingWriter(folder.recording, provenance, simulator.populations)
+        writer = RecordingWriter(folder.recording, provenance, config.populations)
         if not writer.complete:
             _simulate_into(writer, config, build_runs(config, jax.random.key(seed)), tell)
             writer.finish()
@@ -144,12 +162,11 @@ def _simulate_into(writer: RecordingWriter, config: SimulationConfig, runs: Runs
     states = initial_states(runs)
     if writer.frames:
         states = jax.tree.map(jnp.asarray, read_state(writer.path, states, complete=False))
-    simulator = config.simulator.build()
     frames = round(config.snapshot_every_ms / config.record_every_ms)
     total, done = round(config.duration_ms / config.snapshot_every_ms), writer.frames // frames
-    most = max(1, _CHUNK // (frames * config.runs * simulator.neurons))
+    most = max(1, _CHUNK // (frames * config.runs * config.neurons))
     size = max(n for n in range(1, min(total, most) + 1) if (total - done) % n == 0) if done < total else 1
-    every, waiting = simulator.step_count(config.record_every_ms), None
+    every, waiting = config.steps_of_a_frame, None
     while done < total or waiting is not None:
         following = None
         if done < total:

@@ -84,7 +84,8 @@ class RecordingWriter:
         """Write one chunk and commit it.
 
         Args:
-            recording: values `[trial, time, neuron]`; an array called `spikes` becomes events.
+            recording: values `[trial, time, neuron]`; an array called `spikes` becomes events. An array whose last axis
+                is not the neurons' gets an axis of its own name.
             states: simulator states within the chunk, each leaf `[trial, snapshot, ...]`; the last one must be the
                 recording's final state. By default that state alone.
         """
@@ -93,7 +94,8 @@ class RecordingWriter:
             if name == "spikes":
                 self._append_events(recording)
             else:
-                names = ("trial", "time", "neuron")
+                neurons = sum(self._populations.values()) or values.shape[2]
+                names = ("trial", "time", "neuron" if values.shape[2] == neurons else f"{name}_index")
                 self._grow(self._root, name, names, np.asarray(values), unit=recording.units[name])
         if states is None:
             states = jax.tree.map(lambda x: x[:, None], recording.final_state)
@@ -152,6 +154,7 @@ class RecordingWriter:
                 dimension_names=("neuron",),
                 attributes={"units": "1", "meaning": meaning},
                 overwrite=True,  # a killed process may have left it
+                config={"write_empty_chunks": True},
             )
         self._root.attrs.update({"complete": True})
 

@@ -5,11 +5,16 @@ from jneuro.simulators.base import ODESimulator, Simulator, SteppedSimulator, ac
 from jneuro.simulators.brunel import Brunel
 from jneuro.simulators.ca1 import CA1Pyramidal, CA1State
 from jneuro.simulators.hodgkin_huxley import HodgkinHuxley, HodgkinHuxleyState
+from jneuro.simulators.izhikevich import Izhikevich
+from jneuro.simulators.registry import SIMULATORS, SOLVERS, STIMULI
+from jneuro.simulators.reservoir import IzhikevichReservoir
+from jneuro.simulators.ring import RingNetwork
 from jneuro.simulators.simulate import SimulationError, first_state, simulate
 from jneuro.simulators.spiking import Arctan, Boxcar, SuperSpike
 
 __all__ = [
     "SIMULATORS",
+    "SOLVERS",
     "STIMULI",
     "Arctan",
     "Boxcar",
@@ -18,7 +23,10 @@ __all__ = [
     "CA1State",
     "HodgkinHuxley",
     "HodgkinHuxleyState",
+    "Izhikevich",
+    "IzhikevichReservoir",
     "ODESimulator",
+    "RingNetwork",
     "SimulationError",
     "Simulator",
     "SteppedSimulator",
@@ -30,23 +38,3 @@ __all__ = [
     "solvers",
     "stimuli",
 ]
-
-SIMULATORS: dict[str, type[Simulator]] = {
-    "brunel": Brunel,
-    "ca1_pyramidal": CA1Pyramidal,
-    "hodgkin_huxley": HodgkinHuxley,
-}
-"""Simulators by the name that a configuration uses."""
-
-STIMULI: dict[str, type[stimuli.Stimulus]] = {
-    "constant": stimuli.Constant,
-    "step": stimuli.Step,
-    "pulse_train": stimuli.PulseTrain,
-    "ramp": stimuli.Ramp,
-    "sine": stimuli.Sine,
-    "chirp": stimuli.Chirp,
-    "sampled": stimuli.Sampled,
-    "white_noise": stimuli.WhiteNoise,
-    "ornstein_uhlenbeck": stimuli.OrnsteinUhlenbeck,
-}
-"""Stimuli by the name that a configuration uses."""

@@ -11,8 +11,18 @@ from jax import lax
 from jax.scipy.special import erfinv
 
 from jneuro._types import Array, Float, Int, Key, Scalar
+from jneuro.simulators.threefry import key_words, threefry
 
 __all__ = ["binomial_counts", "binomial_thresholds", "normal_deviates", "step_words"]
+
+# log2(1 + f) = f + f(1 - f) q(f), to 2e-6; and the normal quantile of (1 + x)/2 over x, a polynomial in
+# -log2(1 - x^2) - 8, to 2e-6 on the 32,768 values that occur. Least maximal errors, fitted for this file.
+_LOGARITHM = (0.44254493, -0.27560015, 0.18194832, -0.09595573, 0.02584113)
+_QUANTILE = (
+    *(3.1030446551890742, 0.20186046630516433, -0.004736523322021905, 0.00010313903997116229, 9.08676939140122e-06),
+    *(-1.735693795179162e-06, 1.4928405130032805e-07, -2.700710609056171e-09, -7.134522881579187e-10),
+    4.3494008492164254e-11,
+)
 
 
 def step_words(key: Key[Array, ""], first_step: Int[Array, ""], steps: int, size: int) -> Int[Array, "step neuron"]:
@@ -27,9 +37,9 @@ def step_words(key: Key[Array, ""], first_step: Int[Array, ""], steps: int, size
     Returns:
         One word for each step and neuron.
     """
-    keys = jax.vmap(lambda s: jax.random.fold_in(key, s))(first_step + jnp.arange(steps, dtype=jnp.int32))
-    words = jax.vmap(lambda k: jax.random.bits(k, (size,), jnp.uint32))(keys)
-    return lax.bitcast_convert_type(words, jnp.int32)
+    step = (first_step + jnp.arange(steps, dtype=jnp.int32)).astype(jnp.uint32)
+    counters = jnp.broadcast_arrays(step[:, None], jnp.arange(size, dtype=jnp.uint32)[None])
+    return lax.bitcast_convert_type(threefry(key_words(key), *counters)[0], jnp.int32)
 
 
 def binomial_thresholds(sources: int, probability: Scalar, count: int) -> Int[Array, " threshold"]:
@@ -71,6 +81,31 @@ def binomial_counts(words: Int[Array, "*any"], thresholds: Int[Array, " threshol
 
 
 def normal_deviates(words: Int[Array, "*any"]) -> Float[Array, "*any"]:
-    """Convert the lower 16 bits of uniform words to standard normal deviates: 65,536 equiprobable values, |z| < 4.4."""
-    centred = ((words & 0xFFFF).astype(jnp.result_type(float)) - 32767.5) / 32768.0
-    return jnp.sqrt(2.0).astype(centred.dtype) * erfinv(centred)
+    """Convert the lower 16 bits of uniform words to standard normal deviates: 65,536 equiprobable values, |z| < 4.4.
+
+    Double precision inverts the error function; single precision evaluates a polynomial that is as exact there, and
+    three times as fast.
+
+    Args:
+        words: uniformly distributed.
+
+    Returns:
+        Deviates of the default floating-point type.
+    """
+    dtype = jnp.result_type(float)
+    centred = ((words & 0xFFFF).astype(dtype) - 32767.5) / 32768.0
+    if dtype != jnp.float32:
+        return jnp.sqrt(2.0).astype(dtype) * erfinv(centred)
+    bits = lax.bitcast_convert_type(1 - centred * centred, jnp.int32)
+    exponent = ((bits >> 23) - 127).astype(dtype)
+    fraction = lax.bitcast_convert_type((bits & 0x7FFFFF) | 0x3F800000, dtype) - 1
+    logarithm = exponent + (fraction + fraction * (1 - fraction) * _polynomial(_LOGARITHM, fraction))
+    return centred * _polynomial(_QUANTILE, -8 - logarithm)
+
+
+def _polynomial(coefficients: tuple[float, ...], x: Float[Array, "*any"]) -> Float[Array, "*any"]:
+    """Evaluate by Horner's rule; the constant comes first."""
+    value = jnp.full(x.shape, coefficients[-1], x.dtype)
+    for coefficient in coefficients[-2::-1]:
+        value = value * x + coefficient
+    return value

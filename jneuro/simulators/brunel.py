@@ -1,7 +1,8 @@
 """Sparse networks of excitatory and inhibitory integrate-and-fire neurons."""
 
 import dataclasses
-from typing import ClassVar, NamedTuple, Self
+from functools import partial
+from typing import ClassVar, Literal, NamedTuple, Self, get_args
 
 import equinox as eqx
 import jax
@@ -11,12 +12,34 @@ from jax.core import Tracer
 
 from jneuro._types import Array, Float, Int, Key
 from jneuro.prng import stream
-from jneuro.simulators.background import binomial_counts, binomial_thresholds, normal_deviates, step_words
+from jneuro.simulators.background import (
+    binomial_counts,
+    binomial_thresholds,
+    normal_deviates,
+    step_words,
+)
 from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, Bounds, Recordable, SteppedSimulator, param
-from jneuro.simulators.connectivity import Dense, Rule, draw_adjacency
+from jneuro.simulators.connectivity import (
+    BitRows,
+    Connections,
+    Dense,
+    RowLists,
+    Rule,
+    draw_rows,
+    most_targets,
+    relative_weights,
+)
 from jneuro.simulators.spiking import Surrogate, spike
 
 __all__ = ["Brunel", "BrunelState"]
+
+Propagation = Literal["auto", "dense", "bits", "rows"]
+
+_SPIKED = 1 << 21
+"""Flag of a neuron that spiked in this block; below the bit that makes a NaN quiet in single precision."""
+
+_TINY = 32
+"""Neurons in a network whose matrix costs less than a loop over spikes, in any batch."""
 
 _REPORT = "CNN-LSTM Voltage Forecasting on Simulated Neural Networks (2025), code"
 _BRUNEL = "Brunel, J. Comput. Neurosci. 8 (2000) 183"
@@ -89,12 +112,27 @@ class Brunel(SteppedSimulator):
         32, unit="1", source="numerical", bounds=Bounds(1), doc="most background spikes in a step", static=True
     )
     dt: float = param(0.1, unit="ms", source=_REPORT, bounds=POSITIVE, doc="time step", static=True)
+    weight_variation: float = param(
+        0.0,
+        unit="1",
+        source="equal weights in both sources",
+        bounds=NON_NEGATIVE,
+        doc="coefficient of variation of the log-normal weights in each population",
+        static=True,
+    )
+    propagation: Propagation = param(
+        "auto",
+        unit="1",
+        source="numerical",
+        doc="representation of the connections: auto, dense, bits, rows",
+        static=True,
+    )
     surrogate: Surrogate | None = None
     """Derivative of the spike; None: spikes are boolean and carry no gradient."""
     detach_reset: bool = eqx.field(static=True, default=True)
     """Whether the reset passes no gradient back to the spike."""
-    connections: Dense | None = None
-    """Who hears whom, once drawn by `connect`."""
+    connections: Connections | None = None
+    """Who hears whom: drawn by `connect`, or one's own, with the populations (n_excitatory, n_inhibitory)."""
 
     presets: ClassVar = ("forecasting_report", "original")
     recordables: ClassVar = {
@@ -107,6 +145,7 @@ class Brunel(SteppedSimulator):
         super().__check_init__()
         if self.rule not in ("bernoulli", "fixed_in_degree"):
             raise ValueError(f"Brunel: rule = {self.rule!r} must be 'bernoulli' or 'fixed_in_degree'")
+        self._check_connections()
         self.step_count(self.delay, "Brunel: delay")
         self.step_count(self.refractory, "Brunel: refractory")
         rate = self.rate_external
@@ -122,6 +161,34 @@ class Brunel(SteppedSimulator):
                     f"Brunel: external_cap = {self.external_cap} cuts a background of mean {mean:.3g} spikes a step; "
                     f"set it to {min(self.n_external, round(mean + 7 * sd + 6))}"
                 )
+
+    def _check_connections(self) -> None:
+        """Refuse a propagation that cannot do what is asked of it, and connections of another network."""
+        how, given = self.propagation, self.connections
+        if how not in get_args(Propagation):
+            raise ValueError(
+                f"Brunel: propagation = {how!r} must be one of {', '.join(map(repr, get_args(Propagation)))}"
+            )
+        if how == "bits" and self.weight_variation:
+            raise ValueError(
+                f"Brunel: propagation = 'bits' holds equal weights only, but weight_variation = "
+                f"{self.weight_variation:g}; use 'rows' or 'dense'"
+            )
+        if self.surrogate is not None and (how in ("bits", "rows") or not isinstance(given, Dense | None)):
+            found = type(given).__name__ if how in ("auto", "dense") else f"propagation = {how!r}"
+            raise ValueError(
+                f"Brunel: {found} passes no gradient to spikes, which the surrogate is for; use propagation = 'dense'"
+            )
+        if given is None:
+            return
+        if not isinstance(given, Connections):
+            raise ValueError(f"Brunel: connections must be Dense, BitRows or RowLists, got {type(given).__name__}")
+        sizes = tuple(self.populations.values())
+        if given.populations != sizes or given.shape[1] != self.neurons:
+            raise ValueError(
+                f"Brunel: connections lead from populations of {given.populations} to {given.shape[1]} neurons; "
+                f"this network has {sizes}, {self.neurons} in all"
+            )
 
     @classmethod
     def forecasting_report(cls, **overrides) -> Self:
@@ -172,10 +239,26 @@ class Brunel(SteppedSimulator):
         return self.step_count(self.delay)
 
     def connect(self, key: Key[Array, ""]) -> Self:
-        """Draw who hears whom."""
-        sizes = (self.n_excitatory, self.n_inhibitory)
-        drawn = draw_adjacency(key, self.rule, sizes, self.neurons, self.connection_probability)
-        return dataclasses.replace(self, connections=Dense(drawn))
+        """Draw who hears whom, and how strongly; the same network whatever `propagation` says."""
+        sizes, n = (self.n_excitatory, self.n_inhibitory), self.neurons
+        rows = draw_rows(key, self.rule, sizes, n, self.connection_probability)
+        weigh = relative_weights(stream(key, "weights"), self.weight_variation) if self.weight_variation else None
+        kind = self._representation()
+        if kind == "dense":
+            connections = Dense.from_rows(rows, sizes, n, weigh)
+        elif kind == "bits":
+            connections = BitRows(rows=rows, populations=sizes, post=n)
+        else:
+            connections = RowLists.from_rows(rows, sizes, n, most_targets(n, self.connection_probability, n), weigh)
+        return dataclasses.replace(self, connections=connections)
+
+    def _representation(self) -> str:
+        """What `propagation` means for this network; "auto" is what measures fastest."""
+        if self.propagation != "auto":
+            return self.propagation
+        if self.surrogate is not None or self.neurons <= _TINY:
+            return "dense"
+        return "rows" if self.weight_variation else "bits"
 
     def init(self, key: Key[Array, ""]) -> BrunelState:
         """Draw normally distributed potentials; nobody is refractory, and nothing is under way."""
@@ -192,17 +275,26 @@ class Brunel(SteppedSimulator):
         """See `SteppedSimulator`; a block is the transmission delay."""
         if self.connections is None:
             raise ValueError("Brunel is not connected; call simulator.connect(key) first")
-        arriving = state.pending[:steps] + self._background(stream(key, "background"), state.step, steps)
-        arriving = (arriving, None if drive is None else jnp.broadcast_to(drive, arriving.shape))
-        (v, refractory), (vs, spikes) = lax.scan(lambda c, x: self._step(c, x), (state.v, state.refractory), arriving)
-        population = jnp.where(jnp.arange(self.neurons) < self.n_excitatory, self.j, -self.g * self.j)
-        sent = self.connections.propagate(spikes.astype(v.dtype) * population[None])
+        # A neuron that spikes at most once in a block leaves a state that tells when.
+        once = self.surrogate is None and self.step_count(self.refractory) >= steps
+        v, refractory, vs, spikes = (_one_array if once else _in_turn)(
+            steps,
+            dataclasses.replace(self, connections=None),
+            state._replace(pending=state.pending[:steps]),
+            None if drive is None else jnp.broadcast_to(drive, (steps, self.neurons)),
+            stream(key, "background"),
+        )
+        heard = self.connections.propagate(spikes).astype(v.dtype)
+        sent = self.j * (heard[:, 0] - self.g * heard[:, 1])
         pending = jnp.concatenate([state.pending[steps:], sent])
         return BrunelState(v, refractory, pending, state.step + steps), {"v": vs, "spikes": spikes}
 
     def _background(self, key, first_step, steps):
         """Background spikes and normal noise of a block [mV]."""
-        words = step_words(key, first_step, steps, self.neurons)
+        return self._received(step_words(key, first_step, steps, self.neurons))
+
+    def _received(self, words):
+        """What uniform words mean: background spikes and normal noise [mV]."""
         probability = self.rate_external * (self.dt * 1e-3)
         count = min(self.n_external, self.external_cap)
         counts = binomial_counts(words, binomial_thresholds(self.n_external, lax.stop_gradient(probability), count))
@@ -211,22 +303,82 @@ class Brunel(SteppedSimulator):
         counts = counts.astype(mean.dtype) + (mean - lax.stop_gradient(mean))
         return self.j_external * counts + self.noise * normal_deviates(words).astype(mean.dtype)
 
+    def _integrate(self, v, arrived, drive):
+        """Integrate and deliver: an awake neuron's potential after a step, and how far above threshold it was [mV]."""
+        towards = self.v_rest if drive is None else self.v_rest + drive
+        integrated = v + (self.dt / self.tau_m) * (towards - v)
+        return integrated + arrived, integrated - self.v_threshold
+
     def _step(self, carry, arriving):
         """Integrate, test, deliver, reset."""
         v, refractory = carry
-        arrived, drive = arriving
-        towards = self.v_rest if drive is None else self.v_rest + drive
-        integrated = v + (self.dt / self.tau_m) * (towards - v)
+        moved, above = self._integrate(v, *arriving)
         active = refractory == 0
+        after = jnp.where(active, moved, v)
         if self.surrogate is None:
-            spikes = fired = active & (integrated > self.v_threshold)
-            after = jnp.where(fired, self.v_reset, jnp.where(active, integrated + arrived, v))
+            spikes = fired = active & (above > 0)
+            after = jnp.where(fired, self.v_reset, after)
         else:
-            spikes = jnp.where(active, spike(integrated - self.v_threshold, self.surrogate), 0)
+            spikes = jnp.where(active, spike(above, self.surrogate), 0)
             fired = spikes > 0
             gate = lax.stop_gradient(spikes) if self.detach_reset else spikes
-            after = jnp.where(active, integrated + arrived, v)
             after = (1 - gate) * after + gate * self.v_reset
-        held = max(self.step_count(self.refractory) - 1, 0)
-        refractory = jnp.where(fired, held, jnp.maximum(refractory - 1, 0))
+        refractory = jnp.where(fired, self._held, jnp.maximum(refractory - 1, 0))
         return (after, refractory), (after, spikes)
+
+    @property
+    def _held(self) -> int:
+        """Steps for which a neuron stays frozen after the one in which it spiked."""
+        return max(self.step_count(self.refractory) - 1, 0)
+
+
+def _in_turn(steps, simulator, state, drive, key):
+    """Take the steps of a block in a loop: potential, refractoriness, and potentials and spikes of every step."""
+    arriving = state.pending + simulator._background(key, state.step, steps)
+    (v, refractory), (vs, spikes) = lax.scan(
+        lambda c, x: simulator._step(c, x), (state.v, state.refractory), (arriving, drive)
+    )
+    return v, refractory, vs, spikes
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _one_array(steps, simulator, state, drive, key):
+    """The same as `_in_turn`, with one array to carry, for neurons that spike at most once in a block.
+
+    A step with several results computes what they share once for each. This one has a single result, the bits of the
+    potential; in its place, neurons that are refractory have a signalling NaN, which no arithmetic yields. Its payload
+    is the number of steps that are left, and a flag if the spike was in this block.
+    """
+    words = step_words(key, state.step, steps, simulator.neurons)
+    held = simulator._held
+    integer = jnp.int32 if state.v.dtype == jnp.float32 else jnp.int64
+    start = lax.bitcast_convert_type(state.v, integer)
+    infinity = lax.bitcast_convert_type(jnp.asarray(jnp.inf, state.v.dtype), integer)
+
+    def marked(code):
+        return (code > infinity) & (code < infinity + 2 * _SPIKED)
+
+    def decoded(code):
+        before = jnp.where(code > infinity + _SPIKED - 1, simulator.v_reset, state.v)
+        return jnp.where(marked(code), before, lax.bitcast_convert_type(code, state.v.dtype))
+
+    def step(code, arriving):
+        pending, words, drive = arriving
+        arrived = pending + simulator._received(words)
+        v, above = simulator._integrate(lax.bitcast_convert_type(code, state.v.dtype), arrived, drive)
+        awake = jnp.where(above > 0, infinity + (_SPIKED + held), lax.bitcast_convert_type(v, integer))
+        frozen = jnp.where(code == infinity + 1, start, code - 1)
+        code = jnp.where(marked(code), frozen, awake)
+        return code, decoded(code)
+
+    code = jnp.where(state.refractory > 0, infinity + state.refractory.astype(integer), start)
+    code, vs = lax.scan(step, code, (state.pending, words, drive))
+    left = jnp.where(marked(code), code - infinity, 0).astype(jnp.int32)
+    spikes = left[None] == _SPIKED + held - jnp.arange(steps - 1, -1, -1, dtype=jnp.int32)[:, None]
+    v = decoded(code)
+    return v, left & (_SPIKED - 1), jnp.concatenate([vs[:-1], v[None]]), spikes
+
+
+@_one_array.defjvp
+def _(steps, primals, tangents):
+    return jax.jvp(partial(_in_turn, steps), primals, tangents)

@@ -120,7 +120,7 @@ class CA1Pyramidal(ODESimulator):
         0.0, unit="mV", source="convention", doc="potential whose upward crossing is a spike"
     )
 
-    presets: ClassVar = ()
+    presets: ClassVar = ("golomb",)
     default_dt: ClassVar = 0.02
     separable: ClassVar = False
     # The fall from a spike's peak, and the rise.
@@ -141,6 +141,11 @@ class CA1Pyramidal(ODESimulator):
         "current": Recordable("µA/cm²", "last", "stimulus"),
         "spikes": Recordable("1", "sum", "upward crossings of v_spike"),
     }
+
+    @classmethod
+    def golomb(cls, **overrides) -> Self:
+        """The constants of Golomb, Yue and Yaari (2006), which Plaster and Kumar (2019) use."""
+        return cls(**overrides)
 
     @property
     def default_solver(self) -> RK4:

@@ -69,7 +69,7 @@ class HodgkinHuxley(ODESimulator):
         0.0, unit="mV", source="convention", doc="potential whose upward crossing is a spike"
     )
 
-    presets: ClassVar = ()
+    presets: ClassVar = ("squid_axon", "neuron")
     default_dt: ClassVar = 0.025
     separable: ClassVar = True
     # The steepest fall from a spike's peak, and the undershoot.
@@ -82,6 +82,16 @@ class HodgkinHuxley(ODESimulator):
         "current": Recordable("µA/cm²", "last", "stimulus"),
         "spikes": Recordable("1", "sum", "upward crossings of v_spike"),
     }
+
+    @classmethod
+    def squid_axon(cls, **overrides) -> Self:
+        """The constants of Hodgkin and Huxley (1952), shifted to a rest of −65 mV."""
+        return cls(**overrides)
+
+    @classmethod
+    def neuron(cls, **overrides) -> Self:
+        """The constants of the mechanism `hh` of the simulator NEURON, whose leak reverses at −54.3 mV."""
+        return cls(**({"e_l": -54.3} | overrides))
 
     @property
     def default_solver(self) -> StaggeredCrankNicolson:

@@ -12,6 +12,7 @@ from jax.core import Tracer
 
 from jneuro._types import Array, Int, PyTree
 from jneuro.recordings.recording import Recording
+from jneuro.simulators.adjoint import TimeParallel, time_parallel
 from jneuro.simulators.base import ODESimulator
 from jneuro.simulators.solvers import Adaptive, MembraneTerm, Scheme
 from jneuro.simulators.stepping import finite, repeat
@@ -231,7 +232,7 @@ def integrate(
     Returns:
         The recording.
     """
-    run = _adaptive if isinstance(solver, Adaptive) else _fixed
+    run = _adaptive if isinstance(solver, Adaptive) else time_parallel if isinstance(solver, TimeParallel) else _fixed
     values, ok, final = run(simulator, stimulus, start, solver, dt, names, frames, record_every, warmup, checkpoint)
     return Recording(
         values=values,

@@ -50,26 +50,8 @@ def advance_blocks(
         state, _ = repeat(lambda s, _: (advance(s, longest)[0], None), state, warmup // longest, None)
         state = advance(state, warmup % longest)[0] if warmup % longest else state
     first_step = state.step
-
     about = {name: simulator.recordables[name] for name in names}
-    group = min(max(longest // record_every, 1), frames)
-
-    def one_group(state, size):
-        if record_every > longest:
-            return _long_frame(advance, about, state, longest, record_every)
-        state, seen = advance(state, size * record_every)
-        return state, {
-            n: _reduce(seen[n].reshape(size, record_every, *seen[n].shape[1:]), r, 1, record_every)
-            for n, r in about.items()
-        }
-
-    whole, rest = divmod(frames, group)
-    segment = None if checkpoint is None else max(checkpoint // group, 1)
-    state, values = repeat(lambda s, _: one_group(s, group), state, whole, segment)
-    values = {n: v.reshape(-1, *v.shape[2:]) for n, v in values.items()}
-    if rest:
-        state, tail = one_group(state, rest)
-        values = {n: jnp.concatenate([v, tail[n]]) for n, v in values.items()}
+    state, values = _record(advance, about, state, longest, frames, record_every, checkpoint)
     return Recording(
         values=values,
         ok=finite((values, state)),
@@ -80,6 +62,28 @@ def advance_blocks(
         frames=frames,
         unit_pairs=tuple((n, r.unit) for n, r in about.items()),
     )
+
+
+def _record(advance, about: dict[str, Recordable], state, longest: int, frames: int, steps: int, checkpoint):
+    """Record all frames: several short ones in a block, or several blocks in a long one."""
+    group = min(max(longest // steps, 1), frames)
+
+    def one_group(state, size):
+        if steps > longest:
+            return _long_frame(advance, about, state, longest, steps)
+        state, seen = advance(state, size * steps)
+        return state, {
+            n: _reduce(seen[n].reshape(size, steps, *seen[n].shape[1:]), r, 1, steps) for n, r in about.items()
+        }
+
+    whole, rest = divmod(frames, group)
+    segment = None if checkpoint is None else max(checkpoint // group, 1)
+    state, values = repeat(lambda s, _: one_group(s, group), state, whole, segment)
+    values = {n: v.reshape(-1, *v.shape[2:]) for n, v in values.items()}
+    if rest:
+        state, tail = one_group(state, rest)
+        values = {n: jnp.concatenate([v, tail[n]]) for n, v in values.items()}
+    return state, values
 
 
 def _driven(simulator: SteppedSimulator, stimulus: Stimulus | None, key) -> Callable:

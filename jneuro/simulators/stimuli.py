@@ -79,7 +79,7 @@ def _sample(t, onset, period):
     """The position of `t` on a grid, and the number of the grid point before it, as whole float."""
     position = (t - onset) / period
     nearest = jnp.round(position)
-    rounding = 3 * jnp.finfo(position.dtype).eps * jnp.abs(lax.stop_gradient(t))
+    rounding = 3 * jnp.finfo(jnp.result_type(position, 1.0)).eps * jnp.abs(lax.stop_gradient(t))
     tolerance = jnp.minimum(rounding / period + 1e-6, 0.5)
     on_grid = jnp.abs(position - nearest) <= tolerance
     return position, lax.stop_gradient(jnp.where(on_grid, nearest, jnp.floor(position)))

@@ -137,7 +137,9 @@ def test_neurons_of_a_population_may_be_renumbered(seed, j, g, excitatory, inhib
     quiet = {"rate_external": 0.0, "noise": 0.0, "v_initial_sd": 0.0}
 
     def simulated(adjacency, amplitudes):
-        sim = dataclasses.replace(Brunel(**SIZES, **quiet, j=j, g=g), connections=Dense(jnp.asarray(adjacency)))
+        sim = dataclasses.replace(
+            Brunel(**SIZES, **quiet, j=j, g=g), connections=Dense(jnp.asarray(adjacency), (12, 4))
+        )
         rec = simulate(sim, stimuli.Constant(amplitudes), duration=30.0, key=jax.random.key(0))
         return np.asarray(rec.values["v"]), np.asarray(rec.values["spikes"])
 
@@ -167,6 +169,21 @@ def test_a_spike_reaches_only_those_who_hear_it(values, seed, kicked):
     assert not differs[:15, others].any()
     deaf = others & (np.asarray(sim.connections.adjacency)[kicked] == 0)
     assert not differs[:16, deaf].any()
+
+
+@few
+@given(parameters, between(0.0, 80.0), seeds, between(0.0, 1.0), st.integers(1, 40), st.integers(0, 12))
+def test_every_representation_gives_the_same_run(values, amplitude, seed, probability, excitatory, inhibitory):
+    sizes = {"n_excitatory": excitatory, "n_inhibitory": inhibitory, "connection_probability": probability}
+    sim = Brunel(**sizes, **values)
+    runs = []
+    for propagation in ("dense", "bits", "rows"):
+        network = dataclasses.replace(sim, propagation=propagation).connect(jax.random.key(seed))
+        rec = simulate(network, stimuli.Constant(amplitude), duration=12.0, key=jax.random.key(seed), throw=False)
+        runs.append((np.asarray(rec.values["v"]), np.asarray(rec.values["spikes"])))
+    for v, spikes in runs[1:]:
+        np.testing.assert_array_equal(spikes, runs[0][1])
+        np.testing.assert_array_equal(v, runs[0][0])
 
 
 @few

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from jneuro.prng import trial_keys
 from jneuro.simulators.background import binomial_counts, binomial_thresholds, normal_deviates, step_words
+from jneuro.simulators.threefry import key_words, threefry
 
 STEPS, NEURONS = 2500, 500
 SIGMAS = 4.5
@@ -17,6 +19,57 @@ SIGMAS = 4.5
 @pytest.fixture(scope="module")
 def words():
     return jax.jit(step_words, static_argnums=(2, 3))(jax.random.key(7), jnp.int32(0), STEPS, NEURONS)
+
+
+KNOWN_ANSWERS = [
+    ("00000000 00000000", "00000000 00000000", "9d1c5ec6 8bd50731"),
+    ("ffffffff ffffffff", "ffffffff ffffffff", "fd36d048 2d17272c"),
+    ("243f6a88 85a308d3", "13198a2e 03707344", "ba3e4725 f27d669e"),
+]
+"""Counter, key and result, as the generator's authors publish them (Random123, tests/kat_vectors, 13 rounds)."""
+
+
+@pytest.mark.parametrize(("counter", "key", "expected"), KNOWN_ANSWERS)
+def test_known_answers_of_the_generator(counter, key, expected):
+    counter, key, expected = (
+        np.array([int(x, 16) for x in word.split()], np.uint32) for word in (counter, key, expected)
+    )
+    found = jax.jit(threefry)(tuple(jnp.asarray(key)), *jnp.asarray(counter))
+    np.testing.assert_array_equal(np.array(found), expected)
+
+
+def test_words_are_those_of_the_generator():
+    words = step_words(jax.random.key(7), jnp.int32(40), 3, 5)
+    first, second = (int(k) for k in key_words(jax.random.key(7)))
+    for step in range(3):
+        for neuron in range(5):
+            of = jnp.uint32([first, second, 40 + step, neuron])
+            assert int(words[step, neuron]) % 2**32 == int(threefry((of[0], of[1]), of[2], of[3])[0])
+
+
+@pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
+def test_every_kind_of_key_gives_words_of_its_own(implementation):
+    keys = trial_keys(jax.random.key(0, impl=implementation), 50)
+    words = np.stack([step_words(key, jnp.int32(3), 1, 40)[0] for key in keys])
+    np.testing.assert_array_equal(jax.vmap(lambda k: step_words(k, jnp.int32(3), 1, 40)[0])(keys), words)
+    assert len(np.unique(words)) == 50 * 40
+
+
+def test_keys_that_differ_little_give_words_that_differ_in_half_their_bits():
+    # Every bit of key and counter reaches every bit of the result.
+    rng = np.random.default_rng(0)
+    inputs = rng.integers(0, 2**32, (4, 3000), dtype=np.uint32)
+
+    def words(inputs):
+        return np.array(jax.vmap(lambda a, b, c, d: threefry((a, b), c, d))(*inputs))
+
+    before = words(inputs)
+    for place in range(4):
+        for bit in range(0, 32, 5):
+            changed = inputs.copy()
+            changed[place] ^= np.uint32(1 << bit)
+            flipped = np.unpackbits((before ^ words(changed)).view(np.uint8), bitorder="little").reshape(2, 3000, 32)
+            assert np.abs(flipped.mean(1) - 0.5).max() < 5 * 0.5 / math.sqrt(3000)
 
 
 DISTRIBUTIONS = [
@@ -108,6 +161,15 @@ def test_every_normal_deviate_is_the_midpoint_of_its_quantile(x64):
     z = np.asarray(normal_deviates(jnp.arange(65536, dtype=jnp.int32)))
     np.testing.assert_allclose(z, stats.norm.ppf((np.arange(65536) + 0.5) / 65536), rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(normal_deviates(jnp.arange(65536, dtype=jnp.int32) - 2**31), z)
+
+
+def test_single_precision_deviates_are_as_exact_as_single_precision_arguments():
+    z = np.asarray(normal_deviates(jnp.arange(65536, dtype=jnp.int32)), np.float64)
+    exact = stats.norm.ppf((np.arange(65536) + 0.5) / 65536)
+    assert np.abs(z - exact).max() < 3e-5
+    assert np.abs(z - exact)[np.abs(exact) < 3].max() < 5e-6
+    assert np.all(np.diff(z) > 0)
+    np.testing.assert_array_equal(z, -z[::-1])
 
 
 def correlation(x, y):

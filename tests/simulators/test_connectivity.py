@@ -1,7 +1,9 @@
-"""Who hears whom: in-degrees, uniformity, self-connections, and the matrix product."""
+"""Who hears whom: in-degrees, uniformity, self-connections; and one meaning of propagation in three representations."""
 
 import dataclasses
 import functools
+import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +12,25 @@ import pytest
 from scipy import stats
 
 from jneuro.simulators import Brunel, simulate
-from jneuro.simulators.connectivity import Dense, draw_adjacency
+from jneuro.simulators.connectivity import (
+    BitRows,
+    Dense,
+    RowLists,
+    _smallest,
+    draw_rows,
+    most_targets,
+    relative_weights,
+)
+from jneuro.simulators.events import unpack
 
 SIZES = (300, 100)
 
 
 @functools.cache
 def drawer(rule, probability, sizes):
-    return jax.jit(lambda key: draw_adjacency(key, rule, sizes, sum(sizes), probability))
+    return jax.jit(
+        lambda key: unpack(draw_rows(key, rule, sizes, sum(sizes), probability), sum(sizes)).astype(jnp.float32)
+    )
 
 
 def draw(rule, probability=0.1, seed=0, sizes=SIZES):
@@ -74,7 +87,7 @@ def test_drawn_from_the_key_alone(rule):
 
 def test_original_has_a_thousand_and_two_hundred_and_fifty_inputs():
     sizes = (10_000, 2_500)
-    drawn = np.asarray(draw_adjacency(jax.random.key(0), "fixed_in_degree", sizes, 8, 0.1))
+    drawn = np.asarray(unpack(draw_rows(jax.random.key(0), "fixed_in_degree", sizes, 8, 0.1), 8), int)
     np.testing.assert_array_equal(drawn[:10_000].sum(0), 1000)
     np.testing.assert_array_equal(drawn[10_000:].sum(0), 250)
 
@@ -93,8 +106,216 @@ def test_connect_changes_nothing_else():
     assert dataclasses.replace(connected, connections=None) == sim
 
 
-def test_propagate_sums_the_signals_of_the_sources():
+# Extremes of the drawing ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["bernoulli", "fixed_in_degree"])
+@pytest.mark.parametrize(("probability", "expected"), [(0.0, 0.0), (1.0, 1.0)])
+def test_nobody_or_everybody(rule, probability, expected):
+    assert np.all(draw(rule, probability, sizes=(40, 7)) == expected)
+
+
+def test_the_number_of_inputs_is_exact_where_words_are_equal():
+    # Whatever the draw, ties included: exactly the smallest, of equal ones the first.
     rng = np.random.default_rng(0)
-    adjacency, signal = rng.integers(0, 2, (7, 5)).astype(np.float32), rng.normal(size=(3, 7)).astype(np.float32)
-    expected = [[sum(s[i] for i in range(7) if adjacency[i, k]) for k in range(5)] for s in signal]
-    np.testing.assert_allclose(Dense(jnp.asarray(adjacency)).propagate(jnp.asarray(signal)), expected, rtol=1e-5)
+    for high in (1, 2, 5, 2**31 - 1):
+        words = rng.integers(-high, high, (60, 9)).astype(np.int32)
+        for count in (0, 1, 7, 59, 60):
+            expected = np.zeros(words.shape, bool)
+            for column in range(9):
+                expected[np.argsort(words[:, column], kind="stable")[:count], column] = True
+            np.testing.assert_array_equal(_smallest(jnp.asarray(words), count), expected)
+
+
+@pytest.mark.parametrize(("post", "probability", "pre"), [(100, 0.1, 100), (12_500, 0.1, 12_500), (50, 0.9, 10)])
+def test_room_for_targets_is_exceeded_once_in_a_thousand_million_networks(post, probability, pre):
+    most = most_targets(post, probability, pre)
+    assert pre * stats.binom.sf(most, post, probability) < 1e-9
+    assert most == post or pre * stats.binom.sf(most - 1, post, probability) > 1e-9
+
+
+def test_too_many_targets_are_an_error_not_a_loss():
+    rows = draw_rows(jax.random.key(0), "bernoulli", (50,), 50, 0.5)
+    with pytest.raises(Exception, match="more than 10 targets"):
+        jax.block_until_ready(RowLists.from_rows(rows, (50,), 50, 10))
+
+
+def test_relative_weights_are_log_normal():
+    weigh = jax.jit(relative_weights(jax.random.key(0), 0.5))
+    w = np.asarray(weigh(jnp.arange(600)[:, None], jnp.arange(500)[None]), np.float64)
+    s = math.sqrt(math.log(1.25))
+    assert w.mean() == pytest.approx(1.0, abs=4.5 * 0.5 / math.sqrt(w.size))
+    assert w.std() == pytest.approx(0.5, rel=0.02)
+    assert stats.kstest((np.log(w.ravel()) + s**2 / 2) / s, "norm").statistic < 2.48 / math.sqrt(w.size) + 1e-5
+    for shifted in (w[1:] * w[:-1], w[:, 1:] * w[:, :-1]):
+        assert shifted.mean() == pytest.approx(1.0, abs=4.5 * math.sqrt(1.25**2 - 1) / math.sqrt(shifted.size))
+    np.testing.assert_array_equal(
+        weigh(jnp.arange(7, 9)[:, None], jnp.asarray([[3, 400]])), w[7:9, [3, 400]].astype("f4")
+    )
+
+
+# One meaning ----------------------------------------------------------------------------------------------------------
+
+POPULATIONS = (70, 20, 10)
+"""Three, so that none is special."""
+
+
+def three(rule="bernoulli", probability=0.3, variation=0.0, seed=0, populations=POPULATIONS, post=45):
+    """The same network in all representations."""
+    rows = draw_rows(jax.random.key(seed), rule, populations, post, probability)
+    weigh = relative_weights(jax.random.key(1), variation) if variation else None
+    made = {
+        "dense": Dense.from_rows(rows, populations, post, weigh),
+        "rows": RowLists.from_rows(rows, populations, post, most_targets(post, probability, sum(populations)), weigh),
+    }
+    return made if variation else made | {"bits": BitRows(rows, populations, post)}
+
+
+def received(adjacency, spikes, populations):
+    """By definition, in double precision."""
+    adjacency, borders = np.asarray(adjacency, np.float64), np.cumsum((0, *populations))
+    parts = [spikes[:, a:b].astype(float) @ adjacency[a:b] for a, b in itertools.pairwise(borders)]
+    return np.stack(parts, 1)
+
+
+@jax.jit
+def propagated(network, spikes):
+    return network.propagate(spikes)
+
+
+SHARES = {"none": 0.0, "few": 0.02, "many": 0.5, "all": 1.0}
+
+
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("rule", ["bernoulli", "fixed_in_degree"])
+def test_counts_are_exact_in_every_representation(rule, share):
+    spikes = np.random.default_rng(0).random((15, 100)) < SHARES[share]
+    networks = three(rule)
+    expected = received(networks["dense"].adjacency, spikes, POPULATIONS)
+    assert expected.any() == spikes.any()
+    for name, network in networks.items():
+        np.testing.assert_array_equal(network.adjacency, networks["dense"].adjacency, name)
+        sent = propagated(network, spikes)
+        assert sent.shape == (15, 3, 45)
+        np.testing.assert_array_equal(sent, expected, name)
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_weights_are_the_same_in_every_representation(share):
+    spikes = np.random.default_rng(0).random((15, 100)) < SHARES[share]
+    networks = three(variation=0.7)
+    np.testing.assert_allclose(networks["rows"].adjacency, networks["dense"].adjacency, rtol=1e-6)
+    expected = received(networks["dense"].adjacency, spikes, POPULATIONS)
+    for network in networks.values():
+        np.testing.assert_allclose(propagated(network, spikes), expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize("size", [255, 256, 1500])
+def test_no_spike_is_lost_when_all_neurons_spike_at_once(size):
+    # More than a byte can count: everybody hears everybody, and everybody spikes, in every step.
+    networks = three(probability=1.0, populations=(size, 3), post=40)
+    spikes = np.ones((4, size + 3), bool)
+    for network in networks.values():
+        sent = np.asarray(propagated(network, spikes))
+        assert np.all(sent[:, 0] == size)
+        assert np.all(sent[:, 1] == 3)
+
+
+def batch_of(name, **changes):
+    made = [three(seed=seed, **changes)[name] for seed in range(4)]
+    return made, jax.tree.map(lambda *x: jnp.stack(x), *made)
+
+
+@pytest.mark.parametrize("populations", [POPULATIONS, (300, 40)], ids=["small", "large"])
+@pytest.mark.parametrize(("name", "variation"), [("bits", 0.0), ("rows", 0.0), ("rows", 0.7)])
+def test_a_batch_of_networks_equals_one_after_the_other(name, variation, populations):
+    made, batch = batch_of(name, variation=variation, populations=populations)
+    spikes = np.random.default_rng(3).random((4, 3, 6, sum(populations))) < 0.2
+
+    def propagate(network, spikes):
+        return network.propagate(spikes)
+
+    alone = np.stack([[propagate(c, s) for s in ss] for c, ss in zip(made, spikes, strict=True)])
+    assert alone.any()
+    # Networks and runs of each; runs only; networks only; both axes at once, the inner one first.
+    nested = jax.jit(jax.vmap(jax.vmap(propagate, (None, 0))))(batch, spikes)
+    np.testing.assert_array_equal(nested, alone)
+    np.testing.assert_array_equal(jax.vmap(jax.vmap(propagate, (0, 0)), (None, 1), 1)(batch, spikes), alone)
+    np.testing.assert_array_equal(jax.vmap(propagate, (None, 0))(made[1], spikes[1]), alone[1])
+    one = np.stack([propagate(c, spikes[0, 0]) for c in made])
+    np.testing.assert_array_equal(jax.vmap(propagate, (0, None))(batch, spikes[0, 0]), one)
+    np.testing.assert_array_equal(jax.vmap(propagate, (0, 0))(batch, spikes[:, 2]), alone[:, 2])
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_synapses_in_any_order_and_number(weighted):
+    rng = np.random.default_rng(0)
+    pre, post = rng.integers(0, 9, 200), rng.integers(0, 6, 200)
+    weight = rng.normal(size=200).astype(np.float32) if weighted else None
+    network = RowLists.from_synapses(pre, post, weight, (5, 4), 6)
+    adjacency = np.zeros((9, 6))
+    np.add.at(adjacency, (pre, post), 1.0 if weight is None else weight)
+    assert adjacency.max() > 1.5
+    np.testing.assert_allclose(network.adjacency, adjacency, rtol=1e-5, atol=1e-6)
+    spikes = rng.random((3, 9)) < 0.6
+    np.testing.assert_allclose(network.propagate(spikes), received(adjacency, spikes, (5, 4)), rtol=1e-5, atol=1e-5)
+
+
+def test_no_synapses_at_all():
+    nobody = np.zeros(0, int)
+    network = RowLists.from_synapses(nobody, nobody, None, (3,), 4)
+    assert not np.asarray(network.propagate(np.ones((2, 3), bool))).any()
+
+
+def test_floats_pass_a_matrix_with_their_gradient():
+    rng = np.random.default_rng(0)
+    network, signal = three(variation=0.4)["dense"], rng.normal(size=(3, 100)).astype(np.float32)
+    expected = received(network.adjacency, signal, POPULATIONS)
+    np.testing.assert_allclose(network.propagate(jnp.asarray(signal)), expected, rtol=1e-4, atol=1e-4)
+    grad = jax.grad(lambda s: network.propagate(s)[1, 2, 5])(jnp.asarray(signal))
+    by_hand = np.zeros((3, 100))
+    by_hand[1, 90:] = np.asarray(network.adjacency)[90:, 5]
+    np.testing.assert_allclose(grad, by_hand, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["bits", "rows"])
+def test_floats_are_refused_by_events(name):
+    with pytest.raises(TypeError, match=r"boolean spikes.*float32.*Dense"):
+        three()[name].propagate(jnp.ones((1, 100)))
+
+
+def test_events_pass_no_gradient_to_weights():
+    network = three(variation=0.4)["rows"]
+    spikes = np.ones((2, 100), bool)
+    grad = jax.grad(lambda w: dataclasses.replace(network, weights=w).propagate(spikes).sum())(network.weights)
+    assert not np.asarray(grad).any()
+
+
+BAD = {
+    "populations of a matrix": (lambda: Dense(jnp.ones((4, 4)), (3, 2)), r"Dense: populations = \(3, 2\) add up to 5"),
+    "words of a row": (lambda: BitRows(jnp.ones((4, 2), jnp.uint32), (4,), 70), "2 words a row do not hold 70 bits"),
+    "a sender": (lambda: RowLists.from_synapses([5], [0], None, (3, 2), 4), r"pre runs from 5 to 5.*\[0, 5\)"),
+    "a receiver": (lambda: RowLists.from_synapses([0], [-1], None, (3, 2), 4), r"post runs from -1 to -1.*\[0, 4\)"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_does_not_fit_is_refused(case):
+    make, message = BAD[case]
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["bernoulli", "fixed_in_degree"])
+def test_twelve_thousand_five_hundred_neurons(rule):
+    populations = (10_000, 2_500)
+    networks = three(rule, 0.1, populations=populations, post=12_500)
+    dense = networks.pop("dense")
+    if rule == "fixed_in_degree":
+        np.testing.assert_array_equal(dense.adjacency[:10_000].sum(0), 1000)
+        np.testing.assert_array_equal(dense.adjacency[10_000:].sum(0), 250)
+    spikes = np.random.default_rng(0).random((2, 12_500)) < np.array([[0.004], [1.0]])
+    expected = received(dense.adjacency, spikes, populations)
+    for network in networks.values():
+        np.testing.assert_array_equal(network.propagate(spikes), expected)

@@ -146,7 +146,7 @@ def test_squid_against_lsoda(squid, solver, dt, shift):
 @double
 def test_squid_against_neuron():
     file = np.load(REFERENCE / "neuron_hodgkin_huxley.npz")
-    cell = HodgkinHuxley(e_l=-54.3)
+    cell = HodgkinHuxley.neuron()
     step = stimuli.Step(file["amplitude"], onset=10.0)
     recording = simulate(
         cell, step, duration=110.0, dt=0.01, key=KEY, record=["v"], record_every=5, solver=RK4(), initial_state=None

@@ -15,6 +15,9 @@ NUMBERS = [(name, p) for name, p in DECLARED if isinstance(p.default, int | floa
 ARRAYS = [(name, p) for name, p in DECLARED if not p.static]
 
 
+UNITS = {"1", "ms", "1/ms", "mV", "Hz", "µA/cm²", "mS/cm²", "µF/cm²", "cm²/(µA·ms)", "pA", "pF", "nS", "nS/mV"}
+
+
 def named(cases):
     return pytest.mark.parametrize(("name", "p"), cases, ids=[f"{name}.{p.name}" for name, p in cases])
 
@@ -22,7 +25,7 @@ def named(cases):
 @named(DECLARED)
 def test_declarations_are_complete(name, p):
     assert isinstance(p, Parameter)
-    assert p.unit in {"1", "ms", "mV", "Hz", "µA/cm²", "mS/cm²", "µF/cm²"}
+    assert p.unit in UNITS
     assert p.source.strip()
     assert p.doc.strip()
     assert p.doc == p.doc.rstrip(".")

@@ -1,0 +1,202 @@
+"""Synapses with delays of many lengths, as rows that events add at once."""
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+
+from jneuro._types import Array, Bool, Float, Int, Key, UInt
+from jneuro.prng import stream
+from jneuro.simulators.events import each_spike, word_count
+
+__all__ = ["DelayedSynapses", "Synapses", "draw_delayed", "raster_width", "resend", "send"]
+
+
+class Synapses(NamedTuple):
+    """A network as a list.
+
+    Attributes:
+        pre: presynaptic neuron; the list is sorted by it.
+        post: postsynaptic neuron.
+        delay: transmission delay [ms].
+        plastic: whether the weight changes.
+    """
+
+    pre: Int[Array, " synapse"]
+    post: Int[Array, " synapse"]
+    delay: Float[Array, " synapse"]
+    plastic: Bool[Array, " synapse"]
+
+
+class DelayedSynapses(eqx.Module):
+    """Synapses in rows: each neuron's targets and, the other way round, each neuron's plastic sources.
+
+    Rows are padded to one length. Indices are flat, into arrays `[step, neuron]` whose rows have `raster_width`
+    elements: one addition moves a whole row of synapses to the step in which a neuron spikes.
+
+    Attributes:
+        outgoing: `lag * width + post`, where the lag counts steps from the spike's to the one in which it acts. Where
+            there is no synapse, `post` is the number of neurons, an element that nobody reads.
+        incoming: `pre - lag * width`.
+        place: index of a plastic synapse, by its presynaptic row, in the flattened `incoming`; its size where there is
+            no synapse.
+    """
+
+    outgoing: Int[Array, "neuron synapse"]
+    incoming: Int[Array, "post synapse"]
+    place: Int[Array, "pre synapse"]
+
+    @property
+    def exists(self) -> Bool[Array, "neuron synapse"]:
+        """Where in the rows of `outgoing` there is a synapse."""
+        neurons = self.outgoing.shape[0]
+        return self.outgoing % raster_width(neurons) < neurons
+
+
+def raster_width(neurons: int) -> int:
+    """The elements in one step of an unpacked raster: whole words, and at least one element that is no neuron."""
+    return 32 * word_count(neurons + 1)
+
+
+def draw_delayed(
+    key: Key[Array, ""],
+    sizes: tuple[int, int],
+    probabilities: tuple[float, float],
+    lags: tuple[int, int],
+    lag_inhibitory: int,
+) -> DelayedSynapses:
+    """Draw random synapses: excitatory ones onto all neurons, inhibitory ones onto the excitatory; none onto itself.
+
+    Args:
+        key: random key.
+        sizes: excitatory and inhibitory neurons.
+        probabilities: that a pair is connected, by the type of the presynaptic neuron.
+        lags: least and greatest lag of an excitatory synapse [steps]; uniform between, both included.
+        lag_inhibitory: lag of the others [steps].
+
+    Returns:
+        The synapses. Rows are as long as the longest; inside `jit` and `vmap`, where that is unknown, as long as a row
+        gets with a probability above about 1e-12.
+    """
+    excitatory, neurons = sizes[0], sum(sizes)
+    width = raster_width(neurons)
+    longest = max(_most(neurons, probabilities[0]), _most(excitatory, probabilities[1]))
+    outgoing = _rows(key, sizes, probabilities, (*lags, lag_inhibitory), longest)
+    outgoing = _trim(outgoing, outgoing % width < neurons)
+    incoming, rank = _sources(outgoing, excitatory, _most(excitatory, probabilities[0]))
+    incoming = _trim(incoming, incoming != neurons - width)
+    post = outgoing[:excitatory] % width
+    place = jnp.where(post < neurons, post * incoming.shape[1] + rank, incoming.size)
+    return DelayedSynapses(outgoing, incoming, place)
+
+
+def send(
+    synapses: DelayedSynapses,
+    weights: Float[Array, "neuron synapse"],
+    words: UInt[Array, " word"],
+    ring: Float[Array, " element"],
+    row: Int[Array, ""],
+) -> Float[Array, " element"]:
+    """Add what the spikes of one step bring to the steps to come.
+
+    Args:
+        synapses: who hears whom, and when.
+        weights: the weight of each synapse.
+        words: packed spikes.
+        ring: input under way, flat: one row of `raster_width` elements for a step; the last row's next is the first.
+        row: the row of the step in which they spike.
+
+    Returns:
+        The ring.
+    """
+    width = 32 * words.shape[0]
+
+    def add(neuron, ring):
+        element = lax.dynamic_index_in_dim(synapses.outgoing, neuron, 0, False) + row * width
+        element = jnp.where(element >= ring.size, element - ring.size, element)
+        arriving = lax.dynamic_index_in_dim(weights, neuron, 0, False)
+        return ring.at[element].add(arriving, mode="promise_in_bounds", wrap_negative_indices=False)
+
+    # A step of a thousand neurons has ten spikes, of ten thousand a hundred.
+    return each_spike(words, add, ring, chunk=32 if width < 4096 else 64)
+
+
+def resend(
+    synapses: DelayedSynapses, weights: Float[Array, "neuron synapse"], raster: UInt[Array, "step word"]
+) -> Float[Array, " element"]:
+    """Build the ring that a stretch as long as the longest lag leaves, with the row of the next step first.
+
+    Args:
+        synapses: who hears whom, and when.
+        weights: the weight of each synapse.
+        raster: packed spikes of the stretch.
+
+    Returns:
+        The ring, see `send`.
+    """
+    steps, width = raster.shape[0], 32 * raster.shape[1]
+
+    def one(step, ring):
+        ring = lax.dynamic_update_slice(ring, jnp.zeros(width, ring.dtype), ((step + 1) * width,))
+        return send(synapses, weights, raster[step], ring, step + 1)
+
+    return lax.fori_loop(0, steps, one, jnp.zeros((steps + 1) * width, weights.dtype))
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def _rows(key, sizes, probabilities, lags, longest):
+    """Draw each neuron's targets and lags, in rows of one length."""
+    excitatory, neurons = sizes[0], sum(sizes)
+    index = jnp.arange(neurons, dtype=jnp.int32)
+    targets, times = stream(key, "targets"), stream(key, "lags")
+
+    def row(pre):
+        inhibits = pre >= excitatory
+        drawn = jax.random.uniform(jax.random.fold_in(targets, pre), (neurons,), jnp.float32)
+        hit = (drawn < jnp.where(inhibits, jnp.float32(probabilities[1]), jnp.float32(probabilities[0]))) & (
+            index != pre
+        )
+        hit &= ~inhibits | (index < excitatory)
+        slot = jnp.where(hit, jnp.cumsum(hit, dtype=jnp.int32) - 1, longest)
+        post = jnp.full(longest, neurons, jnp.int32).at[slot].set(index, mode="drop")
+        lag = jax.random.randint(jax.random.fold_in(times, pre), (longest,), lags[0], lags[1] + 1, jnp.int32)
+        return jnp.where(inhibits, lags[2], lag) * raster_width(neurons) + post
+
+    return lax.map(row, index)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _sources(outgoing, excitatory, most):
+    """List each neuron's plastic sources, at most so many, and the place of every synapse among them."""
+    neurons = outgoing.shape[0]
+    width = raster_width(neurons)
+    plastic = outgoing[:excitatory].reshape(-1)
+    lag, post = jnp.divmod(plastic, width)
+    pre = jnp.arange(plastic.size, dtype=jnp.int32) // outgoing.shape[1]
+    order = jnp.argsort(post, stable=True)
+    ordered = post[order]
+    rank = jnp.arange(plastic.size, dtype=jnp.int32) - jnp.searchsorted(ordered, ordered).astype(jnp.int32)
+    rank = jnp.zeros_like(post).at[order].set(rank, unique_indices=True)
+    # The padding is an index, of the step before, that may be read; what stands there is never used.
+    incoming = jnp.full((neurons, most), neurons - width, jnp.int32).at[post, rank].set(pre - lag * width, mode="drop")
+    return incoming, rank.reshape(excitatory, -1)
+
+
+def _most(trials: int, probability: float) -> int:
+    """More successes than this are improbable beyond about 1e-12."""
+    sd = math.sqrt(trials * probability * (1 - probability))
+    return max(min(trials, math.ceil(trials * probability + 7.5 * sd + 8)), 1)
+
+
+def _trim(rows, used):
+    """Drop columns that no row uses, down to a multiple of 8; what is being traced keeps them."""
+    if isinstance(rows, Tracer):
+        return rows
+    longest = int(np.asarray(used).sum(1).max())
+    return rows[:, : max(8 * -(-longest // 8), 8)]

@@ -1,0 +1,300 @@
+"""A ring of excitatory and inhibitory integrate-and-fire neurons."""
+
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+from jax.scipy.special import gammaln, xlogy
+
+from jneuro._types import Array, Bool, Float, Int, Key, Scalar
+from jneuro.prng import stream
+from jneuro.simulators.background import binomial_counts, step_words
+from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, Bounds, Recordable, SteppedSimulator, param
+from jneuro.simulators.spiking import Surrogate, spike
+
+__all__ = ["RingNetwork", "RingNetworkState", "Synapse"]
+
+Synapse = Literal["delta", "current", "conductance"]
+
+_PAPER = "Xiao and Lin, J. Comput. Neurosci. 50 (2022) 9"
+
+
+class RingNetworkState(NamedTuple):
+    """The state between two steps.
+
+    Attributes:
+        v: membrane potential [1].
+        refractory: steps for which the neuron stays frozen.
+        synaptic: external, excitatory and inhibitory currents or conductances [1/ms]; none with delta synapses.
+        sent: spikes of the last step, which arrive in the next.
+        step: steps taken.
+    """
+
+    v: Float[Array, " neuron"]
+    refractory: Int[Array, " neuron"]
+    synaptic: Float[Array, "synapse neuron"]
+    sent: Bool[Array, " neuron"] | Float[Array, " neuron"]
+    step: Int[Array, ""]
+
+
+class RingNetwork(SteppedSimulator):
+    r"""Excitatory and inhibitory leaky integrate-and-fire neurons on a ring, driven by partly shared Poisson input.
+
+    An excitatory and an inhibitory neuron sit at each of `positions` places. A neuron hears all neurons, of both kinds,
+    that are at most \(\lfloor \mathtt{positions}/\mathtt{sparsity} \rfloor / 2\) places away, but not itself. Weights
+    name the receiver first: `j_ei` is what an excitatory neuron receives from an inhibitory one. Potentials are pure
+    numbers, from reset at 0 to threshold at 1. With the input \(s_i^x = \sum_k J^x \delta(t - t_k)\) of the external
+    events, the excitatory and the inhibitory spikes, \(x = f, E, I\), the three kinds of `synapse` are
+
+    \[ \tau \dot V_i = I(t) - V_i + \tau (s_i^f + s_i^E - s_i^I) \qquad \text{(delta)} \]
+    \[ \tau \dot V_i = I(t) - V_i + \tau (g_i^f + g_i^E - g_i^I) \qquad \text{(current)} \]
+    \[ \tau \dot V_i = I(t) - V_i - \tau \left[ (g_i^f + g_i^E)(V_i - V_E) + g_i^I (V_i - V_I) \right]
+       \qquad \text{(conductance)} \]
+
+    where \(\tau_x \dot g_i^x = s_i^x - g_i^x\), so that a weight is the area under one event, whatever its time
+    constant. A neuron that spikes stays at `v_reset` for the refractory period; its currents and conductances go on,
+    kicks are lost. A fraction `share` of the external events is common to all neurons, the rest is each neuron's own.
+
+    One step, in this order: integrate by forward Euler, with what the last step's spikes and this step's events add;
+    test the threshold; reset. Currents and conductances act from the next step on, and decay exactly.
+
+    The stimulus of `simulate` is \(I(t)\), the mean drive [1].
+
+    References:
+        Xiao Z.-C., Lin K. K., Journal of Computational Neuroscience 50 (2022) 9, Section 2 and Figure 1.
+    """
+
+    tau_m: Float[Array, ""] = param(20.0, unit="ms", source=_PAPER, bounds=POSITIVE, doc="membrane time constant")
+    v_reset: Float[Array, ""] = param(0.0, unit="1", source=_PAPER, doc="potential after a spike")
+    v_threshold: Float[Array, ""] = param(1.0, unit="1", source=_PAPER, doc="threshold")
+    j_ee: Float[Array, ""] = param(
+        0.016, unit="1", source=_PAPER, bounds=NON_NEGATIVE, doc="weight from excitatory to excitatory neurons"
+    )
+    j_ei: Float[Array, ""] = param(
+        0.013, unit="1", source=_PAPER, bounds=NON_NEGATIVE, doc="weight from inhibitory to excitatory neurons"
+    )
+    j_ie: Float[Array, ""] = param(
+        0.018, unit="1", source=_PAPER, bounds=NON_NEGATIVE, doc="weight from excitatory to inhibitory neurons"
+    )
+    j_ii: Float[Array, ""] = param(
+        0.01, unit="1", source=_PAPER, bounds=NON_NEGATIVE, doc="weight from inhibitory to inhibitory neurons"
+    )
+    kick: Float[Array, ""] = param(
+        0.07, unit="1", source=_PAPER, bounds=NON_NEGATIVE, doc="weight of an external event"
+    )
+    rate_external: Float[Array, ""] = param(
+        550.0, unit="Hz", source=_PAPER, bounds=NON_NEGATIVE, doc="rate of the external events of one neuron"
+    )
+    share: Float[Array, ""] = param(
+        0.0, unit="1", source=_PAPER, bounds=FRACTION, doc="fraction of the external events common to all neurons"
+    )
+    tau_external: Float[Array, ""] = param(
+        2.0, unit="ms", source=_PAPER, bounds=POSITIVE, doc="decay of the external current or conductance"
+    )
+    tau_e: Float[Array, ""] = param(
+        2.0, unit="ms", source=_PAPER, bounds=POSITIVE, doc="decay of the excitatory current or conductance"
+    )
+    tau_i: Float[Array, ""] = param(
+        5.0, unit="ms", source=_PAPER, bounds=POSITIVE, doc="decay of the inhibitory current or conductance"
+    )
+    v_e: Float[Array, ""] = param(14 / 3, unit="1", source=_PAPER, doc="reversal potential of excitation")
+    v_i: Float[Array, ""] = param(-2 / 3, unit="1", source=_PAPER, doc="reversal potential of inhibition")
+    positions: int = param(
+        300,
+        unit="1",
+        source=_PAPER,
+        bounds=Bounds(1),
+        doc="places on the ring, each with one neuron of each kind",
+        static=True,
+    )
+    sparsity: int = param(
+        10, unit="1", source=_PAPER, bounds=Bounds(1), doc="ring over neighbourhood, in places", static=True
+    )
+    synapse: Synapse = param("delta", unit="1", source=_PAPER, doc="delta, current or conductance", static=True)
+    refractory: float = param(1.0, unit="ms", source=_PAPER, bounds=NON_NEGATIVE, doc="refractory period", static=True)
+    external_cap: int = param(
+        8,
+        unit="1",
+        source="numerical",
+        bounds=Bounds(1),
+        doc="most external events in a step, of either origin",
+        static=True,
+    )
+    dt: float = param(0.1, unit="ms", source=_PAPER, bounds=POSITIVE, doc="time step", static=True)
+    surrogate: Surrogate | None = None
+    """Derivative of the spike; None: spikes are boolean and carry no gradient."""
+    detach_reset: bool = eqx.field(static=True, default=True)
+    """Whether the reset passes no gradient back to the spike."""
+
+    presets: ClassVar = ("xiao_lin",)
+    recordables: ClassVar = {
+        "v": Recordable("1", "last", "membrane potential"),
+        "spikes": Recordable("1", "sum", "spikes"),
+        "external": Recordable("1", "sum", "external events"),
+        "excitation": Recordable(
+            "1/ms", "last", "excitatory input, external included: kicks per ms, current or conductance"
+        ),
+        "inhibition": Recordable("1/ms", "last", "inhibitory input: kicks per ms, current or conductance"),
+    }
+
+    def __check_init__(self) -> None:
+        """Refuse combinations that cannot be simulated."""
+        super().__check_init__()
+        if self.synapse not in ("delta", "current", "conductance"):
+            raise ValueError(f"RingNetwork: synapse = {self.synapse!r} must be 'delta', 'current' or 'conductance'")
+        self.step_count(self.refractory, "RingNetwork: refractory")
+        rate = self.rate_external
+        if not isinstance(rate, Tracer):
+            mean = float(np.asarray(rate).max()) * self.dt * 1e-3
+            needed = mean + 7 * mean**0.5 + 5
+            if self.external_cap < needed:
+                raise ValueError(
+                    f"RingNetwork: external_cap = {self.external_cap} cuts an input of mean {mean:.3g} events a step; "
+                    f"set it to {round(needed + 1)}"
+                )
+
+    @classmethod
+    def xiao_lin(cls, synapse: Synapse = "delta", **overrides) -> Self:
+        """The network of Xiao and Lin, Figure 1, with any of its synapses.
+
+        Args:
+            synapse: `conductance` brings its own time constants and a refractory period of 5 ms.
+            overrides: parameters by name.
+
+        Returns:
+            The network.
+        """
+        values: dict[str, Any] = {"synapse": synapse}
+        if synapse == "conductance":
+            values |= {"tau_external": 1.0, "tau_e": 3.0, "tau_i": 2.0, "refractory": 5.0}
+        return cls(**(values | overrides))
+
+    @property
+    def populations(self) -> dict[str, int]:
+        """Excitatory neurons first."""
+        return {"excitatory": self.positions, "inhibitory": self.positions}
+
+    @property
+    def longest_block(self) -> int:
+        """Spikes arrive a step later, inside of a block; it is as long as pays for drawing the input at once."""
+        return 20
+
+    @property
+    def reach(self) -> int:
+        """How many places away a neuron is heard."""
+        return self.positions // self.sparsity // 2
+
+    @property
+    def adjacency(self) -> Bool[Array, "pre post"]:
+        """Who hears whom."""
+        place = np.arange(self.positions)
+        apart = np.abs(place[:, None] - place[None])
+        near = np.minimum(apart, self.positions - apart) <= self.reach
+        return jnp.asarray(np.tile(near, (2, 2)) & ~np.eye(self.neurons, dtype=bool))
+
+    def connect(self, key: Key[Array, ""]) -> Self:
+        """Nothing is drawn: the ring is given."""
+        return self
+
+    def init(self, key: Key[Array, ""]) -> RingNetworkState:
+        """Draw potentials uniformly between reset and threshold; nobody is refractory, and nothing is under way."""
+        dtype, n = self.v_threshold.dtype, self.neurons
+        v = self.v_reset + (self.v_threshold - self.v_reset) * jax.random.uniform(key, (n,), dtype)
+        return RingNetworkState(
+            v=v,
+            refractory=jnp.zeros(n, jnp.int32),
+            synaptic=jnp.zeros((0 if self.synapse == "delta" else 3, n), dtype),
+            sent=jnp.zeros(n, bool if self.surrogate is None else dtype),
+            step=jnp.int32(0),
+        )
+
+    def advance(self, state, drive, key, steps):
+        """See `SteppedSimulator`."""
+
+        def on_ring(x):
+            return x.reshape(*x.shape[:-1], 2, self.positions)
+
+        external = self._external(stream(key, "external"), state.step, steps)
+        drive = None if drive is None else on_ring(jnp.broadcast_to(drive, external.shape))
+        carry = tuple(on_ring(x) for x in (state.v, state.refractory, state.synaptic, state.sent))
+        carry, seen = lax.scan(lambda c, x: self._step(c, x), carry, (on_ring(external), drive))
+        flat, seen = jax.tree.map(lambda x: x.reshape(*x.shape[:-2], self.neurons), (carry, seen))
+        return RingNetworkState(*flat, step=state.step + steps), seen | {"external": external}
+
+    def _external(self, key, first_step, steps):
+        """External events of each neuron, `[step, neuron]`: its own, and those of the last word, which all share."""
+        words = step_words(key, first_step, steps, self.neurons + 1)
+        mean = self.rate_external * (self.dt * 1e-3)
+        own, common = (
+            _poisson_thresholds(lax.stop_gradient(mean * part), self.external_cap)
+            for part in (1 - self.share, self.share)
+        )
+        counts = binomial_counts(words[:, :-1], own) + binomial_counts(words[:, -1:], common)
+        # The counts are integers; their mean carries the gradient with respect to the rate.
+        return counts.astype(mean.dtype) + (mean - lax.stop_gradient(mean))
+
+    def _arriving(self, sent, external):
+        """What external events and the last step's spikes add, `[synapse, post kind, place]`."""
+        sent = sent.astype(external.dtype)
+        heard = _ring_sums(sent, self.reach)[:, None] - jnp.eye(2, dtype=sent.dtype)[:, :, None] * sent[:, None]
+        weights = jnp.stack([self.j_ee, self.j_ie, self.j_ei, self.j_ii]).reshape(2, 2, 1)
+        return jnp.concatenate([self.kick * external[None], weights * heard])
+
+    def _step(self, carry, arriving):
+        """Integrate, test, reset."""
+        v, refractory, synaptic, sent = carry
+        external, drive = arriving
+        added = self._arriving(sent, external)
+        integrated = v + (self.dt / self.tau_m) * ((0.0 if drive is None else drive) - v)
+        if self.synapse == "delta":
+            integrated = integrated + added[0] + added[1] - added[2]
+            shown = added / self.dt
+        else:
+            f, e, i = synaptic
+            if self.synapse == "current":
+                integrated = integrated + self.dt * (f + e - i)
+            else:
+                integrated = integrated - self.dt * ((f + e) * (v - self.v_e) + i * (v - self.v_i))
+            tau = jnp.stack([self.tau_external, self.tau_e, self.tau_i]).reshape(3, 1, 1)
+            # The authors' program lets one conductance decay with another's value, and in one of its versions does
+            # not divide conductances by their time constants; this is what it does with currents.
+            synaptic = shown = (synaptic + added / tau) * jnp.exp(-self.dt / tau)
+        active = refractory == 0
+        if self.surrogate is None:
+            spikes = fired = active & (integrated >= self.v_threshold)
+            after = jnp.where(fired, self.v_reset, jnp.where(active, integrated, v))
+        else:
+            # From the other side, because a potential at the threshold is a spike.
+            spikes = jnp.where(active, 1 - spike(self.v_threshold - integrated, self.surrogate), 0)
+            fired = spikes > 0
+            gate = lax.stop_gradient(spikes) if self.detach_reset else spikes
+            after = (1 - gate) * jnp.where(active, integrated, v) + gate * self.v_reset
+        held = max(self.step_count(self.refractory) - 1, 0)
+        refractory = jnp.where(fired, held, jnp.maximum(refractory - 1, 0))
+        seen = {"v": after, "spikes": spikes, "excitation": shown[0] + shown[1], "inhibition": shown[2]}
+        return (after, refractory, synaptic, spikes), seen
+
+
+def _poisson_thresholds(mean: Scalar, count: int) -> Int[Array, " threshold"]:
+    """Where the cumulative Poisson distribution cuts the range of a signed 32-bit word; see `binomial_thresholds`."""
+    k = jnp.arange(count + 32, dtype=mean.dtype)
+    mass = jnp.exp(xlogy(k, mean) - mean - gammaln(k + 1))
+    # Each tail is measured from its own end: float32 does not resolve the distance of a probability from 1.
+    below, above = jnp.cumsum(mass)[:count], jnp.cumsum(mass[::-1])[::-1][1 : count + 1]
+    from_bottom = (jnp.minimum(below, 0.5) - 0.5) * 2.0**32
+    # 2147483520, the largest float32 below 2³¹, keeps the conversion in range.
+    from_top = jnp.minimum(above * 2.0**32, 2147483520.0)
+    return jnp.where(below < 0.5, from_bottom.astype(jnp.int32), 2147483647 - from_top.astype(jnp.int32))
+
+
+def _ring_sums(x: Float[Array, "kind place"], reach: int) -> Float[Array, "kind place"]:
+    """Sum over each place and its `reach` neighbours on either side."""
+    width = 2 * reach + 1
+    if width >= x.shape[-1]:
+        return jnp.broadcast_to(x.sum(-1, keepdims=True), x.shape)
+    around = jnp.pad(x, ((0, 0), (reach, reach)), mode="wrap")
+    return lax.reduce_window(around, x.dtype.type(0), lax.add, (1, width), (1, 1), "valid")
