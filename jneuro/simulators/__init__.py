@@ -4,6 +4,7 @@ from jneuro.simulators import solvers, stimuli
 from jneuro.simulators.base import ODESimulator, Simulator, SteppedSimulator, accepted, parameters
 from jneuro.simulators.brunel import Brunel
 from jneuro.simulators.ca1 import CA1Pyramidal, CA1State
+from jneuro.simulators.excitability import REGIMES, Excitability, excitability
 from jneuro.simulators.hodgkin_huxley import HodgkinHuxley, HodgkinHuxleyState
 from jneuro.simulators.izhikevich import Izhikevich
 from jneuro.simulators.registry import SIMULATORS, SOLVERS, STIMULI
@@ -13,6 +14,7 @@ from jneuro.simulators.simulate import SimulationError, first_state, simulate
 from jneuro.simulators.spiking import Arctan, Boxcar, SuperSpike
 
 __all__ = [
+    "REGIMES",
     "SIMULATORS",
     "SOLVERS",
     "STIMULI",
@@ -21,6 +23,7 @@ __all__ = [
     "Brunel",
     "CA1Pyramidal",
     "CA1State",
+    "Excitability",
     "HodgkinHuxley",
     "HodgkinHuxleyState",
     "Izhikevich",
@@ -32,6 +35,7 @@ __all__ = [
     "SteppedSimulator",
     "SuperSpike",
     "accepted",
+    "excitability",
     "first_state",
     "parameters",
     "simulate",
