@@ -73,6 +73,9 @@ OVERRIDES = {
     "simulation.snapshot_every_ms=70": ("duration_ms = 400 must be a multiple of snapshot_every_ms = 70",),
     "simulation.duration_ms=410": ("duration_ms = 410 must be a multiple of snapshot_every_ms = 50",),
     "simulation.runs=0": ("simulation.runs = 0", "greater than or equal to 1"),
+    "simulation.dt_ms=0.1": ("brunel brings its own scheme; leave out dt_ms and solver",),
+    "simulation.record=[v, w]": ("record: unknown variable 'w'",),
+    "simulation.simulator={name: ring_netwerk}": ("unknown simulator 'ring_netwerk'; did you mean 'ring_network'",),
     "simulation=null": ("give either 'simulation' or 'recording'",),
     "windows.length_ms=abc": ("windows.length_ms = 'abc'", "must be a number"),
     "windows.length_ms=1000": ("length_ms = 1000", "do not fit into a run of 400 ms less discard_ms = 50"),
@@ -400,3 +403,38 @@ def test_configurations_are_found_by_name(monkeypatch, tmp_path):
         assert find_config(name) == Path("configs") / relative
     assert find_config(str(CONFIGS[0])) == CONFIGS[0]
     assert find_config("nothing") == Path("nothing")
+
+
+ODE = "simulation.simulator={name: hodgkin_huxley}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["simulation.solver=rk5"], ["unknown solver 'rk5'; did you mean 'rk4'"]),
+        (["simulation.solver=rk4", "simulation.dt_ms=0.5"], ["dt = 0.5 ms is too large for RK4", "take dt below"]),
+        (["simulation.dt_ms=0.03"], ["record_every_ms = 1.0 ms is not a multiple of the time step, 0.03 ms"]),
+        (["simulation.simulator={name: ca1_pyramidal}", "simulation.solver=staggered_crank_nicolson"], ["first order"]),
+        (
+            ["simulation.simulator={name: hodgkin_huxley, g_k: [30, 36]}", "simulation.stimulus.amplitude=[1, 2, 3]"],
+            ["do not agree in the number of cells"],
+        ),
+        (["evaluate.ceiling={}"], ["hodgkin_huxley has no noise", "set it to null"]),
+        (["simulation.record=[current]"], ["windows: unknown variable 'v'"]),
+    ],
+    ids=lambda x: x[-1].split("=")[0] if isinstance(x, list) else None,
+)
+def test_what_an_ode_simulator_cannot_do(tiny, overrides, words):
+    constant = "simulation.stimulus={name: constant, amplitude: 7.0}"
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(tiny, [ODE, constant, "evaluate.ceiling=null", *overrides])
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_an_ode_simulator_has_as_many_cells_as_its_stimulus(tiny):
+    stimulus = "simulation.stimulus={name: constant, amplitude: [1, 2, 3]}"
+    config = load_experiment(tiny, [ODE, stimulus, "evaluate.ceiling=null", "simulation.solver=tsit5"])
+    assert config.simulation.populations == {"cells": 3}
+    assert config.models["m"].model.features == 3
+    assert load_experiment(tiny, [ODE, "evaluate.ceiling=null"]).simulation.neurons == 1

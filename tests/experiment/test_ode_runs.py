@@ -1,0 +1,86 @@
+"""The stage that simulates, with ODE simulators."""
+
+import subprocess
+import sys
+import textwrap
+
+import jax
+import numpy as np
+import pytest
+
+from jneuro.config import load_experiment
+from jneuro.experiment import RunFolder, Silent, run_stages
+from jneuro.recordings import open_recording, read_events
+from jneuro.simulators import HodgkinHuxley, simulate, stimuli
+
+CONFIG = """\
+name: squid
+simulation:
+  simulator: {name: hodgkin_huxley}
+  stimulus: {name: constant, amplitude: AMPLITUDE}
+  runs: 2
+  duration_ms: 40
+  snapshot_every_ms: 10
+  record_every_ms: 0.5
+  record: [v, n, spikes]
+windows: {length_ms: 5, discard_ms: 0, stride_ms: 5, split: report}
+models:
+  m: {model: {name: compact, lags: 4}}
+train: {batch_size: 4}
+evaluate: {ceiling: null, baselines: {ar_order: 4}}
+"""
+
+
+@pytest.mark.parametrize("amplitude", [12.0, [0.0, 8.0, 12.0]], ids=["one cell", "population"])
+def test_recorded_as_simulated(tmp_path, amplitude):
+    file = tmp_path / "squid.yaml"
+    file.write_text(CONFIG.replace("AMPLITUDE", str(amplitude)))
+    run_stages(RunFolder.prepare(load_experiment(file), tmp_path / "run"), Silent(), "simulate")
+    found = open_recording(tmp_path / "run" / "recording.zarr")
+    stimulus = stimuli.Constant(np.asarray(amplitude, np.float32))
+    alone = simulate(HodgkinHuxley(), stimulus, duration=40.0, record_every=20, key=jax.random.key(0))
+    cells = np.size(amplitude)
+    assert found["v"].shape == (2, 80, cells)
+    assert "m" not in found
+    for trial in range(2):
+        np.testing.assert_allclose(found["v"][trial], alone.values["v"].reshape(80, cells), rtol=1e-5, atol=1e-4)
+    counts = np.asarray(alone.values["spikes"]).reshape(80, cells)
+    assert len(read_events(tmp_path / "run" / "recording.zarr")[0]) == 2 * counts.sum() > 0
+    assert load_experiment(file).simulation.steps_of_a_frame == 20
+
+
+@pytest.mark.slow
+def test_two_thousand_cells_stay_below_three_gibibytes(tmp_path):
+    """CA1 over 2000 currents × 1000 ms, all variables every 0.1 ms: 800 MB, streamed to the store."""
+    program = """
+    import resource, sys
+    from pathlib import Path
+    import numpy as np
+    from jneuro.config import load_experiment
+    from jneuro.experiment import RunFolder, Silent, run_stages
+    home = Path(sys.argv[1])
+    amplitude = np.linspace(0, 3, 2000).round(5).tolist()
+    (home / "ca1.yaml").write_text(f'''
+    name: ca1
+    simulation:
+      simulator: {{name: ca1_pyramidal}}
+      stimulus: {{name: constant, amplitude: {amplitude}}}
+      runs: 1
+      duration_ms: 1000
+      snapshot_every_ms: 100
+      record_every_ms: 0.1
+    windows: {{length_ms: 5, split: report}}
+    models:
+      m: {{model: {{name: compact, lags: 4}}}}
+    train: {{batch_size: 4}}
+    evaluate: {{ceiling: null}}
+    ''')
+    run_stages(RunFolder.prepare(load_experiment(home / "ca1.yaml"), home / "run"), Silent(), "simulate")
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), tmp_path], capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[-1]) < 3.0
+    assert open_recording(tmp_path / "run" / "recording.zarr")["q"].shape == (1, 10_000, 2000)
