@@ -6,7 +6,9 @@ project = "jneuro"
 author = "The jneuro authors"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
 myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 2
 napoleon_use_ivar = True
+napoleon_attr_annotations = False
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 html_theme = "furo"
@@ -28,6 +30,12 @@ def _from_markdown(app, what, name, obj, options, lines):
     lines[:] = text.split("\n")
 
 
+def _without_aliases(app, what, name, obj, skip, options):
+    """The fields of a NamedTuple are described by its docstring; their own only count them."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
+
+
 def setup(app):
     """Register the translation ahead of napoleon."""
     app.connect("autodoc-process-docstring", _from_markdown, priority=100)
+    app.connect("autodoc-skip-member", _without_aliases)

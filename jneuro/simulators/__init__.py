@@ -1,6 +1,7 @@
 """Neural simulators, their stimuli, and the verb that runs them."""
 
 from jneuro.simulators import solvers, stimuli
+from jneuro.simulators.adjoint import TimeParallel
 from jneuro.simulators.base import ODESimulator, Simulator, SteppedSimulator, accepted, parameters
 from jneuro.simulators.brunel import Brunel
 from jneuro.simulators.ca1 import CA1Pyramidal, CA1State
@@ -34,6 +35,7 @@ __all__ = [
     "Simulator",
     "SteppedSimulator",
     "SuperSpike",
+    "TimeParallel",
     "accepted",
     "excitability",
     "first_state",

@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import Literal
 
 from jneuro._types import Array, Float, Int
@@ -60,9 +59,9 @@ class TimeParallel(Scheme):
         """Order of convergence."""
         return self.solver.order(terms)
 
-    def advance(self, term, t0, t1, carry):
+    def advance(self, term, t, dt, carry):
         """One step."""
-        return self.solver.advance(term, t0, t1, carry)
+        return self.solver.advance(term, t, dt, carry)
 
 
 def time_parallel(
@@ -94,12 +93,21 @@ def time_parallel(
     Returns:
         The recorded values, whether all are finite, and the final state.
     """
-    kind = type(start.y)
-    run: Any = _Chunks(simulator, stimulus, solver, dt, kind)
-    how = {"frames": frames, "record_every": every, "warmup": warmup, "checkpoint": checkpoint}
-    recording = advance_blocks(run, None, None, _State(jnp.stack(start.y), start.step), names=names, **how)  # pyright: ignore[reportArgumentType]
-    final = recording.final_state
-    y = kind(*final.y)
+    chunks: Any = _Chunks(simulator, stimulus, solver, dt, start.y)
+    no_key: Any = None
+    recording = advance_blocks(
+        chunks,
+        None,
+        no_key,
+        _State(jnp.stack(start.y), start.step),
+        names=names,
+        frames=frames,
+        record_every=every,
+        warmup=warmup,
+        checkpoint=checkpoint,
+    )
+    final: Any = recording.final_state
+    y = type(start.y)(*final.y)
     return recording.values, recording.ok, dataclasses.replace(start, y=y, carry=y, step=final.step)
 
 
@@ -111,9 +119,13 @@ class _State(NamedTuple):
 class _Chunks:
     """A simulator under its stimulus, advanced in chunks: what `advance_blocks` asks of a stepped simulator."""
 
-    def __init__(self, simulator, stimulus, solver, dt, kind):
-        self.simulator, self.stimulus, self.scheme, self.dt, self.kind = simulator, stimulus, solver.solver, dt, kind
+    def __init__(self, simulator, stimulus, solver, dt, y):
+        self.simulator, self.stimulus, self.scheme, self.dt, self.kind = simulator, stimulus, solver.solver, dt, type(y)
         self.longest_block, self.recordables = solver.chunk, simulator.recordables
+        leaves, self.definition = jax.tree.flatten(simulator)
+        # A parameter's derivative is summed over steps for each cell, and over cells at the end of the run.
+        self.handles = [jnp.broadcast_to(x, y.v.shape) for x in leaves]
+        self.leaves = [h if jnp.ndim(x) else x for x, h in zip(leaves, self.handles, strict=True)]
 
     def advance(self, state, drive, key, steps):
         """Take `steps` steps; `drive` and `key` are None."""
@@ -122,13 +134,10 @@ class _Chunks:
         number = state.step + jnp.arange(steps + 1)
         time = number.astype(dtype) * self.dt
         nodes = jnp.asarray(self.scheme.nodes, dtype)
-        stages = jax.vmap(lambda node, t0, t1: self._drive(t0 + node * (t1 - t0), t1), (0, None, None))
+        stages = jax.vmap(lambda node, t0, t1: self._drive(t0 + node * self.dt, t1), (0, None, None))
         drive = jax.vmap(stages, (None, 0, 0))(nodes, time[:-1], time[1:]).astype(dtype)
-        leaves, definition = jax.tree.flatten(self.simulator)
-        leaves = [jnp.broadcast_to(x, cells) if jnp.ndim(x) else x for x in leaves]
-        # A parameter's derivative is summed over steps for each cell, and over cells at the end of the run.
-        handles = [jnp.broadcast_to(x, cells) for x in leaves]
-        after = _chunk(self.scheme, self.dt, self.kind, definition)(state.y, drive, leaves, handles, state.step)
+        chunk = _chunk(self.scheme, self.dt, self.kind, self.definition)
+        after = chunk(state.y, drive, self.leaves, self.handles, state.step)
         found = self.kind(*jnp.moveaxis(after, 1, 0))._asdict()
         before = jnp.concatenate([state.y[None, 0], after[:-1, 0]])
         found["spikes"] = (before < self.simulator.v_spike) & (after[:, 0] >= self.simulator.v_spike)
@@ -141,103 +150,106 @@ class _Chunks:
 
 
 def _chunk(scheme: _Explicit, dt: float, kind: Any, definition: Any) -> Callable[..., Array]:
-    """Make the function that takes a chunk's steps and returns the state after each, with a reverse mode of its own."""
+    """Make the function that takes a chunk's steps and returns the state after each, with a reverse mode of its own.
+
+    Its arguments are the state, the stimulus at every stage of every step, the simulator's leaves, the same by cell as
+    handles of their gradients, and the number of the first step.
+    """
     size = len(kind._fields)
 
     def field(*z):
         return tuple(definition.unflatten(z[size + 1 :]).vector_field(kind(*z[:size]), z[size]))
 
-    def length(number, dtype):
-        # Of the step as the clock of the plain scan has it.
-        return (number + 1).astype(dtype) * dt - number.astype(dtype) * dt
-
     def run(y, drive, leaves, handles, number):
-        del handles
+        del handles, number
+        length = jnp.asarray(dt, y.dtype)
 
-        def step(state, drive):
-            y, number = state
-            h = length(number, y.dtype)
+        def step(y, drive):
             stages: list[Array] = []
             for factor, u in zip(scheme.coupling, drive, strict=True):
-                at = y if not stages else y + factor * h * stages[-1]
+                at = y if not stages else y + factor * length * stages[-1]
                 k = field(*lax.optimization_barrier(at), u, *leaves)
                 stages.append(lax.optimization_barrier(jnp.stack([jnp.broadcast_to(x, y.shape[1:]) for x in k])))
             for weight, k in zip(scheme.weights, stages, strict=True):
-                y = y + weight * h * k
-            return (y, number + 1), y
+                y = y + weight * length * k
+            return y, y
 
-        return lax.scan(step, (y, number), drive)[1]
+        return lax.scan(step, y, drive)[1]
 
     def forward(y, drive, leaves, handles, number):
         varied = [drive.perturbed, *(h.perturbed for h in handles)]
-        # As the keys of a tree, they remain static.
+        # What is differentiated: as the keys of a tree, these numbers of `field`'s arguments remain static.
         inputs = dict.fromkeys([*range(size), *(size + i for i, seen in enumerate(varied) if seen)])
         y, drive, number, *leaves = (x.value for x in (y, drive, number, *leaves))
         after = run(y, drive, leaves, None, number)
         return after, (y, after, drive, leaves, number, inputs)
 
     def backward(kept, bar):
-        y, after, drive, leaves, number, inputs = kept
-        pull = lambda *z: _pull(scheme, dt, field, inputs, *z)
-        zeros = lambda *z: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(pull, *z))
-        y, drive, handles = lax.cond(number >= 0, pull, zeros, bar, y, after, drive, leaves)
-        return y, drive, [None] * len(leaves), handles, None
+        *kept, number, inputs = kept
+
+        def pull(*kept):
+            return _pull(scheme, dt, field, inputs, *kept)
+
+        def zeros(*kept):
+            return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(pull, *kept))
+
+        # Always true; but XLA does not know, and makes buffers of what else every kernel would slice out of the whole
+        # run's arrays, which keeps it from being vectorised.
+        y, drive, handles = lax.cond(number >= 0, pull, zeros, bar, *kept)
+        return y, drive, [None] * len(handles), handles, None
 
     chunk = jax.custom_vjp(run)
     chunk.defvjp(forward, backward, symbolic_zeros=True)
     return chunk
 
 
-import os
-
-UNROLL = eval(os.environ.get("UNROLL", "1"))
-
-
 def _pull(scheme, dt, field, inputs, bar, y, after, drive, leaves):
-    """The cotangents of a chunk's arguments."""
+    """The cotangents of a chunk's start, its stimulus, and its parameters by cell."""
     before = jnp.concatenate([y[None], after[:-1]])
     count, size = before.shape[:2]
     linear, places = _linearised(field, inputs, y, drive, leaves)
     rest = [p for p in places if 0 < p[0] != p[1] and 0 < p[1] < size]
-    outer = [p for p in places if p[1] >= size]
-    rows = [(0, i) for i in range(size)] + [(i, i) for i in range(1, size)] + [(j, 0) for j in range(1, size)]
-    rows += rest + outer
+    rows = [(0, i) for i in range(size)] + [(i, i) for i in range(1, size)] + [(j, 0) for j in range(1, size)] + rest
 
-    def stage(k, here):
-        factor, u = here
-        at = before + factor * dt * k
-        value, found = linear(*(jnp.stack([at[:, i] for i in range(size)])), u, *leaves)
+    entries, jacobians, k = [], [], None
+    for s, factor in enumerate(scheme.coupling):
+        at = before if k is None else before + factor * dt * k
+        value, found = linear(*jnp.stack([at[:, i] for i in range(size)]), drive[:, s], *leaves)
         zero = jnp.zeros_like(value[0])
-        return jnp.stack(value, 1), jnp.concatenate([found.get(p, zero)[:, None] for p in rows], 1)
-
-    factors = jnp.asarray(scheme.coupling, y.dtype)
-    _, entries = lax.scan(stage, jnp.zeros_like(before), (factors, jnp.moveaxis(drive, 1, 0)), unroll=UNROLL)
+        k = jnp.stack(value, 1)
+        entries.append(found)
+        jacobians.append(jnp.concatenate([found.get(p, zero)[:, None] for p in rows], 1))
 
     adjoint = jnp.zeros_like(y)
-    stages = [[adjoint] * count for _ in factors]
+    stages = [[adjoint] * count for _ in jacobians]
     for n in reversed(range(count)):
         total = later = adjoint + bar[n]
         moved = None
-        for s in reversed(range(len(factors))):
+        for s in reversed(range(len(jacobians))):
             k = dt * scheme.weights[s] * later
             k = k if moved is None else k + dt * scheme.coupling[s + 1] * moved
             stages[s][n] = k
-            first, others = _transposed(entries[s, n], k, rest)
+            first, others = _transposed(jacobians[s][n], k, rest)
             if s:
                 moved = jnp.concatenate([first, others])
                 total = total + moved
             else:
                 adjoint = jnp.concatenate([total[:1] + first, total[1:] + others])
-    sums = {i: 0.0 for i in inputs if i >= size}
-    heard = {j: jnp.stack([jnp.stack([k[j] for k in stage]) for stage in stages]) for j, _ in outer}
-    for e, (j, i) in enumerate(outer):
-        bars = entries[:, :, len(rows) - len(outer) + e] * heard[j]
-        sums[i] = sums[i] + (jnp.moveaxis(bars, 0, 1) if i == size else bars.sum((0, 1)))
-    driven = sums.pop(size, None)
-    if driven is not None and drive.ndim == 2:
-        driven = driven.reshape(*drive.shape, -1).sum(-1)
+
+    sums = {i: jnp.zeros_like(y[0]) for i in inputs if i > size}
+    driven = [jnp.zeros_like(after[:, 0])] * len(jacobians)
+    for s, found in enumerate(entries):
+        heard = {j: jnp.stack([k[j] for k in stages[s]]) for j in {j for j, i in found if i >= size}}
+        for j, i in found:
+            if i == size:
+                driven[s] = driven[s] + found[j, i] * heard[j]
+            elif i > size:
+                sums[i] = sums[i] + (found[j, i] * heard[j]).sum(0)
     handles = [sums.get(size + 1 + i) for i in range(len(leaves))]
-    return adjoint, driven, handles
+    if size not in inputs:
+        return adjoint, None, handles
+    driven = jnp.stack(driven, 1)
+    return adjoint, driven.reshape(*drive.shape, -1).sum(-1) if drive.ndim < driven.ndim else driven, handles
 
 
 def _transposed(entries, k, rest):
@@ -281,7 +293,10 @@ def _propagated(jaxpr, arguments):
     """Evaluate a jaxpr of pairs: a value, and its derivatives by those inputs on which it depends."""
     known = {v: (x, {}) for v, x in zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True)}
     known |= dict(zip(jaxpr.jaxpr.invars, arguments, strict=True))
-    read = lambda v: (v.val, {}) if isinstance(v, Literal) else known[v]
+
+    def read(v):
+        return (v.val, {}) if isinstance(v, Literal) else known[v]
+
     for equation in jaxpr.jaxpr.eqns:
         given, name = [read(v) for v in equation.invars], equation.primitive.name
         if name == "jit":
@@ -297,9 +312,10 @@ def _propagated(jaxpr, arguments):
 
 
 def _quotient(over, under):
-    """A quotient, with one more division for all of its derivatives."""
+    """A quotient and its derivatives, for one division."""
     (x, dx), (y, dy) = over, under
-    value, inverse = x / y, 1 / y
+    inverse = 1 / y
+    value = x * inverse
     up = {i: t * inverse for i, t in dx.items()}
     down = {i: -t * value * inverse for i, t in dy.items()}
     return value, up | {i: up[i] + t if i in up else t for i, t in down.items()}
@@ -307,21 +323,18 @@ def _quotient(over, under):
 
 def _applied(equation, given):
     """One equation of a jaxpr by JAX's own rule, in each direction by itself."""
-    options = equation.primitive.get_bind_params(equation.params)
     values = [x for x, _ in given]
+    options = equation.primitive.get_bind_params(equation.params)
 
-    def apply(*xs):
-        out = equation.primitive.bind(*xs, **options)
+    def apply(varied):
+        out = equation.primitive.bind(*(varied.get(n, x) for n, x in enumerate(values)), **options)
         return out if equation.primitive.multiple_results else [out]
 
-    made = [(x, {}) for x in apply(*values)]
+    made = [(x, {}) for x in apply({})]
     for i in sorted({i for _, tangents in given for i in tangents}):
-        active = [n for n, (_, tangents) in enumerate(given) if i in tangents]
-        vary = lambda *xs, active=active: apply(
-            *(dict(enumerate(values)) | dict(zip(active, xs, strict=True))).values()
-        )
-        tangents = jax.jvp(vary, [values[n] for n in active], [given[n][1][i] for n in active])[1]
-        for (x, found), t in zip(made, tangents, strict=True):
+        tangents = {n: t[i] for n, (_, t) in enumerate(given) if i in t}
+        results = jax.jvp(apply, [{n: values[n] for n in tangents}], [tangents])[1]
+        for (x, found), t in zip(made, results, strict=True):
             if jnp.issubdtype(x.dtype, jnp.inexact):
                 found[i] = t
     return made

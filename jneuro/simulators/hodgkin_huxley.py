@@ -1,7 +1,7 @@
 """The giant axon of the squid."""
 
 import math
-from typing import ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax.numpy as jnp
 
@@ -91,7 +91,8 @@ class HodgkinHuxley(ODESimulator):
     @classmethod
     def neuron(cls, **overrides) -> Self:
         """The constants of the mechanism `hh` of the simulator NEURON, whose leak reverses at −54.3 mV."""
-        return cls(**({"e_l": -54.3} | overrides))
+        values: dict[str, Any] = {"e_l": -54.3}
+        return cls(**(values | overrides))
 
     @property
     def default_solver(self) -> StaggeredCrankNicolson:

@@ -45,40 +45,39 @@ class _Steps(eqx.Module):
     stimulus: Stimulus | None
     dt: float = eqx.field(static=True)
 
-    def _term(self, end=None):
-        return MembraneTerm(self.simulator, self.stimulus, end)
+    def _at(self, step, like):
+        """The term of a step, and when it begins and ends: its length is not the difference of rounded times."""
+        dtype = jnp.result_type(*jax.tree.leaves(like))
+        t0, t1 = step.astype(dtype) * self.dt, (step + 1).astype(dtype) * self.dt
+        return MembraneTerm(self.simulator, self.stimulus, t1, self.dt), t0, t1
 
     def start(self, y, step):
         """What is carried, at the beginning of a run."""
-        t0, t1 = self._times(step, y)
+        term, t0, t1 = self._at(step, y)
         if isinstance(self.solver, Scheme):
-            return self.solver.start(self._term(), t0, t1 - t0, y)
-        return y, self.solver.init(self._term(t1), t0, t1, y, None)
+            return self.solver.start(term, t0, jnp.asarray(self.dt, t0.dtype), y)
+        return y, self.solver.init(term, t0, t1, y, None)
 
     def advance(self, carry, step):
         """One step."""
-        t0, t1 = self._times(step, carry)
+        term, t0, t1 = self._at(step, carry)
         if isinstance(self.solver, Scheme):
-            return self.solver.advance(self._term(t1), t0, t1, carry)
+            return self.solver.advance(term, t0, jnp.asarray(self.dt, t0.dtype), carry)
         y, state = carry
         solver = self.solver
         if isinstance(solver, diffrax.AbstractRungeKutta) and solver.scan_kind is None:
             # Diffrax's own choice for the loop over stages has no forward mode.
             solver = eqx.tree_at(lambda s: s.scan_kind, solver, "bounded", is_leaf=lambda x: x is None)
         # A first-same-as-last stage would remember the stimulus from before a jump.
-        y, _, _, state, _ = solver.step(self._term(t1), t0, t1, y, None, state, jnp.asarray(True))
+        y, _, _, state, _ = solver.step(term, t0, t1, y, None, state, jnp.asarray(True))
         return y, state
 
     def observe(self, carry, step):
         """The state, from what is carried."""
         if isinstance(self.solver, Scheme):
-            t0, t1 = self._times(step, carry)
-            return self.solver.observe(self._term(), t0, t1 - t0, carry)
+            term, t0, _ = self._at(step, carry)
+            return self.solver.observe(term, t0, jnp.asarray(self.dt, t0.dtype), carry)
         return carry[0]
-
-    def _times(self, step, like):
-        dtype = jnp.result_type(*jax.tree.leaves(like))
-        return step.astype(dtype) * self.dt, (step + 1).astype(dtype) * self.dt
 
 
 def require_integrable(
@@ -232,7 +231,9 @@ def integrate(
     Returns:
         The recording.
     """
-    run = _adaptive if isinstance(solver, Adaptive) else time_parallel if isinstance(solver, TimeParallel) else _fixed
+    run: Any = _fixed
+    if isinstance(solver, Adaptive | TimeParallel):
+        run = _adaptive if isinstance(solver, Adaptive) else time_parallel
     values, ok, final = run(simulator, stimulus, start, solver, dt, names, frames, record_every, warmup, checkpoint)
     return Recording(
         values=values,

@@ -4,7 +4,6 @@ from typing import Any
 
 import diffrax
 
-from jneuro.simulators import solvers, stimuli
 from jneuro.simulators.base import ODESimulator, SteppedSimulator
 from jneuro.simulators.brunel import Brunel
 from jneuro.simulators.ca1 import CA1Pyramidal
@@ -12,6 +11,19 @@ from jneuro.simulators.hodgkin_huxley import HodgkinHuxley
 from jneuro.simulators.izhikevich import Izhikevich
 from jneuro.simulators.reservoir import IzhikevichReservoir
 from jneuro.simulators.ring import RingNetwork
+from jneuro.simulators.solvers import RK4, Adaptive, Euler, Heun, RushLarsen, StaggeredCrankNicolson
+from jneuro.simulators.stimuli import (
+    Chirp,
+    Constant,
+    OrnsteinUhlenbeck,
+    PulseTrain,
+    Ramp,
+    Sampled,
+    Sine,
+    Step,
+    Stimulus,
+    WhiteNoise,
+)
 
 __all__ = ["SIMULATORS", "SOLVERS", "STIMULI"]
 
@@ -25,27 +37,27 @@ SIMULATORS: dict[str, type[SteppedSimulator] | type[ODESimulator]] = {
 }
 """Simulators by the name that a configuration uses."""
 
-STIMULI: dict[str, type[stimuli.Stimulus]] = {
-    "constant": stimuli.Constant,
-    "step": stimuli.Step,
-    "pulse_train": stimuli.PulseTrain,
-    "ramp": stimuli.Ramp,
-    "sine": stimuli.Sine,
-    "chirp": stimuli.Chirp,
-    "sampled": stimuli.Sampled,
-    "white_noise": stimuli.WhiteNoise,
-    "ornstein_uhlenbeck": stimuli.OrnsteinUhlenbeck,
+STIMULI: dict[str, type[Stimulus]] = {
+    "constant": Constant,
+    "step": Step,
+    "pulse_train": PulseTrain,
+    "ramp": Ramp,
+    "sine": Sine,
+    "chirp": Chirp,
+    "sampled": Sampled,
+    "white_noise": WhiteNoise,
+    "ornstein_uhlenbeck": OrnsteinUhlenbeck,
 }
 """Stimuli by the name that a configuration uses."""
 
 SOLVERS: dict[str, Any] = {
-    "euler": solvers.Euler(),
-    "heun": solvers.Heun(),
-    "rk4": solvers.RK4(),
-    "rush_larsen": solvers.RushLarsen(),
-    "staggered_crank_nicolson": solvers.StaggeredCrankNicolson(),
-    "tsit5": solvers.Adaptive(diffrax.Tsit5()),
-    "dopri8": solvers.Adaptive(diffrax.Dopri8()),
-    "kvaerno5": solvers.Adaptive(diffrax.Kvaerno5()),
+    "euler": Euler(),
+    "heun": Heun(),
+    "rk4": RK4(),
+    "rush_larsen": RushLarsen(),
+    "staggered_crank_nicolson": StaggeredCrankNicolson(),
+    "tsit5": Adaptive(diffrax.Tsit5()),
+    "dopri8": Adaptive(diffrax.Dopri8()),
+    "kvaerno5": Adaptive(diffrax.Kvaerno5()),
 }
 """Solvers of ODE simulators by the name that a configuration uses; the last three choose their own steps."""

@@ -38,6 +38,8 @@ class MembraneTerm(diffrax.AbstractTerm):
     stimulus: Stimulus | None
     end: Float[Array, ""] | None = None
     """End of the step [ms]; a stage there sees the stimulus as it is just before."""
+    dt: float | None = eqx.field(static=True, default=None)
+    """Length of the step [ms], where the difference of its rounded ends is not good enough."""
 
     def drive(self, t: Float[Array, ""]) -> Float[Array, "*neuron"] | float:
         """The stimulus at time `t` [ms]."""
@@ -60,9 +62,9 @@ class MembraneTerm(diffrax.AbstractTerm):
         return self.simulator.vector_field(y, self.drive(jnp.asarray(t)))
 
     def contr(self, t0, t1, **kwargs):
-        """The step."""
+        """The length of the step."""
         del kwargs
-        return t1 - t0
+        return t1 - t0 if self.dt is None else jnp.asarray(self.dt, jnp.result_type(t1))
 
     def prod(self, vf, control):
         """Their product."""
@@ -121,8 +123,8 @@ class Scheme(diffrax.AbstractSolver):
         return y
 
     @abc.abstractmethod
-    def advance(self, term: MembraneTerm, t0: Array, t1: Array, carry: PyTree) -> PyTree:
-        """Take one step."""
+    def advance(self, term: MembraneTerm, t: Array, dt: Array, carry: PyTree) -> PyTree:
+        """Take one step from time `t`."""
 
     def observe(self, term: MembraneTerm, t: Array, dt: Array, carry: PyTree) -> PyTree:
         """Tell the state at time `t` from what is carried."""
@@ -132,15 +134,16 @@ class Scheme(diffrax.AbstractSolver):
     def init(self, terms, t0, t1, y0, args):
         """See Diffrax."""
         del args
-        t0, t1 = jnp.asarray(t0), jnp.asarray(t1)
-        return self.start(_unwrapped(terms), t0, t1 - t0, y0)
+        term, t0, t1 = _unwrapped(terms), jnp.asarray(t0), jnp.asarray(t1)
+        return self.start(term, t0, jnp.asarray(term.contr(t0, t1)), y0)
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         """See Diffrax."""
         del args, made_jump
         term, t0, t1 = _unwrapped(terms), jnp.asarray(t0), jnp.asarray(t1)
-        carry = self.advance(term, t0, t1, solver_state)
-        y1 = self.observe(term, t1, t1 - t0, carry)
+        dt = jnp.asarray(term.contr(t0, t1))
+        carry = self.advance(term, t0, dt, solver_state)
+        y1 = self.observe(term, t1, dt, carry)
         return y1, None, {"y0": y0, "y1": y1}, carry, diffrax.RESULTS.successful
 
     def func(self, terms, t0, y0, args):
@@ -161,14 +164,13 @@ class _Explicit(Scheme):
     """Each stage's weight of the stage before it, the only one that it uses."""
     weights: ClassVar[tuple[float, ...]]
 
-    def advance(self, term, t0, t1, carry):
+    def advance(self, term, t, dt, carry):
         """One step; a barrier after each stage keeps XLA from computing a stage again for every use of it."""
-        dt = t1 - t0
         z, unpack = _packed(carry)
         stages: list[PyTree] = []
         for node, factor in zip(self.nodes, self.coupling, strict=True):
             at = z if not stages else _plus(z, stages[-1], factor * dt)
-            field, _ = _packed(term.vf(t0 + node * dt, unpack(lax.optimization_barrier(at)), None))
+            field, _ = _packed(term.vf(t + node * dt, unpack(lax.optimization_barrier(at)), None))
             stages.append(lax.optimization_barrier(field))
         for weight, stage in zip(self.weights, stages, strict=True):
             z = _plus(z, stage, weight * dt)
@@ -245,10 +247,10 @@ class RushLarsen(Scheme):
         """Order of convergence."""
         return 1
 
-    def advance(self, term, t0, t1, carry):
+    def advance(self, term, t, dt, carry):
         """One step."""
-        steady, rate = lax.optimization_barrier(term.relaxation(t0, carry))
-        return jax.tree.map(lambda x, s, r: s + (x - s) * jnp.exp((t0 - t1) * r), carry, steady, rate)
+        steady, rate = lax.optimization_barrier(term.relaxation(t, carry))
+        return jax.tree.map(lambda x, s, r: s + (x - s) * jnp.exp(-dt * r), carry, steady, rate)
 
 
 class StaggeredCrankNicolson(Scheme):
@@ -272,10 +274,10 @@ class StaggeredCrankNicolson(Scheme):
         """The state, its gates half a step earlier."""
         return _trapezoid(term, t, y, -0.5 * dt, gates=True)
 
-    def advance(self, term, t0, t1, carry):
+    def advance(self, term, t, dt, carry):
         """One step: the gates past the potential, then the potential past the gates."""
-        gates = lax.optimization_barrier(_trapezoid(term, t0, carry, t1 - t0, gates=True))
-        return lax.optimization_barrier(_trapezoid(term, 0.5 * (t0 + t1), gates, t1 - t0, gates=False))
+        gates = lax.optimization_barrier(_trapezoid(term, t, carry, dt, gates=True))
+        return lax.optimization_barrier(_trapezoid(term, t + 0.5 * dt, gates, dt, gates=False))
 
     def observe(self, term, t, dt, carry):
         """The gates moved by half a step."""

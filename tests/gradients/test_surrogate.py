@@ -46,7 +46,12 @@ def values(sim):
 
 @pytest.mark.parametrize(
     ("name", "detach_reset"),
-    [("super spike", True), ("super spike", False), ("arctan", False), ("arctan", True), ("boxcar", True)],
+    [
+        ("super spike", True),
+        ("arctan", False),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("super spike", False), ("arctan", True)]),
+        ("boxcar", True),
+    ],
 )
 def test_a_network_s_gradient_is_the_surrogate_s_definition(name, detach_reset, x64):
     surrogate, slope = SURROGATES[name]
