@@ -109,9 +109,9 @@ def assert_same(found, expected, rtol):
 CASES = [
     (Tangled, RK4(), True, {"record_every": 3, "duration": 1.05}),
     (HodgkinHuxley, Euler(), True, PLAIN),
-    (HodgkinHuxley, Heun(), True, PLAIN),
 ]
 MORE = [
+    (HodgkinHuxley, Heun(), True, PLAIN),
     (CA1Pyramidal, RK4(), True, PLAIN),
     (HodgkinHuxley, RK4(), True, PLAIN),
     (Tangled, Heun(), False, {"duration": 1.05}),

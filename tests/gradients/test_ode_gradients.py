@@ -84,7 +84,7 @@ def modes(function, adjoint=None):
     slow([{"record_every": 4, "checkpoint": 5}, {}, {"record_every": 4}, {"checkpoint": 30}], fast=[0]),
     ids=str,
 )
-@pytest.mark.parametrize("solver", FIXED.values(), ids=FIXED)
+@pytest.mark.parametrize("solver", slow(FIXED.values(), fast=[2, 4]), ids=FIXED)
 def test_fixed_steps(solver, saved):
     function = jax.jit(lambda theta: score(theta, solver, **saved))
     expected = differences(function)
@@ -93,7 +93,7 @@ def test_fixed_steps(solver, saved):
         np.testing.assert_allclose(gradient, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("solver", [RK4(), RushLarsen()], ids=["RK4", "RushLarsen"])
+@pytest.mark.parametrize("solver", slow([RK4(), RushLarsen()], fast=[1]), ids=["RK4", "RushLarsen"])
 def test_ca1(solver):
     function = jax.jit(lambda theta: score(theta, solver, cell=CA1Pyramidal, dt=0.02, record_every=5))
     expected = differences(function)
@@ -102,7 +102,7 @@ def test_ca1(solver):
 
 
 @pytest.mark.parametrize("every", slow([4, 1], fast=[0]))
-@pytest.mark.parametrize("solver", slow(ADAPTIVE, fast=[0, 2]), ids=name_of)
+@pytest.mark.parametrize("solver", slow(ADAPTIVE, fast=[0]), ids=name_of)
 def test_adaptive(solver, every):
     """Against differences of a scheme whose own error is far below."""
     expected = differences(jax.jit(lambda theta: score(theta, RK4(), dt=0.0025, record_every=20 * every)))

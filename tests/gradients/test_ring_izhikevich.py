@@ -227,7 +227,7 @@ def compare(means, by_hand, theta, detach_reset):
 @pytest.mark.parametrize(
     ("synapse", "name", "detach_reset"),
     [
-        ("delta", "super spike", False),
+        pytest.param("delta", "super spike", False, marks=pytest.mark.slow),
         pytest.param("delta", "arctan", True, marks=pytest.mark.slow),
         pytest.param("current", "super spike", True, marks=pytest.mark.slow),
         ("conductance", "super spike", False),

@@ -47,10 +47,11 @@ def values(sim):
 @pytest.mark.parametrize(
     ("name", "detach_reset"),
     [
-        ("super spike", True),
-        ("arctan", False),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("super spike", False), ("arctan", True)]),
-        ("boxcar", True),
+        ("super spike", False),
+        ("arctan", True),
+        pytest.param("super spike", True, marks=pytest.mark.slow),
+        pytest.param("arctan", False, marks=pytest.mark.slow),
+        pytest.param("boxcar", True, marks=pytest.mark.slow),
     ],
 )
 def test_a_network_s_gradient_is_the_surrogate_s_definition(name, detach_reset, x64):
@@ -76,6 +77,7 @@ def test_a_network_s_gradient_is_the_surrogate_s_definition(name, detach_reset, 
         np.testing.assert_allclose([slopes[n][row] for n in PARAMETERS], expected, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_forward_mode_equals_reverse_mode(x64):
     sim = network(surrogate=SuperSpike(beta=0.7, scale=0.02), detach_reset=False)
     theta = {n: jnp.asarray(x) for n, x in values(sim).items()}

@@ -1,5 +1,6 @@
 """The ODE simulators against published numbers, LSODA and NEURON, and against themselves."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -101,8 +102,8 @@ def test_ca1_counts_rates_and_first_spikes(precision):
         0.7: (48, 48, 27.50), 0.79: (54, 48, 24.08), 2.0: (153, 148, 9.56), 2.2: (163, 160, 8.76),
         2.3: (166, 164, 8.40), 3.0: (188, 186, 6.60),
     }  # fmt: skip
-    # Chaotic: what LSODA gives at several tolerances.
-    chaotic = {1.0: ((78, 83), (74, 84)), 1.5: ((126, 131), (118, 126))}
+    # Chaotic: within a tenth of the mean of LSODA's at two tolerances, which differ by up to 13 % themselves.
+    chaotic = {1.0: (81, 79), 1.5: (128.5, 123)}
     with jax.enable_x64(precision == np.float64):
         current = stimuli.Constant(np.array([*table, *chaotic], precision))
         recording = simulate(CA1Pyramidal(), current, duration=1000.0, key=KEY, record=["v", "spikes"], record_every=5)
@@ -117,8 +118,8 @@ def test_ca1_counts_rates_and_first_spikes(precision):
         if first is not None:
             assert abs(crossings(v[:, k], recording.dt)[0] - first) < 0.05
     for k, (count, rate) in enumerate(chaotic.values(), len(table)):
-        assert count[0] <= counts[k] <= count[1]
-        assert rate[0] <= rates[k] <= rate[1]
+        assert counts[k] == pytest.approx(count, rel=0.1)
+        assert rates[k] == pytest.approx(rate, rel=0.1)
 
 
 # Independent integrators
@@ -127,7 +128,12 @@ def test_ca1_counts_rates_and_first_spikes(precision):
 @double
 @pytest.mark.parametrize(
     ("solver", "dt", "shift"),
-    [(RK4(), 0.01, 2e-4), (StaggeredCrankNicolson(), 0.01, 0.02), (RushLarsen(), 0.0025, 0.5), (TSIT5, 0.05, 2e-4)],
+    [
+        (RK4(), 0.01, 2e-4),
+        (StaggeredCrankNicolson(), 0.01, 0.02),
+        pytest.param(RushLarsen(), 0.0025, 0.5, marks=pytest.mark.slow),
+        pytest.param(TSIT5, 0.05, 2e-4, marks=pytest.mark.slow),
+    ],
     ids=["RK4", "CrankNicolson", "RushLarsen", "Tsit5"],
 )
 def test_squid_against_lsoda(squid, solver, dt, shift):
@@ -155,7 +161,9 @@ def test_squid_against_neuron():
 
 
 @double
-@pytest.mark.parametrize(("solver", "dt"), [(RK4(), 0.01), (TSIT5, 0.02)], ids=["RK4", "Tsit5"])
+@pytest.mark.parametrize(
+    ("solver", "dt"), [(RK4(), 0.01), pytest.param(TSIT5, 0.02, marks=pytest.mark.slow)], ids=["RK4", "Tsit5"]
+)
 def test_ca1_against_lsoda_before_chaos(ca1, solver, dt):
     """All nine states of seven currents over the first 20 ms: before a second burst could amplify rounding."""
     every = round(0.1 / dt)
@@ -204,13 +212,14 @@ def test_order_of_convergence(solver, order):
         return np.stack([found[n] / (100 if n == "v" else 1) for n in found])
 
     exact = np.asarray(simulate_exactly())
-    steps = np.array([0.04, 0.02, 0.01, 0.005])
+    steps = np.array([0.02, 0.01, 0.005])
     errors = np.array([np.abs(run(dt) - exact).max() for dt in steps])
-    slope = np.polyfit(np.log(steps[1:]), np.log(errors[1:]), 1)[0]
+    slope = np.polyfit(np.log(steps), np.log(errors), 1)[0]
     # The leading error of Tsit5 is so small that the next order still shows.
     assert order - 0.35 < slope < order + (1 if order == 5 else 0.35), errors
 
 
+@functools.cache
 def simulate_exactly():
     how = {"duration": 8.0, "dt": 0.4, "key": KEY, "record": ["v", "m", "h", "n"]}
     solver = Adaptive(diffrax.Dopri8(), rtol=1e-13, atol=1e-13)
