@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -171,6 +172,7 @@ def test_a_spike_reaches_only_those_who_hear_it(values, seed, kicked):
     assert not differs[:16, deaf].any()
 
 
+@pytest.mark.slow
 @few
 @given(parameters, between(0.0, 80.0), seeds, between(0.0, 1.0), st.integers(1, 40), st.integers(0, 12))
 def test_every_representation_gives_the_same_run(values, amplitude, seed, probability, excitatory, inhibitory):

@@ -118,13 +118,14 @@ def test_nobody_or_everybody(rule, probability, expected):
 def test_the_number_of_inputs_is_exact_where_words_are_equal():
     # Whatever the draw, ties included: exactly the smallest, of equal ones the first.
     rng = np.random.default_rng(0)
+    smallest = jax.jit(_smallest, static_argnums=1)
     for high in (1, 2, 5, 2**31 - 1):
         words = rng.integers(-high, high, (60, 9)).astype(np.int32)
         for count in (0, 1, 7, 59, 60):
             expected = np.zeros(words.shape, bool)
             for column in range(9):
                 expected[np.argsort(words[:, column], kind="stable")[:count], column] = True
-            np.testing.assert_array_equal(_smallest(jnp.asarray(words), count), expected)
+            np.testing.assert_array_equal(smallest(jnp.asarray(words), count), expected)
 
 
 @pytest.mark.parametrize(("post", "probability", "pre"), [(100, 0.1, 100), (12_500, 0.1, 12_500), (50, 0.9, 10)])
@@ -210,7 +211,7 @@ def test_weights_are_the_same_in_every_representation(share):
         np.testing.assert_allclose(propagated(network, spikes), expected, rtol=2e-5)
 
 
-@pytest.mark.parametrize("size", [255, 256, 1500])
+@pytest.mark.parametrize("size", [pytest.param(n, marks=[pytest.mark.slow] * (n < 1500)) for n in (255, 256, 1500)])
 def test_no_spike_is_lost_when_all_neurons_spike_at_once(size):
     # More than a byte can count: everybody hears everybody, and everybody spikes, in every step.
     networks = three(probability=1.0, populations=(size, 3), post=40)
@@ -226,25 +227,43 @@ def batch_of(name, **changes):
     return made, jax.tree.map(lambda *x: jnp.stack(x), *made)
 
 
-@pytest.mark.parametrize("populations", [POPULATIONS, (300, 40)], ids=["small", "large"])
-@pytest.mark.parametrize(("name", "variation"), [("bits", 0.0), ("rows", 0.0), ("rows", 0.7)])
+LARGE = (300, 40)
+
+
+@pytest.mark.parametrize(
+    ("name", "variation", "populations"),
+    [
+        pytest.param("bits", 0.0, LARGE, id="bits, large"),
+        pytest.param("rows", 0.7, POPULATIONS, id="weighted rows"),
+        pytest.param("bits", 0.0, POPULATIONS, id="bits", marks=pytest.mark.slow),
+        pytest.param("rows", 0.0, POPULATIONS, id="rows", marks=pytest.mark.slow),
+        pytest.param("rows", 0.0, LARGE, id="rows, large", marks=pytest.mark.slow),
+        pytest.param("rows", 0.7, LARGE, id="weighted rows, large", marks=pytest.mark.slow),
+    ],
+)
 def test_a_batch_of_networks_equals_one_after_the_other(name, variation, populations):
     made, batch = batch_of(name, variation=variation, populations=populations)
     spikes = np.random.default_rng(3).random((4, 3, 6, sum(populations))) < 0.2
 
-    def propagate(network, spikes):
-        return network.propagate(spikes)
+    @jax.jit
+    def batched(batch, one, spikes):
+        # Networks and runs of each; both axes the other way round; runs only; networks only; one run of each.
+        propagate = type(one).propagate
+        return (
+            jax.vmap(jax.vmap(propagate, (None, 0)))(batch, spikes),
+            jax.vmap(jax.vmap(propagate), (None, 1), 1)(batch, spikes),
+            jax.vmap(propagate, (None, 0))(one, spikes[1]),
+            jax.vmap(propagate, (0, None))(batch, spikes[0, 0]),
+            jax.vmap(propagate)(batch, spikes[:, 2]),
+        )
 
-    alone = np.stack([[propagate(c, s) for s in ss] for c, ss in zip(made, spikes, strict=True)])
+    alone = np.stack([[propagated(c, s) for s in ss] for c, ss in zip(made, spikes, strict=True)])
     assert alone.any()
-    # Networks and runs of each; runs only; networks only; both axes at once, the inner one first.
-    nested = jax.jit(jax.vmap(jax.vmap(propagate, (None, 0))))(batch, spikes)
-    np.testing.assert_array_equal(nested, alone)
-    np.testing.assert_array_equal(jax.vmap(jax.vmap(propagate, (0, 0)), (None, 1), 1)(batch, spikes), alone)
-    np.testing.assert_array_equal(jax.vmap(propagate, (None, 0))(made[1], spikes[1]), alone[1])
-    one = np.stack([propagate(c, spikes[0, 0]) for c in made])
-    np.testing.assert_array_equal(jax.vmap(propagate, (0, None))(batch, spikes[0, 0]), one)
-    np.testing.assert_array_equal(jax.vmap(propagate, (0, 0))(batch, spikes[:, 2]), alone[:, 2])
+    one = np.stack([propagated(c, spikes[0, 0]) for c in made])
+    for found, expected in zip(
+        batched(batch, made[1], spikes), (alone, alone, alone[1], one, alone[:, 2]), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -258,7 +277,7 @@ def test_synapses_in_any_order_and_number(weighted):
     assert adjacency.max() > 1.5
     np.testing.assert_allclose(network.adjacency, adjacency, rtol=1e-5, atol=1e-6)
     spikes = rng.random((3, 9)) < 0.6
-    np.testing.assert_allclose(network.propagate(spikes), received(adjacency, spikes, (5, 4)), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(propagated(network, spikes), received(adjacency, spikes, (5, 4)), rtol=1e-5, atol=1e-5)
 
 
 def test_no_synapses_at_all():

@@ -50,7 +50,10 @@ def thalamus(sim, key, steps):
     )
 
 
-@pytest.mark.parametrize("name", CASES)
+SLOW = ("the study", "fixed", "an interval shorter than the delays, without inhibition")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in CASES])
 def test_equals_the_plain_reference(name, x64):
     settings, duration = CASES[name]
     sim = IzhikevichReservoir(**settings).connect(jax.random.key(3))
@@ -79,7 +82,13 @@ def test_equals_the_plain_reference(name, x64):
     np.testing.assert_allclose(rec.values["weight_histogram"][-1], bins, atol=3 / plastic.sum())
 
 
-@pytest.mark.parametrize(("settings", "duration"), [({}, 3000.0), (OTHER, 240.0)], ids=["the study", "other constants"])
+@pytest.mark.parametrize(
+    ("settings", "duration"),
+    [
+        pytest.param({}, 3000.0, id="the study", marks=pytest.mark.slow),
+        pytest.param(OTHER, 240.0, id="other constants"),
+    ],
+)
 def test_plasticity_at_once_is_the_same_run(settings, duration, x64):
     sim = IzhikevichReservoir(**settings).connect(jax.random.key(0))
     events, online = (
@@ -145,6 +154,7 @@ def test_chunks_of_ten_seconds_equal_the_whole_and_compile_once():
     jax.tree.map(np.testing.assert_array_equal, state, whole.final_state)
 
 
+@pytest.mark.slow
 @both_paths
 def test_batches_equal_loops(settings):
     def run(key, potentiation):
@@ -186,6 +196,7 @@ def study():
     return np.array(rates), np.array(shares)
 
 
+@pytest.mark.slow
 def test_rates_of_the_study(study):
     everyone, excitatory, inhibitory = study[0].swapaxes(0, 1)
     assert np.all(abs(everyone[:, 10:15].mean(1) - 2.0) < 0.5)
@@ -197,6 +208,7 @@ def test_rates_of_the_study(study):
         assert windows.max() < high + digit / 2
 
 
+@pytest.mark.slow
 def test_weights_of_the_study_end_bimodal(study):
     last = study[1][:, -1]
     centres = (np.arange(20) + 0.5) / 2
@@ -206,6 +218,7 @@ def test_weights_of_the_study_end_bimodal(study):
     assert np.all(last[:, 5:15] < 0.04)
 
 
+@pytest.mark.slow
 def test_rates_without_plasticity():
     @jax.jit
     def run(key):
@@ -265,6 +278,7 @@ def test_gradients_where_the_spikes_stay_equal_finite_differences(x64):
         assert abs(reverse[k]) > 1e-6
 
 
+@pytest.mark.slow
 def test_gradients_below_threshold_equal_finite_differences(x64):
     settings = SMALL | {"thalamic_amplitude": 2.0, "surrogate": SuperSpike(scale=0.0)}
     sim = IzhikevichReservoir(**settings).connect(jax.random.key(1))
@@ -282,6 +296,7 @@ def test_gradients_below_threshold_equal_finite_differences(x64):
         assert reverse[k] == pytest.approx(float(ends[0] - ends[1]) / (2 * h), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_gradients_pass_through_spikes_in_both_modes_alike(x64):
     settings = SMALL | {"thalamic_count": 2, "surrogate": SuperSpike(scale=0.05)}
     sim = IzhikevichReservoir(**settings).connect(jax.random.key(1))

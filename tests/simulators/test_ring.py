@@ -69,7 +69,10 @@ def test_in_degree(sparsity, degree):
     assert not adjacency.diagonal().any()
 
 
-@pytest.mark.parametrize(("positions", "sparsity"), [(300, 10), (31, 6), (8, 2), (7, 1), (1, 1)])
+@pytest.mark.parametrize(
+    ("positions", "sparsity"),
+    [(31, 6), (7, 1), *(pytest.param(*shape, marks=pytest.mark.slow) for shape in [(300, 10), (8, 2), (1, 1)])],
+)
 def test_spikes_go_where_the_rule_says(positions, sparsity, x64):
     # Distinct weights; each neuron spikes alone, in one of as many networks.
     weights = {"j_ee": 0.01, "j_ei": 0.02, "j_ie": 0.03, "j_ii": 0.04}
@@ -192,8 +195,16 @@ def test_thresholds_cut_at_the_cumulative_distribution(mean, count, wide):
     )
 
 
-@pytest.mark.parametrize("excitatory", [True, False])
-@pytest.mark.parametrize("synapse", ["delta", "current", "conductance"])
+@pytest.mark.parametrize(
+    ("synapse", "excitatory"),
+    [
+        ("current", True),
+        ("conductance", False),
+        *(pytest.param("delta", excitatory, marks=pytest.mark.slow) for excitatory in (True, False)),
+        pytest.param("current", False, marks=pytest.mark.slow),
+        pytest.param("conductance", True, marks=pytest.mark.slow),
+    ],
+)
 def test_a_single_event_s_potential(synapse, excitatory, x64):
     """Converges, with half the error for half the step, to the solution of the equations."""
     source, receiver, weight = (0, 1, 0.3) if excitatory else (5, 1, 0.3)
