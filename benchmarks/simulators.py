@@ -14,6 +14,7 @@ os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-1:])
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
+import dataclasses
 import json
 
 import jax
@@ -22,8 +23,17 @@ import numpy as np
 from harness import measure, record
 
 from jneuro.prng import trial_keys
-from jneuro.simulators import Brunel, CA1Pyramidal, HodgkinHuxley, IzhikevichReservoir, simulate, stimuli
-from jneuro.simulators.hodgkin_huxley import HodgkinHuxleyState
+from jneuro.simulators import (
+    Brunel,
+    CA1Pyramidal,
+    HodgkinHuxley,
+    HodgkinHuxleyState,
+    IzhikevichReservoir,
+    TimeParallel,
+    simulate,
+    stimuli,
+)
+from jneuro.simulators.solvers import RK4
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "tests" / "reference"
@@ -133,6 +143,34 @@ def hodgkin_huxley(cells=2000, duration=1000.0):
     return times, 1000 / duration * 2000 / cells, {"against": "LSODA"} | accuracy
 
 
+CONDUCTANCES = ("g_l", "g_na", "g_nap", "g_kdr", "g_a", "g_m", "g_ca", "g_c", "g_sahp")
+
+
+def ca1_gradient(cells=64, duration=100.0):
+    """A squared error by nine shared conductances: forward alone, then its gradient by every mode; ratios to the first.
+
+    In single precision, a gradient through 100 ms of bursting is chaotic: this is its cost, not its value.
+    """
+    cell, current = CA1Pyramidal(), stimuli.Constant(jnp.linspace(0, 3, cells))
+    theta = {name: getattr(cell, name) for name in CONDUCTANCES}
+
+    def loss(theta, solver=None):
+        how = {"key": KEY, "record": ["v"], "record_every": 5, "throw": False, "solver": solver}
+        recording = simulate(dataclasses.replace(cell, **theta), current, duration=duration, **how)
+        return jnp.mean(jnp.square(recording.values["v"] + 60))
+
+    modes = {
+        "forward": loss,
+        "TimeParallel": jax.grad(lambda theta: loss(theta, TimeParallel(RK4()))),
+        "reverse": jax.grad(loss),
+        "jacfwd": jax.jacfwd(loss),
+    }
+    found = {name: measure(function, theta, repeats=5)[1] for name, function in modes.items()}
+    ratios = {name: times["min_s"] / found["forward"]["min_s"] for name, times in found.items() if name != "forward"}
+    compile_s = {name: round(times["compile_s"], 1) for name, times in found.items()}
+    return found["TimeParallel"], 1.0, {"ratio_to_forward": ratios, "compile_s": compile_s}
+
+
 CASES = {
     "brunel_100": (brunel_100, {"brian2": ["brian2_timing.py", "brunel_100"]}),
     "brunel_12500": (
@@ -154,6 +192,8 @@ CASES = {
         hodgkin_huxley,
         {"jaxley": ["jaxley_hodgkin_huxley.py"], "neuron": ["neuron_hodgkin_huxley.py"]},
     ),
+    "ca1_gradient": (ca1_gradient, {}),
+    "ca1_gradient 2000 cells": (lambda: ca1_gradient(2000, 20.0), {}),
 }
 
 

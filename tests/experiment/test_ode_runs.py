@@ -42,8 +42,9 @@ def test_recorded_as_simulated(tmp_path, amplitude):
     cells = np.size(amplitude)
     assert found["v"].shape == (2, 80, cells)
     assert "m" not in found
+    # In single precision, and laid out otherwise: 2e-4 ms on the flank of a spike.
     for trial in range(2):
-        np.testing.assert_allclose(found["v"][trial], alone.values["v"].reshape(80, cells), rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(found["v"][trial], alone.values["v"].reshape(80, cells), atol=0.05)
     counts = np.asarray(alone.values["spikes"]).reshape(80, cells)
     assert len(read_events(tmp_path / "run" / "recording.zarr")[0]) == 2 * counts.sum() > 0
     assert load_experiment(file).simulation.steps_of_a_frame == 20

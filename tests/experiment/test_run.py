@@ -40,7 +40,8 @@ def test_every_score_stands_beside_baselines_and_ceiling(tiny):
         assert metrics["test"][name]["parameters"] == metrics["test"]["compact"]["parameters"] > 100
     ceiling = metrics["ceiling"]
     assert 0.5 < ceiling["r2"] < 1
-    assert 0 < ceiling["se"] < 0.1
+    # Of six states only: the error of a difference of variances, itself uncertain by a third.
+    assert 0 < ceiling["se"] < 0.2
     # One test run of 350 kept ms: snapshots at 100, 150 … 350 ms have a whole window before and 5 ms after them.
     assert ceiling["samples"] == 6 * 20
     assert metrics["windows"]["counts"] == {"train": 3 * 66, "validation": 66, "test": 66}

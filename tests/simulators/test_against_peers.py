@@ -319,8 +319,16 @@ def ring_spikes(sim, keys, duration):
     return jax.vmap(one)(keys)
 
 
-SLOW_RINGS = ("delta_shared", "current_uncoupled", "conductance", "conductance_uncoupled")
-RINGS = ("delta", "delta_uncoupled", "current", "conductance_weak", *SLOW_RINGS)
+SLOW_RINGS = (
+    "delta_uncoupled",
+    "delta_shared",
+    "current",
+    "current_uncoupled",
+    "conductance",
+    "conductance_weak",
+    "conductance_uncoupled",
+)
+RINGS = ("delta", *SLOW_RINGS)
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, marks=[pytest.mark.slow] * (c in SLOW_RINGS)) for c in RINGS])
