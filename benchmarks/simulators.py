@@ -82,9 +82,10 @@ def izhikevich(size, duration):
     def run(reservoir):
         how = {"key": KEY, "record": ["spikes"], "record_every": 1000, "throw": False}
         recording = simulate(reservoir, duration=duration, **how)
-        return recording.values["spikes"].sum(1, dtype="uint32"), reservoir.weights(recording.final_state)
+        return recording.values["spikes"].sum(1, dtype="uint32"), recording.final_state
 
-    (counts, weights), times = measure(run, reservoir, repeats=3)
+    (counts, final), times = measure(run, reservoir, repeats=3)
+    weights = np.asarray(reservoir.weights(final))[np.asarray(reservoir.synapses().plastic)]
     found = {"rate": float(counts[1:].sum()) / size / (duration - 1e3) * 1e3, "w_mean": float(weights.mean())}
     return times, 1e3 / duration, found
 
