@@ -22,7 +22,7 @@ FIXED = {
     "diffrax.Heun": diffrax.Heun(),
     "diffrax.Tsit5": diffrax.Tsit5(),
 }
-TIGHT = {"rtol": 1e-9, "atol": 1e-9}
+TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 ADAPTIVE = [
     Adaptive(solver, **TIGHT, adjoint=adjoint)
     for solver in (diffrax.Tsit5(), diffrax.Dopri8(), diffrax.Kvaerno5())
