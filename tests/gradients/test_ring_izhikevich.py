@@ -207,7 +207,7 @@ def cells_by_hand(sim, theta, slope, detach):
     return reduced(trace, trains)
 
 
-def compare(means, by_hand, theta, detach_reset):
+def assert_is_the_definition(means, by_hand, theta, detach_reset):
     """Both modes against the tangents by hand; they have to differ from those of the other kind of reset."""
     known, other = by_hand(detach_reset), by_hand(not detach_reset)
     assert known[1][0] > 0.005, "there are spikes"
@@ -237,7 +237,9 @@ def test_the_ring_s_gradient_is_the_surrogate_s_definition(synapse, name, detach
     surrogate, slope = SURROGATES[name]
     sim = ring(synapse, surrogate=surrogate, detach_reset=detach_reset)
     theta = {n: 0.3 if n == "amplitude" else float(getattr(sim, n)) for n in RING_PARAMETERS[synapse]}
-    compare(lambda x: ring_means(sim, x), lambda detach: ring_by_hand(sim, theta, slope, detach), theta, detach_reset)
+    assert_is_the_definition(
+        lambda x: ring_means(sim, x), lambda detach: ring_by_hand(sim, theta, slope, detach), theta, detach_reset
+    )
 
 
 @pytest.mark.parametrize(
@@ -253,10 +255,12 @@ def test_the_cells_gradient_is_the_surrogate_s_definition(form, name, detach_res
     sim = getattr(Izhikevich, form)(n=4, dt=0.5, substeps=2, surrogate=surrogate, detach_reset=detach_reset)
     amplitude = 25.0 if form == "regular_spiking" else 500.0
     theta = {n: amplitude if n == "amplitude" else float(getattr(sim, n)) for n in CELL_PARAMETERS}
-    compare(lambda x: cell_means(sim, x), lambda detach: cells_by_hand(sim, theta, slope, detach), theta, detach_reset)
+    assert_is_the_definition(
+        lambda x: cell_means(sim, x), lambda detach: cells_by_hand(sim, theta, slope, detach), theta, detach_reset
+    )
 
 
-def central_differences(value, theta):
+def assert_central_differences(value, theta):
     """Slopes of `value`, and what it says beside, against central differences at 1e-5."""
     both = jax.jit(jax.value_and_grad(value, has_aux=True))
     (_, spikes), slopes = both(theta)
@@ -298,7 +302,7 @@ def test_a_silent_ring_s_gradient_is_that_of_finite_differences(synapse, surroga
         )
         return weighted(rec, ("v", "excitation", "inhibition"))
 
-    central_differences(value, theta)
+    assert_central_differences(value, theta)
 
 
 @pytest.mark.parametrize(
@@ -317,7 +321,7 @@ def test_silent_cells_gradient_is_that_of_finite_differences(form, surrogate, x6
         rec = simulate(changed, cell_drive(theta["amplitude"]), duration=30.0, key=KEY, throw=False)
         return weighted(rec, ("v", "u"))
 
-    central_differences(value, theta)
+    assert_central_differences(value, theta)
 
 
 @pytest.mark.parametrize("synapse", RING_PARAMETERS)

@@ -82,7 +82,7 @@ def plain_changes(spikes, pre, post, lag, start, rows):
     return total
 
 
-def compare_with_plain_account(probability, interval, tolerance):
+def assert_plain_account(probability, interval, tolerance):
     """Three intervals or more of a random raster."""
     sizes, longest = (40, 10), 21
     synapses = draw_delayed(jax.random.key(2), sizes, (0.3, 0.3), (2, longest), 2)
@@ -103,11 +103,11 @@ def compare_with_plain_account(probability, interval, tolerance):
 @pytest.mark.parametrize("interval", [7, 300])
 @pytest.mark.parametrize("probability", [0.02, 0.6, 1.0])
 def test_any_raster_equals_the_plain_account(probability, interval, x64):
-    compare_with_plain_account(probability, interval, 1e-11)
+    assert_plain_account(probability, interval, 1e-11)
 
 
 def test_single_precision_at_the_rates_of_the_network():
-    compare_with_plain_account(0.01, 1000, 4e-7)
+    assert_plain_account(0.01, 1000, 4e-7)
 
 
 def test_at_once_and_afterwards_are_the_same(x64):
