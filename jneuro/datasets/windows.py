@@ -24,11 +24,13 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: the observed past.
-        targets: the future, one row for each horizon.
+        targets: what is to be predicted, one row for each horizon.
+        future: at the horizons, the columns that are known ahead, such as a stimulus; None if there are none.
     """
 
     inputs: Float[Array, "batch time feature"]
-    targets: Float[Array, "batch horizon feature"]
+    targets: Float[Array, "batch horizon target"]
+    future: Float[Array, "batch horizon known"] | None = None
 
 
 class Windows(eqx.Module):
@@ -39,10 +41,14 @@ class Windows(eqx.Module):
         starts: first frame of every window, by split (`train`, `validation`, `test`).
         scaling: maps `values` back to the recording's unit.
         length: frames in the input of a window.
-        horizons: how many frames after its last input frame each target lies.
+        horizons: how many frames after its last input frame each target lies; none or fewer, down to `1 - length`,
+            for targets within the window.
         dt: time between frames [ms].
         frames_per_trial: frames of one trial; frame `f` belongs to trial `f // frames_per_trial`.
         leaky: whether the split lets test data into the training windows or into the scaling.
+        input_columns: the columns of `values` that are observed; None takes all.
+        target_columns: the columns that are predicted; None takes all.
+        known_columns: the columns that are known ahead.
     """
 
     values: Float[Array, "frame feature"]
@@ -53,6 +59,18 @@ class Windows(eqx.Module):
     dt: float = eqx.field(static=True)
     frames_per_trial: int = eqx.field(static=True)
     leaky: bool = eqx.field(static=True)
+    input_columns: tuple[int, ...] | None = eqx.field(static=True, default=None)
+    target_columns: tuple[int, ...] | None = eqx.field(static=True, default=None)
+    known_columns: tuple[int, ...] = eqx.field(static=True, default=())
+
+    def __check_init__(self):
+        if min(self.horizons) <= -self.length:
+            raise ValueError(f"horizons must be more than -{self.length}, the window's length, got {self.horizons}")
+        for name in ("input_columns", "target_columns", "known_columns"):
+            wrong = [c for c in getattr(self, name) or () if not 0 <= c < self.values.shape[1]]
+            if wrong:
+                last = self.values.shape[1] - 1
+                raise ValueError(f"{name} holds {wrong[0]}, but the values have columns 0 to {last}")
 
     @property
     def features(self) -> int:
@@ -74,11 +92,17 @@ class Windows(eqx.Module):
             starts: first frame of each window, taken from `self.starts`.
 
         Returns:
-            Inputs and targets, scaled.
+            Inputs, targets and what is known ahead, scaled.
         """
         inputs = jax.vmap(lambda s: lax.dynamic_slice_in_dim(self.values, s, self.length))(starts)
         ahead = jnp.asarray(self.horizons, starts.dtype) + (self.length - 1)
-        return Batch(inputs, self.values[starts[:, None] + ahead[None]])
+        targets = self.values[starts[:, None] + ahead[None]]
+        future = targets[..., np.asarray(self.known_columns)] if self.known_columns else None
+        return Batch(_columns(inputs, self.input_columns), _columns(targets, self.target_columns), future)
+
+
+def _columns(values: Float[Array, "batch time feature"], columns: tuple[int, ...] | None) -> Array:
+    return values if columns is None else values[..., np.asarray(columns)]
 
 
 def window_starts(

@@ -1,7 +1,7 @@
 """What every model takes and returns."""
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from pydantic import Field
 
@@ -20,23 +20,32 @@ class Prediction(NamedTuple):
         diagnostics: further arrays by name, such as attention weights.
     """
 
-    mean: Float[Array, "batch horizon feature"]
-    quantiles: Float[Array, "batch horizon feature quantile"] | None = None
+    mean: Float[Array, "batch horizon target"]
+    quantiles: Float[Array, "batch horizon target quantile"] | None = None
     diagnostics: Mapping[str, Array] = {}
 
 
 class ModelConfig(Config):
-    """The three sizes that a model takes from its data; an experiment fills them in from the windows.
+    """The sizes that a model takes from its data, and its precision; an experiment fills in the first three.
 
     Attributes:
-        features: variables observed at each time, here neurons.
+        features: variables observed at each time, such as neurons.
         length: time steps in the input window.
-        horizons: future times predicted at once.
+        horizons: times predicted at once.
+        outputs: variables predicted at each time; null predicts all that are observed.
+        precision: of the computation; parameters, normalisations and losses stay in single precision.
     """
 
     features: int = Field(default=100, ge=1)
     length: int = Field(default=150, ge=1)
     horizons: int = Field(default=1, ge=1)
+    outputs: int | None = Field(default=None, ge=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    @property
+    def targets(self) -> int:
+        """Variables predicted at each time."""
+        return self.outputs or self.features
 
 
 class Model(Protocol):

@@ -312,3 +312,38 @@ def test_windows_are_not_materialised():
     one = batch * 150 * 100 * 4
     assert one < memory.output_size_in_bytes < 1.1 * one
     assert memory.temp_size_in_bytes < 3 * one
+
+
+def columns_of(**more):
+    """Windows of five frames over one trial of 40; the value in column c of frame f is 100·c + f."""
+    values = jnp.asarray(100.0 * np.arange(3)[None] + np.arange(40.0)[:, None], jnp.float32)
+    starts = {split: jnp.asarray([2, 9], jnp.int32) for split in SPLITS}
+    more = {"horizons": (1, 3), **more}
+    return Windows(values, starts, fit_scaling(np.zeros((2, 3))), 5, dt=1.0, frames_per_trial=40, leaky=False, **more)
+
+
+def test_columns_that_are_observed_predicted_and_known_ahead():
+    windows = columns_of(input_columns=(0, 2), target_columns=(1,), known_columns=(2, 0))
+    batch = windows.gather(windows.starts["train"])
+    np.testing.assert_array_equal(batch.inputs[1], [[f, 200 + f] for f in range(9, 14)])
+    np.testing.assert_array_equal(batch.targets[1], [[114], [116]])
+    np.testing.assert_array_equal(batch.future[1], [[214, 14], [216, 16]])
+    assert columns_of().gather(windows.starts["train"]).future is None
+
+
+def test_targets_within_the_window():
+    batch = columns_of(horizons=tuple(range(-4, 1))).gather(jnp.asarray([3, 8], jnp.int32))
+    np.testing.assert_array_equal(batch.targets, batch.inputs)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"horizons": (-5, 1)}, "more than -5, the window's length"),
+        ({"target_columns": (3,)}, "target_columns holds 3, but the values have columns 0 to 2"),
+        ({"known_columns": (-1,)}, "known_columns holds -1"),
+    ],
+)
+def test_columns_and_horizons_that_are_not_there(more, says):
+    with pytest.raises(ValueError, match=says):
+        columns_of(**more)
