@@ -13,10 +13,10 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from jneuro._types import Config, unknown_name
 from jneuro._yaml import Loader
-from jneuro.datasets import WindowConfig
+from jneuro.datasets import FROM_SPIKES, WindowConfig, columns_of
 from jneuro.evaluation import BaselineConfig, CeilingConfig
 from jneuro.models import AnyModelConfig
-from jneuro.recordings import open_recording
+from jneuro.recordings import has_events, open_recording
 from jneuro.simulators.config import SimulationConfig
 from jneuro.training import TrainConfig
 
@@ -103,24 +103,38 @@ class ExperimentConfig(Config):
                 raise ValueError(f"evaluate.leaky_twins: {unknown_name(name, self.models, 'model')}")
         if self.simulation is not None:
             s = self.simulation
-            if s.deterministic and self.evaluate.ceiling is not None:
-                raise ValueError(
-                    f"evaluate.ceiling: {s.simulator.name} has no noise, so its future is known; set it to null"
-                )
-            self._known_variable([n for n in s.recorded if n != "spikes"])
+            if self.evaluate.ceiling is not None:
+                if s.deterministic:
+                    raise ValueError(
+                        f"evaluate.ceiling: {s.simulator.name} has no noise, so its future is known; set it to null"
+                    )
+                self._has_ceiling()
+            self._known_variables(s.recorded)
             self._fit_data(s.duration_ms, s.record_every_ms, s.runs, s.neurons)
         else:
             data = open_recording(self.recording)  # type: ignore[arg-type]
-            self._known_variable([str(n) for n in data if data[n].dims == ("trial", "time", "neuron")])
+            sampled = [str(n) for n in data if data[n].dims == ("trial", "time", "neuron")]
+            self._known_variables([*sampled, *(["spikes"] if has_events(self.recording) else [])])  # type: ignore[arg-type]
             sizes = data.sizes
             self._fit_data(sizes["time"] * data.attrs["dt"], data.attrs["dt"], sizes["trial"], sizes["neuron"])
         return self
 
-    def _known_variable(self, sampled: Sequence[str]) -> None:
-        if self.windows.variable not in sampled:
-            raise ValueError(f"windows: {unknown_name(self.windows.variable, sampled, 'variable')}")
+    def _has_ceiling(self) -> None:
+        """Refuse a ceiling of what simulated futures do not give at once."""
+        targets, horizons = self.windows.targets, self.windows.horizons_ms
+        ahead = horizons == "next_window" or (isinstance(horizons, tuple) and min(horizons, default=0) > 0)
+        if len(targets) > 1 or set(targets) & (set(FROM_SPIKES) - {"spikes"}) or not ahead:
+            raise ValueError(
+                "evaluate.ceiling: needs one recorded variable, or spikes, as target and horizons ahead; set it to null"
+            )
 
-    def _fit_data(self, duration_ms: float, dt: float, runs: int, features: int) -> None:
+    def _known_variables(self, recorded: Sequence[str]) -> None:
+        known = [*(n for n in recorded if n not in FROM_SPIKES), *(FROM_SPIKES if "spikes" in recorded else ())]
+        for name in self.windows.variables:
+            if name not in known:
+                raise ValueError(f"windows: {unknown_name(name, known, 'variable')}")
+
+    def _fit_data(self, duration_ms: float, dt: float, runs: int, neurons: int) -> None:
         """Refuse windows, models and baselines that do not fit the recording; tell the models its sizes.
 
         Raises:
@@ -130,7 +144,9 @@ class ExperimentConfig(Config):
             counts = [self.windows.check(duration_ms, dt, runs)]
             if self.evaluate.leaky_twins:
                 counts.append(self.windows.model_copy(update={"split": "report"}).check(duration_ms, dt, runs))
-            self.evaluate.baselines.check(self.windows.frames(dt)[1])
+            dt = dt * self.windows.frame(dt)
+            observed = set(self.windows.targets) <= set(self.windows.inputs or self.windows.targets)
+            self.evaluate.baselines.check(self.windows.frames(dt)[1], observed=observed)
         except ValueError as error:
             raise ValueError(f"windows: {error}") from error
         filled = {}
@@ -142,16 +158,20 @@ class ExperimentConfig(Config):
                     f"{key} = {size} is more than the {least} training windows; lower it or windows.stride_ms"
                 )
             try:
-                filled[name] = entry.model_copy(update={"model": self._sized(entry.model, dt, features)})
+                filled[name] = entry.model_copy(update={"model": self._sized(entry.model, dt, neurons)})
             except ValueError as error:
                 raise ValueError(f"models.{name}.model: {_first_message(error)}") from error
         # Frozen for users; the resolved configuration must state the sizes.
         object.__setattr__(self, "models", filled)
 
-    def _sized(self, config: AnyModelConfig, dt: float, features: int) -> AnyModelConfig:
+    def _sized(self, config: AnyModelConfig, dt: float, neurons: int) -> AnyModelConfig:
         """A model's configuration with the sizes of its data."""
         _, length, _, horizons = self.windows.frames(dt)
-        sizes = {"features": features, "length": length, "horizons": len(horizons)}
+        observed, predicted = self.windows.inputs or self.windows.targets, self.windows.targets
+        features, outputs = (sum(columns_of(n, neurons) for n in names) for names in (observed, predicted))
+        sizes: dict[str, Any] = {"features": features, "length": length, "horizons": len(horizons)}
+        if observed != predicted:
+            sizes["outputs"] = outputs
         for key in config.model_fields_set & sizes.keys():
             if getattr(config, key) != sizes[key]:
                 raise ValueError(f"{key} = {getattr(config, key)}, but the data give {sizes[key]}; leave it out")
@@ -235,13 +255,17 @@ def _message(error: Any) -> str:
     return f"{shown}{text[0].lower()}{text[1:]}"
 
 
+_UNIONS = ("model", "optimizer", "horizons_ms")
+"""Keys whose value is one of several kinds."""
+
+
 def _explain(error: ValidationError, path: Path, overrides: Sequence[str]) -> str:
     """All errors, one a line: file or command line, key, value and remedy."""
     lines = []
     for item in error.errors():
         # Behind a union's key, pydantic puts the tag that chose the member.
         loc = ["", *map(str, item["loc"])]
-        key = ".".join(k for before, k in pairwise(loc) if before not in ("model", "optimizer") or k == "name")
+        key = ".".join(k for before, k in pairwise(loc) if before not in _UNIONS or k == "name")
         text = f"{key + ': ' if key else ''}{_message(item)}".replace(": = ", " = ")
         where = "command line" if any(_blames(text, o, key) for o in overrides) else str(path)
         lines.append(f"{where}: {text}")
@@ -254,7 +278,7 @@ def _blames(text: str, override: str, key: str) -> bool:
     inside, below = f"{key}.".startswith(f"{given}."), not key or f"{given}.".startswith(f"{key}.")
     wrong = text.partition("; did you mean")[0]
     named = re.search(rf"\b{re.escape(given.rpartition('.')[2])}\b", wrong)
-    return inside or (below and bool(named or any(f"'{w}'" in wrong for w in [*given.split("."), value])))
+    return inside or (below and bool(named or any(f"'{w}'" in wrong for w in [*given.split("."), value.strip("[]")])))
 
 
 def _config_root() -> Path:

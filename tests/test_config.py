@@ -81,10 +81,11 @@ OVERRIDES = {
     "windows.length_ms=1000": ("length_ms = 1000", "do not fit into a run of 400 ms less discard_ms = 50"),
     "windows.length_ms=20.5": ("length_ms = 20.5 must be a multiple of the recording's 1 ms",),
     "windows.stride_ms=1e-3": ("stride_ms = 0.001 must be a multiple of the recording's 1 ms, at least 1",),
-    "windows.horizons_ms=[2,1]": ("horizons_ms = [2.0, 1.0] must ascend",),
+    "windows.horizons_ms=[2,1]": ("horizons_ms = [2, 1] frames must ascend",),
+    "windows.horizons_ms=both": ("windows.horizons_ms = 'both'", "'next_window' or 'same_window'"),
     "windows.fractions={train: 0.5, validation: 0.49, test: 0.01}": ("of 10 leave nothing for test; use more runs",),
     "windows.fractions={train: 0.5, validation: 0.3, test: 0.3}": ("= 1.1, but shares must sum to 1",),
-    "windows.variable=spikes": ("windows: unknown variable 'spikes'; known are v",),
+    "windows.targets=[w]": ("windows: unknown variable 'w'; known are v, spikes, trace, rate, population_rate",),
     "windows.split=trial": ("windows.split = 'trial'", "'run' or 'report'"),
     "models={}": ("models", "at least 1 item"),
     "models.m.model.name=compac": ("models.m.model: unknown name 'compac'; did you mean 'compact'",),
@@ -253,7 +254,7 @@ def test_a_recording_that_cannot_be_used(recorded, damage, expected):
     ("override", "expected"),
     [
         ("windows.length_ms=260", "do not fit into a run of 300 ms"),
-        ("windows.variable=w", "unknown variable 'w'; known are v"),
+        ("windows.targets=[w]", "unknown variable 'w'; known are "),
         ("models.m.model.features=8", "features = 8, but the data give 7"),
     ],
 )

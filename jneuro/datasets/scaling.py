@@ -6,7 +6,7 @@ import numpy as np
 
 from jneuro._types import Array, Float
 
-__all__ = ["Scaling", "fit_scaling"]
+__all__ = ["Scaling", "fit_scaling", "no_scaling"]
 
 
 class Scaling(eqx.Module):
@@ -19,6 +19,10 @@ class Scaling(eqx.Module):
 
     mean: Float[Array, " feature"]
     scale: Float[Array, " feature"]
+
+    def of(self, columns: tuple[int, ...] | None) -> "Scaling":
+        """The scaling of some columns; None means all."""
+        return self if columns is None else Scaling(*(x[np.asarray(columns)] for x in (self.mean, self.scale)))
 
     def apply(self, values: Float[Array, "*any feature"]) -> Float[Array, "*any feature"]:
         """From the recording's unit to z-scores."""
@@ -45,3 +49,8 @@ def fit_scaling(values: Float[np.ndarray, "frame feature"]) -> Scaling:
     """
     mean, sd = values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)
     return Scaling(jnp.asarray(mean, jnp.float32), jnp.asarray(np.where(sd > 0, sd, 1), jnp.float32))
+
+
+def no_scaling(features: int) -> Scaling:
+    """The identity, for `features` variables."""
+    return Scaling(jnp.zeros(features, jnp.float32), jnp.ones(features, jnp.float32))

@@ -1,46 +1,77 @@
 """From a recording to windows: what is to be predicted from what, and what may be learned from."""
 
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
-from jneuro._types import Array, Config, Key
-from jneuro.datasets.scaling import fit_scaling
+from jneuro._types import Array, Config, Float, Key
+from jneuro.datasets.scaling import fit_scaling, no_scaling
 from jneuro.datasets.splits import Fractions, split_indices
+from jneuro.datasets.variables import VariableConfig, series
 from jneuro.datasets.windows import Windows, window_starts
 from jneuro.prng import require_key, stream
 from jneuro.recordings.recording import Recording
 
-__all__ = ["WindowConfig", "window"]
+__all__ = ["HorizonRange", "WindowConfig", "window"]
 
 
-class WindowConfig(Config):
+class HorizonRange(Config):
+    """Every frame from one time to another, relative to a window's last.
+
+    Attributes:
+        first_ms: the first [ms]; 0 is the window's last frame, and negative times lie within the window.
+        last_ms: the last [ms].
+    """
+
+    first_ms: float
+    last_ms: float
+
+
+class WindowConfig(VariableConfig):
     """How a recording becomes windows.
 
     Attributes:
-        variable: which of its arrays.
+        targets: the variables that are predicted.
+        inputs: the variables that are observed; null takes the targets.
+        known: the variables that are known ahead, such as a stimulus; a model sees them at the horizons too.
         discard_ms: dropped from the beginning of every run [ms].
-        measurement_noise: SD of the white noise added to every sample, in the variable's unit.
+        measurement_noise: SD of the white noise added to every sample of the targets, in their unit.
         length_ms: the observed past [ms].
         stride_ms: from one window to the next [ms].
-        horizons_ms: how far ahead the targets lie [ms], ascending.
+        horizons_ms: how far ahead the targets lie [ms], ascending; `next_window`, every frame of the stretch that
+            follows, as long as the window; `same_window`, the frames of the window itself; or a range.
         split: `run`, whole runs are train, validation or test, and only training runs set the scaling; or `report`, the
             leaky protocol of the report: windows that overlap are shuffled before they are split, test data enter
             the scaling, and runs are laid end to end, so that some windows cross from one into the next.
         fractions: shares of the splits.
+        scaling: `zscore`, or `none`, which counts need.
     """
 
-    variable: str = "v"
+    targets: tuple[str, ...] = Field(default=("v",), min_length=1)
+    inputs: tuple[str, ...] | None = Field(default=None, min_length=1)
+    known: tuple[str, ...] = ()
     discard_ms: float = Field(default=800.0, ge=0)
     measurement_noise: float = Field(default=0.2, ge=0)
     length_ms: float = Field(default=150.0, gt=0)
     stride_ms: float = Field(default=15.0, gt=0)
-    horizons_ms: tuple[float, ...] = Field(default=(1.0,), min_length=1)
+    horizons_ms: Annotated[
+        Annotated[tuple[float, ...], Field(min_length=1), Tag("list")]
+        | Annotated[HorizonRange, Tag("range")]
+        | Annotated[Literal["next_window", "same_window"], Tag("word")],
+        Discriminator(lambda value: {str: "word", dict: "range", HorizonRange: "range"}.get(type(value), "list")),
+    ] = (1.0,)
     split: Literal["run", "report"] = "run"
     fractions: Fractions = Fractions()
+    scaling: Literal["zscore", "none"] = "zscore"
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """All variables, in the order of the columns."""
+        return tuple(dict.fromkeys([*(self.inputs or self.targets), *self.targets, *self.known]))
 
     def frames(self, dt: float) -> tuple[int, int, int, tuple[int, ...]]:
         """Discard, length, stride and horizons in frames.
@@ -51,24 +82,34 @@ class WindowConfig(Config):
 
         def convert(name: str, ms: float, least: int) -> int:
             count = round(ms / dt)
-            if abs(count * dt - ms) > 1e-6 * max(ms, dt) or count < least:
+            if abs(count * dt - ms) > 1e-6 * max(abs(ms), dt) or count < least:
                 raise ValueError(
                     f"{name} = {ms:g} must be a multiple of the recording's {dt:g} ms, at least {least * dt:g}"
                 )
             return count
 
-        horizons = tuple(convert("horizons_ms", h, 1) for h in self.horizons_ms)
-        if list(horizons) != sorted(set(horizons)):
-            raise ValueError(f"horizons_ms = {list(self.horizons_ms)} must ascend")
-        sizes = (convert("discard_ms", self.discard_ms, 0), convert("length_ms", self.length_ms, 1))
-        return *sizes, convert("stride_ms", self.stride_ms, 1), horizons
+        length = convert("length_ms", self.length_ms, 1)
+        match self.horizons_ms:
+            case "next_window":
+                horizons = tuple(range(1, length + 1))
+            case "same_window":
+                horizons = tuple(range(1 - length, 1))
+            case HorizonRange(first_ms=first, last_ms=last):
+                ends = [convert("horizons_ms", h, 1 - length) for h in (first, last)]
+                horizons = tuple(range(ends[0], ends[1] + 1))
+            case times:
+                horizons = tuple(convert("horizons_ms", h, 1) for h in times)
+        if not horizons or list(horizons) != sorted(set(horizons)):
+            raise ValueError(f"horizons_ms = {list(horizons)} frames must ascend")
+        stride = convert("stride_ms", self.stride_ms, 1)
+        return convert("discard_ms", self.discard_ms, 0), length, stride, horizons
 
     def check(self, duration_ms: float, dt: float, runs: int) -> dict[str, int]:
         """Refuse what leaves no windows, before anything is computed.
 
         Args:
             duration_ms: length of one run [ms].
-            dt: time between frames [ms].
+            dt: time between recorded frames [ms].
             runs: number of runs.
 
         Returns:
@@ -77,14 +118,15 @@ class WindowConfig(Config):
         Raises:
             ValueError: with the key and the remedy.
         """
+        dt = self.frame(dt) * dt
         discard, length, stride, horizons = self.frames(dt)
-        have = round(duration_ms / dt) - discard
-        if length + horizons[-1] > have:
+        have, ahead = int(duration_ms / dt + 1e-6) - discard, max(horizons[-1], 0)
+        if length + ahead > have:
             raise ValueError(
-                f"length_ms = {self.length_ms:g} and the farthest of horizons_ms = {self.horizons_ms[-1]:g} "
+                f"length_ms = {self.length_ms:g} and the farthest of horizons_ms = {ahead * dt:g} "
                 f"do not fit into a run of {duration_ms:g} ms less discard_ms = {self.discard_ms:g}"
             )
-        rng, reach = np.random.default_rng(0), length + horizons[-1]
+        rng, reach = np.random.default_rng(0), length + ahead
         if self.split == "report":
             dealt = split_indices((runs * have - reach) // stride + 1, self.fractions, rng)
             return {name: len(index) for name, index in dealt.items()}
@@ -104,29 +146,28 @@ def window(recording: Recording, config: WindowConfig, *, key: Key[Array, ""]) -
         The windows, by split.
 
     Raises:
-        ValueError: if the recording has no such variable or is too short.
+        ValueError: if the recording lacks a variable or is too short.
     """
     require_key(key)
-    if config.variable not in recording.values:
-        raise ValueError(f"the recording has no {config.variable!r}; it has {', '.join(recording.values)}")
-    source = recording.values[config.variable]
-    if source.ndim != 3:
-        raise ValueError(f"{config.variable} must be [trial, time, feature], got shape {source.shape}")
-    config.check(recording.frames * recording.dt, recording.dt, source.shape[0])
-    discard, length, stride, horizons = config.frames(recording.dt)
-    values = _noisy(source, discard, config.measurement_noise, stream(key, "measurement"))
-    trials, frames, features = values.shape
+    parts = {name: series(recording, name, config) for name in config.variables}
+    trials, frames = parts[config.targets[0]].shape[:2]
+    config.check(recording.frames * recording.dt, recording.dt, trials)
+    dt = config.frame(recording.dt) * recording.dt
+    discard, length, stride, horizons = config.frames(dt)
+    frames, reach = frames - discard, max(horizons[-1], 0)
+    values = _joined(parts, config, discard, stream(key, "measurement"))
+    features = values.shape[2]
     rng = np.random.default_rng(np.asarray(jax.random.key_data(stream(key, "split"))))
     if config.split == "run":
         runs = split_indices(trials, config.fractions, rng)
-        sizes = {"length": length, "stride": stride, "reach": horizons[-1]}
+        sizes = {"length": length, "stride": stride, "reach": reach}
         starts = {name: window_starts(index, frames, **sizes) for name, index in runs.items()}
         learned = values[runs["train"]].reshape(-1, features)
     else:
         learned = values.reshape(-1, features)
-        every = np.arange(0, trials * frames - length - horizons[-1] + 1, stride, dtype=np.int32)
+        every = np.arange(0, trials * frames - length - reach + 1, stride, dtype=np.int32)
         starts = {name: every[index] for name, index in split_indices(len(every), config.fractions, rng).items()}
-    scaling = fit_scaling(learned)
+    scaling = fit_scaling(learned) if config.scaling == "zscore" else no_scaling(features)
     del learned
     values -= np.asarray(scaling.mean)
     values /= np.asarray(scaling.scale)
@@ -136,18 +177,51 @@ def window(recording: Recording, config: WindowConfig, *, key: Key[Array, ""]) -
         scaling=scaling,
         length=length,
         horizons=horizons,
-        dt=recording.dt,
+        dt=dt,
         frames_per_trial=frames,
         leaky=config.split == "report",
+        **_columns({name: part.shape[2] for name, part in parts.items()}, config),
     )
 
 
-def _noisy(source: Array | np.ndarray, discard: int, sd: float, key: Key[Array, ""]) -> np.ndarray:
-    """Copy without the discarded beginning, with measurement noise, trial by trial."""
-    values = np.empty((source.shape[0], source.shape[1] - discard, source.shape[2]), np.float32)
-    draw = jax.jit(lambda i: sd * jax.random.normal(jax.random.fold_in(key, i), values.shape[1:], jnp.float32))
-    for trial in range(source.shape[0]):
-        values[trial] = source[trial, discard:]
-        if sd:
-            values[trial] += draw(trial)
+def _columns(widths: Mapping[str, int], config: WindowConfig) -> dict[str, Any]:
+    """Which columns are observed, predicted and known ahead."""
+    first, at = 0, {}
+    for name, width in widths.items():
+        at[name] = range(first, first + width)
+        first += width
+
+    def of(names: Sequence[str]) -> tuple[int, ...]:
+        return tuple(c for name in names for c in at[name])
+
+    every = tuple(range(first))
+    observed, predicted = of(config.inputs or config.targets), of(config.targets)
+    return {
+        "input_columns": None if observed == every else observed,
+        "target_columns": None if predicted == every else predicted,
+        "known_columns": of(config.known),
+    }
+
+
+def _joined(
+    parts: Mapping[str, np.ndarray], config: WindowConfig, discard: int, key: Key[Array, ""]
+) -> Float[np.ndarray, "trial frame feature"]:
+    """Copy all variables, without the discarded beginning, the targets with measurement noise, trial by trial."""
+    trials, frames = next(iter(parts.values())).shape[:2]
+    values = np.empty((trials, frames - discard, sum(p.shape[2] for p in parts.values())), np.float32)
+    first = 0
+    for name, part in parts.items():
+        mine = values[:, :, first : first + part.shape[2]]
+        noisy = bool(config.measurement_noise) and name in config.targets
+        draw = _noise(key if name == config.targets[0] else stream(key, name), config.measurement_noise, mine.shape[1:])
+        for trial in range(trials):
+            mine[trial] = part[trial, discard:]
+            if noisy:
+                mine[trial] += draw(trial)
+        first += part.shape[2]
     return values
+
+
+def _noise(key: Key[Array, ""], sd: float, shape: tuple[int, ...]) -> Callable[[int], Array]:
+    """Measurement noise of a trial."""
+    return jax.jit(lambda trial: sd * jax.random.normal(jax.random.fold_in(key, trial), shape, jnp.float32))

@@ -74,8 +74,25 @@ class Windows(eqx.Module):
 
     @property
     def features(self) -> int:
-        """Number of variables in each frame."""
-        return self.values.shape[1]
+        """Number of observed columns."""
+        return self.values.shape[1] if self.input_columns is None else len(self.input_columns)
+
+    @property
+    def outputs(self) -> int:
+        """Number of predicted columns."""
+        return self.values.shape[1] if self.target_columns is None else len(self.target_columns)
+
+    @property
+    def target_scaling(self) -> Scaling:
+        """Maps predictions back to the recording's unit."""
+        return self.scaling.of(self.target_columns)
+
+    @property
+    def own_inputs(self) -> tuple[int, ...] | None:
+        """For each predicted column, its place among the observed ones; None if one is not observed."""
+        observed = range(self.values.shape[1]) if self.input_columns is None else self.input_columns
+        predicted = range(self.values.shape[1]) if self.target_columns is None else self.target_columns
+        return tuple(observed.index(c) for c in predicted) if set(predicted) <= set(observed) else None
 
     def count(self, split: str) -> int:
         """Number of windows in a split."""

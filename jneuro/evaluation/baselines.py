@@ -16,9 +16,12 @@ from jneuro._types import Array, Config, Float, Int
 from jneuro.datasets.windows import Batch, Windows
 from jneuro.models.base import Prediction
 
-__all__ = ["BaselineConfig", "Linear", "Lookup", "Persistence", "fit_baselines"]
+__all__ = ["BaselineConfig", "Linear", "Lookup", "Mean", "Persistence", "fit_baselines"]
 
-BaselineName = Literal["persistence", "ar", "var", "lookup"]
+BaselineName = Literal["mean", "persistence", "ar", "var", "lookup"]
+
+_OWN_PAST: tuple[BaselineName, ...] = ("persistence", "ar", "lookup")
+"""Baselines that need the past of what they predict."""
 
 
 class BaselineConfig(Config):
@@ -36,40 +39,59 @@ class BaselineConfig(Config):
     var_order: int = Field(default=3, ge=1)
     bins: int = Field(default=100, ge=2)
 
-    def check(self, length: int) -> None:
-        """Refuse an order that is longer than a window of `length` frames."""
+    def check(self, length: int, *, observed: bool = True) -> None:
+        """Refuse what windows do not allow.
+
+        Args:
+            length: frames of a window.
+            observed: whether what is predicted is among what is observed.
+        """
         for name, order in (("ar", self.ar_order), ("var", self.var_order)):
             if name in self.names and order > length:
                 raise ValueError(f"{name}_order = {order} is more than the {length} frames of a window")
+        for name in _OWN_PAST:
+            if name in self.names and not observed:
+                raise ValueError(f"{name} needs the targets among the inputs; use mean and var")
+
+
+class Mean(eqx.Module):
+    """The mean of the training targets, whatever was observed."""
+
+    mean: Float[Array, "horizon target"]
+
+    def __call__(self, batch: Batch, *, train: bool = False) -> Prediction:
+        """Forecast."""
+        return Prediction(jnp.broadcast_to(self.mean[None], (batch.inputs.shape[0], *self.mean.shape)))
 
 
 class Persistence(eqx.Module):
     """The last value stays."""
 
     horizons: int = eqx.field(static=True)
+    own: tuple[int, ...] = eqx.field(static=True)
 
     def __call__(self, batch: Batch, *, train: bool = False) -> Prediction:
         """Forecast."""
-        return Prediction(jnp.repeat(batch.inputs[:, -1:], self.horizons, axis=1))
+        return Prediction(jnp.repeat(batch.inputs[:, -1:, np.asarray(self.own)], self.horizons, axis=1))
 
 
 class Linear(eqx.Module):
-    """Direct linear prediction of every horizon: AR where each neuron sees its own past, VAR where it sees all.
+    """Direct linear prediction of every horizon: AR where each neuron sees its own past, VAR where it sees all inputs.
 
     Attributes:
         coefficients: for each target neuron and horizon, the weights of its regressors and, last, the intercept.
         order: past samples.
-        shared: whether all neurons' pasts are regressors (VAR) or only the own (AR).
+        own: the place of each target among the inputs (AR); None where all inputs are regressors (VAR).
     """
 
-    coefficients: Float[Array, "feature regressor horizon"]
+    coefficients: Float[Array, "target regressor horizon"]
     order: int = eqx.field(static=True)
-    shared: bool = eqx.field(static=True)
+    own: tuple[int, ...] | None = eqx.field(static=True)
 
     def __call__(self, batch: Batch, *, train: bool = False) -> Prediction:
         """Forecast."""
-        x = _regressors(batch.inputs, self.order, self.shared)
-        return Prediction(jnp.einsum("bfr,frh->bhf" if not self.shared else "bgr,frh->bhf", x, self.coefficients))
+        x = _regressors(batch.inputs, self.order, self.own)
+        return Prediction(jnp.einsum("bgr,frh->bhf" if self.own is None else "bfr,frh->bhf", x, self.coefficients))
 
 
 class Lookup(eqx.Module):
@@ -79,15 +101,21 @@ class Lookup(eqx.Module):
         low: lower edge of the first bin, in z-scores.
         width: width of a bin.
         table: mean future by bin.
+        own: the place of each target among the inputs.
     """
 
     low: Float[Array, ""]
     width: Float[Array, ""]
     table: Float[Array, "bin horizon"]
+    own: tuple[int, ...] = eqx.field(static=True)
 
     def __call__(self, batch: Batch, *, train: bool = False) -> Prediction:
         """Forecast."""
-        return Prediction(self.table[self.bin(batch.inputs[:, -1])].swapaxes(1, 2))
+        return Prediction(self.table[self.present(batch)].swapaxes(1, 2))
+
+    def present(self, batch: Batch) -> Int[Array, "batch target"]:
+        """The bin of every target's last value."""
+        return self.bin(batch.inputs[:, -1, np.asarray(self.own)])
 
     def bin(self, values: Float[Array, "*any"]) -> Int[Array, "*any"]:
         """The bin of a value; the outer bins take what lies beyond."""
@@ -95,16 +123,18 @@ class Lookup(eqx.Module):
         return jnp.clip(index, 0, self.table.shape[0] - 1)
 
 
-def _regressors(inputs: Float[Array, "batch time feature"], order: int, shared: bool) -> Float[Array, "batch f r"]:
-    """The last `order` samples and a one: of each neuron, or, `shared`, of all neurons in one row."""
+def _regressors(
+    inputs: Float[Array, "batch time feature"], order: int, own: tuple[int, ...] | None
+) -> Float[Array, "batch target regressor"]:
+    """The last `order` samples and a one: of each target, or of all inputs in one row."""
     past = inputs[:, -order:]
-    past = past.reshape(past.shape[0], 1, -1) if shared else past.swapaxes(1, 2)
+    past = past.reshape(past.shape[0], 1, -1) if own is None else past[..., np.asarray(own)].swapaxes(1, 2)
     return jnp.concatenate([past, jnp.ones((*past.shape[:2], 1), past.dtype)], axis=2)
 
 
 def fit_baselines(
     windows: Windows, config: BaselineConfig, batch_size: int = 256
-) -> dict[str, Persistence | Linear | Lookup]:
+) -> dict[str, Mean | Persistence | Linear | Lookup]:
     """Fit the baselines on the training windows.
 
     Args:
@@ -115,12 +145,14 @@ def fit_baselines(
     Returns:
         The baselines by name.
     """
-    config.check(windows.length)
+    config.check(windows.length, observed=windows.own_inputs is not None)
+    own = windows.own_inputs or ()
     makers = {
-        "persistence": lambda: Persistence(len(windows.horizons)),
-        "ar": lambda: _fit_linear(windows, config.ar_order, False, batch_size),
-        "var": lambda: _fit_linear(windows, config.var_order, True, batch_size),
-        "lookup": lambda: _fit_lookup(windows, config.bins, batch_size),
+        "mean": lambda: _fit_mean(windows, batch_size),
+        "persistence": lambda: Persistence(len(windows.horizons), own),
+        "ar": lambda: _fit_linear(windows, config.ar_order, own, batch_size),
+        "var": lambda: _fit_linear(windows, config.var_order, None, batch_size),
+        "lookup": lambda: _fit_lookup(windows, config.bins, own, batch_size),
     }
     return {name: makers[name]() for name in config.names}
 
@@ -144,36 +176,45 @@ def _accumulate(windows: Windows, statistic, batch_size: int):
     return jax.tree.map(np.asarray, total(windows, padded, used))
 
 
-def _fit_linear(windows: Windows, order: int, shared: bool, batch_size: int) -> Linear:
+def _fit_mean(windows: Windows, batch_size: int) -> Mean:
+    """The mean by target and horizon."""
+    total = _accumulate(windows, lambda batch, used: jnp.einsum("b,bhf->hf", used, batch.targets), batch_size)
+    return Mean(jnp.asarray(total / windows.count("train"), windows.values.dtype))
+
+
+def _fit_linear(windows: Windows, order: int, own: tuple[int, ...] | None, batch_size: int) -> Linear:
     """Least squares by the normal equations, solved in double precision."""
 
     def statistic(batch, used):
-        x = _regressors(batch.inputs, order, shared) * used[:, None, None]
-        if shared:
+        x = _regressors(batch.inputs, order, own) * used[:, None, None]
+        if own is None:
             return jnp.einsum("bgr,bgs->grs", x, x), jnp.einsum("bgr,bhf->frh", x, batch.targets)
         return jnp.einsum("bfr,bfs->frs", x, x), jnp.einsum("bfr,bhf->frh", x, batch.targets)
 
     gram, moment = (m.astype(np.float64) for m in _accumulate(windows, statistic, batch_size))
     # A trace of ridge keeps a constant channel, or fewer windows than regressors, solvable.
     gram += 1e-6 * np.trace(gram, axis1=1, axis2=2)[:, None, None] / gram.shape[1] * np.eye(gram.shape[1])
-    return Linear(jnp.asarray(np.linalg.solve(gram, moment), windows.values.dtype), order, shared)
+    return Linear(jnp.asarray(np.linalg.solve(gram, moment), windows.values.dtype), order, own)
 
 
-def _fit_lookup(windows: Windows, bins: int, batch_size: int) -> Lookup:
+def _fit_lookup(windows: Windows, bins: int, own: tuple[int, ...], batch_size: int) -> Lookup:
     """Bins of equal width between the 0.1 % and 99.9 % quantiles of the present; an empty bin takes its own centre."""
     last = windows.starts["train"] + windows.length - 1
-    low, high = jnp.quantile(windows.values[last], jnp.asarray([1e-3, 1 - 1e-3]))
+    present = windows.values[last]
+    if windows.target_columns is not None:
+        present = present[:, np.asarray(windows.target_columns)]
+    low, high = jnp.quantile(present, jnp.asarray([1e-3, 1 - 1e-3]))
     width = jnp.maximum(high - low, 1e-6) / bins
     centres = jnp.repeat((low + width * (jnp.arange(bins) + 0.5))[:, None], len(windows.horizons), axis=1)
-    empty = Lookup(low, width, centres)
+    empty = Lookup(low, width, centres, own)
 
     def statistic(batch, used):
-        index = empty.bin(batch.inputs[:, -1]).reshape(-1)
-        weight = jnp.broadcast_to(used[:, None], (used.shape[0], batch.inputs.shape[2])).reshape(-1)
+        index = empty.present(batch).reshape(-1)
+        weight = jnp.broadcast_to(used[:, None], (used.shape[0], len(own))).reshape(-1)
         future = batch.targets.swapaxes(1, 2).reshape(index.shape[0], -1)
         sums = jnp.zeros(centres.shape).at[index].add(future * weight[:, None])
         return sums, jnp.zeros(bins).at[index].add(weight)
 
     sums, counts = _accumulate(windows, statistic, batch_size)
     table = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centres)
-    return Lookup(low, width, jnp.asarray(table, centres.dtype))
+    return Lookup(low, width, jnp.asarray(table, centres.dtype), own)

@@ -48,6 +48,7 @@ def simulate_futures(
     stimulus: Stimulus | None = None,
     *,
     per_trial: bool,
+    stimuli: bool = False,
     variable: str,
     horizons: tuple[int, ...],
     record_every: int,
@@ -61,6 +62,7 @@ def simulate_futures(
         states: where the futures begin, each leaf `[trial, state, ...]`.
         stimulus: what drives the simulator.
         per_trial: whether `simulators` is a batch, every array with the leading axis trial.
+        stimuli: whether `stimulus` is one.
         variable: the recorded array.
         horizons: frames ahead, ascending.
         record_every: steps in a frame.
@@ -74,7 +76,7 @@ def simulate_futures(
     trials, count = (int(n) for n in states.step.shape)
     at = jnp.asarray(horizons) - 1
 
-    def one(simulator, state, key):
+    def one(simulator, stimulus, state, key):
         recording = simulate(
             simulator,
             stimulus,
@@ -85,20 +87,20 @@ def simulate_futures(
             initial_state=state,
             throw=False,
         )
-        return recording.values[variable][at]
+        return recording.values[variable][at].astype(jnp.float32)
 
-    axis = eqx.if_array(0) if per_trial else None
-    batched = eqx.filter_vmap(eqx.filter_vmap(one, in_axes=(None, 0, 0)), in_axes=(axis, 0, 0))
+    axes = (eqx.if_array(0) if batch else None for batch in (per_trial, stimuli))
+    batched = eqx.filter_vmap(eqx.filter_vmap(one, in_axes=(None, None, 0, 0)), in_axes=(*axes, 0, 0))
 
     @eqx.filter_jit
-    def moments(simulators, states, key):
+    def moments(simulators, stimulus, states, key):
         def draw(future):
             keys = trial_keys(jax.random.fold_in(key, future), trials * count)
-            return batched(simulators, states, keys.reshape(trials, count))
+            return batched(simulators, stimulus, states, keys.reshape(trials, count))
 
         return _moments(draw, futures)
 
-    return moments(simulators, states, stream(key, "futures"))
+    return moments(simulators, stimulus, states, stream(key, "futures"))
 
 
 def _moments(draw: Callable[[Any], Array], count: int) -> tuple[Array, Array]:

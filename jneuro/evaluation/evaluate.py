@@ -53,7 +53,7 @@ def evaluate(
     """
     starts = windows.starts["test"]
     runs = np.asarray(starts) // windows.frames_per_trial
-    target, scale = targets(windows, starts), np.asarray(windows.scaling.scale)
+    target, scale = targets(windows, starts), np.asarray(windows.target_scaling.scale)
     fitted = {} if baselines is None else fit_baselines(windows, baselines)
     predictions = {name: forecast(model, windows, starts) for name, model in (fitted | dict(models)).items()}
     scores = {name: forecast_scores(p, target, scale, runs) for name, p in predictions.items()}

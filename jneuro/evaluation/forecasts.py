@@ -48,7 +48,8 @@ def targets(
         The targets, in z-scores.
     """
     ahead = np.asarray(windows.horizons) + windows.length - 1
-    return np.asarray(windows.values)[np.asarray(starts)[:, None] + ahead]
+    values = np.asarray(windows.values)[np.asarray(starts)[:, None] + ahead]
+    return values if windows.target_columns is None else values[..., np.asarray(windows.target_columns)]
 
 
 @eqx.filter_jit

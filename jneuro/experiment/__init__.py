@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jneuro.config import ConfigError, ExperimentConfig, load_experiment
+from jneuro.datasets import needed
 from jneuro.experiment.folder import RunFolder, versions
 from jneuro.experiment.reporting import report_stage
 from jneuro.experiment.scoring import evaluate_stage
@@ -150,7 +151,7 @@ def _train_all(folder: RunFolder, observer: Observer) -> None:
         if not group:
             continue
         observer.stage("windows")
-        recording = read_recording(folder.recording, (config.windows.variable,))
+        recording = read_recording(folder.recording, needed(config.windows.variables))
         windows = cut_windows(config, recording, leaky_twin=leaky)
         del recording
         for training in group:

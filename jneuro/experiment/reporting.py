@@ -59,7 +59,9 @@ def _example(folder: RunFolder, trial: int) -> dict[str, Any]:
     data = open_recording(folder.recording)
     first = folder.config.windows.discard_ms
     shown = data.sel(time=slice(first, first + _EXAMPLE_MS)).isel(trial=trial)
-    example: dict[str, Any] = {"time_ms": shown.time.values, "v": shown[folder.config.windows.variable].values}
+    example: dict[str, Any] = {"time_ms": shown.time.values}
+    if "v" in shown:
+        example["v"] = shown["v"].values
     if "population" in data:
         time, of, neuron = read_events(folder.recording)
         kept = (of == trial) & (time >= first) & (time <= first + _EXAMPLE_MS)

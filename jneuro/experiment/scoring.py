@@ -12,7 +12,7 @@ from flax import nnx
 
 from jneuro._types import PyTree
 from jneuro.config import content_hash
-from jneuro.datasets import SPLITS, Windows
+from jneuro.datasets import SPLITS, Windows, needed
 from jneuro.evaluation import ceiling_scores, evaluate, forecast, isi_cv, simulate_futures, targets
 from jneuro.experiment.folder import RunFolder
 from jneuro.experiment.simulation import build_runs, initial_states
@@ -37,7 +37,7 @@ def evaluate_stage(folder: RunFolder, tell: Callable[[str], None]) -> dict[str, 
     """
     config = folder.config
     with folder.stage("evaluate", content_hash(config)):
-        recording = read_recording(folder.recording, (config.windows.variable,))
+        recording = read_recording(folder.recording, needed(config.windows.variables))
         described = _describe(folder, recording)
         windows = cut_windows(config, recording)
         tell("noise ceiling")
@@ -79,25 +79,25 @@ def _train_seconds(folder: RunFolder, name: str) -> float:
 def _describe(folder: RunFolder, recording: Recording) -> dict[str, Any]:
     """What the recording is like: rates, irregularity, voltages."""
     config = folder.config.windows
-    values = recording.values[config.variable][:, round(config.discard_ms / recording.dt) :]
+    runs, _, neurons = next(iter(recording.values.values())).shape
     duration = recording.frames * recording.dt
-    found: dict[str, Any] = {
-        "runs": values.shape[0],
-        "duration_ms": duration,
-        "neurons": values.shape[2],
-        "v_mean": float(values.mean(dtype=np.float64)),
-        # One trial at a time: the whole in double precision would be in memory twice.
-        "v_sd": float(np.sqrt(np.mean([v.var(dtype=np.float64) for v in values]))),
-        "v_min": float(values.min()),
-        "v_max": float(values.max()),
-    }
+    found: dict[str, Any] = {"runs": runs, "duration_ms": duration, "neurons": neurons}
+    if "v" in recording.values:
+        values = recording.values["v"][:, round(config.discard_ms / recording.dt) :]
+        found |= {
+            "v_mean": float(values.mean(dtype=np.float64)),
+            # One trial at a time: the whole in double precision would be in memory twice.
+            "v_sd": float(np.sqrt(np.mean([v.var(dtype=np.float64) for v in values]))),
+            "v_min": float(values.min()),
+            "v_max": float(values.max()),
+        }
     data = open_recording(folder.recording)
     if "population" not in data:
         return found
     time, trial, neuron = read_events(folder.recording)
     population = np.asarray(data["population"])
-    seconds = duration * 1e-3 * values.shape[0]
-    found["rate_hz"] = len(time) / values.shape[2] / seconds
+    seconds = duration * 1e-3 * runs
+    found["rate_hz"] = len(time) / neurons / seconds
     for label, name in data["population"].attrs["meaning"].items():
         size = int(np.sum(population == int(label)))
         if size:
@@ -107,7 +107,7 @@ def _describe(folder: RunFolder, recording: Recording) -> dict[str, Any]:
 
 def _ceiling(folder: RunFolder, windows: Windows) -> dict[str, Any] | None:
     """The noise ceiling on the test runs; None for a recording without a noisy simulator behind it."""
-    wanted = folder.config.evaluate.ceiling
+    wanted, config = folder.config.evaluate.ceiling, folder.config.windows
     provenance = open_recording(folder.recording).attrs["provenance"]
     if wanted is None or "simulation" not in provenance:
         return None
@@ -116,8 +116,8 @@ def _ceiling(folder: RunFolder, windows: Windows) -> dict[str, Any] | None:
     trials = windows.trials("test")
     runs = build_runs(simulation, key).of(trials)
     # A snapshot is the end of a window if the window before it, and the farthest target after it, lie in the run.
-    each = round(simulation.snapshot_every_ms / simulation.record_every_ms)
-    discard = round(folder.config.windows.discard_ms / windows.dt)
+    each = round(simulation.snapshot_every_ms / windows.dt)
+    discard = round(config.discard_ms / windows.dt)
     last = each * np.arange(1, round(simulation.duration_ms / simulation.snapshot_every_ms) + 1) - 1 - discard
     usable = np.flatnonzero((last >= windows.length - 1) & (last + windows.horizons[-1] < windows.frames_per_trial))
     if not len(usable):
@@ -134,16 +134,17 @@ def _ceiling(folder: RunFolder, windows: Windows) -> dict[str, Any] | None:
         states,
         runs.stimulus,
         per_trial=runs.per_trial,
-        variable=folder.config.windows.variable,
+        stimuli=runs.stimuli,
+        variable=config.targets[0],
         horizons=windows.horizons,
-        record_every=simulation.steps_of_a_frame,
+        record_every=simulation.steps_of_a_frame * config.frame(simulation.record_every_ms),
         futures=wanted.futures,
         key=stream(key, "ceiling"),
     )
     starts = (trials[:, None] * windows.frames_per_trial + last[usable] - windows.length + 1).reshape(-1)
-    shape = (len(starts), len(windows.horizons), windows.features)
-    mean = np.asarray(windows.scaling.apply(mean)).reshape(shape)
-    variance = (np.asarray(variance) / np.asarray(windows.scaling.scale) ** 2).reshape(shape)
+    shape, scaling = (len(starts), len(windows.horizons), windows.outputs), windows.target_scaling
+    mean = np.asarray(scaling.apply(mean)).reshape(shape)
+    variance = (np.asarray(variance) / np.asarray(scaling.scale) ** 2).reshape(shape)
     return ceiling_scores(targets(windows, starts), mean, variance, wanted.futures)
 
 
@@ -164,7 +165,7 @@ def _write_predictions(
     folder: RunFolder, windows: Windows, predictors: Mapping[str, Any], predictions: Mapping[str, np.ndarray]
 ) -> None:
     """Store the models' forecasts of the test windows, and everybody's of one stretch, sample by sample [mV]."""
-    scaling = windows.scaling
+    scaling = windows.target_scaling
     invert = lambda z: np.asarray(scaling.invert(jnp.asarray(z)), np.float32)  # noqa: E731
     dims, horizons = ("window", "horizon", "neuron"), ("horizon", [h * windows.dt for h in windows.horizons])
     starts = np.asarray(windows.starts["test"])

@@ -36,6 +36,7 @@ class Runs(eqx.Module):
         dt: its time step [ms]; None for a simulator that has its own.
         record: what to record.
         per_trial: whether every run has its own network.
+        stimuli: whether every run has its own stimulus.
     """
 
     simulators: SteppedSimulator | ODESimulator
@@ -45,18 +46,21 @@ class Runs(eqx.Module):
     dt: float | None = eqx.field(static=True)
     record: tuple[str, ...] = eqx.field(static=True)
     per_trial: bool = eqx.field(static=True)
+    stimuli: bool = eqx.field(static=True)
 
     @property
     def axes(self) -> Any:
-        """Where `vmap` finds the trials of `simulators`."""
-        return eqx.if_array(0) if self.per_trial else None
+        """Where `vmap` finds the trials of `simulators` and of `stimulus`."""
+        return tuple(eqx.if_array(0) if batched else None for batched in (self.per_trial, self.stimuli))
 
     def of(self, trials: np.ndarray) -> "Runs":
         """Some of the runs."""
-        simulators = self.simulators
-        if self.per_trial:
-            simulators = jax.tree.map(lambda x: x[trials] if eqx.is_array(x) else x, simulators)
-        return dataclasses.replace(self, simulators=simulators, keys=self.keys[trials])
+
+        def some(tree, batched):
+            return jax.tree.map(lambda x: x[trials] if eqx.is_array(x) else x, tree) if batched else tree
+
+        simulators, stimulus = some(self.simulators, self.per_trial), some(self.stimulus, self.stimuli)
+        return dataclasses.replace(self, simulators=simulators, stimulus=stimulus, keys=self.keys[trials])
 
 
 def build_runs(config: SimulationConfig, key: Key[Array, ""]) -> Runs:
@@ -70,22 +74,27 @@ def build_runs(config: SimulationConfig, key: Key[Array, ""]) -> Runs:
         The runs.
     """
     simulator = config.simulator.build()
-    stimulus = config.stimulus.build(stream(key, "stimulus")) if config.stimulus else None
+    own = config.stimulus is not None and config.stimulus.random
+    stimulus, drawn = None, stream(key, "stimulus")
+    if config.stimulus is not None:
+        build = eqx.filter_vmap(config.stimulus.build) if own else config.stimulus.build
+        stimulus = build(trial_keys(drawn, config.runs) if own else drawn)
     wiring, keys = stream(key, "connect"), trial_keys(stream(key, "run"), config.runs)
     shared = config.connectivity == "fixed" or isinstance(simulator, ODESimulator)
     connect = simulator.connect if shared else eqx.filter_vmap(simulator.connect)
     connected = connect(wiring if shared else trial_keys(wiring, config.runs))
-    return Runs(connected, stimulus, keys, record=config.recorded, per_trial=not shared, **config.scheme)
+    how = {"record": config.recorded, "per_trial": not shared, "stimuli": own}
+    return Runs(connected, stimulus, keys, **how, **config.scheme)
 
 
 @eqx.filter_jit
 def initial_states(runs: Runs) -> PyTree:
     """The states in which all runs begin, each leaf `[trial, ...]`."""
 
-    def one(simulator, key):
-        return first_state(simulator, key, stimulus=runs.stimulus, dt=runs.dt, solver=runs.solver)
+    def one(simulator, stimulus, key):
+        return first_state(simulator, key, stimulus=stimulus, dt=runs.dt, solver=runs.solver)
 
-    return eqx.filter_vmap(one, in_axes=(runs.axes, 0))(runs.simulators, runs.keys)
+    return eqx.filter_vmap(one, in_axes=(*runs.axes, 0))(runs.simulators, runs.stimulus, runs.keys)
 
 
 @eqx.filter_jit
@@ -94,10 +103,10 @@ def _simulate_chunk(
 ) -> tuple[Recording, PyTree]:
     """Simulate `snapshots` stretches of `duration` ms; also return the state after each, `[trial, snapshot, ...]`."""
 
-    def one(simulator, key, state):
+    def one(simulator, stimulus, key, state):
         return simulate(
             simulator,
-            runs.stimulus,
+            stimulus,
             duration=duration,
             key=key,
             dt=runs.dt,
@@ -108,10 +117,10 @@ def _simulate_chunk(
             throw=False,
         )
 
-    batch = eqx.filter_vmap(one, in_axes=(runs.axes, 0, 0))
+    batch = eqx.filter_vmap(one, in_axes=(*runs.axes, 0, 0))
 
     def body(states, _):
-        recording = batch(runs.simulators, runs.keys, states)
+        recording = batch(runs.simulators, runs.stimulus, runs.keys, states)
         return recording.final_state, (recording.values, recording.ok.all(), recording.final_state)
 
     final, (values, ok, seen) = lax.scan(body, states, None, length=snapshots)
@@ -119,7 +128,7 @@ def _simulate_chunk(
     values = jax.tree.map(
         lambda v: jnp.moveaxis(v, 0, 1).reshape(v.shape[1], v.shape[0] * v.shape[2], *(v.shape[3:] or (1,))), values
     )
-    like = eqx.filter_eval_shape(batch, runs.simulators, runs.keys, states)
+    like = eqx.filter_eval_shape(batch, runs.simulators, runs.stimulus, runs.keys, states)
     recording = Recording(
         values=values,
         ok=ok.all(),

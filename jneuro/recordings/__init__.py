@@ -4,6 +4,7 @@ from jneuro.recordings.recording import Recording
 from jneuro.recordings.store import (
     RecordingWriter,
     StoreError,
+    has_events,
     open_recording,
     read_events,
     read_recording,
@@ -14,6 +15,7 @@ __all__ = [
     "Recording",
     "RecordingWriter",
     "StoreError",
+    "has_events",
     "open_recording",
     "read_events",
     "read_recording",

@@ -19,7 +19,16 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from jneuro._types import PyTree
 from jneuro.recordings.recording import Recording
 
-__all__ = ["FORMAT", "RecordingWriter", "StoreError", "open_recording", "read_events", "read_recording", "read_state"]
+__all__ = [
+    "FORMAT",
+    "RecordingWriter",
+    "StoreError",
+    "has_events",
+    "open_recording",
+    "read_events",
+    "read_recording",
+    "read_state",
+]
 
 FORMAT = 1
 """Version of the layout."""
@@ -218,7 +227,7 @@ def read_recording(path: Path, names: Sequence[str] = ("v",)) -> Recording:
 
     Args:
         path: the store.
-        names: which of the sampled arrays.
+        names: which of the sampled arrays; `spikes` makes counts of the events.
 
     Returns:
         The recording, as NumPy arrays `[trial, time, neuron]`; without a final state (see `read_state`).
@@ -229,6 +238,9 @@ def read_recording(path: Path, names: Sequence[str] = ("v",)) -> Recording:
     data = open_recording(path)
     values = {}
     for name in names:
+        if name == "spikes" and has_events(path):
+            values[name] = _counts(path, data)
+            continue
         if name not in data or data[name].dims != ("trial", "time", "neuron"):
             sampled = [str(n) for n in data if data[n].dims == ("trial", "time", "neuron")]
             raise StoreError(f"{path}: has no sampled array '{name}'; it has {', '.join(sampled)}")
@@ -244,8 +256,25 @@ def read_recording(path: Path, names: Sequence[str] = ("v",)) -> Recording:
         step=data.attrs["dt"],
         record_every=1,
         frames=data.sizes["time"],
-        unit_pairs=tuple((n, data[n].attrs["units"]) for n in names),
+        unit_pairs=tuple((n, data[n].attrs["units"] if n in data else "1") for n in names),
     )
+
+
+def has_events(path: Path) -> bool:
+    """Whether a finished recording, the store at `path`, holds spikes."""
+    return "events" in _open_root(path)
+
+
+def _counts(path: Path, data: xr.Dataset) -> np.ndarray:
+    """Spikes in every frame."""
+    time, trial, neuron = read_events(path)
+    neurons = data.sizes["neuron"] if "neuron" in data.sizes else int(neuron.max(initial=-1)) + 1
+    states = zarr.open_group(path, mode="r")["states"]
+    trials = data.sizes.get("trial") or states["step"].shape[0]  # pyright: ignore
+    counts = np.zeros((trials, data.sizes["time"], neurons), np.uint8)
+    frame = np.round((time - float(data.time[0])) / data.attrs["dt"]).astype(np.int64)
+    np.add.at(counts, (trial, frame, neuron), 1)
+    return counts
 
 
 def read_events(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -5,16 +5,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import jax
+import jax.numpy as jnp
 from pydantic import ConfigDict, Field, model_validator
 
-from jneuro._types import Array, Config, Key, unknown_name
+from jneuro._types import Array, Config, Float, Key, unknown_name
+from jneuro.prng import stream
 from jneuro.simulators.base import ODESimulator, SteppedSimulator, accepted, parameters, step_count
 from jneuro.simulators.integration import require_integrable
 from jneuro.simulators.registry import SIMULATORS, SOLVERS, STIMULI
 from jneuro.simulators.simulate import first_state
 from jneuro.simulators.stimuli import Stimulus
 
-__all__ = ["SimulationConfig", "SimulatorConfig", "StimulusConfig"]
+__all__ = ["Draw", "SimulationConfig", "SimulatorConfig", "StimulusConfig"]
 
 
 class _Built(Config):
@@ -57,21 +59,59 @@ class SimulatorConfig(_Built):
         return self
 
 
+class Draw(Config):
+    """A number that every run draws anew.
+
+    Attributes:
+        uniform: between these two; or
+        normal: with this mean and standard deviation; or
+        choice: one of these.
+    """
+
+    uniform: tuple[float, float] | None = None
+    normal: tuple[float, float] | None = None
+    choice: tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum(getattr(self, name) is not None for name in type(self).model_fields) != 1:
+            raise ValueError("a draw is either uniform: [low, high], normal: [mean, sd] or choice: [...]")
+        return self
+
+    def __call__(self, key: Key[Array, ""]) -> Float[Array, ""]:
+        """Draw it."""
+        if self.uniform is not None:
+            return jax.random.uniform(key, minval=self.uniform[0], maxval=self.uniform[1])
+        if self.normal is not None:
+            return self.normal[0] + self.normal[1] * jax.random.normal(key)
+        return jax.random.choice(key, jnp.asarray(self.choice))
+
+
 class StimulusConfig(_Built):
-    """A stimulus by name, and its arguments."""
+    """A stimulus by name, and its arguments; each is a number or a `Draw`, such as `amplitude: {uniform: [0, 3]}`."""
 
     def build(self, key: Key[Array, ""]) -> Stimulus:
         """Construct the stimulus.
 
         Args:
-            key: for stimuli that are random.
+            key: for what is random.
         """
         if self.name not in STIMULI:
             raise ValueError(unknown_name(self.name, STIMULI, "stimulus"))
         cls = STIMULI[self.name]
         known = accepted(cls)
-        arguments = self.arguments | ({"key": key} if "key" in known else {})
+        arguments = {
+            name: Draw.model_validate(value)(stream(key, name)) if isinstance(value, Mapping) else value
+            for name, value in self.arguments.items()
+        }
+        if "key" in known:
+            arguments["key"] = key
         return _construct(cls, arguments, known, self.name)
+
+    @property
+    def random(self) -> bool:
+        """Whether every run has its own."""
+        return "key" in accepted(STIMULI[self.name]) or any(isinstance(v, Mapping) for v in self.arguments.values())
 
     @model_validator(mode="after")
     def _buildable(self) -> Self:
@@ -99,7 +139,7 @@ class SimulationConfig(Config):
 
     Attributes:
         simulator: which.
-        stimulus: what drives it.
+        stimulus: what drives it; what is random in it is drawn for every run.
         runs: independent runs, simulated in one program.
         duration_ms: length of each [ms].
         record_every_ms: time between recorded frames [ms].

@@ -209,10 +209,14 @@ BAD = {
     "stride is no multiple": ({"stride_ms": 0.3}, {}, "stride_ms = 0.3 must be a multiple .* at least 1"),
     "discard is no multiple": ({"discard_ms": 1.5}, {}, "discard_ms = 1.5 must be a multiple .* at least 0"),
     "horizon is no multiple": ({"horizons_ms": [1.2]}, {}, "horizons_ms = 1.2 must be a multiple .* at least 1"),
-    "horizon below a frame": ({"horizons_ms": [5]}, {"dt": 10.0}, "horizons_ms = 5 must be a multiple .* at least 10"),
+    "horizon below a frame": (
+        {"length_ms": 10, "horizons_ms": [5]},
+        {"dt": 10.0},
+        "horizons_ms = 5 must be a multiple .* at least 10",
+    ),
     "horizon of zero": ({"horizons_ms": [0]}, {}, "horizons_ms = 0 must be a multiple .* at least 1"),
-    "horizons descend": ({"horizons_ms": [2, 1]}, {}, r"horizons_ms = \[2.0, 1.0\] must ascend"),
-    "horizon twice": ({"horizons_ms": [1, 1]}, {}, r"horizons_ms = \[1.0, 1.0\] must ascend"),
+    "horizons descend": ({"horizons_ms": [2, 1]}, {}, r"horizons_ms = \[2, 1\] frames must ascend"),
+    "horizon twice": ({"horizons_ms": [1, 1]}, {}, r"horizons_ms = \[1, 1\] frames must ascend"),
     "window too long": (
         {"length_ms": 95, "discard_ms": 5},
         {},

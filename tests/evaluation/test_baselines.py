@@ -56,7 +56,7 @@ def test_one_lag_is_not_enough(second_order):
 
 def test_persistence_scores_twice_the_autocorrelation_less_one(second_order):
     windows, (variance, lagged, _) = second_order
-    found = scores(windows, Persistence(len(HORIZONS)))["per_horizon"]
+    found = scores(windows, Persistence(len(HORIZONS), (0, 1)))["per_horizon"]
     for h, r2, se in zip(HORIZONS, found["r2"], found["r2_se"], strict=True):
         assert abs(r2 - (2 * lagged[h] / variance - 1)[0]) < 4 * se
 
@@ -64,7 +64,7 @@ def test_persistence_scores_twice_the_autocorrelation_less_one(second_order):
 def test_persistence_is_the_last_input(second_order):
     windows, _ = second_order
     batch = windows.gather(windows.starts["test"][:4])
-    mean = Persistence(3)(batch).mean
+    mean = Persistence(3, (0, 1))(batch).mean
     np.testing.assert_array_equal(mean, np.repeat(np.asarray(batch.inputs)[:, -1:], 3, 1))
 
 

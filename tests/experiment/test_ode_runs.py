@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from jneuro.config import load_experiment
+from jneuro.config import ConfigError, load_experiment
 from jneuro.experiment import RunFolder, Silent, run_stages
-from jneuro.recordings import open_recording, read_events
+from jneuro.recordings import open_recording, read_events, read_recording
 from jneuro.simulators import HodgkinHuxley, simulate, stimuli
 
 CONFIG = """\
@@ -48,6 +48,45 @@ def test_recorded_as_simulated(tmp_path, amplitude):
     counts = np.asarray(alone.values["spikes"]).reshape(80, cells)
     assert len(read_events(tmp_path / "run" / "recording.zarr")[0]) == 2 * counts.sum() > 0
     assert load_experiment(file).simulation.steps_of_a_frame == 20
+
+
+def test_every_run_draws_its_stimulus(tmp_path):
+    file = tmp_path / "squid.yaml"
+    step = "{name: step, amplitude: {uniform: [5, 30]}, onset: {choice: [0, 5]}}"
+    text = CONFIG.replace("{name: constant, amplitude: AMPLITUDE}", step).replace(
+        "[v, n, spikes]", "[v, current, spikes]"
+    )
+    file.write_text(text.replace("runs: 2", "runs: 6"))
+    config = load_experiment(file)
+    run_stages(RunFolder.prepare(config, tmp_path / "run"), Silent(), "simulate")
+    store = tmp_path / "run" / "recording.zarr"
+    recording = read_recording(store, ("v", "current", "spikes"))
+    current = recording.values["current"][..., 0]
+    amplitude = current.max(1)
+    assert len(set(amplitude.tolist())) == 6
+    assert np.all((amplitude >= 5) & (amplitude <= 30))
+    onset = np.argmax(current > 0, axis=1)
+    assert set(onset.tolist()) <= {0, 9}  # the first frame is at 0.5 ms; current at 5 ms stands in the tenth
+    for trial in range(6):
+        stimulus = stimuli.Step(amplitude[trial], onset=5.0 if onset[trial] else 0.0)
+        alone = simulate(HodgkinHuxley(), stimulus, duration=40.0, record_every=20, key=jax.random.key(0)).values
+        np.testing.assert_allclose(recording.values["v"][trial, :, 0], alone["v"], atol=0.05)
+        np.testing.assert_array_equal(recording.values["spikes"][trial, :, 0], alone["spikes"])
+
+
+@pytest.mark.parametrize(
+    ("amplitude", "says"),
+    [
+        ("{uniform: [0, 3], normal: [0, 1]}", "a draw is either uniform"),
+        ("{unifrom: [0, 3]}", "unknown key 'unifrom'; did you mean 'uniform'"),
+        ("{uniform: 3}", "uniform"),
+    ],
+)
+def test_draws_that_are_none(tmp_path, amplitude, says):
+    file = tmp_path / "squid.yaml"
+    file.write_text(CONFIG.replace("AMPLITUDE", amplitude))
+    with pytest.raises(ConfigError, match=says):
+        load_experiment(file)
 
 
 @pytest.mark.slow
