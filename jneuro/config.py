@@ -13,8 +13,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from jneuro._types import Config, unknown_name
 from jneuro._yaml import Loader
-from jneuro.datasets import FROM_SPIKES, WindowConfig, columns_of
-from jneuro.evaluation import BaselineConfig, CeilingConfig
+from jneuro.datasets import FROM_SPIKES, Horizons, Scale, WindowConfig, columns_of
+from jneuro.evaluation import AnyAnalysis, BaselineConfig, CeilingConfig
 from jneuro.models import AnyModelConfig
 from jneuro.recordings import has_events, open_recording
 from jneuro.simulators.config import SimulationConfig
@@ -38,11 +38,32 @@ class ConfigError(ValueError):
     """A configuration that cannot be run; the message names file, key, value and remedy."""
 
 
+class WindowOverrides(Config):
+    """What a model may see and predict otherwise than the experiment's windows say; they are explained there."""
+
+    targets: tuple[str, ...] | None = Field(default=None, min_length=1)
+    inputs: tuple[str, ...] | None = Field(default=None, min_length=1)
+    known: tuple[str, ...] | None = None
+    length_ms: float | None = Field(default=None, gt=0)
+    stride_ms: float | None = Field(default=None, gt=0)
+    horizons_ms: Horizons | None = None
+    scaling: Scale | None = None
+
+
 class ModelEntry(Config):
-    """A model and, where it differs from the experiment's, how to train it."""
+    """A model and, where it differs from the experiment's, how to train it.
+
+    Attributes:
+        model: which.
+        train: how; null takes the experiment's.
+        windows: keys of the experiment's `windows` that differ for this model, such as `{length_ms: 20}`.
+        seeds: how many are trained, from as many random starts; scores are the first's, with the spread of all.
+    """
 
     model: AnyModelConfig
     train: TrainConfig | None = None
+    windows: WindowOverrides | None = None
+    seeds: int = Field(default=1, ge=1, le=100)
 
 
 class EvaluationConfig(Config):
@@ -53,12 +74,21 @@ class EvaluationConfig(Config):
         ceiling: how the noise ceiling is computed; null leaves it out.
         leaky_twins: models that are trained once more under the report's leaky split, to show what the leak is worth.
         trace_ms: length of the stretch of a test run that is forecast sample by sample, for the figures [ms].
+        analyses: what else is asked of the models, each once.
     """
 
     baselines: BaselineConfig = BaselineConfig()
     ceiling: CeilingConfig | None = CeilingConfig()
     leaky_twins: tuple[str, ...] = ()
     trace_ms: float = Field(default=300.0, gt=0)
+    analyses: tuple[AnyAnalysis, ...] = ()
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        names = [a.name for a in self.analyses]
+        if twice := [n for n in names if names.count(n) > 1]:
+            raise ValueError(f"analyses: {twice[0]} stands there twice; leave one out")
+        return self
 
 
 class ExperimentConfig(Config):
@@ -101,6 +131,11 @@ class ExperimentConfig(Config):
         for name in self.evaluate.leaky_twins:
             if name not in self.models:
                 raise ValueError(f"evaluate.leaky_twins: {unknown_name(name, self.models, 'model')}")
+        for analysis in self.evaluate.analyses:
+            try:
+                analysis.check(self.windows, list(self.models))
+            except ValueError as error:
+                raise ValueError(f"evaluate.analyses: {error}") from error
         if self.simulation is not None:
             s = self.simulation
             if self.evaluate.ceiling is not None:
@@ -130,9 +165,15 @@ class ExperimentConfig(Config):
 
     def _known_variables(self, recorded: Sequence[str]) -> None:
         known = [*(n for n in recorded if n not in FROM_SPIKES), *(FROM_SPIKES if "spikes" in recorded else ())]
-        for name in self.windows.variables:
-            if name not in known:
-                raise ValueError(f"windows: {unknown_name(name, known, 'variable')}")
+        for key, windows in self._every_windows():
+            for name in windows.variables:
+                if name not in known:
+                    raise ValueError(f"{key}: {unknown_name(name, known, 'variable')}")
+
+    def _every_windows(self) -> list[tuple[str, WindowConfig]]:
+        """All windows by the key that sets them."""
+        own = [(f"models.{n}.windows", self.windows_of(n)) for n, entry in self.models.items() if entry.windows]
+        return [("windows", self.windows), *own]
 
     def _fit_data(self, duration_ms: float, dt: float, runs: int, neurons: int) -> None:
         """Refuse windows, models and baselines that do not fit the recording; tell the models its sizes.
@@ -140,46 +181,56 @@ class ExperimentConfig(Config):
         Raises:
             ValueError: with the key and the remedy.
         """
-        try:
-            counts = [self.windows.check(duration_ms, dt, runs)]
-            if self.evaluate.leaky_twins:
-                counts.append(self.windows.model_copy(update={"split": "report"}).check(duration_ms, dt, runs))
-            dt = dt * self.windows.frame(dt)
-            observed = set(self.windows.targets) <= set(self.windows.inputs or self.windows.targets)
-            self.evaluate.baselines.check(self.windows.frames(dt)[1], observed=observed)
-        except ValueError as error:
-            raise ValueError(f"windows: {error}") from error
+        for key, windows in self._every_windows():
+            try:
+                windows.check(duration_ms, dt, runs)
+                frame = windows.frame(dt) * dt
+                observed = set(windows.targets) <= set(windows.observed)
+                if key == "windows":
+                    self.evaluate.baselines.check(windows.frames(frame)[1], observed=observed)
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from error
         filled = {}
-        least = min(count["train"] for count in counts)
         for name, entry in self.models.items():
+            windows = self.windows_of(name)
+            splits = [windows]
+            if name in self.evaluate.leaky_twins:
+                splits.append(windows.model_copy(update={"split": "report"}))
+            least = min(w.check(duration_ms, dt, runs)["train"] for w in splits)
             if (size := self.train_config_of(name).batch_size) > least:
                 key = f"models.{name}.train.batch_size" if entry.train else "train.batch_size"
                 raise ValueError(
                     f"{key} = {size} is more than the {least} training windows; lower it or windows.stride_ms"
                 )
             try:
-                filled[name] = entry.model_copy(update={"model": self._sized(entry.model, dt, neurons)})
+                filled[name] = entry.model_copy(update={"model": _sized(entry.model, windows, dt, neurons)})
             except ValueError as error:
                 raise ValueError(f"models.{name}.model: {_first_message(error)}") from error
         # Frozen for users; the resolved configuration must state the sizes.
         object.__setattr__(self, "models", filled)
 
-    def _sized(self, config: AnyModelConfig, dt: float, neurons: int) -> AnyModelConfig:
-        """A model's configuration with the sizes of its data."""
-        _, length, _, horizons = self.windows.frames(dt)
-        observed, predicted = self.windows.inputs or self.windows.targets, self.windows.targets
-        features, outputs = (sum(columns_of(n, neurons) for n in names) for names in (observed, predicted))
-        sizes: dict[str, Any] = {"features": features, "length": length, "horizons": len(horizons)}
-        if observed != predicted:
-            sizes["outputs"] = outputs
-        for key in config.model_fields_set & sizes.keys():
-            if getattr(config, key) != sizes[key]:
-                raise ValueError(f"{key} = {getattr(config, key)}, but the data give {sizes[key]}; leave it out")
-        return type(config).model_validate(config.model_dump() | sizes)
+    def windows_of(self, name: str) -> WindowConfig:
+        """What a model sees and predicts."""
+        own = self.models[name].windows
+        changed = {key: value for key, value in own if value is not None} if own else {}
+        return self.windows.model_copy(update=changed)
 
     def train_config_of(self, name: str) -> TrainConfig:
         """How a model is trained."""
         return self.models[name].train or self.train
+
+
+def _sized(config: AnyModelConfig, windows: WindowConfig, dt: float, neurons: int) -> AnyModelConfig:
+    """A model's configuration with the sizes of its data."""
+    _, length, _, horizons = windows.frames(windows.frame(dt) * dt)
+    features, outputs = (sum(columns_of(n, neurons) for n in names) for names in (windows.observed, windows.targets))
+    sizes: dict[str, Any] = {"features": features, "length": length, "horizons": len(horizons)}
+    if windows.observed != windows.targets:
+        sizes["outputs"] = outputs
+    for key in config.model_fields_set & sizes.keys():
+        if getattr(config, key) != sizes[key]:
+            raise ValueError(f"{key} = {getattr(config, key)}, but the data give {sizes[key]}; leave it out")
+    return type(config).model_validate(config.model_dump() | sizes)
 
 
 def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:

@@ -2,7 +2,7 @@
 
 from jneuro.datasets.scaling import Scaling, fit_scaling
 from jneuro.datasets.splits import SPLITS, Fractions, split_indices
-from jneuro.datasets.tasks import HorizonRange, WindowConfig, window
+from jneuro.datasets.tasks import HorizonRange, Horizons, Scale, WindowConfig, window
 from jneuro.datasets.variables import FROM_SPIKES, columns_of, needed
 from jneuro.datasets.windows import Batch, Windows, window_starts
 
@@ -12,6 +12,8 @@ __all__ = [
     "Batch",
     "Fractions",
     "HorizonRange",
+    "Horizons",
+    "Scale",
     "Scaling",
     "WindowConfig",
     "Windows",

@@ -16,7 +16,7 @@ from jneuro.datasets.windows import Windows, window_starts
 from jneuro.prng import require_key, stream
 from jneuro.recordings.recording import Recording
 
-__all__ = ["HorizonRange", "WindowConfig", "window"]
+__all__ = ["HorizonRange", "Horizons", "Scale", "WindowConfig", "window"]
 
 
 class HorizonRange(Config):
@@ -29,6 +29,18 @@ class HorizonRange(Config):
 
     first_ms: float
     last_ms: float
+
+
+Horizons = Annotated[
+    Annotated[tuple[float, ...], Field(min_length=1), Tag("list")]
+    | Annotated[HorizonRange, Tag("range")]
+    | Annotated[Literal["next_window", "same_window"], Tag("word")],
+    Discriminator(lambda value: {str: "word", dict: "range", HorizonRange: "range"}.get(type(value), "list")),
+]
+"""Where targets lie: times, a range of times, or the frames of a window."""
+
+Scale = Literal["zscore", "none"]
+"""How values are scaled."""
 
 
 class WindowConfig(VariableConfig):
@@ -58,20 +70,20 @@ class WindowConfig(VariableConfig):
     measurement_noise: float = Field(default=0.2, ge=0)
     length_ms: float = Field(default=150.0, gt=0)
     stride_ms: float = Field(default=15.0, gt=0)
-    horizons_ms: Annotated[
-        Annotated[tuple[float, ...], Field(min_length=1), Tag("list")]
-        | Annotated[HorizonRange, Tag("range")]
-        | Annotated[Literal["next_window", "same_window"], Tag("word")],
-        Discriminator(lambda value: {str: "word", dict: "range", HorizonRange: "range"}.get(type(value), "list")),
-    ] = (1.0,)
+    horizons_ms: Horizons = (1.0,)
     split: Literal["run", "report"] = "run"
     fractions: Fractions = Fractions()
-    scaling: Literal["zscore", "none"] = "zscore"
+    scaling: Scale = "zscore"
+
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """The variables that are observed."""
+        return self.targets if self.inputs is None else self.inputs
 
     @property
     def variables(self) -> tuple[str, ...]:
         """All variables, in the order of the columns."""
-        return tuple(dict.fromkeys([*(self.inputs or self.targets), *self.targets, *self.known]))
+        return tuple(dict.fromkeys([*self.observed, *self.targets, *self.known]))
 
     def frames(self, dt: float) -> tuple[int, int, int, tuple[int, ...]]:
         """Discard, length, stride and horizons in frames.
@@ -195,7 +207,7 @@ def _columns(widths: Mapping[str, int], config: WindowConfig) -> dict[str, Any]:
         return tuple(c for name in names for c in at[name])
 
     every = tuple(range(first))
-    observed, predicted = of(config.inputs or config.targets), of(config.targets)
+    observed, predicted = of(config.observed), of(config.targets)
     return {
         "input_columns": None if observed == every else observed,
         "target_columns": None if predicted == every else predicted,

@@ -19,7 +19,7 @@ class Evaluation(NamedTuple):
     Attributes:
         metrics: `test`, the scores of each model; `baselines`; and `ceiling`.
         baselines: the fitted baselines.
-        predictions: every model's forecasts of the test windows `[window, horizon, feature]`, in z-scores.
+        predictions: every model's and baseline's forecasts of the test windows `[window, horizon, target]`, scaled.
     """
 
     metrics: dict[str, Any]
@@ -70,7 +70,7 @@ def evaluate(
         "baselines": {name: scores[name] for name in fitted},
         "ceiling": ceiling,
     }
-    return Evaluation(metrics, dict(fitted), {name: predictions[name] for name in models})
+    return Evaluation(metrics, dict(fitted), predictions)
 
 
 def _gain(model: np.ndarray, baseline: np.ndarray, target: np.ndarray, runs: np.ndarray) -> tuple[float, float]:

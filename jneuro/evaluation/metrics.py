@@ -1,12 +1,14 @@
 """Scores of forecasts: in z-scores and in the recording's unit, by neuron and by horizon."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student
 
 from jneuro._types import Float
 
-__all__ = ["forecast_scores", "ratio_error"]
+__all__ = ["forecast_scores", "interval", "ratio_error"]
 
 
 def ratio_error(numerator: Float[np.ndarray, " cluster"], denominator: Float[np.ndarray, " cluster"]) -> float:
@@ -30,6 +32,22 @@ def ratio_error(numerator: Float[np.ndarray, " cluster"], denominator: Float[np.
     with np.errstate(divide="ignore", invalid="ignore"):  # where nothing varies, there is no ratio: NaN
         residual = numerator - numerator.sum() / denominator.sum() * denominator
         return float(np.sqrt(count / (count - 1) * np.sum(residual**2)) / denominator.sum())
+
+
+def interval(values: Sequence[float], level: float = 0.95) -> float:
+    """Half width of Student's confidence interval of a mean.
+
+    Args:
+        values: independent ones, such as one score for each seed.
+        level: of the confidence.
+
+    Returns:
+        The half width; NaN for fewer than two values.
+    """
+    count = len(values)
+    if count < 2:
+        return float("nan")
+    return float(student.ppf(0.5 + level / 2, count - 1) * np.std(values, ddof=1) / np.sqrt(count))
 
 
 def forecast_scores(

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jneuro.config import ConfigError, ExperimentConfig, load_experiment
-from jneuro.datasets import needed
+from jneuro.datasets import WindowConfig, needed
 from jneuro.experiment.folder import RunFolder, versions
 from jneuro.experiment.reporting import report_stage
 from jneuro.experiment.scoring import evaluate_stage
 from jneuro.experiment.simulation import Runs, build_runs, simulate_stage
-from jneuro.experiment.training import cut_windows, load_model, train_stage, trainings
+from jneuro.experiment.training import Training, cut_windows, load_model, train_stage, trainings, windows_for
 from jneuro.recordings import read_recording
 from jneuro.training import Callback
 
@@ -143,17 +143,15 @@ def require_trained(folder: RunFolder) -> None:
 
 
 def _train_all(folder: RunFolder, observer: Observer) -> None:
-    """Train what is not trained; windows are cut once for each split."""
+    """Train what is not trained; models that see the same windows share them."""
     config = folder.config
-    remaining = [t for t in trainings(config) if not folder.done(f"train {t.label}")]
-    for leaky in (False, True):
-        group = [t for t in remaining if (t.leaky and config.windows.split == "run") == leaky]
-        if not group:
-            continue
+    groups: dict[WindowConfig, list[Training]] = {}
+    for training in trainings(config):
+        if not folder.done(f"train {training.label}"):
+            groups.setdefault(windows_for(config, training), []).append(training)
+    for how, group in groups.items():
         observer.stage("windows")
-        recording = read_recording(folder.recording, needed(config.windows.variables))
-        windows = cut_windows(config, recording, leaky_twin=leaky)
-        del recording
+        windows = cut_windows(config, read_recording(folder.recording, needed(how.variables)), how)
         for training in group:
             observer.stage(f"train {training.label}")
             train_stage(folder, training, windows, tuple(observer.training(training.label)))

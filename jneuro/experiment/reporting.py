@@ -10,7 +10,7 @@ import xarray as xr
 from jneuro.config import content_hash
 from jneuro.experiment.folder import RunFolder
 from jneuro.experiment.training import trainings
-from jneuro.recordings import open_recording, read_events
+from jneuro.recordings import has_events, open_recording, read_events
 from jneuro.report import ReportData, write_report
 
 __all__ = ["report_stage"]
@@ -45,8 +45,15 @@ def report_stage(folder: RunFolder) -> Path:
             history={t.label: _history(folder, t.folder) for t in trainings(folder.config)},
             example=_example(folder, metrics["windows"]["runs"]["test"][0]),
             forecast=_forecast(folder),
+            analyses={name: (numbers, _arrays(folder, name)) for name, numbers in metrics.get("analyses", {}).items()},
         )
         return write_report(data, folder.path)
+
+
+def _arrays(folder: RunFolder, name: str) -> dict[str, np.ndarray]:
+    """The arrays of an analysis."""
+    data = xr.open_zarr(folder.path / "analyses.zarr", group=name, consolidated=False, chunks=None)
+    return {str(key): data[key].values for key in data}
 
 
 def _history(folder: RunFolder, name: str) -> list[dict[str, Any]]:
@@ -62,7 +69,7 @@ def _example(folder: RunFolder, trial: int) -> dict[str, Any]:
     example: dict[str, Any] = {"time_ms": shown.time.values}
     if "v" in shown:
         example["v"] = shown["v"].values
-    if "population" in data:
+    if "population" in data and has_events(folder.recording):
         time, of, neuron = read_events(folder.recording)
         kept = (of == trial) & (time >= first) & (time <= first + _EXAMPLE_MS)
         example |= {"spike_time_ms": time[kept], "spike_neuron": neuron[kept]}

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,12 +14,23 @@ from flax import nnx
 from jneuro._types import PyTree
 from jneuro.config import content_hash
 from jneuro.datasets import SPLITS, Windows, needed
-from jneuro.evaluation import ceiling_scores, evaluate, forecast, isi_cv, simulate_futures, targets
+from jneuro.evaluation import (
+    BaselineConfig,
+    Source,
+    Study,
+    ceiling_scores,
+    evaluate,
+    forecast,
+    interval,
+    isi_cv,
+    simulate_futures,
+    targets,
+)
 from jneuro.experiment.folder import RunFolder
 from jneuro.experiment.simulation import build_runs, initial_states
-from jneuro.experiment.training import cut_windows, load_model, trainings
+from jneuro.experiment.training import Training, cut_windows, load_model, trainings, windows_for
 from jneuro.prng import stream
-from jneuro.recordings import Recording, open_recording, read_events, read_recording, read_state
+from jneuro.recordings import Recording, has_events, open_recording, read_events, read_recording, read_state
 from jneuro.simulators import SteppedSimulator
 from jneuro.simulators.config import SimulationConfig
 
@@ -37,34 +49,145 @@ def evaluate_stage(folder: RunFolder, tell: Callable[[str], None]) -> dict[str, 
     """
     config = folder.config
     with folder.stage("evaluate", content_hash(config)):
-        recording = read_recording(folder.recording, needed(config.windows.variables))
-        described = _describe(folder, recording)
-        windows = cut_windows(config, recording)
-        tell("noise ceiling")
-        ceiling = _ceiling(folder, windows)
-        tell("baselines and models")
-        own = [t for t in trainings(config) if t.leaky == windows.leaky]
-        models = {t.label: load_model(folder, t) for t in own}
-        metrics, baselines, predictions = evaluate(
-            models, windows, baselines=config.evaluate.baselines, ceiling=ceiling
-        )
-        metrics["recording"] = described
-        if twins := [t for t in trainings(config) if t not in own]:
-            tell("leaky twins")
-            leaky_windows = cut_windows(config, recording, leaky_twin=True)
-            twin_models = {t.label: load_model(folder, t) for t in twins}
-            metrics["test"] |= evaluate(twin_models, leaky_windows, baselines=None, ceiling=ceiling).metrics["test"]
-            models |= twin_models
+        scored = _score(folder, tell)
+        metrics = scored.metrics
         for training in trainings(config):
             metrics["test"][training.label] |= {
-                "parameters": _parameters(models[training.label]),
+                "parameters": _parameters(scored.models[training.label]),
                 "train_seconds": _train_seconds(folder, training.folder),
             }
-        metrics["windows"] = _windows(windows, config.windows)
+        metrics["test"] = _gather_seeds(metrics["test"], trainings(config))
+        metrics["windows"] = _windows(scored.windows, config.windows)
         tell("predictions")
-        _write_predictions(folder, windows, baselines | {t.label: models[t.label] for t in own}, predictions)
+        own = [t for t in trainings(config) if t.leaky == scored.windows.leaky]
+        shown = {t.label: scored.models[t.label] for t in own if not t.seed and scored.cut[t.label] is scored.windows}
+        predictions = {name: scored.predictions[name] for name in shown}
+        _write_predictions(folder, scored.windows, scored.baselines | shown, predictions)
+        if config.evaluate.analyses:
+            metrics["analyses"] = _analyse(folder, _study(folder, scored, tell))
         folder.write_json("metrics.json", _finite(metrics))
     return metrics
+
+
+class _Scored(NamedTuple):
+    """Everything that was scored.
+
+    Attributes:
+        metrics: as in metrics.json.
+        windows: the experiment's.
+        models: by the training's label.
+        cut: the windows of each, by the training's label.
+        baselines: fitted on the experiment's windows.
+        predictions: forecasts of the test windows, by label or baseline.
+    """
+
+    metrics: dict[str, Any]
+    windows: Windows
+    models: dict[str, Any]
+    cut: dict[str, Windows]
+    baselines: dict[str, Callable]
+    predictions: dict[str, np.ndarray]
+
+
+def _score(folder: RunFolder, tell: Callable[[str], None]) -> _Scored:
+    """Score all trainings on the windows of each, the experiment's own first."""
+    config = folder.config
+    hows = dict.fromkeys([config.windows, *(windows_for(config, t) for t in trainings(config))])
+    recording = read_recording(folder.recording, needed(dict.fromkeys(n for how in hows for n in how.variables)))
+    windows = cut_windows(config, recording)
+    tell("noise ceiling")
+    ceiling = _ceiling(folder, windows)
+    metrics: dict[str, Any] = {"test": {}, "baselines": {}, "ceiling": ceiling}
+    metrics["recording"] = _describe(folder, recording)
+    scored = _Scored(metrics, windows, {}, {}, {}, {})
+    for how in hows:
+        group = [t.label for t in trainings(config) if windows_for(config, t) == how]
+        main, leaky_twins = how == config.windows, how.split != config.windows.split
+        tell("baselines and models" if main else ", ".join(group))
+        cut = windows if main else cut_windows(config, recording, how)
+        models = {t.label: load_model(folder, t) for t in trainings(config) if t.label in group}
+        found = evaluate(
+            models,
+            cut,
+            baselines=None if leaky_twins else _fitting(config.evaluate.baselines, cut),
+            ceiling=ceiling if how.targets == config.windows.targets and cut.horizons == windows.horizons else None,
+        )
+        metrics["test"] |= found.metrics["test"]
+        scored.models.update(models)
+        scored.cut.update(dict.fromkeys(group, cut))
+        scored.predictions.update({n: p for n, p in found.predictions.items() if main or n in group})
+        if main:
+            metrics["baselines"] = found.metrics["baselines"]
+            scored.baselines.update(found.baselines)
+        elif not leaky_twins:
+            for label in group:
+                metrics["test"][label]["baselines"] = found.metrics["baselines"]
+    return scored
+
+
+def _fitting(config: BaselineConfig, windows: Windows) -> BaselineConfig:
+    """The baselines that a model's own windows allow, no longer than those are."""
+    observed = windows.own_inputs is not None
+    names = tuple(n for n in config.names if observed or n in ("mean", "var"))
+    orders = {name: min(getattr(config, name), windows.length) for name in ("ar_order", "var_order")}
+    return config.model_copy(update={"names": names, **orders})
+
+
+def _study(folder: RunFolder, scored: _Scored, tell: Callable[[str], None]) -> Study:
+    """What analyses see: the honest models, by name."""
+    config = folder.config
+    own = [t for t in trainings(config) if t.leaky == scored.windows.leaky]
+    names = [*config.models, *scored.baselines]
+    return Study(
+        windows=scored.windows,
+        windows_of={t.name: scored.cut[t.label] for t in own},
+        config=config.windows,
+        models={name: [scored.models[t.label] for t in own if t.name == name] for name in config.models},
+        baselines=scored.baselines,
+        predictions={name: scored.predictions[name] for name in names},
+        metrics=scored.metrics,
+        recording=folder.recording,
+        source=_source(folder, scored.windows),
+        key=stream(jax.random.key(config.seed), "analyses"),
+        tell=tell,
+    )
+
+
+def _gather_seeds(scores: dict[str, Any], trainings: list[Training]) -> dict[str, Any]:
+    """Put the scores of later seeds into the first seed's entry, with their mean and its 95 % interval."""
+    kept = {t.label: scores[t.label] for t in trainings if not t.seed}
+    for first in (t for t in trainings if not t.seed):
+        labels = [t.label for t in trainings if (t.name, t.leaky) == (first.name, first.leaky)]
+        if len(labels) > 1:
+            every = {key: [scores[label].get(key) for label in labels] for key in ("r2", "gain")}
+            kept[first.label]["seeds"] = every | {"mean": float(np.mean(every["r2"])), "ci95": interval(every["r2"])}
+    return kept
+
+
+def _source(folder: RunFolder, windows: Windows) -> Source | None:
+    """The simulator behind the recording; None for one from elsewhere."""
+    provenance = open_recording(folder.recording).attrs["provenance"]
+    if "simulation" not in provenance:
+        return None
+    simulation = SimulationConfig.model_validate(provenance["simulation"])
+    runs = build_runs(simulation, jax.random.key(provenance["seed"])).of(np.arange(1))
+    simulator = runs.simulators
+    if runs.per_trial:
+        simulator = jax.tree.map(lambda x: x[0] if eqx.is_array(x) else x, simulator)
+    each = folder.config.windows.frame(simulation.record_every_ms)
+    return Source(simulator, runs.dt, runs.solver, simulation.steps_of_a_frame * each)
+
+
+def _analyse(folder: RunFolder, study: Study) -> dict[str, Any]:
+    """Run the analyses; their arrays go to analyses.zarr, one group each."""
+    found = {}
+    for analysis in folder.config.evaluate.analyses:
+        study.tell(analysis.name.replace("_", " "))
+        numbers, arrays = analysis.analyse(study)
+        data = xr.Dataset(arrays)
+        data.to_zarr(folder.path / "analyses.zarr", group=analysis.name, mode="w", consolidated=False, zarr_format=3)
+        found[analysis.name] = numbers
+    return found
 
 
 def _parameters(model: Any) -> int:
@@ -92,7 +215,7 @@ def _describe(folder: RunFolder, recording: Recording) -> dict[str, Any]:
             "v_max": float(values.max()),
         }
     data = open_recording(folder.recording)
-    if "population" not in data:
+    if "population" not in data or not has_events(folder.recording):
         return found
     time, trial, neuron = read_events(folder.recording)
     population = np.asarray(data["population"])

@@ -6,15 +6,16 @@ from typing import NamedTuple
 import jax
 from flax import nnx
 
+from jneuro._types import Array, Key
 from jneuro.config import ExperimentConfig, ModelEntry, content_hash
-from jneuro.datasets import Windows, window
+from jneuro.datasets import WindowConfig, Windows, window
 from jneuro.experiment.folder import RunFolder
 from jneuro.models import Model, build_model
 from jneuro.prng import stream
 from jneuro.recordings import Recording
 from jneuro.training import Callback, Checkpoints, MetricsFile, load_best, train
 
-__all__ = ["Training", "cut_windows", "load_model", "train_stage", "trainings"]
+__all__ = ["Training", "cut_windows", "load_model", "train_stage", "trainings", "windows_for"]
 
 
 class Training(NamedTuple):
@@ -25,36 +26,61 @@ class Training(NamedTuple):
         label: the name under which it is scored.
         folder: its folder below `models`.
         leaky: whether it is trained and scored under the report's leaky split.
+        seed: which of its random starts.
     """
 
     name: str
     label: str
     folder: str
     leaky: bool
+    seed: int = 0
+
+    def again(self, seed: int) -> "Training":
+        """The same from another random start."""
+        if not seed:
+            return self
+        return self._replace(label=f"{self.label} (seed {seed})", folder=f"{self.folder}.{seed}", seed=seed)
 
 
 def trainings(config: ExperimentConfig) -> list[Training]:
-    """All trainings of an experiment: the models, then the leaky twins."""
+    """All trainings of an experiment: the models, then the leaky twins, each with all its seeds."""
     leaky = config.windows.split == "report"
-    own = [Training(n, n, n, leaky) for n in config.models]
-    return own + [Training(n, f"{n} (leaky split)", f"{n}.leaky", True) for n in config.evaluate.leaky_twins]
+    first = [Training(n, n, n, leaky) for n in config.models]
+    first += [Training(n, f"{n} (leaky split)", f"{n}.leaky", True) for n in config.evaluate.leaky_twins]
+    return [t.again(seed) for t in first for seed in range(config.models[t.name].seeds)]
 
 
-def cut_windows(config: ExperimentConfig, recording: Recording, *, leaky_twin: bool = False) -> Windows:
-    """Cut the experiment's windows, or those of the leaky twins.
+def windows_for(config: ExperimentConfig, training: Training) -> WindowConfig:
+    """The windows that a model is trained on.
+
+    Args:
+        config: the experiment.
+        training: which model.
+    """
+    windows = config.windows_of(training.name)
+    return windows.model_copy(update={"split": "report"}) if training.leaky else windows
+
+
+def cut_windows(config: ExperimentConfig, recording: Recording, windows: WindowConfig | None = None) -> Windows:
+    """Cut windows; the same runs are in each split however they are cut.
 
     Args:
         config: the experiment.
         recording: its recording.
-        leaky_twin: whether to split as the report does.
+        windows: how; None takes the experiment's.
     """
-    windows = config.windows.model_copy(update={"split": "report"}) if leaky_twin else config.windows
-    return window(recording, windows, key=stream(jax.random.key(config.seed), "windows"))
+    return window(recording, windows or config.windows, key=stream(jax.random.key(config.seed), "windows"))
 
 
-def _fresh(config: ExperimentConfig, name: str) -> Model:
+def _start(config: ExperimentConfig, purpose: str, training: Training) -> Key[Array, ""]:
+    """The random stream of a training; the first seed's is that of the name alone."""
+    key = stream(stream(jax.random.key(config.seed), purpose), training.name)
+    return jax.random.fold_in(key, training.seed) if training.seed else key
+
+
+def _fresh(config: ExperimentConfig, training: Training) -> Model:
     """A model before training; a leaky twin starts from the same weights."""
-    key = stream(stream(jax.random.key(config.seed), "model"), name)
+    key, name = _start(config, "model", training), training.name
     rngs = nnx.Rngs(params=stream(key, "params"), dropout=stream(key, "dropout"))
     return build_model(config.models[name].model, rngs=rngs)
 
@@ -72,7 +98,7 @@ def load_model(folder: RunFolder, training: Training) -> Model:
     Raises:
         CheckpointError: if it has not been trained.
     """
-    return load_best(_fresh(folder.config, training.name), folder.model(training.folder) / "checkpoints")  # type: ignore
+    return load_best(_fresh(folder.config, training), folder.model(training.folder) / "checkpoints")  # type: ignore
 
 
 def train_stage(folder: RunFolder, training: Training, windows: Windows, callbacks: Sequence[Callback] = ()) -> None:
@@ -93,18 +119,27 @@ def train_stage(folder: RunFolder, training: Training, windows: Windows, callbac
     recipe = entry.train or config.train
     source = config.recording and str(config.recording.resolve())
     stage = f"train {training.label}"
-    parts = (config.simulation, source, config.seed, config.windows, training.leaky, training.name, entry.model, recipe)
+    parts = (
+        config.simulation,
+        source,
+        config.seed,
+        windows_for(config, training),
+        training.leaky,
+        training.name,
+        training.seed,
+        entry.model,
+        recipe,
+    )
     content = content_hash(*parts)
     home = folder.model(training.folder)
     if folder.done(stage) or folder.reuse(stage, content, f"models/{training.folder}"):
         return
     with folder.stage(stage, content):
-        key = stream(stream(jax.random.key(config.seed), "train"), training.name)
         train(
-            _fresh(config, training.name),  # pyright: ignore
+            _fresh(config, training),  # pyright: ignore
             windows,
             recipe,
-            key=key,
+            key=_start(config, "train", training),
             callbacks=(*callbacks, MetricsFile(home / "metrics.jsonl")),
             checkpoint=Checkpoints(home / "checkpoints", every_seconds=30.0),
         )

@@ -12,7 +12,7 @@ __all__ = ["Kind", "ReportData", "Score", "best", "compared", "excitatory", "num
 
 Kind = Literal["baseline", "model", "leaky", "ceiling"]
 
-BASELINES = {"persistence": "persistence", "ar": "AR", "var": "VAR", "lookup": "lookup"}
+BASELINES = {"mean": "mean", "persistence": "persistence", "ar": "AR", "var": "VAR", "lookup": "lookup"}
 GREYS = ("#969696", "#7d7d7d", "#646464", "#4b4b4b")
 COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9")
 LEAKY_COLOUR = "#D55E00"
@@ -41,6 +41,7 @@ class ReportData:
             `spike_neuron` [event], `n_excitatory` (excitatory neurons come first).
         forecast: a contiguous stretch of one test run: `time_ms` [time], `target` [time horizon neuron] in mV,
             `prediction` (model or baseline → array like `target`), `horizons_ms`.
+        analyses: name → numbers and arrays of what else was asked, each shown by its section.
     """
 
     run: Mapping[str, Any]
@@ -49,6 +50,7 @@ class ReportData:
     history: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     example: Mapping[str, Any] = field(default_factory=dict)
     forecast: Mapping[str, Any] = field(default_factory=dict)
+    analyses: Mapping[str, tuple[Mapping[str, Any], Mapping[str, np.ndarray]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

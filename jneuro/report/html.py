@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, StrictUndefined
 
 from jneuro.report.data import BASELINES, ReportData, Score, best, number, scores
-from jneuro.report.figures import DrawnFigure, draw_figures
+from jneuro.report.figures import draw_figures
 from jneuro.report.prose import duration, facts, paragraph, quantity, verdict
+from jneuro.report.sections import SECTIONS
+from jneuro.report.style import save
 
 __all__ = ["write_report"]
 
@@ -69,7 +71,7 @@ def write_report(data: ReportData, folder: Path) -> Path:
         kind = drawn.kind
         caption = f"{kind.caption} {kind.ceiling}" if data.metrics.get("ceiling") else kind.caption
         entry = {"name": kind.name, "title": kind.title, "alt": kind.alt, "caption": caption}
-        sections.setdefault(kind.section, []).append({**entry, "source": _inline(drawn)})
+        sections.setdefault(kind.section, []).append({**entry, "source": _inline(drawn.png, drawn.svg)})
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(Path(__file__).with_name("template.html.j2").read_text(encoding="utf-8"))
     page = template.render(
@@ -79,6 +81,7 @@ def write_report(data: ReportData, folder: Path) -> Path:
         facts=facts(data),
         groups=[(title, rows) for kind, title in GROUPS if (rows := _rows(data, kind))],
         sections=sections,
+        analyses=_analyses(data, folder / "figures"),
         config_yaml=data.config_yaml,
     )
     path = folder / "report.html"
@@ -86,10 +89,26 @@ def write_report(data: ReportData, folder: Path) -> Path:
     return path
 
 
-def _inline(drawn: DrawnFigure) -> str:
+def _analyses(data: ReportData, folder: Path) -> list[dict[str, Any]]:
+    """What the page shows of each analysis."""
+    shown = []
+    for name, (numbers, arrays) in data.analyses.items():
+        section = SECTIONS[name]
+        figures = []
+        for figure in section.figures:
+            drawn = figure.draw(data, arrays)
+            if drawn is not None:
+                source = _inline(*save(drawn, folder / figure.name))
+                figures.append({**figure._asdict(), "source": source})
+        sentences, tables = section.say(numbers), section.tables(numbers)
+        shown.append({"title": section.title, "sentences": sentences, "tables": tables, "figures": figures})
+    return shown
+
+
+def _inline(png: bytes, svg: bytes) -> str:
     """A data URI: the SVG unless it is heavy and the PNG is lighter."""
-    heavy = len(drawn.svg) > LARGEST_SVG and len(drawn.png) < len(drawn.svg)
-    kind, content = ("png", drawn.png) if heavy else ("svg+xml", drawn.svg)
+    heavy = len(svg) > LARGEST_SVG and len(png) < len(svg)
+    kind, content = ("png", png) if heavy else ("svg+xml", svg)
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 

@@ -83,9 +83,12 @@ def horizon_figure(data: ReportData) -> Figure | None:
     drawn = [(s, r2) for s, r2 in drawn if len(r2) > 1]
     if not drawn:
         return None
-    horizons = data.metrics.get("windows", {}).get("horizons_ms") or drawn[0][0].values["horizons_ms"]
+    main = data.metrics.get("windows", {}).get("horizons_ms") or []
     figure, (ax,) = panels(3.5)
+    ticks: set[float] = set()
     for s, r2 in drawn:
+        horizons = s.values.get("horizons_ms") or main
+        ticks |= set(horizons)
         style = {"baseline": ":", "model": "-", "leaky": "-.", "ceiling": "--"}[s.kind]
         ax.plot(horizons, r2, color=s.colour, linestyle=style, marker=s.marker, markersize=4.5, label=s.label)
         if s.kind == "ceiling" and len(se := s.series("per_horizon", "se")) == len(r2):
@@ -93,9 +96,10 @@ def horizon_figure(data: ReportData) -> Figure | None:
     ax.axhline(0, color="#888888", linewidth=0.8)
     lowest = np.nanmin([np.nanmin(r2, initial=0) for _, r2 in drawn])
     ax.set_ylim(max(lowest - 0.03, -0.25), None)
-    ax.set_xscale("log")
-    ax.set_xticks(horizons, [f"{h:g}" for h in horizons])
-    ax.minorticks_off()
+    if min(ticks) > 0 and len(ticks) <= 12:
+        ax.set_xscale("log")
+        ax.set_xticks(sorted(ticks), [f"{h:g}" for h in sorted(ticks)])
+        ax.minorticks_off()
     ax.set_xlabel("forecast horizon [ms]")
     ax.set_ylabel("test R²")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8.5)

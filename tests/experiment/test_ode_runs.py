@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jneuro.config import ConfigError, load_experiment
-from jneuro.experiment import RunFolder, Silent, run_stages
+from jneuro.experiment import RunFolder, Silent, run, run_stages
 from jneuro.recordings import open_recording, read_events, read_recording
 from jneuro.simulators import HodgkinHuxley, simulate, stimuli
 
@@ -72,6 +72,25 @@ def test_every_run_draws_its_stimulus(tmp_path):
         alone = simulate(HodgkinHuxley(), stimulus, duration=40.0, record_every=20, key=jax.random.key(0)).values
         np.testing.assert_allclose(recording.values["v"][trial, :, 0], alone["v"], atol=0.05)
         np.testing.assert_array_equal(recording.values["spikes"][trial, :, 0], alone["spikes"])
+
+
+def test_a_model_with_windows_of_its_own(tmp_path):
+    file = tmp_path / "squid.yaml"
+    own = (
+        "{model: {name: lstm, hidden: 4, layers: 1}, windows: {inputs: [current], length_ms: 4, horizons_ms: [0.5, 1]}}"
+    )
+    text = CONFIG.replace("AMPLITUDE", "{uniform: [5, 30]}").replace("[v, n, spikes]", "[v, current]")
+    text = text.replace("  m: ", f"  s: {own}\n  m: ").replace("runs: 2", "runs: 10").replace("report}", "run}")
+    file.write_text(text.replace("{batch_size: 4}", "{batch_size: 4, epochs: 1}"))
+    config = load_experiment(file)
+    model = config.models["s"].model
+    assert (model.features, model.targets, model.length, model.horizons) == (1, 1, 8, 2)
+    metrics = run(config, out=tmp_path / "run")
+    assert set(metrics["baselines"]) == {"persistence", "ar", "var", "lookup"}
+    assert set(metrics["test"]["s"]["baselines"]) == {"var"}  # the others need the voltage's past
+    assert metrics["test"]["s"]["horizons_ms"] == [0.5, 1.0]
+    assert metrics["test"]["m"]["horizons_ms"] == [1.0]
+    assert load_experiment(tmp_path / "run" / "config.yaml") == config
 
 
 @pytest.mark.parametrize(

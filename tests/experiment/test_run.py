@@ -55,7 +55,7 @@ def test_every_score_stands_beside_baselines_and_ceiling(tiny):
 def test_the_folder_holds_what_it_promises(tiny):
     for name in ("config.yaml", "run.json", "recording.zarr", "metrics.json", "predictions.zarr", "report.html"):
         assert (tiny.folder / name).exists(), name
-    for name in ("compact", "compact.leaky"):
+    for name in ("compact", "compact.1", "compact.leaky", "compact.leaky.1"):
         lines = (tiny.folder / "models" / name / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["epoch"] for line in lines] == [0, 1]
     pictures = {f.suffix for f in (tiny.folder / "figures").iterdir()}
@@ -64,10 +64,30 @@ def test_the_folder_holds_what_it_promises(tiny):
     for word in ("compact", "lookup", "ceiling", "leak"):
         assert word in html
     info = json.loads((tiny.folder / "run.json").read_text())
-    stages = ["simulate", "train compact", "train compact (leaky split)", "evaluate", "report"]
+    trained = [f"train compact{leaky}{seed}" for leaky in ("", " (leaky split)") for seed in ("", " (seed 1)")]
+    stages = ["simulate", *trained, "evaluate", "report"]
     assert list(info["stages"]) == stages
     assert {"versions", "device", "git_commit", "hash", "command"} <= info.keys()
     assert load_experiment(tiny.folder / "config.yaml") == tiny.config
+
+
+def test_the_spread_over_seeds(tiny):
+    for name in MODELS:
+        score = tiny.metrics["test"][name]
+        first, second = score["seeds"]["r2"]
+        assert first == score["r2"] != second
+        assert score["seeds"]["mean"] == pytest.approx((first + second) / 2)
+        # Student's 97.5 % point with one degree of freedom is 12.706; the error of the mean of two is half their gap.
+        assert score["seeds"]["ci95"] == pytest.approx(12.706 * abs(first - second) / 2, rel=1e-3)
+
+
+def test_analyses_are_told(tiny):
+    assert set(tiny.metrics["analyses"]["error_analysis"]["populations"]) == {"excitatory", "inhibitory"}
+    data = xr.open_zarr(tiny.folder / "analyses.zarr", group="error_analysis", consolidated=False)
+    assert data["distance.rmse.compact"].shape == data["since_spike.rmse_se.lookup"].shape == (3,)
+    html = (tiny.folder / "report.html").read_text()
+    assert "Where the forecast is wrong" in html
+    assert (tiny.folder / "figures" / "error_analysis.png").exists()
 
 
 def test_predictions_are_those_that_were_scored(tiny):
