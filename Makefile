@@ -6,15 +6,17 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint docs bench peers references clean
+.PHONY: help demo test equivalence test-slow lint docs bench bench-models peers references clean
 
 help:
 	@echo "make demo       install, run the quick voltage forecast, end with a table and report.html"
 	@echo "make test       install, run the fast test suite"
+	@echo "make equivalence  compare every model with PyTorch, and keep the table in docs/equivalence.md"
 	@echo "make test-slow  the slow checks too"
 	@echo "make lint       ruff and pyright"
 	@echo "make docs       build the documentation into docs/_build/html"
 	@echo "make bench      time the simulators; results as JSON lines in benchmarks/results"
+	@echo "make bench-models  time the models beside PyTorch, which takes most of an hour"
 	@echo "make peers      install the simulators to compare with, each into an environment of its own"
 	@echo "make references make tests/reference anew with them"
 
@@ -42,6 +44,9 @@ demo: $(VENV)/.installed
 test: $(VENV)/.test
 	$(BIN)/pytest -n $(JOBS)
 
+equivalence: $(VENV)/.test
+	$(BIN)/python scripts/equivalence.py
+
 test-slow: $(VENV)/.test
 	$(BIN)/pytest -n $(JOBS) -m slow
 
@@ -56,7 +61,10 @@ docs: $(VENV)/.docs
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/simulators.py
 
-PEERS := scipy brian2 neuron nest jaxley
+bench-models: $(VENV)/.test
+	$(BIN)/python benchmarks/models.py
+
+PEERS := scipy brian2 neuron nest jaxley keras pytorch_forecasting
 peers: $(PEERS:%=.peers/%/.installed)
 
 # A peer that cannot be installed is named and left out.

@@ -1,4 +1,4 @@
-"""The command line: `jneuro run|simulate|train|evaluate|report|list|doctor`.
+"""The command line: `jneuro run|simulate|train|evaluate|report|convert|list|doctor`.
 
 Exit codes: 0 fine, 1 failed or stopped, 2 the user's mistake. Heavy imports happen inside the commands.
 """
@@ -89,6 +89,31 @@ def report(run: Run) -> None:
     Console().print(f"report: {report_stage(RunFolder.find(run))}", soft_wrap=True)
 
 
+@app.command()
+def convert(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="A weights folder, models/NAME of a run, .pt, .json.")
+    ],
+    target: Annotated[
+        Path, typer.Argument(metavar="TARGET", help="A weights folder to be made, .pt, or .json for Keras.")
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="The model's configuration, or EXPERIMENT:NAME; a .pt SOURCE needs it."),
+    ] = None,
+    columns: Annotated[
+        str, typer.Option("--columns", help="For pytorch-forecasting: its names of the columns, a,b,c.")
+    ] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace TARGET.")] = False,
+) -> None:
+    """Convert a model's weights between Orbax, PyTorch and Keras, bit by bit."""
+    from jneuro.experiment.conversion import convert
+
+    names = columns.split(",") if columns else ()
+    found = convert(source, target, model=model, columns=names, overwrite=overwrite)
+    Console().print(f"{type(found).__name__} in {target}", soft_wrap=True)
+
+
 @app.command("list")
 def list_(
     what: Annotated[str, typer.Argument(metavar="[simulators|models|configs|NAME]", help="What to list.")] = "",
@@ -143,11 +168,12 @@ def main() -> None:
 def _expected(error: Exception) -> tuple[int, str] | None:
     """The exit code of an error that needs no traceback, and what it is called."""
     from jneuro.config import ConfigError
+    from jneuro.interop import WeightsError
     from jneuro.recordings import StoreError
     from jneuro.simulators import SimulationError
     from jneuro.training import CheckpointError, TrainingDiverged, TrainingInterrupted
 
-    if isinstance(error, ConfigError | StoreError | CheckpointError):
+    if isinstance(error, ConfigError | StoreError | CheckpointError | WeightsError):
         return 2, "error"
     if isinstance(error, TrainingInterrupted):
         return 1, "stopped"

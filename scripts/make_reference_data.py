@@ -21,6 +21,8 @@ REFERENCES = {
     "ring": ("brian2", "brian2_ring_reference.py"),
     "izhikevich": ("brian2", "brian2_izhikevich_reference.py"),
     "nest_brunel": ("nest", "nest_brunel_reference.py"),
+    "pytorch_forecasting": ("pytorch_forecasting", "pytorch_forecasting_reference.py"),
+    "keras": ("keras", "keras_reference.py"),
 }
 
 

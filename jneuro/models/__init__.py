@@ -5,10 +5,16 @@ from typing import Annotated
 from flax import nnx
 from pydantic import Field
 
+from jneuro.models.autoencoder import LSTMAutoencoder, LSTMAutoencoderConfig
 from jneuro.models.base import Model, ModelConfig, Prediction
 from jneuro.models.compact import CompactForecaster, CompactForecasterConfig
+from jneuro.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from jneuro.models.forecaster import CNNLSTM, CNNLSTMConfig, LSTMForecaster, LSTMForecasterConfig
 from jneuro.models.recurrent import LSTM, LSTMLayer, lstm
+from jneuro.models.seq2seq import Seq2SeqLSTM, Seq2SeqLSTMConfig
+from jneuro.models.spike_count import SpikeCountLSTM, SpikeCountLSTMConfig
+from jneuro.models.tft import TemporalFusionTransformer
+from jneuro.models.tft_config import TemporalFusionTransformerConfig
 
 __all__ = [
     "CNNLSTM",
@@ -18,18 +24,35 @@ __all__ = [
     "CNNLSTMConfig",
     "CompactForecaster",
     "CompactForecasterConfig",
+    "EncoderDecoder",
+    "EncoderDecoderConfig",
+    "LSTMAutoencoder",
+    "LSTMAutoencoderConfig",
     "LSTMForecaster",
     "LSTMForecasterConfig",
     "LSTMLayer",
     "Model",
     "ModelConfig",
     "Prediction",
+    "Seq2SeqLSTM",
+    "Seq2SeqLSTMConfig",
+    "SpikeCountLSTM",
+    "SpikeCountLSTMConfig",
+    "TemporalFusionTransformer",
+    "TemporalFusionTransformerConfig",
     "build_model",
     "lstm",
 ]
 
 AnyModelConfig = Annotated[
-    LSTMForecasterConfig | CNNLSTMConfig | CompactForecasterConfig,
+    LSTMForecasterConfig
+    | CNNLSTMConfig
+    | CompactForecasterConfig
+    | Seq2SeqLSTMConfig
+    | LSTMAutoencoderConfig
+    | SpikeCountLSTMConfig
+    | TemporalFusionTransformerConfig
+    | EncoderDecoderConfig,
     Field(discriminator="name"),
 ]
 """The configuration of any model, told apart by `name`."""
@@ -38,6 +61,11 @@ MODELS: dict[str, tuple[type[ModelConfig], type[nnx.Module]]] = {
     "lstm": (LSTMForecasterConfig, LSTMForecaster),
     "cnn_lstm": (CNNLSTMConfig, CNNLSTM),
     "compact": (CompactForecasterConfig, CompactForecaster),
+    "seq2seq_lstm": (Seq2SeqLSTMConfig, Seq2SeqLSTM),
+    "lstm_autoencoder": (LSTMAutoencoderConfig, LSTMAutoencoder),
+    "spike_count_lstm": (SpikeCountLSTMConfig, SpikeCountLSTM),
+    "tft": (TemporalFusionTransformerConfig, TemporalFusionTransformer),
+    "encoder_decoder": (EncoderDecoderConfig, EncoderDecoder),
 }
 """Every model's configuration and module, by the configuration's `name`."""
 

@@ -18,11 +18,13 @@ class Prediction(NamedTuple):
         mean: expected value, in the units of the batch it was given.
         quantiles: quantiles of the predictive distribution, where the model has them.
         diagnostics: further arrays by name, such as attention weights.
+        levels: of the quantiles, between 0 and 1.
     """
 
     mean: Float[Array, "batch horizon target"]
     quantiles: Float[Array, "batch horizon target quantile"] | None = None
     diagnostics: Mapping[str, Array] = {}
+    levels: Float[Array, " quantile"] | None = None
 
 
 class ModelConfig(Config):

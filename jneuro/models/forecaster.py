@@ -9,27 +9,25 @@ from typing import Annotated, Literal, Self
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.nn.initializers import zeros
 from pydantic import Field
 
 from jneuro._types import Array, Float
 from jneuro.datasets.windows import Batch
-from jneuro.models.base import ModelConfig, Prediction, check_inputs
-from jneuro.models.layers import BatchNorm, dropout_layer, layer_norm, torch_uniform, xavier_uniform
-from jneuro.models.recurrent import LSTM
+from jneuro.models.base import Prediction, check_inputs
+from jneuro.models.layers import INITIALISERS, BatchNorm, InitialiserName, compute_dtype, dropout_layer, layer_norm
+from jneuro.models.stack import StackConfig, build_stack, output_layer
 
 __all__ = ["CNNLSTM", "CNNLSTMConfig", "LSTMForecaster", "LSTMForecasterConfig"]
 
 
-class LSTMForecasterConfig(ModelConfig):
+class LSTMForecasterConfig(StackConfig):
     """Sizes of an `LSTMForecaster`.
 
     Attributes:
-        hidden: size of every layer's hidden state.
-        layers: number of LSTM layers.
         dropout: probability of dropping a value, between the layers and before the output.
         residual: whether the last input, projected linearly, is added to the last hidden state.
         layer_norm: whether the last hidden state is normalised first.
+        projection_init: how the weights of that projection start.
     """
 
     name: Literal["lstm"] = "lstm"
@@ -38,6 +36,7 @@ class LSTMForecasterConfig(ModelConfig):
     dropout: float = Field(default=0.25, ge=0, lt=1)
     residual: bool = True
     layer_norm: bool = True
+    projection_init: InitialiserName = "torch_uniform"
 
     @classmethod
     def forecasting_report(cls, rung: int) -> Self:
@@ -68,15 +67,14 @@ class LSTMForecasterConfig(ModelConfig):
         raise ValueError(f"the report's ladder has rungs 1, 2 and 3, got {rung}; the fourth is CNNLSTMConfig()")
 
 
-class CNNLSTMConfig(ModelConfig):
+class CNNLSTMConfig(StackConfig):
     """Sizes of a `CNNLSTM`; the defaults are the report's, 2,188,168 parameters.
 
     Attributes:
         kernels: widths of the convolutions over the neuron index, one after the other.
         channel_dropout: probability of dropping a whole time step after each convolution.
-        hidden: size of every LSTM layer's hidden state.
-        layers: number of LSTM layers.
         dropout: probability of dropping a value, between the LSTM layers and before the output.
+        projection_init: how the weights of the convolutions and of the last input's projection start.
     """
 
     name: Literal["cnn_lstm"] = "cnn_lstm"
@@ -85,6 +83,7 @@ class CNNLSTMConfig(ModelConfig):
     hidden: int = Field(default=384, ge=1)
     layers: int = Field(default=2, ge=1, le=16)
     dropout: float = Field(default=0.25, ge=0, lt=1)
+    projection_init: InitialiserName = "torch_uniform"
 
 
 class LSTMForecaster(nnx.Module):
@@ -97,7 +96,7 @@ class LSTMForecaster(nnx.Module):
 
     def __init__(self, config: LSTMForecasterConfig, *, rngs: nnx.Rngs):
         self.config = config
-        self.lstm = LSTM(config.features, config.hidden, config.layers, dropout=config.dropout, rngs=rngs)
+        self.lstm = build_stack(config, config.features, config.hidden, rngs=rngs)
         self.head = ForecastHead(config, residual=config.residual, normalise=config.layer_norm, rngs=rngs)
 
     def __call__(self, batch: Batch, *, train: bool) -> Prediction:
@@ -131,12 +130,16 @@ class CNNLSTM(nnx.Module):
 
     def __init__(self, config: CNNLSTMConfig, *, rngs: nnx.Rngs):
         self.config = config
+        init, dtype = INITIALISERS[config.projection_init], compute_dtype(config.precision)
         self.convolutions = nnx.List(
-            [nnx.Conv(config.length, config.length, k, kernel_init=torch_uniform, rngs=rngs) for k in config.kernels]
+            [
+                nnx.Conv(config.length, config.length, k, kernel_init=init, dtype=dtype, rngs=rngs)
+                for k in config.kernels
+            ]
         )
         self.norms = nnx.List([BatchNorm(config.length) for _ in config.kernels])
         self.dropout = dropout_layer(config.channel_dropout, whole_channels=True, rngs=rngs)
-        self.lstm = LSTM(config.features, config.hidden, config.layers, dropout=config.dropout, rngs=rngs)
+        self.lstm = build_stack(config, config.features, config.hidden, rngs=rngs)
         self.head = ForecastHead(config, residual=True, normalise=True, rngs=rngs)
 
     def __call__(self, batch: Batch, *, train: bool) -> Prediction:
@@ -177,18 +180,20 @@ class ForecastHead(nnx.Module):
     def __init__(
         self, config: LSTMForecasterConfig | CNNLSTMConfig, *, residual: bool, normalise: bool, rngs: nnx.Rngs
     ):
-        hidden, outputs = config.hidden, config.horizons * config.features
+        hidden, init = config.hidden, INITIALISERS[config.projection_init]
         self.horizons = config.horizons
         self.layer_norm = layer_norm(hidden, rngs=rngs) if normalise else None
         self.residual_projection = (
-            nnx.Linear(config.features, hidden, kernel_init=torch_uniform, rngs=rngs) if residual else None
+            nnx.Linear(config.features, hidden, kernel_init=init, dtype=compute_dtype(config.precision), rngs=rngs)
+            if residual
+            else None
         )
         self.dropout = dropout_layer(config.dropout, rngs=rngs)
-        self.output_layer = nnx.Linear(hidden, outputs, kernel_init=xavier_uniform, bias_init=zeros, rngs=rngs)
+        self.output_layer = output_layer(config, hidden, config.horizons * config.targets, rngs=rngs)
 
     def __call__(
         self, state: Float[Array, "batch hidden"], inputs: Float[Array, "batch feature"], *, train: bool
-    ) -> Float[Array, "batch horizon feature"]:
+    ) -> Float[Array, "batch horizon target"]:
         """Map one state and one input to the forecast.
 
         Args:

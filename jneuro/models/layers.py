@@ -1,17 +1,36 @@
 """Layers that the models share, with PyTorch's semantics where Flax differs.
 
 Flax's own `BatchNorm` keeps the biased variance, its `LayerNorm` has ε = 1e-6, and its `Dropout` draws from a stream
-called `default` when `nnx.Rngs` has no `dropout` stream, so that `nnx.reseed(model, dropout=key)` would miss it.
+called `default` when `nnx.Rngs` has no `dropout` stream, so that `nnx.reseed(model, dropout=key)` would miss it. Nor do
+Flax's know of `batch_axis`, under which each device sees a part of the batch only.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Literal
+
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 from jax.nn import initializers
+from jax.typing import DTypeLike
 
 from jneuro._types import Array, Float
 
-__all__ = ["BatchNorm", "dropout_layer", "layer_norm", "torch_uniform", "xavier_uniform"]
+__all__ = [
+    "INITIALISERS",
+    "BatchNorm",
+    "Dropout",
+    "InitialiserName",
+    "batch_axis",
+    "compute_dtype",
+    "dropout_layer",
+    "layer_norm",
+    "torch_uniform",
+    "xavier_uniform",
+]
 
 xavier_uniform = initializers.glorot_uniform()
 """U(±√(6 / (inputs + outputs))), `torch.nn.init.xavier_uniform_`."""
@@ -19,8 +38,92 @@ xavier_uniform = initializers.glorot_uniform()
 torch_uniform = initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """U(±1/√inputs), with which PyTorch starts the weights of linear and convolution layers."""
 
+InitialiserName = Literal[
+    "torch_uniform", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "orthogonal", "zeros"
+]
 
-def dropout_layer(rate: float, *, rngs: nnx.Rngs, whole_channels: bool = False) -> nnx.Dropout:
+INITIALISERS: dict[InitialiserName, initializers.Initializer] = {
+    "torch_uniform": torch_uniform,
+    "xavier_uniform": xavier_uniform,
+    "xavier_normal": initializers.glorot_normal(),
+    "kaiming_uniform": initializers.he_uniform(),
+    "kaiming_normal": initializers.he_normal(),
+    "orthogonal": initializers.orthogonal(),
+    "zeros": initializers.zeros,
+}
+"""How weights may start, by the name that a configuration gives."""
+
+
+def compute_dtype(precision: Literal["float32", "bfloat16"]) -> DTypeLike | None:
+    """The `dtype` that Flax's layers compute in.
+
+    Args:
+        precision: the model's.
+
+    Returns:
+        `bfloat16`; or None, which follows parameters and inputs, so that double precision stays double.
+    """
+    return jnp.bfloat16 if precision == "bfloat16" else None
+
+
+_BATCH_AXIS: ContextVar[str | None] = ContextVar("batch_axis", default=None)
+
+
+@contextmanager
+def batch_axis(name: str) -> Iterator[None]:
+    """While a model is traced under `jax.pmap`, tell its layers over which mapped axis the batch is divided.
+
+    `BatchNorm` then takes the statistics of the whole batch, and `Dropout` its part of the whole batch's mask.
+
+    Args:
+        name: the mapped axis; device k has the k-th of equal parts of the batch.
+    """
+    token = _BATCH_AXIS.set(name)
+    try:
+        yield
+    finally:
+        _BATCH_AXIS.reset(token)
+
+
+def _batch_mean(x: Float[Array, "batch position channel"]) -> Float[Array, " channel"]:
+    """Mean over the whole batch and all positions."""
+    mean, axis = x.mean((0, 1)), _BATCH_AXIS.get()
+    return mean if axis is None else lax.pmean(mean, axis)
+
+
+def _batch_size(x: Array) -> int:
+    """Size of the whole batch."""
+    axis = _BATCH_AXIS.get()
+    return x.shape[0] * (1 if axis is None else lax.axis_size(axis))
+
+
+class Dropout(nnx.Module):
+    """Drop values in training: with probability `rate` a value becomes 0, otherwise it is divided by `1 − rate`.
+
+    The mask is a function of the key and of the place in the whole batch, which is the first axis, however many devices
+    share it.
+
+    Args:
+        rate: probability of dropping a value.
+        rngs: the stream that the masks are drawn from.
+        whole_channels: drop channels of `batch position channel` at all positions together.
+    """
+
+    def __init__(self, rate: float, *, rngs: nnx.RngStream, whole_channels: bool = False):
+        self.rate, self.rngs, self.whole_channels = rate, rngs, whole_channels
+
+    def __call__(self, x: Float[Array, "batch *any"], *, deterministic: bool) -> Float[Array, "batch *any"]:
+        """Drop values unless `deterministic`."""
+        if deterministic or not self.rate:
+            return x
+        shape = (_batch_size(x), *((1, *x.shape[2:]) if self.whole_channels else x.shape[1:]))
+        keep = jax.random.bernoulli(self.rngs(), 1 - self.rate, shape)
+        if (axis := _BATCH_AXIS.get()) is not None:
+            keep = lax.dynamic_slice_in_dim(keep, lax.axis_index(axis) * len(x), len(x))
+        return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
+
+
+def dropout_layer(rate: float, *, rngs: nnx.Rngs, whole_channels: bool = False) -> Dropout:
     """Make a dropout layer with a `dropout` stream of its own; call it with `deterministic=not train`.
 
     Args:
@@ -32,8 +135,7 @@ def dropout_layer(rate: float, *, rngs: nnx.Rngs, whole_channels: bool = False) 
     Returns:
         The layer.
     """
-    stream = nnx.RngStream(rngs.dropout(), tag="dropout")
-    return nnx.Dropout(rate, broadcast_dims=(1,) if whole_channels else (), rngs=stream)
+    return Dropout(rate, rngs=nnx.RngStream(rngs.dropout(), tag="dropout"), whole_channels=whole_channels)
 
 
 def layer_norm(features: int, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
@@ -84,13 +186,14 @@ class BatchNorm(nnx.Module):
         """
         mean, var = self.mean[...], self.var[...]
         if train:
-            count = x.shape[0] * x.shape[1]
+            count = _batch_size(x) * x.shape[1]
             if count < 2:
                 raise ValueError(f"batch statistics need at least 2 values for each channel, got inputs {x.shape}")
-            batch_mean, batch_var = x.mean((0, 1)), x.var((0, 1))
-            self._update(self.mean, batch_mean)
-            self._update(self.var, batch_var * (count / (count - 1)))
-            mean, var = batch_mean, batch_var
+            x = x.astype(jnp.result_type(x, mean))  # a bfloat16 mean has 8 bits
+            mean = _batch_mean(x)
+            var = _batch_mean(jnp.square(x - mean[None, None]))
+            self._update(self.mean, mean)
+            self._update(self.var, var * (count / (count - 1)))
         factor = self.scale[...] * lax.rsqrt(var + 1e-5)
         return (x - mean[None, None]) * factor[None, None] + self.bias[...][None, None]
 

@@ -4,21 +4,24 @@ The gates stand in the order i, f, g, o, and every layer has two bias vectors, a
 takes two optimiser steps at a time, without which training trajectories would not agree.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jax.nn.initializers import orthogonal
+from jax.typing import DTypeLike
 
 from jneuro._types import Array, Float
-from jneuro.models.layers import dropout_layer, xavier_uniform
+from jneuro.models.cudnn import LSTMState, LSTMWeights, cudnn_applies, cudnn_lstm
+from jneuro.models.layers import INITIALISERS, InitialiserName, dropout_layer
 
-__all__ = ["LSTM", "LSTMLayer", "LSTMState", "lstm"]
+__all__ = ["LSTM", "Backend", "LSTMLayer", "lstm"]
 
-LSTMState = tuple[Float[Array, "batch hidden"], Float[Array, "batch hidden"]]
-"""Hidden and cell state."""
+Backend = Literal["auto", "scan", "cudnn"]
+"""What runs an LSTM: cuDNN's, our scan, or whichever suits the device and the numbers."""
 
 
 def lstm(
@@ -27,6 +30,8 @@ def lstm(
     bias: Float[Array, " 4*hidden"],
     inputs: Float[Array, "batch time feature"],
     initial: LSTMState | None = None,
+    *,
+    dtype: DTypeLike | None = None,
 ) -> tuple[Float[Array, "batch time hidden"], LSTMState]:
     """Run one LSTM layer over time.
 
@@ -37,8 +42,8 @@ def lstm(
         h ← σ(o)·tanh(c)
 
     The reverse pass is written by hand: one scan emits the gradients of the gates, then one matrix product over all
-    times gives each of the other gradients. Forward mode (`jax.jvp`, `jax.jacfwd`) therefore raises `TypeError`.
-    Works under `jit` and `vmap` in any floating-point precision.
+    times gives those of the weights. Forward mode (`jax.jvp`, `jax.jacfwd`) therefore raises `TypeError`. Works under
+    `jit` and `vmap` in any floating-point precision.
 
     Args:
         weight_ih: from the inputs to the four gates, side by side.
@@ -46,6 +51,8 @@ def lstm(
         bias: of the gates.
         inputs: the sequence.
         initial: state before the first step; zeros if omitted.
+        dtype: of the operands of all matrix products, such as `bfloat16`; they accumulate, and all else is computed,
+            in the arguments' own, which None takes throughout.
 
     Returns:
         The hidden state after every step, and the state after the last.
@@ -57,74 +64,99 @@ def lstm(
         Hochreiter & Schmidhuber 1997, Neural Computation 9:1735; forget gate: Gers et al. 2000, ibid. 12:2451.
     """
     hidden = weight_hh.shape[0]
-    batch, _, features = inputs.shape
+    features = inputs.shape[2]
     expected = (features, 4 * hidden), (hidden, 4 * hidden), (4 * hidden,)
     if (weight_ih.shape, weight_hh.shape, bias.shape) != expected:
         raise ValueError(
             f"inputs with {features} features and weight_hh of {hidden} rows need weights and bias of shapes"
             f" {expected}, got {(weight_ih.shape, weight_hh.shape, bias.shape)}"
         )
-    h, c = (jnp.zeros((batch, hidden), inputs.dtype),) * 2 if initial is None else initial
-    if h.shape != (batch, hidden) or c.shape != (batch, hidden):
-        raise ValueError(f"the initial state must be two arrays of shape {(batch, hidden)}, got {h.shape}, {c.shape}")
-    arguments = weight_ih, weight_hh, bias, inputs.swapaxes(0, 1), h, c
-    dtype = jnp.result_type(*arguments)
-    outputs, h, c = _recurrence(*(a.astype(dtype) for a in arguments))
-    return outputs.swapaxes(0, 1), (h, c)
+    h, c = _initial(initial, inputs, hidden)
+    arguments = weight_ih, weight_hh, bias, inputs.transpose(1, 2, 0), h.T, c.T
+    common = jnp.result_type(*arguments)
+    outputs, h, c = _recurrence(dtype or common, *(a.astype(common) for a in arguments))  # pyright: ignore
+    return outputs.transpose(2, 0, 1), (h.T, c.T)
 
 
-def _scan(weight_ih, weight_hh, bias, inputs, h, c, *, save):
-    """Run over time-major inputs; with `save`, stack also what the reverse pass reads."""
+def _initial(initial: LSTMState | None, inputs: Array, hidden: int) -> LSTMState:
+    """The state to start from, checked; zeros for None."""
+    shape = len(inputs), hidden
+    h, c = (jnp.zeros(shape, inputs.dtype),) * 2 if initial is None else initial
+    if h.shape != shape or c.shape != shape:
+        raise ValueError(f"the initial state must be two arrays of shape {shape}, got {h.shape}, {c.shape}")
+    return h, c
+
+
+# Inside, the batch is the last axis: `weight.T @ h` then reads the large operand as it lies, where `h @ weight` has it
+# rearranged at every step, a tenth of the step's time on a CPU.
+
+
+def _projection(weight: Array, batch: int, dtype: DTypeLike) -> Callable[[Array], Array]:
+    """The map from `[row, batch]` to `weight.T @ x`, `[column, batch]`."""
+    product = functools.partial(lax.dot, preferred_element_type=weight.dtype)
+    weight = weight.astype(dtype)
+    if batch == 1:  # a single row costs nothing to transpose; any more, and XLA finds a slow product
+        return lambda x: product(x.T.astype(dtype), weight).T
+    weight = weight.T  # transposed inside the scan, it costs a third of the step on a CPU
+    return lambda x: product(weight, x.astype(dtype))
+
+
+def _scan(dtype, weight_ih, weight_hh, bias, inputs, h, c, *, save):
+    """Run over time; with `save`, stack also what the reverse pass reads."""
     # σ(x) = tanh(x/2)/2 + 1/2, so halving the columns of i, f and o leaves a single tanh over all gates.
-    half = jnp.repeat(jnp.asarray([0.5, 0.5, 1, 0.5], bias.dtype), weight_hh.shape[0])
-    drive = inputs @ (weight_ih * half[None]) + (bias * half)[None, None]
-    weight_hh = weight_hh * half[None]
+    half = jnp.repeat(jnp.asarray([0.5, 0.5, 1, 0.5], bias.dtype), len(h))
+    read, recall = (_projection(w * half[None], h.shape[1], dtype) for w in (weight_ih, weight_hh))
+    bias = (bias * half)[:, None]
 
-    def step(state, drive):
+    def step(state, x):
         h, c = state
-        i, f, g, o = jnp.split(jnp.tanh(drive + h @ weight_hh), 4, axis=1)
+        i, f, g, o = jnp.split(jnp.tanh(read(x) + recall(h) + bias), 4)
         i, f, o = 0.5 * i + 0.5, 0.5 * f + 0.5, 0.5 * o + 0.5
-        c = f * c + i * g
-        h = o * jnp.tanh(c)
-        return (h, c), (h, c, i, f, g, o) if save else h
+        c_next = f * c + i * g
+        tanh_c = jnp.tanh(c_next)
+        h_next = o * tanh_c
+        if not save:
+            return (h_next, c_next), h_next
+        rows = jnp.concatenate([x.T, h.T], axis=1).astype(dtype)
+        slopes = g * i * (1 - i), c * f * (1 - f), i * (1 - g**2), tanh_c * o * (1 - o)
+        return (h_next, c_next), (h_next, rows, o * (1 - tanh_c**2), f, *slopes)
 
-    return lax.scan(step, (h, c), drive)
+    return lax.scan(step, (h, c), inputs)
 
 
-@jax.custom_vjp
-def _recurrence(weight_ih, weight_hh, bias, inputs, h, c):
-    """Return all hidden states, time-major, then the last hidden and the last cell state."""
-    (h, c), outputs = _scan(weight_ih, weight_hh, bias, inputs, h, c, save=False)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _recurrence(dtype, weight_ih, weight_hh, bias, inputs, h, c):
+    """Return all hidden states `[time, hidden, batch]`, then the last hidden and the last cell state."""
+    (h, c), outputs = _scan(dtype, weight_ih, weight_hh, bias, inputs, h, c, save=False)
     return outputs, h, c
 
 
-def _recurrence_forward(weight_ih, weight_hh, bias, inputs, h, c):
-    (h_last, c_last), saved = _scan(weight_ih, weight_hh, bias, inputs, h, c, save=True)
-    return (saved[0], h_last, c_last), (weight_ih, weight_hh, inputs, h, c, saved)
+def _recurrence_forward(dtype, weight_ih, weight_hh, bias, inputs, h, c):
+    (h, c), (outputs, *saved) = _scan(dtype, weight_ih, weight_hh, bias, inputs, h, c, save=True)
+    return (outputs, h, c), (weight_ih, weight_hh, saved)
 
 
-def _recurrence_reverse(residuals, cotangents):
-    weight_ih, weight_hh, inputs, h, c, (outputs, cells, *gates) = residuals
+def _recurrence_reverse(dtype, residuals, cotangents):
+    weight_ih, weight_hh, (rows, *slopes) = residuals
     d_outputs, d_h, d_c = cotangents
-    h_before = jnp.concatenate([h[None], outputs[:-1]])
-    c_before = jnp.concatenate([c[None], cells[:-1]])
-    weight_hh = weight_hh.T  # transposed inside the scan, it costs a third of the step on a CPU
+    to_input, to_hidden = (_projection(w.T, d_h.shape[1], dtype) for w in (weight_ih, weight_hh))
 
     def step(carry, frame):
-        d_h, d_c = carry
-        d_output, c, tanh_c, i, f, g, o = frame
+        d_h, d_c, d_bias = carry
+        d_output, dc_dh, forget, *slopes = frame
         d_h += d_output
-        d_c += d_h * o * (1 - tanh_c**2)
-        d_gates = d_c * g * i * (1 - i), d_c * c * f * (1 - f), d_c * i * (1 - g**2), d_h * tanh_c * o * (1 - o)
-        d_gates = jnp.concatenate(d_gates, axis=1)
-        return (d_gates @ weight_hh, d_c * f), d_gates
+        d_c += d_h * dc_dh
+        d_gates = jnp.concatenate([d * slope for d, slope in zip((d_c, d_c, d_c, d_h), slopes, strict=True)])
+        carry = to_hidden(d_gates), d_c * forget, d_bias + d_gates
+        return carry, (d_gates.T.astype(dtype), to_input(d_gates))
 
-    (d_h, d_c), d_gates = lax.scan(step, (d_h, d_c), (d_outputs, c_before, jnp.tanh(cells), *gates), reverse=True)
-    rows = d_gates.reshape(-1, d_gates.shape[-1])
-    d_weight_ih = inputs.reshape(-1, inputs.shape[-1]).T @ rows
-    d_weight_hh = h_before.reshape(-1, h.shape[-1]).T @ rows
-    d_inputs = (rows @ weight_ih.T).reshape(inputs.shape)
-    return d_weight_ih, d_weight_hh, rows.sum(0), d_inputs, d_h, d_c
+    d_bias = jnp.zeros((weight_hh.shape[1], d_h.shape[1]), d_h.dtype)
+    carry, (d_gates, d_inputs) = lax.scan(step, (d_h, d_c, d_bias), (d_outputs, *slopes), reverse=True)
+    d_h, d_c, d_bias = carry
+    rows, d_gates = (a.reshape(-1, a.shape[-1]) for a in (rows, d_gates))
+    d_weight = lax.dot(rows.T, d_gates, preferred_element_type=d_h.dtype)
+    d_weight_ih, d_weight_hh = jnp.split(d_weight, [len(weight_ih)])
+    return d_weight_ih, d_weight_hh, d_bias.sum(1), d_inputs, d_h, d_c
 
 
 _recurrence.defvjp(_recurrence_forward, _recurrence_reverse)
@@ -133,26 +165,66 @@ _recurrence.defvjp(_recurrence_forward, _recurrence_reverse)
 class LSTMLayer(nnx.Module):
     """One LSTM layer with PyTorch's parameters, transposed: `weight_ih`, `weight_hh`, `bias_ih`, `bias_hh`.
 
-    `weight_ih` starts Xavier-uniform and `weight_hh` orthogonal, each drawn for all four gates together; biases start
-    at 0, the forget quarter of `bias_ih` at 1.
+    Each weight is drawn for all four gates together; biases start at 0, the forget quarter of `bias_ih` at
+    `forget_bias`.
 
     Args:
         features: size of the input at each time.
         hidden: size of the hidden state.
+        input_init: how `weight_ih` starts.
+        recurrent_init: how `weight_hh` starts.
+        forget_bias: where the forget gates' bias starts.
+        dtype: of the matrix products' operands; see `lstm`.
+        backend: cuDNN's LSTM (single precision, on CUDA), our scan, or cuDNN's where it can run on the one device.
         rngs: draws the weights.
     """
 
-    def __init__(self, features: int, hidden: int, *, rngs: nnx.Rngs):
-        self.weight_ih = nnx.Param(xavier_uniform(rngs.params(), (features, 4 * hidden), jnp.float32))
-        self.weight_hh = nnx.Param(orthogonal()(rngs.params(), (hidden, 4 * hidden), jnp.float32))
-        self.bias_ih = nnx.Param(jnp.zeros(4 * hidden, jnp.float32).at[hidden : 2 * hidden].set(1))
+    def __init__(
+        self,
+        features: int,
+        hidden: int,
+        *,
+        input_init: InitialiserName = "xavier_uniform",
+        recurrent_init: InitialiserName = "orthogonal",
+        forget_bias: float = 1.0,
+        dtype: DTypeLike | None = None,
+        backend: Backend = "auto",
+        rngs: nnx.Rngs,
+    ):
+        self.weight_ih = nnx.Param(INITIALISERS[input_init](rngs.params(), (features, 4 * hidden), jnp.float32))
+        self.weight_hh = nnx.Param(INITIALISERS[recurrent_init](rngs.params(), (hidden, 4 * hidden), jnp.float32))
+        self.bias_ih = nnx.Param(jnp.zeros(4 * hidden, jnp.float32).at[hidden : 2 * hidden].set(forget_bias))
         self.bias_hh = nnx.Param(jnp.zeros(4 * hidden, jnp.float32))
+        self.dtype = dtype
+        self.backend: Backend = backend
+
+    @property
+    def weights(self) -> LSTMWeights:
+        """The parameters, in PyTorch's order."""
+        return self.weight_ih[...], self.weight_hh[...], self.bias_ih[...], self.bias_hh[...]
 
     def __call__(
         self, inputs: Float[Array, "batch time feature"], initial: LSTMState | None = None
     ) -> tuple[Float[Array, "batch time hidden"], LSTMState]:
         """Run the layer; see `lstm`."""
-        return lstm(self.weight_ih[...], self.weight_hh[...], self.bias_ih[...] + self.bias_hh[...], inputs, initial)
+        if _use_cudnn(self.backend, [self], inputs, [initial]):
+            outputs, (state,) = _run_cudnn([self], inputs, [initial])
+            return outputs, state
+        weight_ih, weight_hh, bias_ih, bias_hh = self.weights
+        return lstm(weight_ih, weight_hh, bias_ih + bias_hh, inputs, initial, dtype=self.dtype)
+
+
+def _use_cudnn(
+    backend: Backend, layers: Sequence[LSTMLayer], inputs: Array, initial: Sequence[LSTMState | None]
+) -> bool:
+    """Whether cuDNN shall run these layers."""
+    arrays = inputs, [layer.weights for layer in layers], initial
+    return backend != "scan" and cudnn_applies(arrays, layers[0].dtype, required=backend == "cudnn")
+
+
+def _run_cudnn(layers: Sequence[LSTMLayer], inputs: Array, initial: Sequence[LSTMState | None]):
+    states = [_initial(s, inputs, len(layer.weight_hh[...])) for layer, s in zip(layers, initial, strict=True)]
+    return cudnn_lstm([layer.weights for layer in layers], inputs, states)
 
 
 class LSTM(nnx.Module):
@@ -163,12 +235,41 @@ class LSTM(nnx.Module):
         hidden: size of every layer's hidden state.
         layers: number of layers.
         dropout: probability that a value passed from one layer to the next is dropped in training.
+        input_init: how the weights from the inputs start.
+        recurrent_init: how the weights from the hidden states start.
+        forget_bias: where the forget gates' bias starts.
+        dtype: of the matrix products' operands; see `lstm`.
+        backend: as of `LSTMLayer`.
         rngs: draws the weights (`params`) and the dropout masks (`dropout`).
     """
 
-    def __init__(self, features: int, hidden: int, layers: int, *, dropout: float = 0.0, rngs: nnx.Rngs):
-        self.layers = nnx.List([LSTMLayer(features if k == 0 else hidden, hidden, rngs=rngs) for k in range(layers)])
+    def __init__(
+        self,
+        features: int,
+        hidden: int,
+        layers: int,
+        *,
+        dropout: float = 0.0,
+        input_init: InitialiserName = "xavier_uniform",
+        recurrent_init: InitialiserName = "orthogonal",
+        forget_bias: float = 1.0,
+        dtype: DTypeLike | None = None,
+        backend: Backend = "auto",
+        rngs: nnx.Rngs,
+    ):
+        build = functools.partial(
+            LSTMLayer,
+            hidden=hidden,
+            input_init=input_init,
+            recurrent_init=recurrent_init,
+            forget_bias=forget_bias,
+            dtype=dtype,
+            backend=backend,
+            rngs=rngs,
+        )
+        self.layers = nnx.List([build(features if k == 0 else hidden) for k in range(layers)])
         self.dropout = dropout_layer(dropout, rngs=rngs)
+        self.backend: Backend = backend
 
     def __call__(
         self,
@@ -188,14 +289,19 @@ class LSTM(nnx.Module):
             The last layer's hidden state after every step, and each layer's state after the last step.
 
         Raises:
-            ValueError: if there is not one initial state for each layer, or a shape does not fit.
+            ValueError: if there is not one initial state for each layer, a shape does not fit, or cuDNN is demanded
+                where it cannot run.
         """
         if initial is not None and len(initial) != len(self.layers):
             raise ValueError(f"{len(self.layers)} layers need as many initial states, got {len(initial)}")
+        before = [None] * len(self.layers) if initial is None else initial
+        dropped = train and self.dropout.rate > 0
+        if not dropped and _use_cudnn(self.backend, self.layers, inputs, before):
+            return _run_cudnn(self.layers, inputs, before)
         states = []
         for k, layer in enumerate(self.layers):
             if k:
                 inputs = self.dropout(inputs, deterministic=not train)
-            inputs, state = layer(inputs, None if initial is None else initial[k])
+            inputs, state = layer(inputs, before[k])
             states.append(state)
         return inputs, tuple(states)

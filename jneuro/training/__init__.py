@@ -2,11 +2,13 @@
 
 from jneuro.training.callbacks import Callback, EpochRecord, MetricsFile, RichProgress, StepProgress
 from jneuro.training.checkpoints import CheckpointError, Checkpoints, load_best
-from jneuro.training.losses import LOSSES, Loss, mae, mse, pinball
+from jneuro.training.ensemble import train_ensemble
+from jneuro.training.loop import TrainingDiverged, TrainingInterrupted, TrainResult
+from jneuro.training.losses import LOSSES, Loss, mae, mse, pinball, poisson
 from jneuro.training.optimizers import Adam, AdamW, Optimizer
 from jneuro.training.recipe import Plateau, TrainConfig
 from jneuro.training.steps import predict
-from jneuro.training.train import TrainingDiverged, TrainingInterrupted, TrainResult, train
+from jneuro.training.train import train
 
 __all__ = [
     "LOSSES",
@@ -30,6 +32,8 @@ __all__ = [
     "mae",
     "mse",
     "pinball",
+    "poisson",
     "predict",
     "train",
+    "train_ensemble",
 ]

@@ -1,9 +1,10 @@
 """Checkpoints: the whole training state on disk, committed atomically by Orbax.
 
     <directory>/<step>/state     arrays: the latest state (parameters, moments, …) and the best weights
-    <directory>/<step>/record    JSON: history, fingerprint of the training, checksum of the arrays
+    <directory>/<step>/record    JSON: histories, fingerprint of the training, checksum of the arrays
 
-Latest and best stand in one checkpoint, so no moment exists at which they disagree.
+Latest and best stand in one checkpoint, so no moment exists at which they disagree. Where several processes train
+together, all call and the first writes; the directory must be one that they share.
 """
 
 import logging
@@ -82,12 +83,12 @@ class Saved(NamedTuple):
     Attributes:
         step: steps taken.
         arrays: the state and the best weights, by name.
-        history: the epoch records, as written.
+        histories: the epoch records, as written, of the training or of each member of an ensemble.
     """
 
     step: int
     arrays: Arrays
-    history: list[dict[str, Any]]
+    histories: list[list[dict[str, Any]]]
 
 
 def named_arrays(tree: PyTree) -> dict[str, np.ndarray]:
@@ -188,18 +189,18 @@ class CheckpointStore:
     def __exit__(self, *_: object) -> None:
         self._manager.close()
 
-    def save(self, step: int, arrays: Arrays, history: list[dict[str, Any]]) -> None:
+    def save(self, step: int, arrays: Arrays, histories: list[list[dict[str, Any]]]) -> None:
         """Commit one checkpoint and delete those beyond the number to keep.
 
         Args:
             step: steps taken; a step that is there already is not written again.
             arrays: the state and the best weights, by name.
-            history: the epoch records.
+            histories: the epoch records of the training, or of each member of an ensemble.
         """
         if step in self._manager.all_steps():
             return
         record = {
-            "history": history,
+            "histories": histories,
             "fingerprint": self._fingerprint,
             "names": sorted(arrays),
             "checksum": _checksum(arrays),
@@ -243,7 +244,7 @@ class CheckpointStore:
 
     def _empty_trash(self) -> None:
         # Old checkpoints leave by a rename, so that a kill cannot leave half of one among the good ones.
-        if self._fingerprint is not None:
+        if self._fingerprint is not None and jax.process_index() == 0:
             shutil.rmtree(self.directory / TRASH, ignore_errors=True)
 
     def _read(self, step: int) -> tuple[Saved, dict[str, Any]]:
@@ -254,7 +255,7 @@ class CheckpointStore:
         )["state"]
         if _checksum(arrays) != record["checksum"]:
             raise CheckpointError("the arrays do not match their checksum")
-        return Saved(step, arrays, record["history"]), record["fingerprint"]
+        return Saved(step, arrays, record["histories"]), record["fingerprint"]
 
     def _check(self, wanted: dict[str, Any], found: dict[str, Any]) -> None:
         ours, theirs = _flat(wanted), _flat(found)

@@ -13,15 +13,12 @@ from jneuro._types import Array, Float
 from jneuro.datasets.windows import Batch
 from jneuro.models.base import Prediction
 
-__all__ = ["LOSSES", "QUANTILES", "Loss", "LossName", "mae", "mse", "pinball"]
+__all__ = ["LOSSES", "Loss", "LossName", "mae", "mse", "pinball", "poisson"]
 
 Loss = Callable[[Prediction, Batch], Float[Array, " batch"]]
 """Takes a prediction and its batch, returns one value for each window."""
 
-LossName = Literal["mse", "mae", "pinball"]
-
-QUANTILES = (0.1, 0.5, 0.9)
-"""The quantile levels of `pinball` (Lim et al. 2021, section 4.6)."""
+LossName = Literal["mse", "mae", "pinball", "poisson"]
 
 
 def mse(prediction: Prediction, batch: Batch) -> Float[Array, " batch"]:
@@ -51,28 +48,45 @@ def mae(prediction: Prediction, batch: Batch) -> Float[Array, " batch"]:
 
 
 def pinball(prediction: Prediction, batch: Batch) -> Float[Array, " batch"]:
-    """Quantile loss `max(q·(y − ŷ), (q − 1)·(y − ŷ))`, summed over the levels `QUANTILES`.
+    """Quantile loss `max(q·(y − ŷ), (q − 1)·(y − ŷ))`, summed over the prediction's levels q.
 
     Args:
-        prediction: what the model said; its quantiles must be those of `QUANTILES`.
+        prediction: what the model said, quantiles and their levels.
         batch: what happened.
 
     Returns:
         One value for each window, a mean over horizons and features.
 
     Raises:
-        ValueError: if the model predicts no quantiles, or another number of them.
+        ValueError: if the model predicts no quantiles.
 
     References:
         Lim B. et al., Int. J. Forecasting 37 (2021) 1748, equations 24 and 25.
     """
-    if prediction.quantiles is None or prediction.quantiles.shape[-1] != len(QUANTILES):
-        found = None if prediction.quantiles is None else prediction.quantiles.shape[-1]
-        raise ValueError(f"the loss 'pinball' needs a model with the quantiles {QUANTILES}, got {found}; use 'mse'")
+    if prediction.quantiles is None or prediction.levels is None:
+        raise ValueError("the loss 'pinball' needs a model that predicts quantiles, such as 'tft'; use 'mse'")
     error = batch.targets[..., None] - prediction.quantiles
-    level = jnp.asarray(QUANTILES, error.dtype).reshape(1, 1, 1, -1)
+    level = prediction.levels.astype(error.dtype)[None, None, None]
     return jnp.mean(jnp.maximum(level * error, (level - 1) * error).sum(-1), (1, 2))
 
 
-LOSSES: dict[LossName, Loss] = {"mse": mse, "mae": mae, "pinball": pinball}
+def poisson(prediction: Prediction, batch: Batch) -> Float[Array, " batch"]:
+    """Negative log-likelihood of counts, `λ − y·log(λ + 1e-8)` over horizons and features, without its constant log y!.
+
+    As `torch.nn.PoissonNLLLoss(log_input=False, full=False)`, whose ε this is. The targets are raw counts, and the
+    means rates λ ≥ 0, as the Poisson head of `SpikeCountLSTM` predicts them; a negative one gives a loss that is no
+    number.
+
+    Args:
+        prediction: what the model said.
+        batch: what happened.
+
+    Returns:
+        One value for each window.
+    """
+    rate = prediction.mean
+    return jnp.mean(rate - batch.targets * jnp.log(rate + 1e-8), (1, 2))
+
+
+LOSSES: dict[LossName, Loss] = {"mse": mse, "mae": mae, "pinball": pinball, "poisson": poisson}
 """Losses by the name that a configuration gives."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from pydantic import Field
 
-from jneuro._types import Config
+from jneuro._types import Config, Scalar
 
 __all__ = ["Adam", "AdamW", "Optimizer", "clip_by_norm", "transformation"]
 
@@ -69,17 +69,19 @@ def clip_by_norm(limit: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def transformation(config: Adam | AdamW) -> optax.GradientTransformation:
+def transformation(config: Adam | AdamW, weight_decay: Scalar | None = None) -> optax.GradientTransformation:
     """Build the transformation from a gradient to a direction; the caller subtracts `η ·` direction.
 
     Args:
         config: which optimiser, and its constants.
+        weight_decay: an array in place of the configured λ, so that it can differ within one program.
 
     Returns:
         The transformation.
     """
     clip = [] if config.clip_norm is None else [clip_by_norm(config.clip_norm)]
-    decay = [optax.add_decayed_weights(config.weight_decay)] if config.weight_decay else []
+    rate = config.weight_decay if weight_decay is None else weight_decay
+    decay = [optax.add_decayed_weights(rate)] if weight_decay is not None or config.weight_decay else []
     moments = [optax.scale_by_adam(*config.betas, eps=config.eps)]
     match config:
         case Adam():

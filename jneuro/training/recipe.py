@@ -16,7 +16,7 @@ from jneuro.training.optimizers import Adam, Optimizer
 
 __all__ = ["Plateau", "StopReason", "TrainConfig", "decay", "learning_rate", "stop_reason"]
 
-StopReason = Literal["epochs", "early_stopping"]
+StopReason = Literal["epochs", "early_stopping", "diverged"]
 
 
 class Plateau(Config):
@@ -49,6 +49,8 @@ class TrainConfig(Config):
         schedule: `cosine` multiplies the learning rate by ½(1 + cos πx), x from 0 to 1 in the steps after the warm-up.
         early_stopping: epochs without a new lowest validation loss after which to stop; None never stops early.
         steps_per_call: most steps in one compiled call; the results do not depend on it.
+        parallel: how several devices share a batch: `jit` lets the compiler divide the program, `pmap` maps it over the
+            devices; `auto` is `jit` if there are several. The results do not depend on it, but for rounding.
     """
 
     batch_size: int = Field(default=32, ge=1)
@@ -61,6 +63,7 @@ class TrainConfig(Config):
     schedule: Literal["constant", "cosine"] = "constant"
     early_stopping: int | None = Field(default=20, ge=1)
     steps_per_call: int = Field(default=32, ge=1)
+    parallel: Literal["auto", "jit", "pmap"] = "auto"
 
     @model_validator(mode="after")
     def _one_schedule(self) -> Self:
@@ -108,7 +111,8 @@ def decay(config: TrainConfig, step: Int[Array, ""], steps_per_epoch: int) -> Sc
     if config.schedule == "constant":
         return jnp.ones(())
     first = config.warmup_epochs * steps_per_epoch
-    progress = (step - first) / max(config.epochs * steps_per_epoch - first, 1)
+    # Two integers divided would be single precision, whatever the training's.
+    progress = (step - first).astype(float) / max(config.epochs * steps_per_epoch - first, 1)
     return 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0, 1)))
 
 

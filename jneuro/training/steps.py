@@ -1,7 +1,8 @@
 """The compiled programs: some training steps, the validation loss, predictions.
 
 Each is one loop on the device. The number of steps is a traced argument, so a call of any length, the odd last one of
-an epoch included, runs the same program. The model's graph and the recipe are static; everything else is an argument.
+an epoch included, runs the same program. The model's graph, the recipe and the placement are static; everything else is
+an argument.
 """
 
 from collections.abc import Callable
@@ -18,11 +19,23 @@ from jax import lax
 from jneuro._types import Array, Float, Int, Key, PyTree, Scalar
 from jneuro.datasets.windows import Batch, Windows
 from jneuro.prng import stream
+from jneuro.training.checkpoints import Weights
 from jneuro.training.losses import LOSSES
 from jneuro.training.optimizers import transformation
+from jneuro.training.parallel import Placement
 from jneuro.training.recipe import TrainConfig, decay
 
-__all__ = ["Metrics", "TrainState", "begin", "predict", "run_steps", "validation_loss"]
+__all__ = [
+    "Common",
+    "Metrics",
+    "Own",
+    "Program",
+    "TrainState",
+    "begin",
+    "predict",
+    "run_steps",
+    "validation_loss",
+]
 
 
 class Metrics(NamedTuple):
@@ -61,58 +74,93 @@ class TrainState(NamedTuple):
     metrics: Metrics
 
 
-def begin(params: PyTree, rest: PyTree, config: TrainConfig) -> TrainState:
+class Program(NamedTuple):
+    """What a program is compiled for; static.
+
+    Attributes:
+        graph: the model's static part.
+        config: the recipe.
+        placement: where it runs.
+    """
+
+    graph: nnx.GraphDef
+    config: TrainConfig
+    placement: Placement
+
+
+class Own(NamedTuple):
+    """What is one training's own, besides its state.
+
+    Attributes:
+        key: of its order and its dropout masks.
+        weight_decay: in place of the recipe's; None leaves that.
+    """
+
+    key: Key[Array, ""]
+    weight_decay: Scalar | None
+
+
+class Common(NamedTuple):
+    """What the members of an ensemble have in common.
+
+    Attributes:
+        windows: the windows.
+        rngs: random streams of the model's structure; reseeded in every step.
+    """
+
+    windows: Windows
+    rngs: PyTree
+
+
+def begin(weights: Weights, own: Own, program: Program) -> TrainState:
     """State before the first step, in buffers of its own: those of the model stay valid when ours are donated.
 
     Args:
-        params: the model's parameters.
-        rest: its other variables.
-        config: the recipe.
+        weights: the model's; of an ensemble, stacked.
+        own: what is the training's own; of an ensemble, stacked.
+        program: recipe and placement.
 
     Returns:
-        The state, placed as the first parameter is.
+        The placed state.
     """
-
-    @jax.jit
-    def fresh(params: PyTree, rest: PyTree) -> TrainState:
-        zero, moments = jnp.zeros(()), transformation(config.optimizer).init(params)
-        return TrainState(params, rest, moments, jnp.int32(0), zero, Metrics(zero, zero, zero, jnp.int32(-1)))
-
-    home = jax.tree.leaves(params)[0].sharding
-    return jax.tree.map(lambda x: jax.device_put(x, home, may_alias=False), fresh(params, rest))
+    state = _fresh(weights, own, program=program)
+    return program.placement.put(state, each_member=program.placement.mode == "members", copy=True)
 
 
-@partial(jax.jit, static_argnames=("graph", "config"), donate_argnames="state")
-def run_steps(
-    state: TrainState,
-    count: Int[Array, ""],
-    windows: Windows,
-    rngs: PyTree,
-    key: Key[Array, ""],
-    *,
-    graph: nnx.GraphDef,
-    config: TrainConfig,
-) -> TrainState:
+@partial(jax.jit, static_argnames="program")
+def _fresh(weights: Weights, own: Own, *, program: Program) -> TrainState:
+    def one(weights: Weights, own: Own) -> TrainState:
+        zero = jnp.zeros(())
+        moments = transformation(program.config.optimizer, own.weight_decay).init(weights.params)
+        return TrainState(*weights, moments, jnp.int32(0), zero, Metrics(zero, zero, zero, jnp.int32(-1)))
+
+    return (jax.vmap(one) if program.placement.mode == "members" else one)(weights, own)
+
+
+def run_steps(state: TrainState, own: Own, count: Int[Array, ""], common: Common, program: Program) -> TrainState:
     """Take `count` steps, all within one epoch.
 
     The epoch's order is drawn from its index, the dropout masks from the step's, so neither depends on where calls end.
 
     Args:
         state: the state; its buffers are reused.
+        own: what is the training's own.
         count: how many steps.
-        windows: the windows, from which the split `train` is drawn.
-        rngs: the model's random streams; reseeded in every step.
-        key: the training's key.
-        graph: the model's static part.
-        config: the recipe.
+        common: windows, from which the split `train` is drawn, and streams.
+        program: what is compiled, once.
 
     Returns:
         The state after them.
     """
+    return program.placement.program(_run_steps, donate=True)(program, state, own, (count, common))
+
+
+def _run_steps(program: Program, state: TrainState, own: Own, counted: tuple[Int[Array, ""], Common]) -> TrainState:
+    (graph, config, placement), (count, (windows, rngs)) = program, counted
     steps_per_epoch = windows.count("train") // config.batch_size
     epoch = state.step // steps_per_epoch
-    order = jax.random.permutation(jax.random.fold_in(stream(key, "order"), epoch), windows.starts["train"])
-    dropout, optimizer = stream(key, "dropout"), transformation(config.optimizer)
+    order = jax.random.permutation(jax.random.fold_in(stream(own.key, "order"), epoch), windows.starts["train"])
+    dropout, optimizer = stream(own.key, "dropout"), transformation(config.optimizer, own.weight_decay)
 
     def objective(params: PyTree, rest: PyTree, batch: Batch, seed: Key[Array, ""]) -> tuple[Scalar, PyTree]:
         model = nnx.merge(graph, params, rngs, rest, copy=True)
@@ -124,9 +172,10 @@ def run_steps(
 
     def step(_, state: TrainState) -> TrainState:
         position = state.step - epoch * steps_per_epoch
-        batch = windows.gather(lax.dynamic_slice_in_dim(order, position * config.batch_size, config.batch_size))
-        seed = jax.random.fold_in(dropout, state.step)
+        starts = lax.dynamic_slice_in_dim(order, position * config.batch_size, config.batch_size)
+        batch, seed = placement.gather(windows, starts), jax.random.fold_in(dropout, state.step)
         (loss, rest), gradient = jax.value_and_grad(objective, has_aux=True)(state.params, state.rest, batch, seed)
+        loss, gradient = placement.mean((loss, gradient))
         direction, moments = optimizer.update(gradient, state.optimizer, state.params)
         rate = state.learning_rate * decay(config, state.step, steps_per_epoch).astype(state.learning_rate.dtype)
         params = optax.apply_updates(state.params, jax.tree.map(lambda d: (-rate).astype(d.dtype) * d, direction))
@@ -143,36 +192,40 @@ def run_steps(
     return lax.fori_loop(0, count, step, state)
 
 
-def _map_windows(function: Callable[[Batch], Array], windows: Windows, starts: Int[Array, " window"], batch_size: int):
+def _map_windows(
+    function: Callable[[Batch], Array],
+    windows: Windows,
+    starts: Int[Array, " window"],
+    batch_size: int,
+    placement: Placement,
+) -> Array:
     """Apply a function of a batch to all windows in order; the last batch is padded, and the padding cut off."""
     count = starts.shape[0]
-    size = min(batch_size, count)
+    size = min(batch_size, count + -count % placement.parts)
     batches = jnp.pad(starts, (0, -count % size), mode="edge").reshape(-1, size)
-    out = lax.map(lambda batch: function(windows.gather(batch)), batches)
+    out = lax.map(lambda batch: placement.collect(function(placement.gather(windows, batch))), batches)
     return out.reshape(-1, *out.shape[2:])[:count]
 
 
-@partial(jax.jit, static_argnames=("graph", "config"))
-def validation_loss(
-    params: PyTree, rest: PyTree, windows: Windows, rngs: PyTree, *, graph: nnx.GraphDef, config: TrainConfig
-) -> Scalar:
+def validation_loss(weights: Weights, common: Common, program: Program) -> Scalar:
     """Mean loss over all windows of the split `validation`, each counted once.
 
     Args:
-        params: the model's parameters.
-        rest: its other variables.
-        windows: the windows.
-        rngs: the model's random streams, unused.
-        graph: the model's static part.
-        config: the recipe.
+        weights: the model's.
+        common: windows and streams, of which only the former are used.
+        program: what is compiled, once.
 
     Returns:
-        The loss.
+        The loss; of an ensemble, each member's.
     """
-    model = nnx.merge(graph, params, rngs, rest, copy=True)
-    loss = LOSSES[config.loss]
+    return program.placement.program(_validation_loss)(program, weights, None, common)
+
+
+def _validation_loss(program: Program, weights: Weights, _: None, common: Common) -> Scalar:
+    (graph, config, placement), windows, loss = program, common.windows, LOSSES[program.config.loss]
+    model = nnx.merge(graph, weights.params, common.rngs, weights.rest, copy=True)
     values = _map_windows(
-        lambda b: loss(model(b, train=False), b), windows, windows.starts["validation"], config.batch_size
+        lambda b: loss(model(b, train=False), b), windows, windows.starts["validation"], config.batch_size, placement
     )
     return values.mean()
 
@@ -180,7 +233,8 @@ def validation_loss(
 @partial(jax.jit, static_argnames=("graph", "batch_size"))
 def _predict(variables: PyTree, windows: Windows, starts: Int[Array, " window"], *, graph, batch_size: int) -> Array:
     model = nnx.merge(graph, variables, copy=True)
-    return _map_windows(lambda batch: model(batch, train=False).mean, windows, starts, batch_size)
+    here = Placement("single", ())
+    return _map_windows(lambda batch: model(batch, train=False).mean, windows, starts, batch_size, here)
 
 
 def predict(

@@ -132,7 +132,7 @@ def statistics_of(rest):
 def test_built_from_a_name():
     adapter = TypeAdapter(AnyModelConfig)
     for name, (config, module) in MODELS.items():
-        parsed = adapter.validate_python({"name": name, "features": 3, "length": 30})
+        parsed = adapter.validate_python({"name": name})
         assert type(parsed) is config
         assert parsed.name == name
         assert type(nnx.eval_shape(lambda parsed=parsed: build_model(parsed, rngs=nnx.Rngs(0)))) is module
@@ -175,3 +175,33 @@ def test_the_convolutions_see_index_neighbours_only():
     pulse[0, 0, 4] = 1
     changed = np.any(np.asarray(read_by_lstm(base)) != np.asarray(read_by_lstm(pulse)), axis=(0, 1))
     np.testing.assert_array_equal(changed, np.abs(np.arange(9) - 4) <= 3)
+
+
+FORECASTERS = [
+    LSTMForecasterConfig(**SIZES, outputs=2, hidden=8),
+    CNNLSTMConfig(**SIZES, outputs=2, hidden=8),
+]
+
+
+@pytest.mark.parametrize("config", FORECASTERS, ids=lambda c: c.name)
+def test_half_precision_predicts_nearly_the_same(config):
+    _, *state = split_model(config)
+    batch = draw_batch(config)
+
+    def forecast(precision):
+        graph, *_ = split_model(config.model_copy(update={"precision": precision}))
+        return jax.jit(lambda: nnx.merge(graph, *state, copy=True)(batch, train=False).mean)()
+
+    half, single = map(forecast, ("bfloat16", "float32"))
+    assert half.dtype == jnp.float32
+    assert half.shape == (4, 3, 2)
+    assert 0 < jnp.linalg.norm(half - single) < 4 * 2**-8 * jnp.linalg.norm(single)
+
+
+@pytest.mark.parametrize("config", FORECASTERS, ids=lambda c: c.name)
+def test_every_weight_starts_as_configured(config):
+    names = ("input_init", "recurrent_init", "kernel_init", "projection_init")
+    for zero in names:
+        _, params, _ = split_model(config.model_copy(update={zero: "zeros"}))
+        zeros = {path[-1] for path, p in nnx.to_flat_state(params) if p[...].ndim > 1 and not p[...].any()}
+        assert zeros == {"input_init": {"weight_ih"}, "recurrent_init": {"weight_hh"}}.get(zero, {"kernel"})

@@ -1,4 +1,4 @@
-"""Dropout streams and masks, batch statistics, initial weights."""
+"""Dropout streams and masks, batch statistics, on one device and on two; initial weights."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jneuro.models.layers import BatchNorm, dropout_layer, layer_norm, torch_uniform
+from jneuro.models.layers import BatchNorm, batch_axis, dropout_layer, layer_norm, torch_uniform
 
 
 def test_channel_dropout_drops_whole_channels():
@@ -60,6 +60,54 @@ def test_batch_norm_statistics():
 def test_batch_norm_needs_two_values():
     with pytest.raises(ValueError, match="at least 2"):
         BatchNorm(3)(jnp.ones((1, 1, 3)), train=True)
+
+
+def shared(function, x):
+    """Apply a function of a batch to its two halves, one on each device, and put the results together."""
+
+    def half(x):
+        with batch_axis("devices"):
+            return function(x)
+
+    return jax.tree.map(np.asarray, jax.pmap(half, "devices")(x.reshape(2, -1, *x.shape[1:])))
+
+
+@pytest.mark.parametrize("whole_channels", [False, True])
+def test_devices_share_a_dropout_mask(whole_channels):
+    layer = dropout_layer(0.4, whole_channels=whole_channels, rngs=nnx.Rngs(0))
+    graph, state = nnx.split(layer)
+
+    def drop(x):
+        return nnx.merge(graph, state, copy=True)(x, deterministic=False)
+
+    x = jnp.arange(1.0, 121).reshape(8, 5, 3)
+    halves = shared(drop, x)
+    np.testing.assert_array_equal(halves.reshape(x.shape), drop(x))
+    assert not np.array_equal(halves[0] == 0, halves[1] == 0)
+
+
+def test_devices_share_batch_statistics():
+    graph, state = nnx.split(BatchNorm(3))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 2, 3)), jnp.float32)
+
+    def normalise(x):
+        def loss(x):
+            norm = nnx.merge(graph, state, copy=True)
+            y = norm(x, train=True)
+            return (y**3).sum(), (y, norm.mean[...], norm.var[...])
+
+        gradient, (y, mean, var) = jax.grad(loss, has_aux=True)(x)
+        return y, gradient, mean, var
+
+    y, gradient, *running = shared(normalise, x)  # one example on each device
+    y_whole, gradient_whole, *running_whole = normalise(x)
+    np.testing.assert_allclose(y.reshape(x.shape), y_whole, rtol=1e-5)
+    np.testing.assert_allclose(gradient.reshape(x.shape), gradient_whole, rtol=1e-3, atol=1e-4)
+    for ours, whole in zip(running, running_whole, strict=True):
+        np.testing.assert_array_equal(ours[0], ours[1])
+        np.testing.assert_allclose(ours[0], whole, rtol=1e-6)
+    one = jnp.ones((2, 1, 3))  # a single value on each device is enough for both together
+    assert np.isfinite(shared(normalise, one)[0]).all()
 
 
 def test_layer_norm_has_the_larger_epsilon():

@@ -29,10 +29,10 @@ def draw(shape, seed):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
 
 
-def arguments(*lead):
-    shapes = [(FEATURES, 4 * HIDDEN), (HIDDEN, 4 * HIDDEN), (4 * HIDDEN,), (BATCH, TIME, FEATURES)]
+def arguments(*lead, batch=BATCH, time=TIME):
+    shapes = [(FEATURES, 4 * HIDDEN), (HIDDEN, 4 * HIDDEN), (4 * HIDDEN,), (batch, time, FEATURES)]
     *weights, inputs = (draw((*lead, *shape), k) for k, shape in enumerate(shapes))
-    return *weights, inputs, (draw((*lead, BATCH, HIDDEN), 4), draw((*lead, BATCH, HIDDEN), 5))
+    return *weights, inputs, (draw((*lead, batch, HIDDEN), 4), draw((*lead, batch, HIDDEN), 5))
 
 
 def member(ensemble, k):
@@ -55,6 +55,23 @@ def test_gradients_equal_autodiff(x64, used):
     outputs, final = draw((BATCH, TIME, HIDDEN), 8), (draw((BATCH, HIDDEN), 9), draw((BATCH, HIDDEN), 10))
     cotangents = 0 * outputs if used == "final" else outputs, (0 * final[0],) * 2 if used == "outputs" else final
     assert_close(value_and_pullback(lstm, args, cotangents), value_and_pullback(naive_lstm, args, cotangents))
+
+
+@pytest.mark.parametrize(("batch", "time"), [(1, TIME), (BATCH, 1)], ids=["one sequence", "one step"])
+def test_the_smallest_sizes(x64, batch, time):
+    args = arguments(batch=batch, time=time)
+    cotangents = draw((batch, time, HIDDEN), 8), args[-1]
+    assert_close(value_and_pullback(lstm, args, cotangents), value_and_pullback(naive_lstm, args, cotangents))
+
+
+def test_half_precision_products():
+    """Operands of 8 bits, all else in single precision: errors of that size, in values and in every gradient."""
+    args = arguments()
+    cotangents = draw((BATCH, TIME, HIDDEN), 8), args[-1]
+    half = value_and_pullback(functools.partial(lstm, dtype=jnp.bfloat16), args, cotangents)
+    for actual, exact in zip(*map(jax.tree.leaves, (half, value_and_pullback(lstm, args, cotangents))), strict=True):
+        assert actual.dtype == jnp.float32
+        assert 0 < jnp.linalg.norm(actual - exact) < 4 * 2**-8 * jnp.linalg.norm(exact)
 
 
 def test_a_run_in_two_halves_is_one_run(x64):
@@ -109,6 +126,15 @@ def test_initial_weights():
     np.testing.assert_allclose(weight_hh @ weight_hh.T, np.eye(hidden), atol=1e-5)
     np.testing.assert_array_equal(layer.bias_ih[...].reshape(4, hidden).mean(1), [0, 1, 0, 0])
     np.testing.assert_array_equal(layer.bias_hh[...], 0)
+
+
+def test_initial_weights_by_name():
+    stack = LSTM(FEATURES, HIDDEN, 2, input_init="orthogonal", recurrent_init="zeros", forget_bias=-2, rngs=nnx.Rngs(0))
+    for layer in stack.layers:
+        weight_ih, weight_hh, bias_ih, _ = layer.weights
+        np.testing.assert_allclose(weight_ih @ weight_ih.T, np.eye(len(weight_ih)), atol=1e-6)
+        np.testing.assert_array_equal(weight_hh, 0)
+        np.testing.assert_array_equal(bias_ih.reshape(4, HIDDEN).mean(1), [0, -2, 0, 0])
 
 
 def test_dropout_acts_only_between_layers_and_only_in_training():

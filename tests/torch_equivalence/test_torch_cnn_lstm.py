@@ -5,33 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
-from torch import nn
+from twins.forecaster import CNNLSTMTwin
 
 from jneuro.datasets.windows import Batch
 from jneuro.models import CNNLSTM, CNNLSTMConfig
 
 CONFIG = CNNLSTMConfig(features=7, length=12, horizons=2, hidden=9, channel_dropout=0, dropout=0)
-
-
-class Twin(nn.Module):
-    def __init__(self, config):
-        super().__init__()
-        length, hidden = config.length, config.hidden
-        blocks = []
-        for kernel in config.kernels:
-            convolution = nn.Conv1d(length, length, kernel, padding=kernel // 2)
-            blocks += [convolution, nn.ReLU(), nn.BatchNorm1d(length), nn.Dropout1d(config.channel_dropout)]
-        self.cnn_features = nn.Sequential(*blocks)
-        self.lstm = nn.LSTM(config.features, hidden, config.layers, dropout=config.dropout, batch_first=True)
-        self.layer_norm = nn.LayerNorm(hidden)
-        self.residual_projection = nn.Linear(config.features, hidden)
-        self.output_layer = nn.Linear(hidden, config.features * config.horizons)
-        self.shape = (-1, config.horizons, config.features)
-
-    def forward(self, x):
-        x = x + self.cnn_features(x)
-        last = self.layer_norm(self.lstm(x)[0][:, -1]) + self.residual_projection(x[:, -1])
-        return self.output_layer(last).reshape(self.shape)
 
 
 def torch_names(state):
@@ -67,7 +46,7 @@ def test_training_step_then_evaluation(x64):
     graph, params, rest = nnx.split(model, nnx.Param, ...)
     batch = Batch(jnp.asarray(inputs), jnp.asarray(cotangent))
 
-    twin = Twin(CONFIG).double()
+    twin = CNNLSTMTwin(CONFIG).double()
     weights = torch_names(params)
     assert set(weights) == {name for name, _ in twin.named_parameters()}
     twin.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()}, strict=False)
@@ -98,5 +77,5 @@ def test_training_step_then_evaluation(x64):
 
 
 def test_parameters_in_all():
-    twin = Twin(CNNLSTMConfig())
+    twin = CNNLSTMTwin(CNNLSTMConfig())
     assert sum(p.numel() for p in twin.parameters()) == 2_188_168

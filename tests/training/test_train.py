@@ -5,11 +5,10 @@ import jax.monitoring
 import numpy as np
 import pytest
 from flax import nnx
-from training_problems import Linear, Noisy, assert_same, config, weights, windows
+from training_problems import Layered, Linear, Noisy, assert_same, config, weights, windows
 
 from jneuro.models.base import Prediction
 from jneuro.training import Adam, TrainingDiverged, predict, train
-from jneuro.training.steps import run_steps
 
 KEY = jax.random.key(1)
 
@@ -18,7 +17,7 @@ class Listener:
     """Keeps what it hears, and how many programs were compiled by then."""
 
     def __init__(self):
-        self.heard, self.records, self.compiled = [], [], []
+        self.heard, self.records, self.compiled, self.by_call = [], [], [], []
         self._count = 0
 
     def count(self, event, duration, **_):
@@ -26,24 +25,27 @@ class Listener:
 
     def on_steps(self, progress):
         self.heard.append(progress)
+        self.by_call.append(self._count)
 
     def on_epoch(self, record):
         self.records.append(record)
         self.compiled.append(self._count)
 
 
-@pytest.mark.parametrize("model", [Linear, Noisy])
-def test_one_compilation_and_no_implicit_transfer(model):
+@pytest.mark.parametrize(
+    ("model", "mode"), [(Linear, "single"), (Noisy, "jit"), (Layered, "pmap")], ids=["single", "jit", "pmap"]
+)
+def test_one_compilation_and_no_implicit_transfer(model, mode):
     model, data, listener = model(rngs=nnx.Rngs(0)), windows(), Listener()
-    before = run_steps._cache_size()
+    settings, device = config(parallel="auto" if mode == "single" else mode), jax.devices()[0]
     jax.monitoring.register_event_duration_secs_listener(listener.count)
     try:
-        with jax.transfer_guard("disallow"):
-            result = train(model, data, config(), key=KEY, callbacks=[listener])
+        with jax.transfer_guard("disallow"), jax.default_device(device if mode == "single" else None):
+            result = train(model, data, settings, key=KEY, callbacks=[listener])
     finally:
         jax.monitoring.unregister_event_duration_listener(listener.count)
-    assert run_steps._cache_size() - before == 1
     assert listener.compiled[0] >= 2
+    assert listener.by_call[:3] == listener.by_call[:1] * 3, "the first call compiles for all, the odd last one too"
     assert listener.compiled == listener.compiled[:1] * 4, "nothing is compiled after the first epoch"
     assert [p.step for p in listener.heard[:6]] == [5, 10, 14, 19, 24, 28]
     assert listener.heard[2].loss == result.history[0].train_loss

@@ -8,6 +8,7 @@ from flax import nnx
 from jneuro.datasets.scaling import Scaling
 from jneuro.datasets.windows import Windows, window_starts
 from jneuro.models.base import Prediction
+from jneuro.models.layers import BatchNorm, dropout_layer
 from jneuro.training import Adam, TrainConfig
 
 LENGTH, FEATURES = 6, 3
@@ -38,6 +39,25 @@ class Noisy(nnx.Module):
         x = self.norm(x, use_running_average=not train)
         x = self.drop(jax.nn.relu(x), deterministic=not train)
         return Prediction(self.outer(self.drop_too(x, deterministic=not train))[:, None])
+
+
+class Layered(nnx.Module):
+    """Batch statistics and both kinds of dropout, by the layers that know how devices share a batch."""
+
+    def __init__(self, *, rngs, hidden=8, dropout=0.3, normalise=True, dtype=jnp.float32):
+        self.norm = BatchNorm(FEATURES) if normalise else None
+        self.channels = dropout_layer(dropout, rngs=rngs, whole_channels=True)
+        self.inner = nnx.Linear(LENGTH * FEATURES, hidden, rngs=rngs)
+        self.drop = dropout_layer(dropout, rngs=rngs)
+        self.outer = nnx.Linear(hidden, FEATURES, rngs=rngs)
+        learnt = nnx.state(self, (nnx.Param, nnx.BatchStat))
+        nnx.update(self, jax.tree.map(lambda x: x.astype(dtype), learnt))
+
+    def __call__(self, batch, *, train):
+        x = batch.inputs if self.norm is None else self.norm(batch.inputs, train=train)
+        x = self.channels(x, deterministic=not train)
+        x = self.drop(jax.nn.relu(self.inner(x.reshape(len(x), -1))), deterministic=not train)
+        return Prediction(self.outer(x)[:, None])
 
 
 def windows(frames=120, trials=3, seed=0, dtype=np.float32):
@@ -76,6 +96,11 @@ def weights(model):
 def comparable(history):
     """Records without their wall-clock time."""
     return [record._replace(seconds=0.0) for record in history]
+
+
+def curves(result):
+    """Training loss, validation loss and learning rate of every epoch."""
+    return np.array([[r.train_loss, r.validation_loss, r.learning_rate] for r in result.history])
 
 
 def assert_same(a, b):

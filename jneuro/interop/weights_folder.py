@@ -1,0 +1,147 @@
+"""A model on disk that needs nothing else to be rebuilt.
+
+<folder>/model.json     the configuration, with the model's name
+<folder>/checkpoints    its weights, as a training writes them: `load_best` reads them too
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flax import nnx
+from pydantic import TypeAdapter, ValidationError
+
+from jneuro.interop.tensors import WeightsError, check_tensors
+from jneuro.models import AnyModelConfig, Model, ModelConfig, build_model
+from jneuro.training.checkpoints import Checkpoints, CheckpointStore, Weights, named_arrays, with_arrays
+
+__all__ = ["CONFIG", "load_weights", "model_config", "new_model", "save_weights", "written_whole"]
+
+CONFIG = "model.json"
+"""Name of the configuration within a folder."""
+
+
+@contextmanager
+def written_whole(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Write a file or a weights folder, whole or not at all.
+
+    Args:
+        path: where it will be.
+        overwrite: whether to replace what is there.
+
+    Yields:
+        Where to write it; it is moved to `path` when the body ends without an error.
+
+    Raises:
+        WeightsError: if something is there that is not to be replaced.
+    """
+    if path.is_dir() and not (path / CONFIG).exists():
+        raise WeightsError(f"{path}: is a folder of something else; choose another target")
+    if path.exists() and not overwrite:
+        raise WeightsError(f"{path}: exists already; choose another target, or replace it with --overwrite")
+    fresh, former = (path.with_name(path.name + end) for end in (".new", ".former"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for rest in (fresh, former):
+        _remove(rest)
+    try:
+        yield fresh
+        if path.is_dir():
+            os.replace(path, former)
+        os.replace(fresh, path)
+    finally:
+        _remove(fresh)
+        _remove(former)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def model_config(values: object, source: str) -> ModelConfig:
+    """Check the configuration of any model.
+
+    Args:
+        values: keys and values, `name` among them.
+        source: where they come from, in the message.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        WeightsError: naming key, value and remedy.
+    """
+    try:
+        return TypeAdapter(AnyModelConfig).validate_python(values)
+    except ValidationError as error:
+        said = (f"{'.'.join(map(str, e['loc'][1:])) or 'the model'}: {e['msg']}" for e in error.errors())
+        raise WeightsError(f"{source}: {'; '.join(said)}") from error
+
+
+def new_model(config: ModelConfig) -> Model:
+    """Build a model whose weights are about to be replaced.
+
+    Args:
+        config: any model's.
+
+    Returns:
+        The model.
+    """
+    return build_model(config, rngs=nnx.Rngs(0))
+
+
+def save_weights(model: nnx.Module, path: str | Path, *, overwrite: bool = False) -> None:
+    """Write a model into a weights folder, whole or not at all.
+
+    Args:
+        model: a model of `jneuro.models`.
+        path: the folder.
+        overwrite: replace a weights folder that is there.
+
+    Raises:
+        WeightsError: if something is there that is not to be replaced.
+    """
+    config: ModelConfig = model.config  # pyright: ignore
+    values = config.model_dump(mode="json")
+    _, params, _, rest = nnx.split(model, nnx.Param, nnx.RngState, ...)
+    with written_whole(Path(path), overwrite=overwrite) as folder:
+        folder.mkdir()
+        (folder / CONFIG).write_text(json.dumps(values, indent=1), encoding="utf-8")
+        with CheckpointStore(Checkpoints(folder / "checkpoints"), {"model": values}) as store:
+            store.save(0, named_arrays({"best": Weights(params, rest)}), [])
+
+
+def load_weights(path: str | Path) -> Model:
+    """Rebuild a model from a weights folder.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        The model, bit by bit as it was saved.
+
+    Raises:
+        WeightsError: if it is no weights folder, or its arrays do not fit its configuration.
+        CheckpointError: if its arrays are damaged.
+    """
+    path = Path(path)
+    try:
+        values = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: not a weights folder, {CONFIG} cannot be read ({error})") from error
+    model = new_model(model_config(values, str(path / CONFIG)))
+    graph, params, rngs, rest = nnx.split(model, nnx.Param, nnx.RngState, ...)
+    weights = {"best": Weights(params, rest)}
+    with CheckpointStore(Checkpoints(path / "checkpoints"), None) as store:
+        saved = store.restore()
+    if saved is None:
+        raise WeightsError(f"{path}: not a weights folder, it has no checkpoint")
+    shapes = {name: array.shape for name, array in named_arrays(weights).items()}
+    check_tensors(shapes, saved.arrays, f"{path / CONFIG}")
+    best = with_arrays(weights, saved.arrays)["best"]
+    return nnx.merge(graph, best.params, rngs, best.rest, copy=True)

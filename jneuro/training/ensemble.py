@@ -1,0 +1,120 @@
+"""Training an ensemble: several models of one configuration, in one program."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jneuro._types import Array, Key, PyTree
+from jneuro.datasets.windows import Windows
+from jneuro.prng import require_key
+from jneuro.training.callbacks import Callback
+from jneuro.training.checkpoints import Checkpoints
+from jneuro.training.loop import Course, Run, TrainResult, split_model
+from jneuro.training.parallel import place_members
+from jneuro.training.recipe import TrainConfig
+from jneuro.training.steps import Common, Own, Program
+from jneuro.training.train import check_windows, fingerprint
+
+__all__ = ["train_ensemble"]
+
+
+def train_ensemble(
+    models: Sequence[nnx.Module],
+    windows: Windows,
+    configs: TrainConfig | Sequence[TrainConfig],
+    *,
+    keys: Sequence[Key[Array, ""]] | Key[Array, " member"],
+    callbacks: Sequence[Sequence[Callback]] = (),
+    checkpoint: Checkpoints | None = None,
+) -> list[TrainResult]:
+    """Train several models of one configuration on the same windows, in one program.
+
+    Member k comes out as from `train(models[k], windows, configs[k], key=keys[k])`, but for rounding: it has its own
+    order and dropout masks, learning rate, plateau and early stopping. One that has stopped rides along, ignored, until
+    all have; one whose loss is no longer finite stops with the reason `diverged`, where `train` raises.
+
+    The members are laid side by side by `jax.vmap`, and equally many on each device, which then need not talk to each
+    other. The recipes' `parallel` is without effect.
+
+    Args:
+        models: of one configuration, such as with other seeds; they are not changed.
+        windows: have the splits `train` and `validation`.
+        configs: the recipe, or each member's. They may differ in what changes the learning rate and in when to stop, and
+            in `optimizer.weight_decay`; with a cosine, epochs and warm-up must agree.
+        keys: each member's, for the order of its windows and its dropout masks.
+        callbacks: each member's, told what they would be told if it trained alone; none, or as many as members.
+        checkpoint: where to save all members together, and whether to resume from there.
+
+    Returns:
+        The result of each member.
+
+    Raises:
+        ValueError: if models or recipes differ in what the program is compiled for, their numbers differ, the devices
+            cannot share the members equally, there are too few windows, or the checkpoints are of another training.
+        TrainingInterrupted: after SIGTERM, once the state is saved.
+    """
+    number = len(models)
+    configs = [configs] * number if isinstance(configs, TrainConfig) else list(configs)
+    keys, callbacks = [require_key(key) for key in keys], callbacks or [()] * number
+    if not number or {len(configs), len(keys), len(callbacks)} != {number}:
+        raise ValueError(
+            "every member needs a model, a recipe, a key and its callbacks, got "
+            f"{number}, {len(configs)}, {len(keys)} and {len(callbacks)}"
+        )
+    check_windows(windows, configs[0])
+    shared = _shared_recipe(configs)
+    placement = place_members(number)
+    graphs, weights, rngs = zip(*map(split_model, models), strict=True)
+    for k in range(number):
+        if graphs[k] != graphs[0] or _shapes(weights[k]) != _shapes(weights[0]):
+            raise ValueError(f"models[{k}] is of another configuration than models[0]; train it apart")
+    kind = jax.tree.leaves(weights[0].params)[0].dtype
+    decays = jnp.asarray([config.optimizer.weight_decay for config in configs], kind)
+    found = {}
+    if checkpoint:
+        found = {str(k): fingerprint(configs[k], windows, weights[k], keys[k]) for k in range(number)}
+    run = Run(
+        [Course(*of) for of in zip(models, configs, callbacks, strict=True)],
+        _stack(weights),
+        Own(jnp.stack(keys), decays),
+        Common(windows, rngs[0]),
+        Program(graphs[0], shared, placement),
+        checkpoint,
+        found,
+    )
+    return run()
+
+
+def _shapes(tree: PyTree) -> list:
+    return [jax.typeof(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def _stack(members: Sequence[PyTree]) -> PyTree:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+
+
+def _shared_recipe(configs: Sequence[TrainConfig]) -> TrainConfig:
+    """The recipe without what the program does not read, or reads from arrays; it must be the same for all.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+
+    def shared(config: TrainConfig) -> TrainConfig:
+        free = {"warmup_from": 0.0, "plateau": None, "early_stopping": None, "parallel": "auto"}
+        if config.schedule == "constant":
+            free |= {"epochs": 1, "warmup_epochs": 0}
+        optimizer = config.optimizer.model_copy(update={"learning_rate": 1.0, "weight_decay": 0.0})
+        return config.model_copy(update=free | {"optimizer": optimizer})
+
+    first, *others = map(shared, configs)
+    for k, other in enumerate(others, 1):
+        differ = [name for name in TrainConfig.model_fields if getattr(first, name) != getattr(other, name)]
+        if differ:
+            ours, theirs = getattr(other, differ[0]), getattr(first, differ[0])
+            raise ValueError(
+                f"{differ[0]} of configs[{k}] is {ours!r}, that of configs[0] {theirs!r}; one program needs them equal"
+            )
+    return first

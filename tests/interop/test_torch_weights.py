@@ -1,0 +1,160 @@
+"""Weights to PyTorch's names and layouts and back, bit by bit; and what is refused."""
+
+import functools
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from jneuro.interop import WeightsError, from_torch, load_state_dict, save_state_dict, to_torch
+from jneuro.models import MODELS, build_model
+
+SIZES = {"features": 3, "length": 4, "hidden": 4}
+MODEL_SIZES = {
+    "lstm": SIZES,
+    "cnn_lstm": SIZES,
+    "compact": SIZES | {"lags": 2, "mixing_lags": 2},
+    "seq2seq_lstm": SIZES | {"horizons": 4, "outputs": 2},
+    "lstm_autoencoder": SIZES | {"horizons": 4, "code": 2},
+    "spike_count_lstm": SIZES | {"outputs": 2},
+    "tft": SIZES | {"heads": 2, "known": (1,), "static": (2,), "categories": ((1, 3),)},
+    "encoder_decoder": {"length": 8, "horizons": 8, "layers": 2, "filters": 3, "kernel": 4, "crop": (0, 0)}
+    | {"encoder_activation": "prelu", "decoder_activation": "prelu"},
+}
+
+
+@functools.cache
+def small(name):
+    return build_model(MODELS[name][0](**MODEL_SIZES[name]), rngs=nnx.Rngs(0))
+
+
+def random_weights(model, dtype):
+    """Any bits, such as a file may hold, infinities and numbers that are none among them."""
+    bits = np.random.default_rng(0)
+    return {
+        name: value
+        if value.dtype == np.int64
+        else np.frombuffer(bits.bytes(value.size * dtype.itemsize), dtype).reshape(value.shape)
+        for name, value in to_torch(model).items()
+    }
+
+
+def assert_same_bits(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert (a[name].dtype, a[name].shape, a[name].tobytes()) == (b[name].dtype, b[name].shape, b[name].tobytes()), (
+            name
+        )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, jnp.bfloat16], ids=["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_bit_returns(x64, tmp_path, name, dtype):
+    model, weights = small(name), random_weights(small(name), np.dtype(dtype))
+    save_state_dict(weights, tmp_path / "weights.pt")
+    loaded = from_torch(model, load_state_dict(tmp_path / "weights.pt"))
+    assert_same_bits(to_torch(loaded), weights)
+    ours = jax.tree.leaves(nnx.state(loaded, nnx.Not(nnx.RngState)))
+    assert {leaf.dtype for leaf in ours} == {np.dtype(dtype)}
+    assert sum(leaf.size for leaf in ours) == sum(w.size for w in weights.values() if w.dtype == dtype)
+
+
+def test_names_and_layouts_of_the_public_reference():
+    model = small("cnn_lstm")
+    weights = to_torch(model)
+    expected = {f"cnn_features.{k}.{leaf}" for k in (0, 2, 4, 6) for leaf in ("weight", "bias")}
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    expected |= {f"cnn_features.{k}.{leaf}" for k in (2, 6) for leaf in statistics}
+    expected |= {f"lstm.{kind}_{part}_l{k}" for kind in ("weight", "bias") for part in ("ih", "hh") for k in (0, 1)}
+    layers = ("layer_norm", "residual_projection", "output_layer")
+    expected |= {f"{layer}.{leaf}" for layer in layers for leaf in ("weight", "bias")}
+    assert set(weights) == expected
+    kernel = np.asarray(model.convolutions[1].kernel[...])
+    assert weights["cnn_features.4.weight"].shape == (4, 4, 5)
+    assert weights["cnn_features.4.weight"][3, 1, 2] == kernel[2, 1, 3]
+    assert weights["lstm.weight_ih_l0"].shape == (16, 3)
+    np.testing.assert_array_equal(weights["output_layer.weight"], np.asarray(model.head.output_layer.kernel[...]).T)
+
+
+def test_all_that_is_wrong_is_said_at_once():
+    model = small("lstm")
+    weights = to_torch(model)
+    before = to_torch(model)
+    del weights["layer_norm.bias"]
+    del weights["lstm.bias_ih_l1"]
+    weights["extra"] = np.zeros((2, 3), np.float32)
+    weights["output_layer.weight"] = np.zeros((4, 3), np.float32)
+    weights["output_layer.bias"] = np.zeros(3, np.int32)
+    weights["lstm.weight_hh_l0"] = weights["lstm.weight_hh_l0"].astype(np.float64)
+    with pytest.raises(WeightsError) as caught:
+        from_torch(model, weights)
+    assert str(caught.value) == (
+        "the weights do not fit the PyTorch names of LSTMForecaster, so none was loaded; "
+        "2 missing: layer_norm.bias [4], lstm.bias_ih_l1 [16]; 1 unknown: extra [2, 3]; "
+        "1 of another shape: output_layer.weight is [4, 3], expected [3, 4]; "
+        "1 not of floating point: output_layer.bias int32; "
+        "1 in double precision, which needs `jax.enable_x64(True)` or a conversion to float32: lstm.weight_hh_l0; "
+        "build the model with the configuration that the weights were made with"
+    )
+    assert_same_bits(to_torch(model), before)
+
+
+def test_a_layer_without_a_known_counterpart_is_refused():
+    with pytest.raises(WeightsError, match="no PyTorch layer is known for LinearGeneral"):
+        to_torch(nnx.LinearGeneral(2, (3, 4), rngs=nnx.Rngs(0)))
+
+
+def test_no_memory_is_shared():
+    model = small("lstm")
+    tensors = {name: torch.from_numpy(value) for name, value in to_torch(model).items()}
+    loaded = from_torch(model, tensors)
+    before = to_torch(loaded)
+    for tensor in tensors.values():
+        tensor.zero_()
+    assert_same_bits(to_torch(loaded), before)
+
+
+def test_checkpoints_that_nest_the_state_dict(tmp_path):
+    weights = {"a": torch.arange(3.0)}
+    for key in ("state_dict", "model_state_dict"):
+        torch.save({key: weights, "epoch": 7}, tmp_path / "nested.pt")
+        assert list(load_state_dict(tmp_path / "nested.pt")) == ["a"]
+
+
+class Malicious:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read (No such file or directory)"),
+        (b"not a file of PyTorch's", "is not a PyTorch file of plain tensors"),
+        ([torch.zeros(2)], "holds no state_dict"),
+        ({"epoch": 3}, "holds no state_dict"),
+        (Malicious(), "is not a PyTorch file of plain tensors"),
+    ],
+    ids=["missing", "garbage", "list", "numbers", "malicious"],
+)
+def test_other_files_are_refused(tmp_path, capsys, content, message):
+    path = tmp_path / "w.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(WeightsError) as caught:
+        load_state_dict(path)
+    assert str(caught.value).startswith(f"{path}: {message}")
+    assert "\n" not in str(caught.value)
+    assert capsys.readouterr().out == ""
+
+
+def test_without_pytorch_the_remedy_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(WeightsError, match=r"pip install 'jneuro\[torch\]'"):
+        load_state_dict(tmp_path / "w.pt")

@@ -1,0 +1,109 @@
+"""Every model, small, with its twin and its training; and every kind of training."""
+
+from equivalence import Case, recipe
+from twins.autoencoder import LSTMAutoencoderTwin
+from twins.compact import CompactForecasterTwin
+from twins.encoder_decoder import EncoderDecoderTwin
+from twins.forecaster import CNNLSTMTwin, LSTMForecasterTwin
+from twins.seq2seq import Seq2SeqLSTMTwin
+from twins.spike_count import SpikeCountLSTMTwin
+from twins.tft import TemporalFusionTransformerTwin
+
+from jneuro.models import (
+    CNNLSTMConfig,
+    CompactForecasterConfig,
+    EncoderDecoderConfig,
+    LSTMAutoencoderConfig,
+    LSTMForecasterConfig,
+    Seq2SeqLSTMConfig,
+    SpikeCountLSTMConfig,
+    TemporalFusionTransformerConfig,
+)
+from jneuro.training import Adam, AdamW, Plateau
+
+__all__ = ["CASES", "RECIPES"]
+
+SMALL = {"features": 5, "length": 8, "horizons": 2}
+LADDER = SMALL | {"hidden": 6, "dropout": 0}
+STACK = {"features": 5, "length": 6, "hidden": 6}
+COUNTS = {"twin": SpikeCountLSTMTwin, "ahead": (1,), "counts": (0, 1, 2)}
+SURROGATE = {"features": 2, "length": 16, "horizons": 13, "outputs": 1, "layers": 2, "filters": 4, "crop": (2, 1)}
+SURROGATE |= {"input_scale": 0.5, "output_scale": 0.7}
+INSIDE = tuple(range(2 - 15, 15 - 15))
+
+CASES = {
+    "lstm": Case(LSTMForecasterConfig(**LADDER, residual=False, layer_norm=False), LSTMForecasterTwin),
+    "lstm, residual and norm": Case(LSTMForecasterConfig(**LADDER), LSTMForecasterTwin),
+    "cnn_lstm": Case(CNNLSTMConfig(**LADDER, channel_dropout=0), CNNLSTMTwin),
+    "compact": Case(
+        CompactForecasterConfig(**SMALL, lags=6, hidden=7, mixing_lags=3, mixing_hidden=4), CompactForecasterTwin
+    ),
+    "seq2seq_lstm": Case(
+        Seq2SeqLSTMConfig(**STACK, horizons=6, outputs=4, layers=2), Seq2SeqLSTMTwin, tuple(range(1, 7))
+    ),
+    "lstm_autoencoder": Case(
+        LSTMAutoencoderConfig(**STACK, horizons=6, code=4), LSTMAutoencoderTwin, tuple(range(-5, 1))
+    ),
+    "spike_count_lstm, poisson": Case(
+        SpikeCountLSTMConfig(**STACK, outputs=3), recipe=recipe(loss="poisson"), **COUNTS
+    ),
+    "spike_count_lstm, mse": Case(SpikeCountLSTMConfig(**STACK, outputs=3, head="mse"), **COUNTS),
+    "tft": Case(
+        TemporalFusionTransformerConfig(
+            **STACK, horizons=3, outputs=1, known=(1, 3), static=(4,), categories=((3, 3),), heads=2, dropout=0
+        ),
+        TemporalFusionTransformerTwin,
+        (1, 2, 3),
+        recipe(loss="pinball"),
+        known=(1, 3),
+        counts=(3,),
+    ),
+    "encoder_decoder, tanh and sigmoid": Case(
+        EncoderDecoderConfig(**SURROGATE, kernel=4), EncoderDecoderTwin, INSIDE, recipe(loss="mae")
+    ),
+    "encoder_decoder, prelu": Case(
+        EncoderDecoderConfig(
+            **SURROGATE,
+            kernel=5,
+            bias=False,
+            encoder_activation="prelu",
+            decoder_activation="prelu",
+            output_activation="prelu",
+        ),
+        EncoderDecoderTwin,
+        INSIDE,
+    ),
+    "encoder_decoder, silu": Case(
+        EncoderDecoderConfig(
+            **SURROGATE,
+            kernel=(5, 3),
+            stride=(4, 2),
+            encoder_activation="silu",
+            decoder_activation="silu",
+            skip="after_activation",
+        ),
+        EncoderDecoderTwin,
+        INSIDE,
+    ),
+}
+"""By the model's name, and what is special."""
+
+
+def trained(**changes):
+    """The smallest model, trained in a certain way."""
+    config = LSTMForecasterConfig(features=3, length=4, horizons=2, hidden=3, layers=1, dropout=0, residual=False)
+    return Case(config, LSTMForecasterTwin, recipe=recipe(**changes))
+
+
+RECIPES = {
+    "adam": trained(optimizer=Adam(weight_decay=0, clip_norm=None), warmup_epochs=0, plateau=None),
+    "adam, coupled decay": trained(optimizer=Adam(weight_decay=0.1, clip_norm=None, betas=(0.8, 0.99), eps=1e-4)),
+    "adam, coupled decay, clipping": trained(optimizer=Adam(weight_decay=0.1, clip_norm=1.0)),
+    "adamw, decoupled decay": trained(optimizer=AdamW(weight_decay=0.1, clip_norm=None)),
+    "adamw, decoupled decay, clipping": trained(optimizer=AdamW(weight_decay=0.1, clip_norm=1.0)),
+    "plateau down to its floor": trained(warmup_epochs=0, plateau=Plateau(factor=0.1, patience=0, min_lr=1e-3)),
+    "plateau with a threshold": trained(warmup_epochs=0, plateau=Plateau(patience=0, threshold=0.2)),
+    "cosine": trained(warmup_epochs=0, plateau=None, schedule="cosine"),
+    "warm-up, then cosine": trained(plateau=None, schedule="cosine"),
+}
+"""By optimiser and schedule; those that say nothing else warm up and have a plateau."""
