@@ -94,7 +94,7 @@ def _entries(model: nnx.Module) -> Iterator[tuple[str, nnx.Variable, tuple[int, 
         name, axes = leaf or _Leaf(ours)
         if isinstance(owner, LSTMLayer):
             stacked = len(parent) > 1 and isinstance(nodes[parent[:-2]], LSTM)
-            name = f"{name}_l{parent[-1] if stacked else 0}"
+            name = f"{name}_l{path[-2] if stacked else 0}"
             parent = parent[:-2] if stacked else parent
         yield ".".join(map(str, rename((*parent, name)))), variable, axes
 

@@ -14,6 +14,7 @@ from pydantic import Field
 from jneuro._types import Array, Float
 from jneuro.datasets.windows import Batch
 from jneuro.models.base import Prediction, check_inputs
+from jneuro.models.convolution import Convolution
 from jneuro.models.layers import INITIALISERS, BatchNorm, InitialiserName, compute_dtype, dropout_layer, layer_norm
 from jneuro.models.stack import StackConfig, build_stack, output_layer
 
@@ -130,13 +131,9 @@ class CNNLSTM(nnx.Module):
 
     def __init__(self, config: CNNLSTMConfig, *, rngs: nnx.Rngs):
         self.config = config
-        init, dtype = INITIALISERS[config.projection_init], compute_dtype(config.precision)
-        self.convolutions = nnx.List(
-            [
-                nnx.Conv(config.length, config.length, k, kernel_init=init, dtype=dtype, rngs=rngs)
-                for k in config.kernels
-            ]
-        )
+        options = {"initialiser": INITIALISERS[config.projection_init], "dtype": compute_dtype(config.precision)}
+        length = config.length
+        self.convolutions = nnx.List([Convolution(length, length, k, 1, **options, rngs=rngs) for k in config.kernels])
         self.norms = nnx.List([BatchNorm(config.length) for _ in config.kernels])
         self.dropout = dropout_layer(config.channel_dropout, whole_channels=True, rngs=rngs)
         self.lstm = build_stack(config, config.features, config.hidden, rngs=rngs)
@@ -156,7 +153,7 @@ class CNNLSTM(nnx.Module):
             ValueError: if the inputs are not `[batch, length, features]`.
         """
         check_inputs(self.config, batch.inputs)
-        x = batch.inputs.swapaxes(1, 2)  # Flax convolves over the middle axis
+        x = batch.inputs.swapaxes(1, 2)  # convolutions run over the middle axis
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = norm(jax.nn.relu(convolution(x)), train=train)
             x = self.dropout(x, deterministic=not train)

@@ -9,7 +9,7 @@ from jneuro._types import Array, Float
 from jneuro.datasets.windows import Batch
 from jneuro.models.base import Prediction, check_inputs
 from jneuro.models.gating import GateAddNorm, GatedResidualNetwork, dense
-from jneuro.models.layers import INITIALISERS, dropout_layer
+from jneuro.models.layers import INITIALISERS, compute_dtype, dropout_layer
 from jneuro.models.recurrent import LSTM
 from jneuro.models.tft_config import TemporalFusionTransformerConfig
 from jneuro.models.variable_selection import InputEmbedding, VariableSelection
@@ -121,8 +121,9 @@ class TemporalFusionTransformer(nnx.Module):
         self.future_selection = selection(config.future_variables, context=contexts)
         names = ("selection", "enrichment", "hidden", "cell") if contexts else ()
         self.contexts = nnx.Dict({name: network() for name in names})
-        self.encoder = LSTM(hidden, hidden, config.layers, dropout=config.dropout, rngs=rngs)
-        self.decoder = LSTM(hidden, hidden, config.layers, dropout=config.dropout, rngs=rngs)
+        options = {"dropout": config.dropout, "dtype": compute_dtype(config.precision), "rngs": rngs}
+        self.encoder = LSTM(hidden, hidden, config.layers, **options)
+        self.decoder = LSTM(hidden, hidden, config.layers, **options)
         self.lstm_gate = GateAddNorm(config, hidden, hidden, rngs=rngs)
         self.enrichment = network(context=contexts)
         self.attention = InterpretableAttention(config, rngs=rngs)

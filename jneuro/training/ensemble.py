@@ -10,7 +10,7 @@ from jneuro._types import Array, Key, PyTree
 from jneuro.datasets.windows import Windows
 from jneuro.prng import require_key
 from jneuro.training.callbacks import Callback
-from jneuro.training.checkpoints import Checkpoints
+from jneuro.training.checkpoints import Checkpoints, Weights
 from jneuro.training.loop import Course, Run, TrainResult, split_model
 from jneuro.training.parallel import place_members
 from jneuro.training.recipe import TrainConfig
@@ -35,14 +35,14 @@ def train_ensemble(
     order and dropout masks, learning rate, plateau and early stopping. One that has stopped rides along, ignored, until
     all have; one whose loss is no longer finite stops with the reason `diverged`, where `train` raises.
 
-    The members are laid side by side by `jax.vmap`, and equally many on each device, which then need not talk to each
-    other. The recipes' `parallel` is without effect.
+    Each device has equally many members, side by side by `jax.vmap`, or on a CPU, where that is slower, one after the
+    other. Devices need not talk to each other. The recipes' `parallel` is without effect.
 
     Args:
         models: of one configuration, such as with other seeds; they are not changed.
         windows: have the splits `train` and `validation`.
-        configs: the recipe, or each member's. They may differ in what changes the learning rate and in when to stop, and
-            in `optimizer.weight_decay`; with a cosine, epochs and warm-up must agree.
+        configs: the recipe, or each member's. They may differ in learning rates, `optimizer.weight_decay` and when to
+            stop; with a cosine, epochs and warm-up must agree.
         keys: each member's, for the order of its windows and its dropout masks.
         callbacks: each member's, told what they would be told if it trained alone; none, or as many as members.
         checkpoint: where to save all members together, and whether to resume from there.
@@ -64,35 +64,38 @@ def train_ensemble(
             f"{number}, {len(configs)}, {len(keys)} and {len(callbacks)}"
         )
     check_windows(windows, configs[0])
-    shared = _shared_recipe(configs)
-    placement = place_members(number)
-    graphs, weights, rngs = zip(*map(split_model, models), strict=True)
-    for k in range(number):
-        if graphs[k] != graphs[0] or _shapes(weights[k]) != _shapes(weights[0]):
-            raise ValueError(f"models[{k}] is of another configuration than models[0]; train it apart")
-    kind = jax.tree.leaves(weights[0].params)[0].dtype
-    decays = jnp.asarray([config.optimizer.weight_decay for config in configs], kind)
-    found = {}
-    if checkpoint:
-        found = {str(k): fingerprint(configs[k], windows, weights[k], keys[k]) for k in range(number)}
+    shared, placement = _shared_recipe(configs), place_members(number)
+    graph, weights, rngs = _shared_model(models)
+    decays = [config.optimizer.weight_decay for config in configs]
+    saving = range(number if checkpoint else 0)
     run = Run(
         [Course(*of) for of in zip(models, configs, callbacks, strict=True)],
         _stack(weights),
-        Own(jnp.stack(keys), decays),
-        Common(windows, rngs[0]),
-        Program(graphs[0], shared, placement),
+        Own(jnp.stack(keys), jnp.asarray(decays, jax.tree.leaves(weights[0].params)[0].dtype)),
+        Common(windows, rngs),
+        Program(graph, shared, placement),
         checkpoint,
-        found,
+        {str(k): fingerprint(configs[k], windows, weights[k], keys[k]) for k in saving},
     )
     return run()
 
 
-def _shapes(tree: PyTree) -> list:
-    return [jax.typeof(leaf) for leaf in jax.tree.leaves(tree)]
-
-
 def _stack(members: Sequence[PyTree]) -> PyTree:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+
+
+def _shared_model(models: Sequence[nnx.Module]) -> tuple[nnx.GraphDef, tuple[Weights, ...], PyTree]:
+    """The static part of all models, their weights, and the random streams of the first.
+
+    Raises:
+        ValueError: if the static parts differ.
+    """
+    graphs, weights, rngs = zip(*map(split_model, models), strict=True)
+    shapes = [[jax.typeof(leaf) for leaf in jax.tree.leaves(each)] for each in weights]
+    for k in range(1, len(models)):
+        if graphs[k] != graphs[0] or shapes[k] != shapes[0]:
+            raise ValueError(f"models[{k}] is of another configuration than models[0]; train it apart")
+    return graphs[0], weights, rngs[0]
 
 
 def _shared_recipe(configs: Sequence[TrainConfig]) -> TrainConfig:

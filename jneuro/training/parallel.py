@@ -3,7 +3,7 @@
 The step is written once. A `Placement` says where its arrays lie, what part of a batch a device gathers, and how the
 step becomes a program. With `jit` the compiler divides the program along the batch and keeps its meaning: sums over the
 batch run over all devices. With `pmap` each device runs the step on its part of the batch, and what concerns the whole
-batch says so: gradients, batch statistics, dropout masks. Everything random is drawn for the whole batch, so that results
+batch says so: gradients, batch statistics, dropout masks. Everything random is drawn for the whole batch. Results
 depend on neither mode nor number of devices or processes, but for the order of floating-point sums.
 """
 
@@ -38,10 +38,12 @@ class Placement:
     Attributes:
         mode: `single` device; batches divided by `jit` or by `pmap`; or `members` of an ensemble, divided.
         devices: the devices of all processes that take part.
+        side_by_side: whether a device computes its members of an ensemble at once, or one after the other.
     """
 
     mode: Literal["single", "jit", "pmap", "members"]
-    devices: tuple[jax.Device, ...]
+    devices: tuple[Any, ...]
+    side_by_side: bool = True
 
     @property
     def processes(self) -> int:
@@ -134,9 +136,14 @@ def _program(placement: Placement, function: Callable, donated: tuple[int, ...])
 
     @wraps(function)
     def members(static, state, own, common):
-        one = jax.vmap(lambda *arguments: function(static, *arguments), in_axes=(0, 0, None))
+        def each(state, own, common):
+            def one(member):
+                return function(static, *member, common)
+
+            return jax.vmap(one)((state, own)) if placement.side_by_side else lax.map(one, (state, own))
+
         specs = (_SHARED, _SHARED, _ALL)
-        return jax.shard_map(one, mesh=mesh, in_specs=specs, out_specs=_SHARED, check_vma=False)(state, own, common)
+        return jax.shard_map(each, mesh=mesh, in_specs=specs, out_specs=_SHARED, check_vma=False)(state, own, common)
 
     @wraps(function)
     def part(static, state, own, common, _):
@@ -165,13 +172,13 @@ def _program(placement: Placement, function: Callable, donated: tuple[int, ...])
     return lambda *arguments: mapped(*arguments, index)
 
 
-def available_devices() -> tuple[jax.Device, ...]:
+def available_devices() -> tuple[Any, ...]:
     """The devices to train on: that of `jax.default_device` if it is set, otherwise all, of all processes."""
-    default = jax.config.jax_default_device
+    default = jax.config.jax_default_device  # pyright: ignore
     return (default,) if isinstance(default, jax.Device) else tuple(jax.devices(default))
 
 
-def _divide(name: str, number: int, devices: tuple[jax.Device, ...]) -> None:
+def _divide(name: str, number: int, devices: tuple[Any, ...]) -> None:
     if number % (count := len(devices)):
         raise ValueError(
             f"{name} = {number} cannot be divided among {count} devices; use a multiple of {count}, let JAX see fewer "
@@ -221,4 +228,5 @@ def place_members(members: int) -> Placement:
     """
     devices = available_devices()
     _divide("the number of members", members, devices)
-    return Placement("members", devices)
+    # On a CPU a batched matrix product takes longer than its parts: 8 small models at once, up to 1.5 times as long.
+    return Placement("members", devices, side_by_side=devices[0].platform != "cpu")

@@ -107,7 +107,7 @@ def test_a_run_s_model(here):
 
 
 def test_keras_files(here):
-    config = EncoderDecoderConfig(length=8, horizons=6, layers=2, filters=3, kernel=4, crop=(1, 1))
+    config = EncoderDecoderConfig(length=8, horizons=6, layers=2, filters=3, kernel=4, crop=(1, 1), formulation="lax")
     model = build_model(config, rngs=nnx.Rngs(0))
     save_weights(model, "w")
     convert(here / "w", here / "k.json")

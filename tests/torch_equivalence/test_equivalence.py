@@ -27,9 +27,8 @@ def test_every_model_has_a_case():
 def test_training(x64, name):
     errors, training = compare(RECIPES[name], np.float64)
     assert max(errors.values()) < BOUNDS[np.float64], errors
-    rates, recipe = training.rates, RECIPES[name].recipe
-    assert len(set(rates)) == 1 if name == "adam" else len(set(rates)) > 1, "the schedule must have acted"
-    if limit := recipe.optimizer.clip_norm:
+    assert len(set(training.rates)) > 1, "the schedule must have acted"
+    if limit := RECIPES[name].recipe.optimizer.clip_norm:
         assert min(training.norms) < limit < max(training.norms), "clipping must have acted, and not always"
 
 

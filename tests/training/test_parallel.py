@@ -14,6 +14,7 @@ from flax import nnx
 from parallel_child import SETTINGS, Terminate
 from training_problems import Layered, Noisy, config, curves, weights, windows
 
+from jneuro.config import load_experiment
 from jneuro.training import Checkpoints, TrainingInterrupted, predict, train
 
 CHILD = Path(__file__).with_name("parallel_child.py")
@@ -130,6 +131,12 @@ def test_two_processes_are_one(tmp_path, single, devices, ways):
     assert [path.name for path in tmp_path.glob("metrics-*")] == ["metrics-0.jsonl"]
     lines = [json.loads(line) for line in (tmp_path / "metrics-0.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [0, 1]
+
+
+def test_a_configuration_file_chooses():
+    quick = Path(__file__).parents[2] / "configs" / "quick" / "voltage_forecast.yaml"
+    assert load_experiment(quick).train.parallel == "auto"
+    assert load_experiment(quick, ["train.parallel=pmap"]).train.parallel == "pmap"
 
 
 def test_refuses_what_cannot_be_divided():
