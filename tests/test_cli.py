@@ -42,7 +42,7 @@ def cli(monkeypatch, capsys):
         signal.signal(number, handler)
 
 
-COMMANDS = ("run", "simulate", "train", "evaluate", "report", "list", "doctor")
+COMMANDS = ("run", "simulate", "train", "evaluate", "report", "convert", "list", "doctor")
 
 
 def test_help_names_every_command(cli):
