@@ -48,6 +48,7 @@ class WindowOverrides(Config):
     stride_ms: float | None = Field(default=None, gt=0)
     horizons_ms: Horizons | None = None
     scaling: Scale | None = None
+    neurons: int | None = Field(default=None, ge=1)
 
 
 class ModelEntry(Config):
@@ -158,9 +159,11 @@ class ExperimentConfig(Config):
         """Refuse a ceiling of what simulated futures do not give at once."""
         targets, horizons = self.windows.targets, self.windows.horizons_ms
         ahead = horizons == "next_window" or (isinstance(horizons, tuple) and min(horizons, default=0) > 0)
-        if len(targets) > 1 or set(targets) & (set(FROM_SPIKES) - {"spikes"}) or not ahead:
+        derived = set(targets) & (set(FROM_SPIKES) - {"spikes"})
+        if len(targets) > 1 or derived or not ahead or self.windows.neurons is not None:
             raise ValueError(
-                "evaluate.ceiling: needs one recorded variable, or spikes, as target and horizons ahead; set it to null"
+                "evaluate.ceiling: needs one recorded variable, or spikes, of all neurons as target and horizons "
+                "ahead; set it to null"
             )
 
     def _known_variables(self, recorded: Sequence[str]) -> None:
@@ -184,6 +187,7 @@ class ExperimentConfig(Config):
         for key, windows in self._every_windows():
             try:
                 windows.check(duration_ms, dt, runs)
+                windows.kept(neurons)
                 frame = windows.frame(dt) * dt
                 observed = set(windows.targets) <= set(windows.observed)
                 if key == "windows":
@@ -223,6 +227,7 @@ class ExperimentConfig(Config):
 def _sized(config: AnyModelConfig, windows: WindowConfig, dt: float, neurons: int) -> AnyModelConfig:
     """A model's configuration with the sizes of its data."""
     _, length, _, horizons = windows.frames(windows.frame(dt) * dt)
+    neurons = len(windows.kept(neurons))
     features, outputs = (sum(columns_of(n, neurons) for n in names) for names in (windows.observed, windows.targets))
     sizes: dict[str, Any] = {"features": features, "length": length, "horizons": len(horizons)}
     if windows.observed != windows.targets:

@@ -9,9 +9,9 @@ import numpy as np
 from pydantic import Discriminator, Field, Tag
 
 from jneuro._types import Array, Config, Float, Key
-from jneuro.datasets.scaling import fit_scaling, no_scaling
+from jneuro.datasets.scaling import Scaling, fit_scaling, no_scaling
 from jneuro.datasets.splits import Fractions, split_indices
-from jneuro.datasets.variables import VariableConfig, series
+from jneuro.datasets.variables import VariableConfig, columns_of, series
 from jneuro.datasets.windows import Windows, window_starts
 from jneuro.prng import require_key, stream
 from jneuro.recordings.recording import Recording
@@ -39,7 +39,7 @@ Horizons = Annotated[
 ]
 """Where targets lie: times, a range of times, or the frames of a window."""
 
-Scale = Literal["zscore", "none"]
+Scale = Literal["zscore", "inputs", "none"]
 """How values are scaled."""
 
 
@@ -60,7 +60,10 @@ class WindowConfig(VariableConfig):
             leaky protocol of the report: windows that overlap are shuffled before they are split, test data enter
             the scaling, and runs are laid end to end, so that some windows cross from one into the next.
         fractions: shares of the splits.
-        scaling: `zscore`, or `none`, which counts need.
+        scaling: `zscore`; `inputs`, z-scores of what is only observed, while targets keep their unit, as the likelihood
+            of counts needs; or `none`.
+        neurons: only so many are observed and predicted, evenly spaced among all, and therefore as many of each
+            population as its share; null takes all.
     """
 
     targets: tuple[str, ...] = Field(default=("v",), min_length=1)
@@ -74,6 +77,24 @@ class WindowConfig(VariableConfig):
     split: Literal["run", "report"] = "run"
     fractions: Fractions = Fractions()
     scaling: Scale = "zscore"
+    neurons: int | None = Field(default=None, ge=1)
+
+    def kept(self, neurons: int) -> np.ndarray:
+        """Which neurons are observed and predicted.
+
+        Args:
+            neurons: of the recording.
+
+        Returns:
+            Their indices, ascending.
+
+        Raises:
+            ValueError: if there are not as many.
+        """
+        count = neurons if self.neurons is None else self.neurons
+        if count > neurons:
+            raise ValueError(f"neurons = {count} is more than the recording's {neurons}; lower it")
+        return np.arange(count) * neurons // count
 
     @property
     def observed(self) -> tuple[str, ...]:
@@ -161,7 +182,7 @@ def window(recording: Recording, config: WindowConfig, *, key: Key[Array, ""]) -
         ValueError: if the recording lacks a variable or is too short.
     """
     require_key(key)
-    parts = {name: series(recording, name, config) for name in config.variables}
+    parts = {name: _kept(series(recording, name, config), name, config) for name in config.variables}
     trials, frames = parts[config.targets[0]].shape[:2]
     config.check(recording.frames * recording.dt, recording.dt, trials)
     dt = config.frame(recording.dt) * recording.dt
@@ -179,7 +200,11 @@ def window(recording: Recording, config: WindowConfig, *, key: Key[Array, ""]) -
         learned = values.reshape(-1, features)
         every = np.arange(0, trials * frames - length - reach + 1, stride, dtype=np.int32)
         starts = {name: every[index] for name, index in split_indices(len(every), config.fractions, rng).items()}
-    scaling = fit_scaling(learned) if config.scaling == "zscore" else no_scaling(features)
+    columns = _columns({name: part.shape[2] for name, part in parts.items()}, config)
+    scaling = no_scaling(features) if config.scaling == "none" else fit_scaling(learned)
+    if config.scaling == "inputs":
+        predicted = np.arange(features) if columns["target_columns"] is None else np.asarray(columns["target_columns"])
+        scaling = Scaling(scaling.mean.at[predicted].set(0), scaling.scale.at[predicted].set(1))
     del learned
     values -= np.asarray(scaling.mean)
     values /= np.asarray(scaling.scale)
@@ -192,8 +217,14 @@ def window(recording: Recording, config: WindowConfig, *, key: Key[Array, ""]) -
         dt=dt,
         frames_per_trial=frames,
         leaky=config.split == "report",
-        **_columns({name: part.shape[2] for name, part in parts.items()}, config),
+        **columns,
     )
+
+
+def _kept(values: Float[np.ndarray, "trial frame column"], name: str, config: WindowConfig) -> np.ndarray:
+    """The columns of the neurons that are observed and predicted; a variable of the whole network stays."""
+    whole = config.neurons is None or columns_of(name, 2) == 1
+    return values if whole else values[..., config.kept(values.shape[2])]
 
 
 def _columns(widths: Mapping[str, int], config: WindowConfig) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def report_stage(folder: RunFolder) -> Path:
 def _arrays(folder: RunFolder, name: str) -> dict[str, np.ndarray]:
     """The arrays of an analysis."""
     data = xr.open_zarr(folder.path / "analyses.zarr", group=name, consolidated=False, chunks=None)
-    return {str(key): data[key].values for key in data}
+    return {str(key): data[key].values for key in data.variables}
 
 
 def _history(folder: RunFolder, name: str) -> list[dict[str, Any]]:

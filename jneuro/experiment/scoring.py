@@ -13,7 +13,7 @@ from flax import nnx
 
 from jneuro._types import PyTree
 from jneuro.config import content_hash
-from jneuro.datasets import SPLITS, Windows, needed
+from jneuro.datasets import SPLITS, WindowConfig, Windows, needed
 from jneuro.evaluation import (
     BaselineConfig,
     Source,
@@ -110,7 +110,7 @@ def _score(folder: RunFolder, tell: Callable[[str], None]) -> _Scored:
             models,
             cut,
             baselines=None if leaky_twins else _fitting(config.evaluate.baselines, cut),
-            ceiling=ceiling if how.targets == config.windows.targets and cut.horizons == windows.horizons else None,
+            ceiling=ceiling if _alike(how, config.windows) and cut.horizons == windows.horizons else None,
         )
         metrics["test"] |= found.metrics["test"]
         scored.models.update(models)
@@ -123,6 +123,11 @@ def _score(folder: RunFolder, tell: Callable[[str], None]) -> _Scored:
             for label in group:
                 metrics["test"][label]["baselines"] = found.metrics["baselines"]
     return scored
+
+
+def _alike(one: WindowConfig, other: WindowConfig) -> bool:
+    """Whether the same is predicted."""
+    return (one.targets, one.neurons) == (other.targets, other.neurons)
 
 
 def _fitting(config: BaselineConfig, windows: Windows) -> BaselineConfig:

@@ -1,6 +1,7 @@
 """What a report says in words: what was run, and the verdict."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from jneuro.report.data import BASELINES, ReportData, Score, best, number, twin
@@ -48,11 +49,9 @@ def paragraph(data: ReportData) -> str:
         said.append(f"The recording holds {runs:,} run{'s' * (runs != 1)} of {recording['duration_ms'] / 1e3:g} s.")
     if windows.get("length"):
         counts = windows["counts"]
-        ahead = _listed(f"{h:g}" for h in windows["horizons_ms"])
         said.append(
-            f"From the last {windows['length']} samples, each predictor forecasts the voltage {ahead} ms ahead; "
-            f"{counts['train']:,} windows were used to train, {counts['validation']:,} to select, {counts['test']:,} "
-            "to test."
+            f"{_task(windows['length'], windows['horizons_ms'])}; {counts['train']:,} windows were used to train, "
+            f"{counts['validation']:,} to select, {counts['test']:,} to test."
         )
         if windows.get("split") == "run":
             said.append("The splits share no run, so nothing in the test windows was seen in training.")
@@ -66,6 +65,15 @@ def paragraph(data: ReportData) -> str:
     return " ".join(said)
 
 
+def _task(length: int, horizons: Sequence[float]) -> str:
+    """What is predicted from what."""
+    if horizons[-1] <= 0:
+        return f"From each window of {length:,} samples, each predictor states the voltage at {len(horizons):,} of them"
+    many = len(horizons) > 12
+    ahead = f"{horizons[0]:g} to {horizons[-1]:g}" if many else _listed(f"{h:g}" for h in horizons)
+    return f"From the last {length} samples, each predictor forecasts the voltage {ahead} ms ahead"
+
+
 def verdict(data: ReportData) -> list[str]:
     """State what the run shows, one sentence an item: model, baseline, ceiling, leak."""
     model, baseline, ceiling = best(data, "model"), best(data, "baseline"), best(data, "ceiling")
@@ -76,7 +84,9 @@ def verdict(data: ReportData) -> list[str]:
         said.append("No model was tested on unseen runs." if trained else "No model has been trained yet.")
     if leader is not None:
         horizons = (data.metrics.get("windows") or {}).get("horizons_ms")
-        ahead = f" for {min(horizons):g}\u00a0ms ahead" if horizons else ""
+        ahead = ""
+        if horizons:
+            ahead = f" for {min(horizons):g}\u00a0ms ahead" if min(horizons) > 0 else " at the first sample predicted"
         said.append(_comparison(model, baseline, ahead))
         said.append(_below_ceiling(leader, ceiling))
     pair = twin(data)

@@ -108,7 +108,7 @@ def forecast_figure(data: ReportData, *, span: float = 150.0) -> Figure | None:
         The figure; None without forecasts.
     """
     kept = compared(data, data.forecast.get("prediction", {}))
-    if not kept:
+    if not kept or len(data.forecast["target"]) < 2:
         return None
     time, target = np.asarray(data.forecast["time_ms"]), np.asarray(data.forecast["target"])
     h = int(np.argmin(data.forecast["horizons_ms"]))
@@ -134,7 +134,7 @@ def forecast_figure(data: ReportData, *, span: float = 150.0) -> Figure | None:
 def density_figure(data: ReportData) -> Figure | None:
     """True against predicted voltage, all neurons, at the shortest horizon: best model and best baseline."""
     kept = compared(data, data.forecast.get("prediction", {}))
-    if not kept:
+    if not kept or len(data.forecast["target"]) < 2:
         return None
     target = np.asarray(data.forecast["target"])
     h = int(np.argmin(data.forecast["horizons_ms"]))

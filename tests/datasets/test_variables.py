@@ -104,3 +104,20 @@ def test_bookkeeping():
 def test_what_cannot_be_made(name, config, says):
     with pytest.raises(ValueError, match=says):
         series(RECORDING, name, VariableConfig(**config))
+
+
+def test_fewer_neurons_are_evenly_spaced_and_only_inputs_are_scaled():
+    config = WindowConfig(**PLAIN, targets=["spikes"], inputs=["spikes", "external"], scaling="inputs", neurons=2)
+    assert config.kept(3).tolist() == [0, 1]
+    assert config.kept(8).tolist() == [0, 4]
+    cut = window(RECORDING, config, key=jax.random.key(0))
+    values = np.asarray(cut.values).reshape(8, 60, 4)
+    np.testing.assert_array_equal(values[..., :2], ARRAYS["spikes"][..., :2])
+    seen = values[cut.trials("train"), :, 2:]
+    np.testing.assert_allclose(seen.mean((0, 1)), 0, atol=1e-5)
+    np.testing.assert_allclose(seen.std((0, 1)), 1, rtol=1e-5)
+    np.testing.assert_allclose(
+        np.asarray(cut.scaling.invert(cut.values)).reshape(8, 60, 4)[..., 2:], ARRAYS["external"][..., :2], atol=1e-5
+    )
+    with pytest.raises(ValueError, match="neurons = 2 is more than the recording's 1"):
+        config.kept(1)

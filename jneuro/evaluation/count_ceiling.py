@@ -1,0 +1,134 @@
+r"""How well counts could be predicted: the ceiling of squared error and of bits per spike, from simulated futures.
+
+The best prediction of a count is its mean \(\lambda\) given the simulator's full state, for the squared error and for
+the Poisson likelihood alike. Of \(2M\) futures from a state, the halves have the means \(a\) and \(b\) and the
+variances \(s_a^2\) and \(s_b^2\).
+
+- Squared error: the best is \(\langle s^2 \rangle\), without bias.
+- Likelihood: over the training mean \(m\), the best gains \(\langle \varphi(\lambda) \rangle\) a bin, with
+  \(\varphi(x) = x \log(x/m) - x + m\), and \(\lambda\) has to be estimated. \(\varphi\) is convex, so
+  \(\varphi\) of the mean of all futures gains too much on average: an **upper bound**. A prediction
+  \(\tilde a = (M a + m)/(M + 1)\) from one half, scored on the other, \(b \log(\tilde a/m) - \tilde a + m\), gains what
+  a real predictor does: a **lower bound**. The bias of the upper bound falls as \(1/M\), and
+  \(2 \varphi((a + b)/2) - (\varphi(a) + \varphi(b))/2\) takes that term away: the **estimate**.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jneuro._types import Bool, Float
+from jneuro.datasets.windows import Windows
+from jneuro.evaluation.analysis import Study
+from jneuro.evaluation.ceiling import simulate_futures
+from jneuro.evaluation.metrics import ratio_error
+from jneuro.prng import stream
+from jneuro.recordings import open_recording, read_state
+from jneuro.simulators.base import SteppedSimulator
+
+__all__ = ["count_ceiling", "futures_of_counts"]
+
+Half = tuple[Float[np.ndarray, "run state neuron"], Float[np.ndarray, "run state neuron"]]
+"""Mean and variance of half of the futures."""
+
+
+def futures_of_counts(study: Study, futures: int, max_states: int) -> tuple[Half, Half] | None:
+    """Simulate the next bin from stored states of the test runs.
+
+    Args:
+        study: the experiment.
+        futures: how many of each state, in two halves.
+        max_states: at most so many states of a run.
+
+    Returns:
+        Both halves; None where futures cannot be drawn: no simulator that steps, a network or a stimulus of each run's
+        own, or no states.
+    """
+    data = open_recording(study.recording)
+    simulation = data.attrs["provenance"].get("simulation")
+    if study.source is None or simulation is None or simulation["connectivity"] != "fixed" or simulation["stimulus"]:
+        return None
+    simulator, windows = study.source.simulator, study.windows
+    if not isinstance(simulator, SteppedSimulator):
+        return None
+    usable = _usable(windows, simulation, study.config.discard_ms)
+    if not len(usable):
+        return None
+    usable = usable[np.unique(np.linspace(0, len(usable) - 1, max_states).round().astype(int))]
+    stored = read_state(study.recording, jax.eval_shape(simulator.init, study.key), slice(None))
+    states = jax.tree.map(lambda s: jnp.asarray(s[windows.trials("test")][:, usable]), stored)
+
+    def half(name: str) -> Half:
+        mean, variance = simulate_futures(
+            simulator,
+            states,
+            per_trial=False,
+            variable="spikes",
+            horizons=windows.horizons[:1],
+            record_every=study.source.record_every,  # type: ignore[union-attr]
+            futures=futures // 2,
+            key=stream(study.key, name),
+        )
+        return np.asarray(mean, np.float64)[:, :, 0], np.asarray(variance, np.float64)[:, :, 0]
+
+    return half("first"), half("second")
+
+
+def _usable(windows: Windows, simulation: dict[str, Any], discard_ms: float) -> np.ndarray:
+    """The snapshots at the end of a window."""
+    every = simulation["snapshot_every_ms"]
+    last = np.arange(1, round(simulation["duration_ms"] / every) + 1) * round(every / windows.dt) - 1
+    last -= round(discard_ms / windows.dt)
+    return np.flatnonzero((last >= windows.length - 1) & (last + windows.horizons[0] < windows.frames_per_trial))
+
+
+def count_ceiling(
+    halves: tuple[Half, Half], rate: Float[np.ndarray, " neuron"], futures: int, kept: Bool[np.ndarray, " neuron"]
+) -> dict[str, float]:
+    """The best scores of any predictor, over some neurons.
+
+    Args:
+        halves: of the futures.
+        rate: each neuron's mean count in training runs.
+        futures: in both halves.
+        kept: the neurons.
+
+    Returns:
+        `mse` and `bits` (per spike, over the mean rate), `bits_low` and `bits_high`, each with its standard error
+        (`_se`, clustered by run), and `r2`, the share of the mean rate's squared error that can be explained.
+    """
+    (a, var_a), (b, var_b) = (tuple(x[..., kept] for x in half) for half in halves)
+    m = rate[kept]
+    both, size = (a + b) / 2, futures // 2
+
+    def crossed(own: np.ndarray, other: np.ndarray) -> np.ndarray:
+        guess = (size * own + m) / (size + 1)
+        return other * np.log(guess / m) - guess + m
+
+    high = _information(both, m)
+    gains = {
+        "bits": 2 * high - (_information(a, m) + _information(b, m)) / 2,
+        "bits_low": (crossed(a, b) + crossed(b, a)) / 2,
+        "bits_high": high,
+    }
+    spikes = both.sum((1, 2)) * np.log(2)
+    found = {}
+    for name, gain in gains.items():
+        total = gain.sum((1, 2))
+        found |= {name: float(total.sum() / spikes.sum()), f"{name}_se": ratio_error(total, spikes)}
+    variance = ((var_a + var_b) / 2).sum((1, 2))
+    number = np.full(len(variance), float(np.prod(both.shape[1:])))
+    # The product of two independent halves has no bias, unlike the square of their mean.
+    explained = ((a - m) * (b - m)).sum((1, 2))
+    return found | {
+        "mse": float(variance.sum() / number.sum()),
+        "mse_se": ratio_error(variance, number),
+        "r2": float(explained.sum() / (explained + variance).sum()),
+    }
+
+
+def _information(x: np.ndarray, m: np.ndarray) -> np.ndarray:
+    """What knowing the mean `x` gains over `m`, in nats a bin."""
+    return x * np.log(np.where(x > 0, x, 1) / m) * (x > 0) - x + m

@@ -1,0 +1,132 @@
+"""Spikes of a voltage trace, and how well those of another trace match them in time."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jneuro._types import Float
+from jneuro.evaluation.metrics import ratio_error
+
+__all__ = ["Matching", "crossings", "match_spikes", "peaks", "spike_scores"]
+
+
+def crossings(v: Float[np.ndarray, " frame"], dt: float, threshold: float = 0.0) -> Float[np.ndarray, " spike"]:
+    """Times of upward crossings, between samples by a straight line.
+
+    Args:
+        v: voltage [mV].
+        dt: time between samples [ms].
+        threshold: what is crossed [mV].
+
+    Returns:
+        The times after the first sample [ms].
+    """
+    v = np.asarray(v, np.float64)
+    at = np.flatnonzero((v[:-1] < threshold) & (v[1:] >= threshold))
+    return dt * (at + (threshold - v[at]) / (v[at + 1] - v[at]))
+
+
+def peaks(v: Float[np.ndarray, " frame"], threshold: float = 0.0) -> Float[np.ndarray, " spike"]:
+    """The highest voltage of every stretch above threshold that begins with an upward crossing.
+
+    Args:
+        v: voltage [mV].
+        threshold: what is crossed [mV].
+
+    Returns:
+        The heights [mV].
+    """
+    above = np.concatenate([[False], v >= threshold, [False]])
+    begin, end = np.flatnonzero(~above[:-1] & above[1:]), np.flatnonzero(above[:-1] & ~above[1:])
+    return np.array([v[b:e].max() for b, e in zip(begin, end, strict=True) if b > 0])
+
+
+class Matching(NamedTuple):
+    """Spikes of one train matched with those of another, each at most once.
+
+    Attributes:
+        true: number of true spikes.
+        predicted: number of predicted ones.
+        errors: predicted less true time of every pair [ms].
+    """
+
+    true: int
+    predicted: int
+    errors: Float[np.ndarray, " pair"]
+
+
+def match_spikes(
+    true: Float[np.ndarray, " spike"], predicted: Float[np.ndarray, " other"], tolerance: float
+) -> Matching:
+    """Match as many spikes as can be within a tolerance.
+
+    Both trains are walked through once, and the earliest spikes that fit are paired: no other choice gives more pairs.
+
+    Args:
+        true: times, ascending [ms].
+        predicted: times, ascending [ms].
+        tolerance: largest distance of a pair [ms].
+
+    Returns:
+        The matching.
+    """
+    i = j = 0
+    errors = []
+    while i < len(true) and j < len(predicted):
+        error = predicted[j] - true[i]
+        if abs(error) <= tolerance:
+            errors.append(error)
+        # The earlier spike has no partner ahead if it has none here.
+        i, j = i + (error >= -tolerance), j + (error <= tolerance)
+    return Matching(len(true), len(predicted), np.array(errors, np.float64))
+
+
+def spike_scores(
+    true: Float[np.ndarray, "window frame"],
+    predicted: Float[np.ndarray, "window frame"],
+    dt: float,
+    *,
+    tolerance: float,
+    threshold: float = 0.0,
+) -> dict[str, float]:
+    """Score the spikes of predicted voltages.
+
+    Args:
+        true: voltages [mV].
+        predicted: voltages [mV].
+        dt: time between samples [ms].
+
+    Other Args:
+        tolerance: largest distance of a pair [ms].
+        threshold: of spikes [mV].
+
+    Returns:
+        `recall`, the share of true spikes that are matched, with `recall_se` over windows; `precision`, the share of
+        predicted ones; `f1`, their harmonic mean; `timing_ms`, the mean distance of pairs; `bias_ms`, their mean
+        difference; the numbers of spikes, `true` and `predicted`. NaN where there is no spike.
+    """
+    found = [
+        match_spikes(crossings(a, dt, threshold), crossings(b, dt, threshold), tolerance)
+        for a, b in zip(true, predicted, strict=True)
+    ]
+    errors = np.concatenate([m.errors for m in found])
+    counts, matched = [float(sum(column)) for column in _columns(found)], float(len(errors))
+    return {
+        "recall": matched / counts[0] if counts[0] else np.nan,
+        "recall_se": _recall_error(found) if counts[0] else np.nan,
+        "precision": matched / counts[1] if counts[1] else np.nan,
+        "f1": 2 * matched / sum(counts) if sum(counts) else np.nan,
+        "timing_ms": float(np.abs(errors).mean()) if matched else np.nan,
+        "bias_ms": float(errors.mean()) if matched else np.nan,
+        "true": counts[0],
+        "predicted": counts[1],
+    }
+
+
+def _columns(found: Sequence[Matching]) -> tuple[list[int], list[int]]:
+    return [m.true for m in found], [m.predicted for m in found]
+
+
+def _recall_error(found: Sequence[Matching]) -> float:
+    return ratio_error(np.array([len(m.errors) for m in found], float), np.array([m.true for m in found], float))
