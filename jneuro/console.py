@@ -172,7 +172,7 @@ def _print_simulator(console: Console, name: str) -> None:
 def _print_model(console: Console, name: str) -> None:
     config, module = MODELS[name]
     console.print(f"[bold]{name}[/]: {_first_line(module)}")
-    about = _attributes(config.__doc__ or "") | _attributes(config.__mro__[1].__doc__ or "")
+    about = {k: text for cls in reversed(config.__mro__) for k, text in _attributes(cls.__doc__ or "").items()}
     table = Table("key", "default", "meaning")
     for key, field in config.model_fields.items():
         table.add_row(key, str(field.default), about.get(key, ""))

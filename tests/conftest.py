@@ -29,3 +29,10 @@ def x64():
     """Double precision for the duration of a test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def as_users_compile():
+    """Options of `jax.jit` that undo the suite's choice of emitters, where the last bit depends on it."""
+    chosen = "xla_cpu_use_fusion_emitters=false" in os.environ["XLA_FLAGS"]
+    return {"xla_cpu_use_fusion_emitters": True} if chosen else {}
