@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import harness  # noqa: F401, sets the allocator before the first array is made
 import jax
 import numpy as np
 import torch

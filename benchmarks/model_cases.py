@@ -1,7 +1,8 @@
 """What `models.py` times: each model's forward pass and training step, the rollout, the epoch; ours and PyTorch's.
 
-`python benchmarks/model_cases.py CASE CORES SECONDS [SIDE]` prints, as JSON lines, the rows of one case; with a side,
-the memory that this one takes. `models.py` starts it, bound to its cores.
+`python benchmarks/model_cases.py CASE CORES SECONDS [SIDE]` prints, as JSON lines, the rows of one case; with the side
+"eager", those without PyTorch's compiler; with another side, the memory that this one takes. `models.py` starts it,
+bound to its cores.
 """
 
 import json
@@ -18,7 +19,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import epoch
-import harness  # noqa: F401, sets the allocator
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -210,7 +210,7 @@ def our_rollout():
     """Predictions fed back, in one program."""
     model = build_model(CASES["seq2seq_200"].config, rngs=nnx.Rngs(0))
     inputs, driving = map(jnp.asarray, rollout_data())
-    how = {"horizons": range(1, 201), "target_columns": range(9), "known_columns": (9,)}
+    how = {"horizons": range(1, 201), "target_columns": range(9), "known_columns": (9,), "batch_size": 64}
     return lambda: jax.block_until_ready(rollout(model, inputs, driving, STEPS, **how))
 
 
@@ -327,8 +327,9 @@ def main(name: str, cores: str, seconds: str, side: str | None = None) -> None:
     torch.set_flush_denormal(True)
     before = peak_mib()
     for what, subject in subjects(name, int(cores)).items():
-        if side is None:
-            rows = take_turns(subject, float(seconds))
+        if side in (None, "eager"):
+            timed_sides = {by: make for by, make in subject.sides.items() if side is None or by != COMPILED}
+            rows = take_turns(subject._replace(sides=timed_sides), float(seconds))
             rows = [{"by": by, **row} for by, row in rows.items()]
         else:
             run = subject.sides[side]()
@@ -337,7 +338,7 @@ def main(name: str, cores: str, seconds: str, side: str | None = None) -> None:
                 run()
             rows = [{"by": side, "peak_mib": round(peak_mib() - before)}]
         for row in rows:
-            print(json.dumps({"what": what} | row | ({} if side else subject.facts)), flush=True)
+            print(json.dumps({"what": what} | row | ({} if side not in (None, "eager") else subject.facts)), flush=True)
 
 
 if __name__ == "__main__":

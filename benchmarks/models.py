@@ -1,4 +1,4 @@
-"""Time the models beside PyTorch: `python benchmarks/models.py [CASE ...] [--cores 1 2] [--dry-run]`.
+"""Time the models beside PyTorch: `python benchmarks/models.py [CASE ...] [--cores 1 2] [--eager] [--dry-run]`.
 
 Both sides run in one process, bound to the same one core or two, with as many threads and the same settings of the
 allocator. They take turns, round by round, after a first call each (`first_call_s`) that compiles and touches fresh
@@ -62,19 +62,20 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all by default")
     parser.add_argument("--cores", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--seconds", type=float, default=20.0, help="of timed rounds for each row's comparison")
+    parser.add_argument("--eager", action="store_true", help="leave torch.compile out, and the memory")
     parser.add_argument("--dry-run", action="store_true", help="one round, and nothing is written")
     given = parser.parse_args()
     if unknown := set(given.cases) - set(CASES):
         parser.error(f"there is no case {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
     for case in given.cases or CASES:
         for cores in given.cores:
-            rows = run(case, cores, 0 if given.dry_run else given.seconds)
+            rows = run(case, cores, 0 if given.dry_run else given.seconds, "eager" if given.eager else None)
             if given.dry_run:
                 for row in rows:
                     print(json.dumps({"case": case, "cores": cores} | row))
                 continue
             peaks = {}
-            for side in ("jneuro", "torch eager"):
+            for side in () if given.eager else ("jneuro", "torch eager"):
                 peaks |= {(r["what"], r["by"]): {"peak_mib": r["peak_mib"]} for r in run(case, cores, 0, side)}
             record("models", [{"case": case, "cores": cores} | r | peaks.get((r["what"], r["by"]), {}) for r in rows])
 
