@@ -116,9 +116,13 @@ def best(data: ReportData, kind: Kind) -> Score | None:
         kind: the kind.
 
     Returns:
-        The one with the highest R²; None if none has a finite R².
+        The one with the highest R², among those scored on the experiment's own windows if there are any; None if none
+        has a finite R².
     """
-    return next((s for s in reversed(scores(data)) if s.kind == kind and np.isfinite(s.value("r2"))), None)
+    found = [s for s in reversed(scores(data)) if s.kind == kind and np.isfinite(s.value("r2"))]
+    # A model with windows of its own is scored beside baselines of its own: its gain is not over those of the table.
+    comparable = [s for s in found if "baselines" not in s.values]
+    return next(iter(comparable or found), None)
 
 
 def twin(data: ReportData) -> tuple[Score, Score] | None:

@@ -152,12 +152,14 @@ def facts(data: ReportData) -> list[tuple[str, str]]:
     if recording:
         parts = [("E", "rate_e_hz"), ("I", "rate_i_hz")]
         split = ", ".join(f"{n} {known(k, 1)}" for n, k in parts if recording.get(k) is not None)
-        found.append(("Rate", known("rate_hz", 1, "Hz") + (f" ({split})" if split else "")))
-        found.append(("ISI variation (CV)", known("isi_cv", 2)))
+        if recording.get("rate_hz") is not None:
+            found.append(("Rate", known("rate_hz", 1, "Hz") + (f" ({split})" if split else "")))
+            found.append(("ISI variation (CV)", known("isi_cv", 2)))
         extent = (
             f"{known('v_mean', 1)} ± {known('v_sd', 1)} mV (SD), from {known('v_min', 1)} to {known('v_max', 1, 'mV')}"
         )
-        found.append(("Voltage", extent))
+        if recording.get("v_mean") is not None:
+            found.append(("Voltage", extent))
     if windows:
         found.append(("Window", f"{windows['length']} samples, every {windows['stride']}"))
         runs = windows.get("runs") or {}
