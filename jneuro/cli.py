@@ -34,7 +34,8 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 def _stages(config: str, overrides: list[str] | None, out: Path | None, resume: bool, last: str) -> None:
     """Run an experiment up to a stage, with progress."""
-    from jneuro.config import find_config, load_experiment
+    from jneuro.config import load_experiment
+    from jneuro.config_file import find_config
     from jneuro.console import LiveObserver, print_scores
     from jneuro.experiment import RunFolder, run_stages
 
@@ -167,7 +168,7 @@ def main() -> None:
 
 def _expected(error: Exception) -> tuple[int, str] | None:
     """The exit code of an error that needs no traceback, and what it is called."""
-    from jneuro.config import ConfigError
+    from jneuro.config_file import ConfigError
     from jneuro.interop import WeightsError
     from jneuro.recordings import StoreError
     from jneuro.simulators import SimulationError

@@ -1,18 +1,14 @@
-"""An experiment as one YAML file: loading, overriding, checking, and errors that say what to mend."""
+"""An experiment as one YAML file."""
 
-import hashlib
-import json
 import re
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from jneuro._types import Config, unknown_name
-from jneuro._yaml import Loader
+from jneuro.config_file import RunConfig, first_message, load_config
 from jneuro.datasets import FROM_SPIKES, Horizons, Scale, WindowConfig, columns_of
 from jneuro.evaluation import AnyAnalysis, BaselineConfig, CeilingConfig
 from jneuro.models import AnyModelConfig
@@ -20,22 +16,7 @@ from jneuro.recordings import has_events, open_recording
 from jneuro.simulators.config import SimulationConfig
 from jneuro.training import TrainConfig
 
-__all__ = [
-    "ConfigError",
-    "EvaluationConfig",
-    "ExperimentConfig",
-    "ModelEntry",
-    "SimulationConfig",
-    "config_files",
-    "content_hash",
-    "find_config",
-    "load_experiment",
-    "to_yaml",
-]
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be run; the message names file, key, value and remedy."""
+__all__ = ["EvaluationConfig", "ExperimentConfig", "ModelEntry", "SimulationConfig", "load_experiment"]
 
 
 class WindowOverrides(Config):
@@ -92,12 +73,10 @@ class EvaluationConfig(Config):
         return self
 
 
-class ExperimentConfig(Config):
+class ExperimentConfig(RunConfig):
     """One experiment: where the recording comes from, what is cut from it, what is trained and what is evaluated.
 
     Attributes:
-        name: names the run folder.
-        seed: the one seed, from which every random stream is derived.
         simulation: what to simulate; or
         recording: a recording that exists.
         windows: how it is cut.
@@ -106,8 +85,6 @@ class ExperimentConfig(Config):
         evaluate: what is reported.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
-    seed: int = Field(default=0, ge=0)
     simulation: SimulationConfig | None = None
     recording: Path | None = None
     windows: WindowConfig = WindowConfig()
@@ -209,7 +186,7 @@ class ExperimentConfig(Config):
             try:
                 filled[name] = entry.model_copy(update={"model": _sized(entry.model, windows, dt, neurons)})
             except ValueError as error:
-                raise ValueError(f"models.{name}.model: {_first_message(error)}") from error
+                raise ValueError(f"models.{name}.model: {first_message(error)}") from error
         # Frozen for users; the resolved configuration must state the sizes.
         object.__setattr__(self, "models", filled)
 
@@ -239,128 +216,10 @@ def _sized(config: AnyModelConfig, windows: WindowConfig, dt: float, neurons: in
 
 
 def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Load and check an experiment.
+    """Load and check an experiment; see `load_config`.
 
     Args:
         path: the YAML file.
-        overrides: `a.b=value`, each replacing one key; values are read as YAML.
-
-    Returns:
-        The checked configuration.
-
-    Raises:
-        ConfigError: for anything wrong with it; nothing is computed before.
+        overrides: `a.b=value`, each replacing one key.
     """
-    path = Path(path)
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); see `jneuro list configs`") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: must be a mapping of keys to values")
-    for override in overrides:
-        _override(data, override)
-    if isinstance(data.get("recording"), str) and not any(o.startswith("recording=") for o in overrides):
-        data["recording"] = str(path.parent / data["recording"])
-    try:
-        return ExperimentConfig.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(_explain(error, path, overrides)) from error
-
-
-def _override(data: dict[str, Any], text: str) -> None:
-    """Apply one `a.b=value`."""
-    key, separator, value = text.partition("=")
-    if not separator or not key:
-        raise ConfigError(f"command line: {text!r} must have the form key=value, such as train.epochs=3")
-    *parents, last = key.split(".")
-    here = data
-    for depth, parent in enumerate(parents):
-        here = here.setdefault(parent, {})
-        if not isinstance(here, dict):
-            raise ConfigError(f"command line: {text!r}: {'.'.join(parents[: depth + 1])} is a value and has no keys")
-    try:
-        here[last] = yaml.load(value, Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"command line: {text!r} is not valid YAML: {' '.join(str(error).split())}") from error
-
-
-def _first_message(error: ValueError) -> str:
-    if isinstance(error, ValidationError):
-        return _message(error.errors()[0])
-    return str(error)
-
-
-def _message(error: Any) -> str:
-    """One pydantic error in plain words."""
-    kind, context = error["type"], error.get("ctx", {})
-    if kind == "value_error":
-        return str(context["error"])
-    if kind == "missing":
-        return "is missing"
-    if kind == "union_tag_invalid":
-        known = [t.strip(" '") for t in context["expected_tags"].split(",")]
-        return unknown_name(str(context["tag"]), known, "name")
-    value = error["input"]
-    shown = f"= {value!r}: " if isinstance(value, str | int | float | bool | list | tuple | type(None)) else ""
-    text = error["msg"]
-    if kind == "float_parsing" or kind == "int_parsing":
-        text = "must be a number"
-    return f"{shown}{text[0].lower()}{text[1:]}"
-
-
-_UNIONS = ("model", "optimizer", "horizons_ms")
-"""Keys whose value is one of several kinds."""
-
-
-def _explain(error: ValidationError, path: Path, overrides: Sequence[str]) -> str:
-    """All errors, one a line: file or command line, key, value and remedy."""
-    lines = []
-    for item in error.errors():
-        # Behind a union's key, pydantic puts the tag that chose the member.
-        loc = ["", *map(str, item["loc"])]
-        key = ".".join(k for before, k in pairwise(loc) if before not in _UNIONS or k == "name")
-        text = f"{key + ': ' if key else ''}{_message(item)}".replace(": = ", " = ")
-        where = "command line" if any(_blames(text, o, key) for o in overrides) else str(path)
-        lines.append(f"{where}: {text}")
-    return "\n".join(lines)
-
-
-def _blames(text: str, override: str, key: str) -> bool:
-    """Whether an error at `key` is about an override: at that very key or within it, or naming it or its value."""
-    given, _, value = override.partition("=")
-    inside, below = f"{key}.".startswith(f"{given}."), not key or f"{given}.".startswith(f"{key}.")
-    wrong = text.partition("; did you mean")[0]
-    named = re.search(rf"\b{re.escape(given.rpartition('.')[2])}\b", wrong)
-    return inside or (below and bool(named or any(f"'{w}'" in wrong for w in [*given.split("."), value.strip("[]")])))
-
-
-def _config_root() -> Path:
-    """The configurations of the working folder, or else those that came with the package."""
-    here = Path("configs")
-    return here if here.is_dir() else Path(__file__).parent / "configs"
-
-
-def config_files() -> list[Path]:
-    """All configurations there are."""
-    return sorted(_config_root().rglob("*.yaml"))
-
-
-def find_config(name: str) -> Path:
-    """The file that a name on the command line means: a path, or a configuration's path without folder and ending."""
-    path = Path(name)
-    known = _config_root() / f"{name.removesuffix('.yaml')}.yaml"
-    return known if not path.exists() and known.exists() else path
-
-
-def to_yaml(config: ExperimentConfig) -> str:
-    """The resolved configuration, complete with defaults."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def content_hash(*parts: Any) -> str:
-    """Eight hexadecimal digits that stand for configurations and plain values."""
-    plain = [p.model_dump(mode="json") if isinstance(p, Config) else p for p in parts]
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    return load_config(ExperimentConfig, path, overrides)

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 
 from jneuro._types import unknown_name
-from jneuro.config import ConfigError, config_files
+from jneuro.config_file import ConfigError, config_files
 from jneuro.experiment import versions
 from jneuro.models import MODELS
 from jneuro.simulators import SIMULATORS, STIMULI, accepted, parameters

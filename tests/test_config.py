@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
-from jneuro.config import ConfigError, config_files, content_hash, find_config, load_experiment, to_yaml
+from jneuro.config import load_experiment
+from jneuro.config_file import ConfigError, config_files, content_hash, find_config, to_yaml
 from jneuro.recordings import Recording, RecordingWriter
 
 TINY = """\

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from jneuro.config import ConfigError, ExperimentConfig, load_experiment
+from jneuro.config import ExperimentConfig, load_experiment
+from jneuro.config_file import ConfigError
 from jneuro.datasets import WindowConfig, needed
 from jneuro.experiment.folder import RunFolder, versions
 from jneuro.experiment.reporting import report_stage

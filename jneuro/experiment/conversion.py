@@ -16,7 +16,8 @@ from flax import nnx
 
 from jneuro._types import unknown_name
 from jneuro._yaml import Loader
-from jneuro.config import ConfigError, find_config, load_experiment
+from jneuro.config import load_experiment
+from jneuro.config_file import ConfigError, find_config
 from jneuro.experiment.folder import RunFolder
 from jneuro.experiment.training import load_model, trainings
 from jneuro.interop.keras_weights import load_keras, save_keras

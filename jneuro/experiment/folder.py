@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import jax
 
@@ -32,7 +32,8 @@ try:
 except ImportError:  # not on Windows
     fcntl = None
 
-from jneuro.config import ConfigError, ExperimentConfig, content_hash, load_experiment, to_yaml
+from jneuro.config import ExperimentConfig
+from jneuro.config_file import ConfigError, Kind, RunConfig, content_hash, load_config, to_yaml
 
 __all__ = ["RunFolder", "versions"]
 
@@ -54,25 +55,25 @@ def _source_hash() -> str:
     return content_hash([file.read_text(encoding="utf-8") for file in files])
 
 
-class RunFolder:
+class RunFolder(Generic[Kind]):
     """One run on disk."""
 
-    def __init__(self, path: Path, config: ExperimentConfig) -> None:
+    def __init__(self, path: Path, config: Kind) -> None:
         """Wrap a folder that `prepare` or `find` has checked."""
         self.path = path
         self.config = config
 
     @classmethod
-    def default_path(cls, config: ExperimentConfig) -> Path:
+    def default_path(cls, config: RunConfig) -> Path:
         """`runs/<name>-<hash>`."""
         return Path("runs") / f"{config.name}-{content_hash(config)}"
 
     @classmethod
-    def prepare(cls, config: ExperimentConfig, out: Path | None = None, *, resume: bool = False) -> "RunFolder":
+    def prepare(cls, config: Kind, out: Path | None = None, *, resume: bool = False) -> "RunFolder[Kind]":
         """Make a run folder, or take up an existing one.
 
         Args:
-            config: the experiment.
+            config: the experiment, fit or sweep.
             out: the folder; `runs/<name>-<hash>` by default.
             resume: continue an unfinished run.
 
@@ -83,7 +84,7 @@ class RunFolder:
         path = cls.default_path(config) if out is None else out
         _check_writable(path)
         if (path / "config.yaml").exists():
-            folder = cls.find(path)
+            folder = cls.find(path, type(config))
             if content_hash(folder.config) != content_hash(config):
                 raise ConfigError(
                     f"{path}: holds the run of another configuration "
@@ -113,15 +114,19 @@ class RunFolder:
         return folder
 
     @classmethod
-    def find(cls, path: Path) -> "RunFolder":
+    def find(cls, path: Path, kind: type[Kind] = ExperimentConfig) -> "RunFolder[Kind]":
         """Open an existing run folder.
+
+        Args:
+            path: the folder.
+            kind: what its configuration describes.
 
         Raises:
             ConfigError: if it is none.
         """
         if not (path / "config.yaml").exists():
             raise ConfigError(f"{path}: not a run folder, config.yaml is missing; make one with `jneuro run CONFIG`")
-        return cls(path, load_experiment(path / "config.yaml"))
+        return cls(path, load_config(kind, path / "config.yaml"))
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -141,7 +146,8 @@ class RunFolder:
     @property
     def recording(self) -> Path:
         """The recording: simulated here, or one that the configuration names."""
-        return self.config.recording or self.path / "recording.zarr"
+        given = self.config.recording if isinstance(self.config, ExperimentConfig) else None
+        return given or self.path / "recording.zarr"
 
     def model(self, name: str) -> Path:
         """Where a model's training lives."""

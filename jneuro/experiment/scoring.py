@@ -12,7 +12,7 @@ import xarray as xr
 from flax import nnx
 
 from jneuro._types import PyTree
-from jneuro.config import content_hash
+from jneuro.config_file import content_hash
 from jneuro.datasets import SPLITS, WindowConfig, Windows, needed
 from jneuro.evaluation import (
     BaselineConfig,

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from jneuro._types import Array, Key, PyTree
-from jneuro.config import content_hash
+from jneuro.config_file import content_hash
 from jneuro.experiment.folder import RunFolder
 from jneuro.prng import stream, trial_keys
 from jneuro.recordings import Recording, RecordingWriter, read_state

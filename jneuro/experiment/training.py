@@ -7,7 +7,8 @@ import jax
 from flax import nnx
 
 from jneuro._types import Array, Key
-from jneuro.config import ExperimentConfig, ModelEntry, content_hash
+from jneuro.config import ExperimentConfig, ModelEntry
+from jneuro.config_file import content_hash
 from jneuro.datasets import WindowConfig, Windows, window
 from jneuro.experiment.folder import RunFolder
 from jneuro.models import Model, build_model

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from jneuro.config import ConfigError, load_experiment
+from jneuro.config import load_experiment
+from jneuro.config_file import ConfigError
 from jneuro.experiment import RunFolder, Silent, run, run_stages
 from jneuro.recordings import open_recording, read_events, read_recording
 from jneuro.simulators import HodgkinHuxley, simulate, stimuli

@@ -16,7 +16,8 @@ import zarr
 
 import jneuro.experiment
 import jneuro.experiment.simulation as simulation
-from jneuro.config import ConfigError, load_experiment
+from jneuro.config import load_experiment
+from jneuro.config_file import ConfigError
 from jneuro.experiment import RunFolder, Silent, require_trained, run, run_stages
 from jneuro.recordings import RecordingWriter, open_recording, read_recording
 from jneuro.simulators import SimulationError
