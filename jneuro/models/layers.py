@@ -101,8 +101,8 @@ def _batch_size(x: Array) -> int:
 class Dropout(nnx.Module):
     """Drop values in training: with probability `rate` a value becomes 0, otherwise it is divided by `1 − rate`.
 
-    The mask is a function of the key and of the place in the whole batch, which is the first axis, however many devices
-    share it.
+    The mask is a function of the key and of the place in the whole batch, however many devices share it, and whichever
+    axis it is.
 
     Args:
         rate: probability of dropping a value.
@@ -113,15 +113,27 @@ class Dropout(nnx.Module):
     def __init__(self, rate: float, *, rngs: nnx.RngStream, whole_channels: bool = False):
         self.rate, self.rngs, self.whole_channels = rate, rngs, whole_channels
 
-    def __call__(self, x: Float[Array, "batch *any"], *, deterministic: bool) -> Float[Array, "batch *any"]:
-        """Drop values unless `deterministic`."""
+    def __call__(self, x: Float[Array, "*any"], *, deterministic: bool, batch: int = 0) -> Float[Array, "*any"]:
+        """Drop values unless `deterministic`.
+
+        Args:
+            x: the values.
+            deterministic: leave them as they are.
+            batch: the axis of the batch.
+
+        Returns:
+            The values that are left, scaled, and zeros.
+        """
         if deterministic or not self.rate:
             return x
-        shape = (len(x), *((1, *x.shape[2:]) if self.whole_channels else x.shape[1:]))
-        sample = lax.broadcasted_iota(jnp.uint32, shape, 0)
+        shape = [*x.shape]
+        if self.whole_channels:
+            shape[1] = 1
+        sample = lax.broadcasted_iota(jnp.uint32, shape, batch)
         if (axis := _BATCH_AXIS.get()) is not None:
-            sample = sample + lax.axis_index(axis).astype(jnp.uint32) * jnp.uint32(len(x))
-        place = lax.iota(jnp.uint32, math.prod(shape[1:])).reshape(1, *shape[1:])
+            sample = sample + lax.axis_index(axis).astype(jnp.uint32) * jnp.uint32(shape[batch])
+        others = shape[:batch] + [1] + shape[batch + 1 :]
+        place = lax.iota(jnp.uint32, math.prod(others)).reshape(others)
         # One counter a value, fused with what consumes it: a seventh of the time of `jax.random.bernoulli`.
         words, _ = threefry(key_words(self.rngs()), sample, jnp.broadcast_to(place, shape))
         keep = words >= jnp.uint32(min(round(self.rate * 2**32), 2**32 - 1))

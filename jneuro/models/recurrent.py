@@ -15,6 +15,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from jneuro._types import Array, Float
+from jneuro.backend import scan
 from jneuro.models.cudnn import LSTMState, LSTMWeights, cudnn_applies, cudnn_lstm
 from jneuro.models.layers import INITIALISERS, InitialiserName, dropout_layer
 
@@ -63,32 +64,37 @@ def lstm(
     References:
         Hochreiter & Schmidhuber 1997, Neural Computation 9:1735; forget gate: Gers et al. 2000, ibid. 12:2451.
     """
+    outputs, state = _batch_last(weight_ih, weight_hh, bias, inputs.transpose(1, 2, 0), initial, dtype)
+    return outputs.transpose(2, 0, 1), state
+
+
+# Inside, the batch is the last axis: `weight.T @ h` then reads the large operand as it lies, where `h @ weight` has it
+# rearranged at every step, a tenth of the step's time on a CPU.
+
+
+def _batch_last(weight_ih, weight_hh, bias, inputs, initial, dtype):
+    """`lstm` of inputs `[time, feature, batch]`; returns all hidden states like them, and the state as `lstm` does."""
     hidden = weight_hh.shape[0]
-    features = inputs.shape[2]
+    features = inputs.shape[1]
     expected = (features, 4 * hidden), (hidden, 4 * hidden), (4 * hidden,)
     if (weight_ih.shape, weight_hh.shape, bias.shape) != expected:
         raise ValueError(
             f"inputs with {features} features and weight_hh of {hidden} rows need weights and bias of shapes"
             f" {expected}, got {(weight_ih.shape, weight_hh.shape, bias.shape)}"
         )
-    h, c = _initial(initial, inputs, hidden)
-    arguments = weight_ih, weight_hh, bias, inputs.transpose(1, 2, 0), h.T, c.T
+    h, c = _initial(initial, (inputs.shape[2], hidden), inputs.dtype)
+    arguments = weight_ih, weight_hh, bias, inputs, h.T, c.T
     common = jnp.result_type(*arguments)
     outputs, h, c = _recurrence(dtype or common, *(a.astype(common) for a in arguments))  # pyright: ignore
-    return outputs.transpose(2, 0, 1), (h.T, c.T)
+    return outputs, (h.T, c.T)
 
 
-def _initial(initial: LSTMState | None, inputs: Array, hidden: int) -> LSTMState:
+def _initial(initial: LSTMState | None, shape: tuple[int, int], dtype: DTypeLike) -> LSTMState:
     """The state to start from, checked; zeros for None."""
-    shape = len(inputs), hidden
-    h, c = (jnp.zeros(shape, inputs.dtype),) * 2 if initial is None else initial
+    h, c = (jnp.zeros(shape, dtype),) * 2 if initial is None else initial
     if h.shape != shape or c.shape != shape:
         raise ValueError(f"the initial state must be two arrays of shape {shape}, got {h.shape}, {c.shape}")
     return h, c
-
-
-# Inside, the batch is the last axis: `weight.T @ h` then reads the large operand as it lies, where `h @ weight` has it
-# rearranged at every step, a tenth of the step's time on a CPU.
 
 
 def _projection(weight: Array, batch: int, dtype: DTypeLike) -> Callable[[Array], Array]:
@@ -121,7 +127,7 @@ def _scan(dtype, weight_ih, weight_hh, bias, inputs, h, c, *, save):
         slopes = g * i * (1 - i), c * f * (1 - f), i * (1 - g**2), tanh_c * o * (1 - o)
         return (h_next, c_next), (h_next, rows, o * (1 - tanh_c**2), f, *slopes)
 
-    return lax.scan(step, (h, c), inputs)
+    return scan(step, (h, c), inputs)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -151,7 +157,7 @@ def _recurrence_reverse(dtype, residuals, cotangents):
         return carry, (d_gates.T.astype(dtype), to_input(d_gates))
 
     d_bias = jnp.zeros((weight_hh.shape[1], d_h.shape[1]), d_h.dtype)
-    carry, (d_gates, d_inputs) = lax.scan(step, (d_h, d_c, d_bias), (d_outputs, *slopes), reverse=True)
+    carry, (d_gates, d_inputs) = scan(step, (d_h, d_c, d_bias), (d_outputs, *slopes), reverse=True)
     d_h, d_c, d_bias = carry
     rows, d_gates = (a.reshape(-1, a.shape[-1]) for a in (rows, d_gates))
     d_weight = lax.dot(rows.T, d_gates, preferred_element_type=d_h.dtype)
@@ -210,8 +216,23 @@ class LSTMLayer(nnx.Module):
         if _use_cudnn(self.backend, [self], inputs, [initial]):
             outputs, (state,) = _run_cudnn([self], inputs, [initial])
             return outputs, state
+        outputs, state = self.scan(inputs.transpose(1, 2, 0), initial)
+        return outputs.transpose(2, 0, 1), state
+
+    def scan(
+        self, inputs: Float[Array, "time feature batch"], initial: LSTMState | None = None
+    ) -> tuple[Float[Array, "time hidden batch"], LSTMState]:
+        """Run the layer as our scan, on sequences as that has them.
+
+        Args:
+            inputs: the sequence.
+            initial: state before the first step; zeros if omitted.
+
+        Returns:
+            The hidden state after every step, and the state after the last.
+        """
         weight_ih, weight_hh, bias_ih, bias_hh = self.weights
-        return lstm(weight_ih, weight_hh, bias_ih + bias_hh, inputs, initial, dtype=self.dtype)
+        return _batch_last(weight_ih, weight_hh, bias_ih + bias_hh, inputs, initial, self.dtype)
 
 
 def _use_cudnn(
@@ -223,7 +244,10 @@ def _use_cudnn(
 
 
 def _run_cudnn(layers: Sequence[LSTMLayer], inputs: Array, initial: Sequence[LSTMState | None]):
-    states = [_initial(s, inputs, len(layer.weight_hh[...])) for layer, s in zip(layers, initial, strict=True)]
+    states = [
+        _initial(s, (len(inputs), len(layer.weight_hh[...])), inputs.dtype)
+        for layer, s in zip(layers, initial, strict=True)
+    ]
     return cudnn_lstm([layer.weights for layer in layers], inputs, states)
 
 
@@ -295,13 +319,15 @@ class LSTM(nnx.Module):
         if initial is not None and len(initial) != len(self.layers):
             raise ValueError(f"{len(self.layers)} layers need as many initial states, got {len(initial)}")
         before = [None] * len(self.layers) if initial is None else initial
-        dropped = train and self.dropout.rate > 0
-        if not dropped and _use_cudnn(self.backend, self.layers, inputs, before):
+        cudnn = _use_cudnn(self.backend, self.layers, inputs, before)
+        if cudnn and not (train and self.dropout.rate > 0):
             return _run_cudnn(self.layers, inputs, before)
+        # From layer to layer, the batch stays the last axis: each rearrangement takes a hundredth of a training step.
+        x, batch = (inputs, 0) if cudnn else (inputs.transpose(1, 2, 0), 2)
         states = []
         for k, layer in enumerate(self.layers):
             if k:
-                inputs = self.dropout(inputs, deterministic=not train)
-            inputs, state = layer(inputs, before[k])
+                x = self.dropout(x, deterministic=not train, batch=batch)
+            x, state = layer(x, before[k]) if cudnn else layer.scan(x, before[k])
             states.append(state)
-        return inputs, tuple(states)
+        return x if cudnn else x.transpose(2, 0, 1), tuple(states)
