@@ -38,6 +38,9 @@ class EpochRecord(NamedTuple):
         step: steps taken at its end.
         train_loss: mean loss of its steps, each before its update.
         validation_loss: loss over all validation windows at its end.
+        validation_r2: R² of the means over them, at the nearest horizon, as the two that follow.
+        validation_rmse: root of the mean squared error, scaled as the windows are.
+        validation_mae: mean absolute error, scaled likewise.
         learning_rate: learning rate of its last step.
         seconds: wall-clock time of the epoch, validation included, since it began or was resumed.
     """
@@ -46,6 +49,9 @@ class EpochRecord(NamedTuple):
     step: int
     train_loss: float
     validation_loss: float
+    validation_r2: float
+    validation_rmse: float
+    validation_mae: float
     learning_rate: float
     seconds: float
 

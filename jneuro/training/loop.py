@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from threading import Event
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 from flax import nnx
 
-from jneuro._types import Array, PyTree
+from jneuro._types import PyTree
 from jneuro.training.callbacks import Callback, EpochRecord, StepProgress
 from jneuro.training.checkpoints import (
     Checkpoints,
@@ -22,9 +22,11 @@ from jneuro.training.checkpoints import (
     with_arrays,
 )
 from jneuro.training.recipe import StopReason, TrainConfig, learning_rate, stop_reason
-from jneuro.training.steps import Common, Metrics, Own, Program, TrainState, begin, run_steps, validation_loss
+from jneuro.training.steps import Common, Metrics, Own, Program, TrainState, Validation, begin, run_steps, validate
 
 __all__ = ["Course", "Run", "TrainResult", "TrainingDiverged", "TrainingInterrupted", "split_model"]
+
+Numbers = TypeVar("Numbers", Metrics, Validation)
 
 
 class TrainResult(NamedTuple):
@@ -170,17 +172,19 @@ class Run:
             if self._step < end and self._save_due():
                 self._save()
         weights = Weights(self._state.params, self._state.rest)
-        losses = self._rows(validation_loss(weights, self._common, self._program))
+        validations = self._split(validate(weights, self._common, self._program))
         better, seconds = np.zeros(len(self._courses), bool), time.perf_counter() - began
-        for k, (course, metrics) in enumerate(zip(self._courses, self._metrics(), strict=True)):
+        told = zip(self._courses, self._split(self._state.metrics), validations, strict=True)
+        for k, (course, metrics, validation) in enumerate(told):
             if course.stopped is None:
-                loss = float(losses[k]) if metrics.bad_step < 0 else np.nan
+                loss, r2, rmse, mae = map(float, validation)
+                loss = loss if metrics.bad_step < 0 else np.nan
                 if not (np.isfinite(loss) or self._ensemble):
                     raise self._diverged("the validation loss")
                 better[k] = loss < min(course.losses, default=np.inf)
                 rate = float(str(metrics.learning_rate))  # 0.003, not 0.003000000026
                 mean = float(metrics.loss_sum) / self._steps_per_epoch
-                course.history.append(EpochRecord(epoch, self._step, mean, loss, rate, seconds))
+                course.history.append(EpochRecord(epoch, self._step, mean, loss, r2, rmse, mae, rate, seconds))
                 for callback in course.callbacks if self._placement.leads else ():
                     callback.on_epoch(course.history[-1])
         self._keep(better, weights)
@@ -195,20 +199,17 @@ class Run:
             mask = better.reshape(better.shape + (1,) * (array.ndim - better.ndim))
             self._best[name] = np.where(mask, array, self._best[name])
 
-    def _rows(self, array: Array) -> np.ndarray:
-        """Copy to the host; the first axis is the member, be it the only one."""
-        return np.atleast_1d(jax.device_get(self._placement.whole(array)))
-
-    def _metrics(self) -> list[Metrics]:
-        """The metrics of each member."""
-        return [Metrics(*row) for row in zip(*map(self._rows, self._state.metrics), strict=True)]
+    def _split(self, numbers: Numbers) -> list[Numbers]:
+        """Copy to the host, and take apart by member, be it the only one."""
+        there = map(np.atleast_1d, jax.device_get(self._placement.whole(numbers)))
+        return [type(numbers)(*row) for row in zip(*there, strict=True)]
 
     def _steps(self, count: int, epoch: int) -> None:
         """One compiled call."""
         began = time.perf_counter()
         number = self._placement.put(np.int32(count))
         self._state = run_steps(self._state, self._own, number, self._common, self._program)
-        metrics = self._metrics()
+        metrics = self._split(self._state.metrics)
         if metrics[0].bad_step >= 0 and not self._ensemble:
             raise self._diverged("the loss", int(metrics[0].bad_step))
         self._step += count
@@ -252,6 +253,6 @@ class Run:
 
     def _diverged(self, what: str, step: int | None = None) -> TrainingDiverged:
         """The error, with what is known."""
-        (metrics,), epoch = self._metrics(), len(self._courses[0].history)
+        (metrics,), epoch = self._split(self._state.metrics), len(self._courses[0].history)
         step = self._step if step is None else step
         return TrainingDiverged(what, step, epoch, float(metrics.learning_rate), float(metrics.loss))

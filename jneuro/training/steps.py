@@ -1,4 +1,4 @@
-"""The compiled programs: some training steps, the validation loss, predictions.
+"""The compiled programs: some training steps, validation, predictions.
 
 Each is one loop on the device. The number of steps is a traced argument, so a call of any length, the odd last one of
 an epoch included, runs the same program. The model's graph, the recipe and the placement are static; everything else is
@@ -31,10 +31,11 @@ __all__ = [
     "Own",
     "Program",
     "TrainState",
+    "Validation",
     "begin",
     "predict",
     "run_steps",
-    "validation_loss",
+    "validate",
 ]
 
 
@@ -52,6 +53,22 @@ class Metrics(NamedTuple):
     loss: Scalar
     learning_rate: Scalar
     bad_step: Int[Array, ""]
+
+
+class Validation(NamedTuple):
+    """How the windows of the split `validation` are forecast; all but the loss by the mean, at the nearest horizon.
+
+    Attributes:
+        loss: mean loss, over all horizons.
+        r2: share of the variance that is explained.
+        rmse: root of the mean squared error, scaled as the windows are.
+        mae: mean absolute error, scaled likewise.
+    """
+
+    loss: Scalar
+    r2: Scalar
+    rmse: Scalar
+    mae: Scalar
 
 
 class TrainState(NamedTuple):
@@ -207,8 +224,8 @@ def _map_windows(
     return out.reshape(-1, *out.shape[2:])[:count]
 
 
-def validation_loss(weights: Weights, common: Common, program: Program) -> Scalar:
-    """Mean loss over all windows of the split `validation`, each counted once.
+def validate(weights: Weights, common: Common, program: Program) -> Validation:
+    """Loss and scores over all windows of the split `validation`, each counted once, in one pass.
 
     Args:
         weights: the model's.
@@ -216,18 +233,24 @@ def validation_loss(weights: Weights, common: Common, program: Program) -> Scala
         program: what is compiled, once.
 
     Returns:
-        The loss; of an ensemble, each member's.
+        Loss and scores; of an ensemble, each member's.
     """
-    return program.placement.program(_validation_loss)(program, weights, None, common)
+    return program.placement.program(_validate)(program, weights, None, common)
 
 
-def _validation_loss(program: Program, weights: Weights, _: None, common: Common) -> Scalar:
+def _validate(program: Program, weights: Weights, _: None, common: Common) -> Validation:
     (graph, config, placement), windows, loss = program, common.windows, LOSSES[program.config.loss]
     model = nnx.merge(graph, weights.params, common.rngs, weights.rest, copy=True)
-    values = _map_windows(
-        lambda b: loss(model(b, train=False), b), windows, windows.starts["validation"], config.batch_size, placement
-    )
-    return values.mean()
+
+    def one(batch: Batch) -> Float[Array, "batch 3"]:
+        prediction = model(batch, train=False)
+        error = prediction.mean[:, 0] - batch.targets[:, 0]
+        columns = loss(prediction, batch), jnp.square(error).mean(-1), jnp.abs(error).mean(-1)
+        return jnp.stack([c.astype(error.dtype) for c in columns], axis=1)
+
+    starts = windows.starts["validation"]
+    mean, mse, mae = _map_windows(one, windows, starts, config.batch_size, placement).mean(0)
+    return Validation(mean, 1 - mse / windows.gather(starts).targets[:, 0].var(0).mean(), jnp.sqrt(mse), mae)
 
 
 @partial(jax.jit, static_argnames=("graph", "batch_size"))
