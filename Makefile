@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test equivalence test-slow lint docs bench bench-models peers references clean
+.PHONY: help demo test equivalence test-slow lint docs bench bench-quick peers references clean
 
 help:
 	@echo "make demo       install, run the quick voltage forecast, end with a table and report.html"
@@ -15,8 +15,8 @@ help:
 	@echo "make test-slow  the slow checks too"
 	@echo "make lint       ruff and pyright"
 	@echo "make docs       build the documentation into docs/_build/html"
-	@echo "make bench      time the simulators; results as JSON lines in benchmarks/results"
-	@echo "make bench-models  time the models beside PyTorch, which takes most of an hour"
+	@echo "make bench-quick  time a part of everything in four minutes, with a report in benchmarks/results/quick"
+	@echo "make bench      time everything beside every peer, which takes hours and can be stopped and continued"
 	@echo "make peers      install the simulators to compare with, each into an environment of its own"
 	@echo "make references make tests/reference anew with them"
 
@@ -58,11 +58,11 @@ lint: $(VENV)/.dev
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W -b html docs docs/_build/html
 
-bench: $(VENV)/.installed
-	$(BIN)/python benchmarks/simulators.py
+bench: $(VENV)/.test peers
+	$(BIN)/jneuro bench
 
-bench-models: $(VENV)/.test
-	$(BIN)/python benchmarks/models.py
+bench-quick: $(VENV)/.test
+	$(BIN)/jneuro bench --quick
 
 PEERS := scipy brian2 neuron nest jaxley keras pytorch_forecasting
 peers: $(PEERS:%=.peers/%/.installed)

@@ -1,39 +1,35 @@
 """A whole epoch of the CNN-LSTM: ours, and the reference pipeline of `torch_pipeline.py`, on the same voltages.
 
 Both sides prepare the data (drop 800 ms, add measurement noise, z-scores, windows), take the same number of training
-steps, validate, and compute R², RMSE and MAE of all validation windows. Ours is what the package offers: `window`,
-`train`, `predict`, `forecast_scores`.
+steps, validate, and compute R², RMSE and MAE of all validation windows. Ours is what the package offers: `window`
+and `train`.
 """
 
 import functools
+import importlib.util
 import time
 from collections.abc import Callable
 from typing import Any
 
-import harness  # noqa: F401, sets the allocator before the first array is made
 import jax
-import numpy as np
-import torch
-import torch_pipeline
 from flax import nnx
-from twins.forecaster import CNNLSTMTwin
+from harness import Call
 
 from jneuro.datasets import WindowConfig, Windows, window
-from jneuro.evaluation import forecast_scores, targets
 from jneuro.models import CNNLSTM, CNNLSTMConfig
 from jneuro.prng import trial_keys
 from jneuro.recordings import Recording
 from jneuro.simulators import Brunel, simulate
-from jneuro.training import TrainConfig, predict, train
+from jneuro.training import TrainConfig, train
 
 __all__ = ["facts", "our_epoch", "sides"]
 
 RUNS, DURATION = 50, 1800.0
 STUDY_WINDOWS = 30_657
 RECIPE = TrainConfig(epochs=1)
-KEY = jax.random.key(0)
 
 
+@functools.cache
 def simulated() -> Recording:
     """The report's recording, but of fewer milliseconds."""
 
@@ -43,7 +39,7 @@ def simulated() -> Recording:
         network = Brunel.forecasting_report().connect(key)
         return simulate(network, duration=DURATION, key=key, record=["v"], record_every=10, throw=False)
 
-    return jax.device_get(run(trial_keys(KEY, RUNS)))
+    return jax.device_get(run(trial_keys(jax.random.key(0), RUNS)))
 
 
 def our_epoch(model: CNNLSTM, windows: Windows, config: TrainConfig, key: jax.Array) -> dict[str, float]:
@@ -58,23 +54,25 @@ def our_epoch(model: CNNLSTM, windows: Windows, config: TrainConfig, key: jax.Ar
     Returns:
         Losses and metrics, as `torch_pipeline.fit` names them.
     """
-    trained, history, *_ = train(model, windows, config, key=key)
-    starts = windows.starts["validation"]
-    predicted = predict(trained, windows, starts, batch_size=config.batch_size)
-    runs = np.asarray(starts) // windows.frames_per_trial
-    scores = forecast_scores(predicted, targets(windows, starts), np.asarray(windows.scaling.scale), runs)
-    losses = {"train_loss": history[0].train_loss, "validation_loss": history[0].validation_loss}
-    return losses | {"r2": scores["r2"], "rmse": scores["rmse_z"], "mae": scores["mae_z"]}
+    (record,) = train(model, windows, config, key=key).history
+    losses = {"train_loss": record.train_loss, "validation_loss": record.validation_loss}
+    return losses | {"r2": record.validation_r2, "rmse": record.validation_rmse, "mae": record.validation_mae}
 
 
 @functools.cache
-def data() -> tuple[Windows, dict[str, torch_pipeline.WindowDataset], dict[str, float]]:
-    """The windows of both sides, and the seconds that preparing them took, without compilation."""
-    recording = simulated()
-    windows, ours = prepared(lambda: jax.block_until_ready(window(recording, WindowConfig(), key=KEY)))
+def our_data() -> tuple[Windows, float]:
+    """Our windows, and the seconds that preparing them took, without compilation."""
+    return prepared(lambda: jax.block_until_ready(window(simulated(), WindowConfig(), key=jax.random.key(0))))
+
+
+@functools.cache
+def their_data() -> tuple[dict[str, Any], float]:
+    """PyTorch's data sets of the same runs, and the seconds that preparing them took."""
+    import torch_pipeline
+
+    windows = our_data()[0]
     runs = {split: windows.trials(split) for split in windows.starts}
-    datasets, theirs = prepared(lambda: torch_pipeline.prepare(recording.values["v"], runs))
-    return windows, datasets, {"jneuro": ours, "torch": theirs}
+    return prepared(lambda: torch_pipeline.prepare(simulated().values["v"], runs))
 
 
 def prepared(call: Callable) -> tuple[Any, float]:
@@ -84,30 +82,37 @@ def prepared(call: Callable) -> tuple[Any, float]:
     return result, time.perf_counter() - began
 
 
-def sides(cores: int) -> dict[str, Callable[[], Callable]]:
+def sides(cores: int) -> dict[str, Callable[[], Call]]:
     """The sides: with a second core, one where another process loads."""
 
     def ours():
-        model, (windows, _, _) = CNNLSTM(CNNLSTMConfig(), rngs=nnx.Rngs(0)), data()
-        return lambda: our_epoch(model, windows, RECIPE, KEY)
+        model, windows = CNNLSTM(CNNLSTMConfig(), rngs=nnx.Rngs(0)), our_data()[0]
+        return Call(lambda: our_epoch(model, windows, RECIPE, jax.random.key(0)))
 
-    def theirs(workers=0, compiled=False):
-        twin = CNNLSTMTwin(CNNLSTMConfig())
-        loaders = torch_pipeline.loaders(data()[1], RECIPE.batch_size, workers)
-        model = torch.compile(twin) if compiled else twin
-        return lambda: torch_pipeline.fit(model, loaders, RECIPE)
+    def theirs(workers=0, compile_it=False):
+        import torch
+        import torch_pipeline
+        from twins.forecaster import CNNLSTMTwin
 
-    found = {"jneuro": ours, "torch eager": theirs, "torch compile": functools.partial(theirs, compiled=True)}
+        device = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+        twin = CNNLSTMTwin(CNNLSTMConfig()).to(device)
+        loaders = torch_pipeline.loaders(their_data()[0], RECIPE.batch_size, workers)
+        model = torch.compile(twin) if compile_it else twin
+        return Call(lambda: torch_pipeline.fit(model, loaders, RECIPE))
+
+    found = {"jneuro": ours, "torch eager": theirs, "torch compile": functools.partial(theirs, compile_it=True)}
     return found | ({"torch eager, a worker": functools.partial(theirs, workers=1)} if cores > 1 else {})
 
 
 def facts() -> dict[str, Any]:
     """What the timings stand for."""
-    windows, _, seconds = data()
+    windows, seconds = our_data()
     count = {split: windows.count(split) for split in windows.starts}
+    theirs = {"torch": their_data()[1]} if importlib.util.find_spec("torch") else {}
     return {
+        "batch": RECIPE.batch_size,
         "steps": count["train"] // RECIPE.batch_size,
         "validation_windows": count["validation"],
         "times_less_than_the_study": STUDY_WINDOWS / sum(count.values()),
-        "prepare_s": seconds,
+        "prepare_s": {"jneuro": seconds} | theirs,
     }

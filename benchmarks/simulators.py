@@ -1,26 +1,20 @@
 """Time the simulators beside the tools that they replace: `python benchmarks/simulators.py [CASE ...]`.
 
-Every case runs ours, then its peers (`make peers`), on the same single core and one after the other, compilation apart.
-A row states seconds in the unit of its case, the accuracy beside it, and, for a peer, how many times longer it took. A
-peer that is not installed is reported as absent.
+Ours and its peers (`make peers`) take turns on the same single core, compilation apart. A row states seconds in the
+unit of its case, the accuracy beside it, and, for a peer, how many times longer it took (`ratio`). A peer that is not
+installed, or fails, is reported as absent. On a GPU there are no peers: all of them compute on the CPU.
 """
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-1:])
-os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-
 import dataclasses
-import json
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from harness import measure, record
+from harness import Call, Peer, arguments, compiled, reason, record, take_turns, timed
+from machine import ROOT
 
 from jneuro.prng import trial_keys
 from jneuro.simulators import (
@@ -35,14 +29,30 @@ from jneuro.simulators import (
 )
 from jneuro.simulators.solvers import RK4
 
-ROOT = Path(__file__).resolve().parents[1]
+__all__ = ["crossings", "errors"]
+
 REFERENCE = ROOT / "tests" / "reference"
-KEY = jax.random.key(0)
+
+
+class Measured(NamedTuple):
+    """What a case computes.
+
+    Attributes:
+        function: pure, of arrays.
+        arguments: its arguments.
+        scale: from the seconds of one call to the unit of the case.
+        check: from its result to what it says of accuracy.
+    """
+
+    function: Callable
+    arguments: tuple[Any, ...]
+    scale: float
+    check: Callable[[Any], dict[str, Any]]
 
 
 def brunel_100(runs=50, duration=10_000.0):
     """Fifty networks × 10 s: voltages every 1 ms, and spikes."""
-    networks = jax.jit(jax.vmap(Brunel.forecasting_report().connect))(trial_keys(KEY, runs))
+    networks = jax.jit(jax.vmap(Brunel.forecasting_report().connect))(trial_keys(jax.random.key(0), runs))
 
     def batch(networks, keys):
         def one(network, key):
@@ -50,44 +60,52 @@ def brunel_100(runs=50, duration=10_000.0):
 
         return jax.vmap(one)(networks, keys)
 
-    values, times = measure(batch, networks, trial_keys(jax.random.key(1), runs), repeats=3)
-    rate = float(values["spikes"].sum(dtype="uint32")) / (runs * networks.neurons * duration * 1e-3)
-    return times, 1.0, {"rate": rate}
+    def check(values):
+        return {"rate": float(values["spikes"].sum(dtype="uint32")) / (runs * networks.neurons * duration * 1e-3)}
+
+    scale = 50 / runs * 10_000 / duration
+    return Measured(batch, (networks, trial_keys(jax.random.key(1), runs)), scale, check)
 
 
 def brunel_12500(variation=0.0, duration=500.0):
     """Panel C at full size; spikes of the population."""
     make = jax.jit(lambda key: Brunel.original(5.0, 2.0, rule="bernoulli", weight_variation=variation).connect(key))
-    network = make(KEY)
-    start = simulate(network, duration=150.0, key=KEY, record=["spikes"], record_every=10).final_state
+    key = jax.random.key(0)
+    network = make(key)
+    start = simulate(network, duration=150.0, key=key, record=["spikes"], record_every=10).final_state
 
     def run(network, start):
-        how = {"key": KEY, "record": ["spikes"], "record_every": 10, "initial_state": start, "throw": False}
+        how = {"key": key, "record": ["spikes"], "record_every": 10, "initial_state": start, "throw": False}
         return simulate(network, duration=duration, **how).values["spikes"].sum(1, dtype="uint32")
 
-    counts, times = measure(run, network, start, repeats=3)
-    return times, 1e3 / duration, {"rate": float(counts.sum()) / network.neurons / duration * 1e3}
+    def check(counts):
+        return {"rate": float(counts.sum()) / network.neurons / duration * 1e3}
+
+    return Measured(run, (network, start), 1e3 / duration, check)
 
 
 def izhikevich(size, duration):
     """The reservoir with delays and plasticity, 100 synapses a neuron."""
+    key = jax.random.key(0)
     reservoir = IzhikevichReservoir.polychronization(
         n_excitatory=size * 4 // 5,
         n_inhibitory=size // 5,
         probability_excitatory=100 / size,
         probability_inhibitory=125 / size,
         thalamic_count=size // 1000,
-    ).connect(KEY)
+    ).connect(key)
 
     def run(reservoir):
-        how = {"key": KEY, "record": ["spikes"], "record_every": 1000, "throw": False}
+        how = {"key": key, "record": ["spikes"], "record_every": 1000, "throw": False}
         recording = simulate(reservoir, duration=duration, **how)
         return recording.values["spikes"].sum(1, dtype="uint32"), recording.final_state
 
-    (counts, final), times = measure(run, reservoir, repeats=3)
-    weights = np.asarray(reservoir.weights(final))[np.asarray(reservoir.synapses().plastic)]
-    found = {"rate": float(counts[1:].sum()) / size / (duration - 1e3) * 1e3, "w_mean": float(weights.mean())}
-    return times, 1e3 / duration, found
+    def check(result):
+        counts, final = result
+        weights = np.asarray(reservoir.weights(final))[np.asarray(reservoir.synapses().plastic)]
+        return {"rate": float(counts[1:].sum()) / size / (duration - 1e3) * 1e3, "w_mean": float(weights.mean())}
+
+    return Measured(run, (reservoir,), 1e3 / duration, check)
 
 
 def crossings(v, dt):
@@ -113,35 +131,39 @@ def ca1(precision, cells=2000, duration=1000.0):
     file = np.load(REFERENCE / "ca1.npz")
     known = file["trace_current"]
     exact = [crossings(v[1:].astype(float), 0.1) for v in file["trace"][:, :, 0]]
-    with jax.enable_x64(precision == np.float64):
-        current = np.linspace(0, 3, cells)
-        current[: len(known)] = known
+    current = np.linspace(0, 3, cells)
+    current[: len(known)] = known
 
-        def run(cell, stimulus):
-            how = {"key": KEY, "record": ["v"], "record_every": 5, "throw": False}
-            return simulate(cell, stimulus, duration=duration, **how).values["v"]
+    def run(cell, stimulus):
+        how = {"key": jax.random.key(0), "record": ["v"], "record_every": 5, "throw": False}
+        return simulate(cell, stimulus, duration=duration, **how).values["v"]
 
-        v, times = measure(run, CA1Pyramidal(), stimuli.Constant(current.astype(precision)), repeats=3)
+    def check(v):
         v = np.asarray(v[:1000, : len(known)], float)
-    return times, 1000 / duration * 2000 / cells, errors([crossings(x, 0.1) for x in v.T], exact, 50.0)
+        return errors([crossings(x, 0.1) for x in v.T], exact, 50.0)
+
+    given = CA1Pyramidal(), stimuli.Constant(current.astype(precision))
+    return Measured(run, given, 1000 / duration * 2000 / cells, check)
 
 
 def hodgkin_huxley(cells=2000, duration=1000.0):
-    """Staggered Crank-Nicolson at 0.025 ms, voltages every 0.1 ms."""
-    file = np.load(REFERENCE / "hodgkin_huxley.npz")
+    """Staggered Crank-Nicolson at 0.025 ms, voltages every 0.1 ms; spike times are checked under steps of current."""
+    file, key = np.load(REFERENCE / "hodgkin_huxley.npz"), jax.random.key(0)
 
     def run(cell, stimulus):
-        how = {"key": KEY, "record": ["v"], "record_every": 4, "throw": False}
+        how = {"key": key, "record": ["v"], "record_every": 4, "throw": False}
         return simulate(cell, stimulus, duration=duration, **how).values["v"]
 
-    _, times = measure(run, HodgkinHuxley(), stimuli.Constant(jnp.linspace(0, 20, cells)), repeats=3)
-    step = stimuli.Step(file["amplitude"].astype(np.float32), onset=17.8)
-    start = HodgkinHuxleyState(-70.0, 0.05, 0.54, 0.34)
-    v = simulate(HodgkinHuxley(), step, duration=127.9, key=KEY, record=["v"], initial_state=start).values["v"]
-    ends = np.cumsum(file["spike_count"])[:-1]
-    exact = np.split(file["spike_time"], ends)[: len(file["amplitude"])]
-    accuracy = errors([crossings(x, 0.025) for x in np.asarray(v, float).T], exact, 127.0)
-    return times, 1000 / duration * 2000 / cells, {"against": "LSODA"} | accuracy
+    def check(_):
+        step = stimuli.Step(file["amplitude"].astype(np.float32), onset=17.8)
+        start = HodgkinHuxleyState(-70.0, 0.05, 0.54, 0.34)
+        v = simulate(HodgkinHuxley(), step, duration=127.9, key=key, record=["v"], initial_state=start).values["v"]
+        ends = np.cumsum(file["spike_count"])[:-1]
+        exact = np.split(file["spike_time"], ends)[: len(file["amplitude"])]
+        return {"against": "LSODA"} | errors([crossings(x, 0.025) for x in np.asarray(v, float).T], exact, 127.0)
+
+    given = HodgkinHuxley(), stimuli.Constant(jnp.linspace(0, 20, cells))
+    return Measured(run, given, 1000 / duration * 2000 / cells, check)
 
 
 CONDUCTANCES = ("g_l", "g_na", "g_nap", "g_kdr", "g_a", "g_m", "g_ca", "g_c", "g_sahp")
@@ -156,75 +178,111 @@ def ca1_gradient(cells=64, duration=100.0):
     theta = {name: getattr(cell, name) for name in CONDUCTANCES}
 
     def loss(theta, solver=None):
-        how = {"key": KEY, "record": ["v"], "record_every": 5, "throw": False, "solver": solver}
+        how = {"key": jax.random.key(0), "record": ["v"], "record_every": 5, "throw": False, "solver": solver}
         recording = simulate(dataclasses.replace(cell, **theta), current, duration=duration, **how)
         return jnp.mean(jnp.square(recording.values["v"] + 60))
 
     modes = {
         "forward": loss,
-        "TimeParallel": jax.grad(lambda theta: loss(theta, TimeParallel(RK4()))),
-        "reverse": jax.grad(loss),
-        "jacfwd": jax.jacfwd(loss),
+        "gradient, TimeParallel": jax.grad(lambda theta: loss(theta, TimeParallel(RK4()))),
+        "gradient, reverse": jax.grad(loss),
+        "gradient, jacfwd": jax.jacfwd(loss),
     }
-    found = {name: measure(function, theta, repeats=5)[1] for name, function in modes.items()}
-    ratios = {name: times["min_s"] / found["forward"]["min_s"] for name, times in found.items() if name != "forward"}
-    compile_s = {name: round(times["compile_s"], 1) for name, times in found.items()}
-    return found["TimeParallel"], 1.0, {"ratio_to_forward": ratios, "compile_s": compile_s}
+    return {f"jneuro, {mode}": lambda f=function: Call(*compiled(f, theta)) for mode, function in modes.items()}
+
+
+class Case(NamedTuple):
+    """What is measured, beside whom.
+
+    Attributes:
+        make: makes ours, to be called where `dtype` may be used.
+        peers: environment and program of each peer.
+        bars: how many times longer a peer ought to take, at least.
+        dtype: of the numbers.
+    """
+
+    make: Callable[[], Measured]
+    peers: Mapping[str, list[str]] = MappingProxyType({})
+    bars: Mapping[str, float] = MappingProxyType({})
+    dtype: str = "float32"
+
+
+def brian2(case):
+    """How Brian2 runs a case."""
+    return {"brian2": ["brian2_timing.py", case]}
 
 
 CASES = {
-    "brunel_100": (brunel_100, {"brian2": ["brian2_timing.py", "brunel_100"]}),
-    "brunel_12500": (
-        brunel_12500,
-        {"brian2": ["brian2_timing.py", "brunel_12500"], "nest": ["nest_brunel.py"]},
+    "brunel_100": Case(brunel_100, brian2("brunel_100"), {"brian2": 5}),
+    "brunel_12500": Case(
+        brunel_12500, brian2("brunel_12500") | {"nest": ["nest_brunel.py"]}, {"brian2": 4, "nest": 20}
     ),
-    "brunel_12500 any weights": (
+    "brunel_12500 any weights": Case(
         lambda: brunel_12500(variation=0.5),
-        {"brian2": ["brian2_timing.py", "brunel_12500"], "nest": ["nest_brunel.py"]},
+        brian2("brunel_12500") | {"nest": ["nest_brunel.py"]},
+        {"brian2": 2, "nest": 8},
     ),
-    "izhikevich_1000": (lambda: izhikevich(1000, 20_000.0), {"brian2": ["brian2_timing.py", "izhikevich_1000"]}),
-    "izhikevich_10000": (lambda: izhikevich(10_000, 5000.0), {"brian2": ["brian2_timing.py", "izhikevich_10000"]}),
-    "ca1_float32": (
-        lambda: ca1(np.float32),
-        {"brian2": ["brian2_timing.py", "ca1_float32"], "scipy": ["scipy_ca1.py", "odeint"]},
+    "izhikevich_1000": Case(lambda: izhikevich(1000, 20_000.0), brian2("izhikevich_1000"), {"brian2": 1}),
+    "izhikevich_10000": Case(lambda: izhikevich(10_000, 5000.0), brian2("izhikevich_10000"), {"brian2": 2}),
+    "ca1_float32": Case(
+        lambda: ca1(np.float32), brian2("ca1_float32") | {"scipy": ["scipy_ca1.py", "odeint"]}, {"brian2": 8}
     ),
-    "ca1_float64": (lambda: ca1(np.float64), {"brian2": ["brian2_timing.py", "ca1_float64"]}),
-    "hodgkin_huxley": (
+    "ca1_float64": Case(lambda: ca1(np.float64), brian2("ca1_float64"), {"brian2": 4}, "float64"),
+    "hodgkin_huxley": Case(
         hodgkin_huxley,
         {"jaxley": ["jaxley_hodgkin_huxley.py"], "neuron": ["neuron_hodgkin_huxley.py"]},
+        {"jaxley": 2.5, "neuron": 15},
     ),
-    "ca1_gradient": (ca1_gradient, {}),
-    "ca1_gradient 2000 cells": (lambda: ca1_gradient(2000, 20.0), {}),
 }
+GRADIENTS = {"ca1_gradient": (64, 100.0), "ca1_gradient 2000 cells": (2000, 20.0)}
+"""Cells and duration [ms]."""
 
 
-def peer_row(case, peer, command, ours):
-    """Run a peer in its own environment."""
-    python = ROOT / ".peers" / peer / "bin" / "python"
-    row = {"case": case, "by": peer}
-    if not python.exists():
-        return row | {"absent": "not installed; make peers"}
-    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PYTHONPATH")}
-    program = [python, ROOT / "benchmarks" / "peers" / command[0], *command[1:]]
-    done = subprocess.run(program, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        return row | {"absent": done.stderr.strip().splitlines()[-1]}
-    found = json.loads(done.stdout.strip().splitlines()[-1])
-    seconds = next(v for k, v in found.items() if k.startswith("seconds_per"))
-    kept = {k: found[k] for k in ("cpu_seconds", "compile_s", "accuracy", "versions")}
-    return row | {"seconds": seconds, "times_longer": seconds / ours} | kept
+def run_case(name: str, cores: int, seconds: float, quick: bool) -> None:
+    """Ours and the peers', in turns."""
+    case = CASES[name]
+    common = {"case": name, "what": "simulate", "dtype": case.dtype, "cores": cores}
+    with jax.enable_x64(case.dtype == "float64"):
+        measured = case.make()
+        peers: dict[str, Peer] = {}
+
+        def ours():
+            run, about = compiled(measured.function, *measured.arguments)
+            result = run()
+            about = {k: v * measured.scale if k in ("flop", "byte") else v for k, v in about.items()}
+            about["accuracy"] = measured.check(result)
+            return Call(lambda: timed(run) * measured.scale, about)
+
+        def theirs(peer, command):
+            peers[peer] = Peer(peer, command)
+            return Call(peers[peer])
+
+        sides = {"jneuro": ours}
+        if jax.default_backend() == "cpu" and not quick:
+            sides |= {peer: lambda p=peer, c=command: theirs(p, c) for peer, command in case.peers.items()}
+        rows = take_turns(sides, seconds=seconds, rounds=3)
+    for peer, process in peers.items():
+        try:
+            rows[peer] |= process.finish()
+        except (RuntimeError, OSError) as error:
+            rows[peer].setdefault("absent", reason(error))
+    bars = {peer: {"bar": bar} for peer, bar in case.bars.items()}
+    record("simulators", [common | {"by": by} | row | bars.get(by, {}) for by, row in rows.items()])
 
 
-def run_case(case):
-    """Ours and the peers'."""
-    ours, peers = CASES[case]
-    times, scale, accuracy = ours()
-    seconds = times["median_s"] * scale
-    times = {"seconds": seconds, "least_seconds": times["min_s"] * scale, "compile_s": times["compile_s"]}
-    record("simulators", [{"case": case, "by": "jneuro", **times, "accuracy": accuracy}])
-    record("simulators", [peer_row(case, peer, command, seconds) for peer, command in peers.items()])
+def run_gradient(name: str, cores: int, seconds: float) -> None:
+    """The forward pass, and every mode of differentiation; the bar is that of the best."""
+    rows = take_turns(ca1_gradient(*GRADIENTS[name]), seconds=seconds)
+    common = {"case": name, "what": "gradient", "dtype": "float32", "cores": cores}
+    ratios = {by: row["ratio"] for by, row in rows.items() if "ratio" in row}
+    best = {min(ratios, key=ratios.__getitem__): {"at_most": 6.0}} if ratios else {}
+    record("simulators", [common | {"by": by} | row | best.get(by, {}) for by, row in rows.items()])
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or CASES:
-        run_case(name)
+    given = arguments(__doc__, (*CASES, *GRADIENTS))
+    for chosen in given.cases:
+        if chosen in CASES:
+            run_case(chosen, given.cores, given.seconds, given.quick)
+        else:
+            run_gradient(chosen, given.cores, given.seconds)

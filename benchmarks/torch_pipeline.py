@@ -10,7 +10,7 @@ it is what `jneuro run` does.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -133,10 +133,17 @@ def fit(
     return history
 
 
+def _placed(model: nn.Module, batches: Iterable) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The batches, on the model's device."""
+    device = next(model.parameters()).device
+    for inputs, targets in batches:
+        yield inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+
+
 def _train(model: nn.Module, batches: Iterable, optimizer: torch.optim.Optimizer, clip_norm: float) -> float:
     model.train()
     losses = []
-    for inputs, targets in batches:
+    for inputs, targets in _placed(model, batches):
         optimizer.zero_grad()
         loss = nn.functional.mse_loss(model(inputs)[:, 0], targets)
         loss.backward()
@@ -149,8 +156,9 @@ def _train(model: nn.Module, batches: Iterable, optimizer: torch.optim.Optimizer
 @torch.inference_mode()
 def _validate(model: nn.Module, batches: Iterable) -> dict[str, float]:
     model.eval()
-    pairs = [(model(inputs)[:, 0], targets) for inputs, targets in batches]
-    predicted, target = (torch.cat(tensors).double() for tensors in zip(*pairs, strict=True))
+    pairs = [(model(inputs)[:, 0], targets) for inputs, targets in _placed(model, batches)]
+    # Metal has no double precision.
+    predicted, target = (torch.cat(tensors).cpu().double() for tensors in zip(*pairs, strict=True))
     error = predicted - target
     mse = error.square().mean().item()
     return {

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import jaxley as jx
 import numpy as np
 from jaxley.channels import HH
-from result import report
+from result import report, rounds
 from scipy_hodgkin_huxley import rates, solve
 from spiking import compare, crossings
 
@@ -46,16 +46,20 @@ def main(cells=2000, duration=50.0):
     began = time.perf_counter()
     compiled = jax.jit(jax.vmap(one)).lower(amplitudes).compile()
     compile_s = time.perf_counter() - began
-    seconds, cpu, v = [], [], None
-    for _ in range(3):
+    cpu, v = [], None
+
+    def once():
+        nonlocal v
         began, used = time.perf_counter(), time.process_time()
         v = jax.block_until_ready(compiled(amplitudes))
-        seconds.append(time.perf_counter() - began)
         cpu.append(time.process_time() - used)
+        return time.perf_counter() - began
+
+    scale = 2000 / cells * 1000 / duration
+    seconds = rounds(once, scale)
     chosen = np.arange(cells // 10, cells, cells // 10)
     times = np.arange(v.shape[1]) * DT
     found = [crossings(times, np.asarray(v[k], float)) for k in chosen]
-    scale = 2000 / cells * 1000 / duration
     report(
         "jaxley",
         "hodgkin_huxley",

@@ -9,14 +9,27 @@ import time
 
 import nest
 import numpy as np
-from result import report
+from result import report, rounds
 from spiking import statistics
 
 __all__ = ["simulate"]
 
 
-def simulate(g, eta, duration, seed, rule="pairwise_bernoulli", warm_up=200.0):
-    """Spike times and senders, seconds to build, and seconds (wall, CPU) per biological second after the warm-up."""
+def simulate(g, eta, duration, seed, rule="pairwise_bernoulli", warm_up=200.0, alone=1):
+    """Simulate, in as many rounds as are asked for.
+
+    Args:
+        g: relative inhibition.
+        eta: background in units of threshold.
+        duration: warm-up and one round [ms].
+        seed: of everything random.
+        rule: of the connections.
+        warm_up: before the first round [ms].
+        alone: rounds, where nobody says when.
+
+    Returns:
+        Spike times and senders, seconds to build, and the least seconds (wall, CPU) per biological second of a round.
+    """
     nest.ResetKernel()
     nest.set_verbosity("M_ERROR")
     nest.SetKernelStatus({"resolution": 0.1, "local_num_threads": 1, "rng_seed": seed})
@@ -33,16 +46,21 @@ def simulate(g, eta, duration, seed, rule="pairwise_bernoulli", warm_up=200.0):
     nest.Connect(neurons, recorder)
     nest.Simulate(warm_up)
     built = time.perf_counter() - began
-    began, cpu = time.perf_counter(), time.process_time()
-    nest.Simulate(duration - warm_up)
-    biological = (duration - warm_up) * 1e-3
-    seconds = [(time.perf_counter() - began) / biological, (time.process_time() - cpu) / biological]
+    biological, cpu = (duration - warm_up) * 1e-3, []
+
+    def once():
+        began, used = time.perf_counter(), time.process_time()
+        nest.Simulate(duration - warm_up)
+        cpu.append((time.process_time() - used) / biological)
+        return time.perf_counter() - began
+
+    seconds = [min(rounds(once, 1 / biological, alone)) / biological, min(cpu)]
     return recorder.events["times"], recorder.events["senders"] - 1, built, seconds
 
 
 def main(duration=600.0):
     """Panel C."""
-    times, ids, built, seconds = simulate(5.0, 2.0, duration, 1)
+    times, ids, built, seconds = simulate(5.0, 2.0, duration, 1, alone=3)
     report(
         "nest",
         "brunel_12500",

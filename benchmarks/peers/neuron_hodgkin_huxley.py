@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 from neuron import h
-from result import report
+from result import report, rounds
 from spiking import compare
 
 __all__ = ["CONSTANTS", "cell", "clamp", "run"]
@@ -67,15 +67,18 @@ def main(cells=200, duration=1000.0, dt=0.025):
     for connection, train in trains:
         connection.threshold = 0.0
         connection.record(train)
-    seconds, cpu = [], []
-    for _ in range(2):
+    cpu = []
+
+    def once():
         began, used = time.perf_counter(), time.process_time()
         run(duration, dt)
-        seconds.append(time.perf_counter() - began)
         cpu.append(time.process_time() - used)
+        return time.perf_counter() - began
+
+    scale = 2000 / cells * 1000 / duration
+    seconds = rounds(once, scale, alone=2)
     coarse = [np.array(train) for _, train in trains]
     run(200.0, 0.001)
-    scale = 2000 / cells * 1000 / duration
     report(
         "neuron",
         "hodgkin_huxley",

@@ -21,12 +21,16 @@ from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
 from jneuro._types import Array, Float
+from jneuro.backend import route
 from jneuro.models.layers import xavier_uniform
 
 __all__ = ["Convolution", "Formulation", "TransposedConvolution", "convolve", "convolve_transposed"]
 
-Formulation = Literal["auto", "gemm", "lax"]
-"""Matrix products, XLA's convolutions, or by the default backend: XLA's on a GPU or TPU, products on a CPU or Metal."""
+Formulation = Literal["auto", "gemm", "lax", "stuffed"]
+"""Matrix products; XLA's convolutions; these without dilation, zeros between the samples in its place; or what suits.
+
+"auto" is XLA's on a GPU or TPU, zeros on Metal, which does not know dilation (`jneuro.backend`), products on a CPU.
+"""
 
 
 class _Geometry(NamedTuple):
@@ -115,18 +119,19 @@ def _promote(*arrays, dtype=None):
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _shorten(long, kernel, geometry, formulation):
     """The convolution."""
-    return _choose(formulation, _shorten_gemm, _shorten_lax, geometry, long, kernel)
+    return _choose(formulation, _shorten_gemm, _shorten_lax, _shorten_lax, geometry, long, kernel)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _lengthen(short, kernel, geometry, formulation):
     """The transposed convolution."""
-    return _choose(formulation, _lengthen_gemm, _lengthen_lax, geometry, short, kernel)
+    return _choose(formulation, _lengthen_gemm, _lengthen_lax, _lengthen_stuffed, geometry, short, kernel)
 
 
 def _kernel_gradient(long, short, kernel, geometry, formulation):
     """What kernel joins the two sequences: the gradient of `Σ short · shorten(long)`."""
-    return _choose(formulation, _kernel_gradient_gemm, _kernel_gradient_lax, geometry, long, short, kernel)
+    ways = _kernel_gradient_gemm, _kernel_gradient_lax, _kernel_gradient_stuffed
+    return _choose(formulation, *ways, geometry, long, short, kernel)
 
 
 def _shorten_reverse(geometry, formulation, residuals, d_short):
@@ -145,10 +150,11 @@ _shorten.defvjp(lambda *a: (_shorten(*a), a[:2]), _shorten_reverse)
 _lengthen.defvjp(lambda *a: (_lengthen(*a), a[:2]), _lengthen_reverse)
 
 
-def _choose(formulation, gemm, xla, geometry, *operands):
+def _choose(formulation, gemm, xla, stuffed, geometry, *operands):
     if formulation == "auto":
-        formulation = "lax" if jax.default_backend() in ("gpu", "tpu") else "gemm"
-    return (xla if formulation == "lax" else gemm)(geometry, *operands)
+        usual = "lax" if jax.default_backend() in ("gpu", "tpu") else "gemm"
+        formulation = "stuffed" if route() == "metal" else usual
+    return {"gemm": gemm, "lax": xla, "stuffed": stuffed}[formulation](geometry, *operands)
 
 
 def _shorten_lax(geometry, long, kernel):
@@ -164,6 +170,27 @@ def _lengthen_lax(geometry, short, kernel):
 
 def _kernel_gradient_lax(geometry, long, short, kernel):
     return jax.linear_transpose(lambda kernel: _shorten_lax(geometry, long, kernel), kernel)(short)[0]
+
+
+def _stuffed(geometry, short):
+    """The short sequence with zeros between its samples, as long as the last of them needs."""
+    zeros = jnp.pad(short[:, :, None], ((0, 0), (0, 0), (0, geometry.stride - 1), (0, 0)))
+    return zeros.reshape(short.shape[0], -1, short.shape[2])[:, : (geometry.short - 1) * geometry.stride + 1]
+
+
+def _lengthen_stuffed(geometry, short, kernel):
+    stuffed, taps = _stuffed(geometry, short), kernel.shape[0]
+    padding = taps - 1 - geometry.left, geometry.long - stuffed.shape[1] + geometry.left
+    flipped = kernel[::-1].swapaxes(1, 2)
+    return lax.conv_general_dilated(stuffed, flipped, (1,), [padding], dimension_numbers=("NWC", "WIO", "NWC"))
+
+
+def _kernel_gradient_stuffed(geometry, long, short, kernel):
+    # The batch is what is summed over: it takes the place of the channels.
+    stuffed, taps = _stuffed(geometry, short), kernel.shape[0]
+    padding = geometry.left, stuffed.shape[1] + taps - 1 - geometry.left - geometry.long
+    layout = lax.conv_dimension_numbers(long.shape, stuffed.shape, ("CWN", "IWO", "WNC"))
+    return lax.conv_general_dilated(long, stuffed, (1,), [padding], dimension_numbers=layout)
 
 
 def _shorten_gemm(geometry, long, kernel):

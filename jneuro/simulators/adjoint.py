@@ -20,6 +20,7 @@ from jax import lax
 from jax.extend.core import Literal
 
 from jneuro._types import Array, Float, Int
+from jneuro.backend import scan
 from jneuro.simulators.base import ODESimulator
 from jneuro.simulators.solvers import MembraneTerm, Scheme, _Explicit
 from jneuro.simulators.stepping import advance_blocks
@@ -127,9 +128,12 @@ class _Chunks:
         self.handles = [jnp.broadcast_to(x, y.v.shape) for x in leaves]
         self.leaves = [h if jnp.ndim(x) else x for x, h in zip(leaves, self.handles, strict=True)]
 
-    def advance(self, state, drive, key, steps):
-        """Take `steps` steps; `drive` and `key` are None."""
-        del drive, key
+    def draw(self, key, first_step, steps):
+        """Nothing is random."""
+
+    def take(self, state, drive, noise, steps):
+        """Take `steps` steps; `drive` and `noise` are None."""
+        del drive, noise
         dtype, cells = state.y.dtype, state.y.shape[1:]
         number = state.step + jnp.arange(steps + 1)
         time = number.astype(dtype) * self.dt
@@ -174,7 +178,7 @@ def _chunk(scheme: _Explicit, dt: float, kind: Any, definition: Any) -> Callable
                 y = y + weight * length * k
             return y, y
 
-        return lax.scan(step, y, drive)[1]
+        return scan(step, y, drive)[1]
 
     def forward(y, drive, leaves, handles, number):
         varied = [drive.perturbed, *(h.perturbed for h in handles)]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jneuro._types import Array, Float, Key, PyTree
+from jneuro._types import Array, Float, Int, Key, PyTree
 
 __all__ = [
     "FRACTION",
@@ -203,20 +203,39 @@ class SteppedSimulator(Simulator):
         """Draw an initial state: a NamedTuple that has a field `step`, the number of steps taken so far."""
 
     @abc.abstractmethod
-    def advance(
-        self, state: PyTree, drive: Float[Array, "step #neuron"] | None, key: Key[Array, ""], steps: int
+    def draw(self, key: Key[Array, ""], first_step: Int[Array, ""], steps: int) -> PyTree:
+        """Draw the noise of `steps` steps, by absolute step, so that a run may be cut anywhere.
+
+        Args:
+            key: the run's key.
+            first_step: the number of the first.
+            steps: how many; not limited by `longest_block`.
+
+        Returns:
+            Arrays `[step, ...]`, or None where nothing is random.
+        """
+
+    @abc.abstractmethod
+    def take(
+        self, state: PyTree, drive: Float[Array, "step #neuron"] | None, noise: PyTree, steps: int
     ) -> tuple[PyTree, dict[str, Array]]:
-        """Take `steps` steps, at most `longest_block`.
+        """Take `steps` steps, at most `longest_block`, under noise that was drawn for them.
 
         Args:
             state: where to start.
             drive: the stimulus at each step, in the simulator's unit; None where there is none.
-            key: the run's key; randomness is drawn by absolute step, so that a run may be cut anywhere.
+            noise: what `draw` gave for these steps.
             steps: how many.
 
         Returns:
             The new state, and every recordable at every step, `[step, ...]`.
         """
+
+    def advance(
+        self, state: PyTree, drive: Float[Array, "step #neuron"] | None, key: Key[Array, ""], steps: int
+    ) -> tuple[PyTree, dict[str, Array]]:
+        """Draw the noise of `steps` steps and take them; see `take`, which this is where the noise is not at hand."""
+        return self.take(state, drive, self.draw(key, state.step, steps), steps)
 
     def step_count(self, duration: float, name: str = "duration") -> int:
         """Convert a time [ms] to a whole number of this simulator's steps; see `step_count`."""

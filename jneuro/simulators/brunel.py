@@ -11,6 +11,7 @@ from jax import lax
 from jax.core import Tracer
 
 from jneuro._types import Array, Float, Int, Key
+from jneuro.backend import route, scan
 from jneuro.prng import stream
 from jneuro.simulators.background import (
     binomial_counts,
@@ -40,6 +41,9 @@ _SPIKED = 1 << 21
 
 _TINY = 32
 """Neurons in a network whose matrix costs less than a loop over spikes, in any batch."""
+
+_SMALL = 4096
+"""Neurons in a network whose matrix costs less than loops over spikes on a device where loops are slow."""
 
 _REPORT = "CNN-LSTM Voltage Forecasting on Simulated Neural Networks (2025), code"
 _BRUNEL = "Brunel, J. Comput. Neurosci. 8 (2000) 183"
@@ -256,7 +260,7 @@ class Brunel(SteppedSimulator):
         """What `propagation` means for this network; "auto" is what measures fastest."""
         if self.propagation != "auto":
             return self.propagation
-        if self.surrogate is not None or self.neurons <= _TINY:
+        if self.surrogate is not None or self.neurons <= (_SMALL if route() == "metal" else _TINY):
             return "dense"
         return "rows" if self.weight_variation else "bits"
 
@@ -271,7 +275,11 @@ class Brunel(SteppedSimulator):
             step=jnp.int32(0),
         )
 
-    def advance(self, state, drive, key, steps):
+    def draw(self, key, first_step, steps):
+        """Draw the words that background and noise are made of."""
+        return step_words(stream(key, "background"), first_step, steps, self.neurons)
+
+    def take(self, state, drive, noise, steps):
         """See `SteppedSimulator`; a block is the transmission delay."""
         if self.connections is None:
             raise ValueError("Brunel is not connected; call simulator.connect(key) first")
@@ -282,16 +290,12 @@ class Brunel(SteppedSimulator):
             dataclasses.replace(self, connections=None),
             state._replace(pending=state.pending[:steps]),
             None if drive is None else jnp.broadcast_to(drive, (steps, self.neurons)),
-            stream(key, "background"),
+            noise,
         )
         heard = self.connections.propagate(spikes).astype(v.dtype)
         sent = self.j * (heard[:, 0] - self.g * heard[:, 1])
         pending = jnp.concatenate([state.pending[steps:], sent])
         return BrunelState(v, refractory, pending, state.step + steps), {"v": vs, "spikes": spikes}
-
-    def _background(self, key, first_step, steps):
-        """Background spikes and normal noise of a block [mV]."""
-        return self._received(step_words(key, first_step, steps, self.neurons))
 
     def _received(self, words):
         """What uniform words mean: background spikes and normal noise [mV]."""
@@ -332,24 +336,23 @@ class Brunel(SteppedSimulator):
         return max(self.step_count(self.refractory) - 1, 0)
 
 
-def _in_turn(steps, simulator, state, drive, key):
+def _in_turn(steps, simulator, state, drive, words):
     """Take the steps of a block in a loop: potential, refractoriness, and potentials and spikes of every step."""
-    arriving = state.pending + simulator._background(key, state.step, steps)
-    (v, refractory), (vs, spikes) = lax.scan(
+    arriving = state.pending + simulator._received(words)
+    (v, refractory), (vs, spikes) = scan(
         lambda c, x: simulator._step(c, x), (state.v, state.refractory), (arriving, drive)
     )
     return v, refractory, vs, spikes
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _one_array(steps, simulator, state, drive, key):
+def _one_array(steps, simulator, state, drive, words):
     """The same as `_in_turn`, with one array to carry, for neurons that spike at most once in a block.
 
     A step with several results computes what they share once for each. This one has a single result, the bits of the
     potential; in its place, neurons that are refractory have a signalling NaN, which no arithmetic yields. Its payload
     is the number of steps that are left, and a flag if the spike was in this block.
     """
-    words = step_words(key, state.step, steps, simulator.neurons)
     held = simulator._held
     integer = jnp.int32 if state.v.dtype == jnp.float32 else jnp.int64
     start = lax.bitcast_convert_type(state.v, integer)
@@ -372,7 +375,7 @@ def _one_array(steps, simulator, state, drive, key):
         return code, decoded(code)
 
     code = jnp.where(state.refractory > 0, infinity + state.refractory.astype(integer), start)
-    code, vs = lax.scan(step, code, (state.pending, words, drive))
+    code, vs = scan(step, code, (state.pending, words, drive))
     left = jnp.where(marked(code), code - infinity, 0).astype(jnp.int32)
     spikes = left[None] == _SPIKED + held - jnp.arange(steps - 1, -1, -1, dtype=jnp.int32)[:, None]
     v = decoded(code)

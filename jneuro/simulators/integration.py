@@ -11,6 +11,7 @@ from jax import lax
 from jax.core import Tracer
 
 from jneuro._types import Array, Int, PyTree
+from jneuro.backend import scan
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.adjoint import TimeParallel, time_parallel
 from jneuro.simulators.base import ODESimulator
@@ -265,14 +266,14 @@ def _fixed(simulator, stimulus, start, solver, dt, names, frames, every, warmup,
     def frame(state, _):
         if "spikes" in names:
             none = jnp.zeros(start.y.v.shape, np.min_scalar_type(every))
-            (state, spikes), _ = lax.scan(one_counted_step, (state, none), None, length=every)
+            (state, spikes), _ = scan(one_counted_step, (state, none), None, length=every)
         else:
-            state, spikes = lax.scan(one_step, state, None, length=every)
+            state, spikes = scan(one_step, state, None, length=every)
         carry, step = state
         return state, _seen(simulator, stimulus, names, steps.observe(carry, step), spikes, step.astype(float) * dt)
 
     state = (start.carry, start.step)
-    state, _ = lax.scan(one_step, state, None, length=warmup)
+    state, _ = scan(one_step, state, None, length=warmup)
     (carry, step), values = repeat(frame, state, frames, checkpoint)
     return values, True, ODEState(steps.observe(carry, step), carry, step, start.solver)
 

@@ -9,6 +9,7 @@ from jax import lax
 from jax.core import Tracer
 
 from jneuro._types import Array, Float, Int, Key
+from jneuro.backend import scan
 from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Bounds, Recordable, SteppedSimulator, param, parameters
 from jneuro.simulators.spiking import Surrogate, spike
 
@@ -213,9 +214,12 @@ class Izhikevich(SteppedSimulator):
         v, u = (jnp.broadcast_to(x, (self.n,)).astype(u.dtype) for x in (self.v_initial, u))
         return IzhikevichState(v, u, jnp.int32(0))
 
-    def advance(self, state, drive, key, steps):
+    def draw(self, key, first_step, steps):
+        """Nothing is random."""
+
+    def take(self, state, drive, noise, steps):
         """See `SteppedSimulator`."""
-        (v, u), (vs, us, spikes) = lax.scan(lambda c, x: self._step(c, x), (state.v, state.u), drive, length=steps)
+        (v, u), (vs, us, spikes) = scan(lambda c, x: self._step(c, x), (state.v, state.u), drive, length=steps)
         return IzhikevichState(v, u, state.step + steps), {"v": vs, "u": us, "spikes": spikes}
 
     def _step(self, carry, drive):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jneuro._types import Array, Bool, Float, Int, Scalar, UInt
+from jneuro.backend import scan
 from jneuro.simulators.delays import DelayedSynapses
 from jneuro.simulators.events import each_spike, unpack
 
@@ -93,7 +94,7 @@ def pair_changes(
         trace = jnp.where(unpack(words, width), jnp.ones((), trace.dtype), trace * rule.decay)
         return trace, trace
 
-    traces = lax.scan(decayed, trace, raster)[1].reshape(-1)
+    traces = scan(decayed, trace, raster)[1].reshape(-1)
 
     def potentiate(step, post, total):
         index = lax.dynamic_index_in_dim(synapses.incoming, post, 0, False) + (step + longest) * width

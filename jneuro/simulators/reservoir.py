@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jax.custom_batching import sequential_vmap
 
 from jneuro._types import Array, Float, Int, Key, UInt
+from jneuro.backend import scan
 from jneuro.prng import stream
 from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, Bounds, Recordable, SteppedSimulator, param
 from jneuro.simulators.delays import DelayedSynapses, Synapses, draw_delayed, raster_width, resend, send
@@ -242,20 +243,23 @@ class IzhikevichReservoir(SteppedSimulator):
         """The weight of every synapse [pA], in the order of `synapses`."""
         return self._rows(state.weights)[jnp.nonzero(self._synapses().exists)]
 
-    def advance(self, state, drive, key, steps):
+    def draw(self, key, first_step, steps):
+        """Draw who receives thalamic input."""
+        key = stream(key, "thalamus")
+        return jax.vmap(
+            lambda s: jax.random.randint(jax.random.fold_in(key, s), (self.thalamic_count,), 0, self.neurons)
+        )(first_step + jnp.arange(steps, dtype=jnp.int32))
+
+    def take(self, state, drive, noise, steps):
         """See `SteppedSimulator`; a block is the update interval."""
-        step = state.step + jnp.arange(steps, dtype=jnp.int32)
-        draw = stream(key, "thalamus")
-        chosen = jax.vmap(
-            lambda s: jax.random.randint(jax.random.fold_in(draw, s), (self.thalamic_count,), 0, self.neurons)
-        )(step)
+        step, chosen = state.step + jnp.arange(steps, dtype=jnp.int32), noise
         surrogate = self.surrogate
         if surrogate is None:
             # The networks of a batch run one after the other: each visits spikes of its own.
             arrays, rest = eqx.partition(self, eqx.is_array)
             events = sequential_vmap(lambda arrays, *inputs: eqx.combine(arrays, rest)._events(*inputs))
             return events(arrays, state, drive, chosen, step)
-        new, seen = lax.scan(lambda s, x: self._online_step(surrogate, s, x), state, (chosen, drive))
+        new, seen = scan(lambda s, x: self._online_step(surrogate, s, x), state, (chosen, drive))
         return new, seen | self._weight_records(state, new, step)
 
     def _synapses(self) -> DelayedSynapses:
@@ -311,7 +315,7 @@ class IzhikevichReservoir(SteppedSimulator):
         pending = jnp.pad(state.pending, ((0, 1), (0, width - neurons)))
         ring, rows = pending.reshape(-1), self._rows(state.weights)
         run = _Run(v, u, pending[0], ring, jnp.int32(0), rows, state.change, state.raster, trace, state.step)
-        run, (v, u, words) = lax.scan(lambda r, x: self._event_step(r, x), run, (chosen, drive))
+        run, (v, u, words) = scan(lambda r, x: self._event_step(r, x), run, (chosen, drive))
         ring = jnp.roll(run.ring.reshape(-1, width), -run.row, 0)
         spiked = run.v[:neurons] >= self.v_peak
         new = ReservoirState(

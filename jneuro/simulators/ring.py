@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jax.scipy.special import gammaln, xlogy
 
 from jneuro._types import Array, Bool, Float, Int, Key, Scalar
+from jneuro.backend import scan
 from jneuro.prng import stream
 from jneuro.simulators.background import binomial_counts, step_words
 from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, Bounds, Recordable, SteppedSimulator, param
@@ -212,18 +213,21 @@ class RingNetwork(SteppedSimulator):
             step=jnp.int32(0),
         )
 
-    def advance(self, state, drive, key, steps):
+    def draw(self, key, first_step, steps):
+        """Draw the external events; see `_external`."""
+        return self._external(stream(key, "external"), first_step, steps)
+
+    def take(self, state, drive, noise, steps):
         """See `SteppedSimulator`."""
 
         def on_ring(x):
             return x.reshape(*x.shape[:-1], 2, self.positions)
 
-        external = self._external(stream(key, "external"), state.step, steps)
-        drive = None if drive is None else on_ring(jnp.broadcast_to(drive, external.shape))
+        drive = None if drive is None else on_ring(jnp.broadcast_to(drive, noise.shape))
         carry = tuple(on_ring(x) for x in (state.v, state.refractory, state.synaptic, state.sent))
-        carry, seen = lax.scan(lambda c, x: self._step(c, x), carry, (on_ring(external), drive))
+        carry, seen = scan(lambda c, x: self._step(c, x), carry, (on_ring(noise), drive))
         flat, seen = jax.tree.map(lambda x: x.reshape(*x.shape[:-2], self.neurons), (carry, seen))
-        return RingNetworkState(*flat, step=state.step + steps), seen | {"external": external}
+        return RingNetworkState(*flat, step=state.step + steps), seen | {"external": noise}
 
     def _external(self, key, first_step, steps):
         """External events of each neuron, `[step, neuron]`: its own, and those of the last word, which all share."""

@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 
 from jneuro._types import Array, Bool, Key, PyTree
+from jneuro.backend import route, scan
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.base import Recordable, SteppedSimulator
 from jneuro.simulators.stimuli import Stimulus
@@ -44,7 +45,7 @@ def advance_blocks(
     Returns:
         The recording.
     """
-    advance = _driven(simulator, stimulus, key)
+    advance = _driven(simulator, stimulus, key, state.step, warmup + frames * record_every)
     longest = simulator.longest_block
     if warmup:
         state, _ = repeat(lambda s, _: (advance(s, longest)[0], None), state, warmup // longest, None)
@@ -86,8 +87,13 @@ def _record(advance, about: dict[str, Recordable], state, longest: int, frames: 
     return state, values
 
 
-def _driven(simulator: SteppedSimulator, stimulus: Stimulus | None, key) -> Callable:
-    """Bind the stimulus, evaluated at the beginning of every step, to `advance`."""
+def _driven(simulator: SteppedSimulator, stimulus: Stimulus | None, key, first, total: int) -> Callable:
+    """Bind the stimulus, evaluated at the beginning of every step, and the noise to `take`.
+
+    The noise is drawn block by block; on a device that cannot draw within loops, of the whole run at once.
+    """
+    # At least a block, because a loop over blocks is traced even where it makes no turn.
+    drawn = simulator.draw(key, first, max(total, simulator.longest_block)) if route() == "metal" else None
 
     def advance(state, steps):
         drive = None
@@ -95,7 +101,10 @@ def _driven(simulator: SteppedSimulator, stimulus: Stimulus | None, key) -> Call
             time = (state.step + jnp.arange(steps)) * simulator.dt
             drive = jax.vmap(stimulus)(time)
             drive = drive.reshape(steps, -1)
-        return simulator.advance(state, drive, key, steps)
+        if drawn is None:
+            return simulator.take(state, drive, simulator.draw(key, state.step, steps), steps)
+        noise = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, state.step - first, steps), drawn)
+        return simulator.take(state, drive, noise, steps)
 
     return advance
 
@@ -112,7 +121,7 @@ def _long_frame(advance, about: dict[str, Recordable], state, longest: int, step
     shapes = jax.eval_shape(lambda s: advance(s, 1)[1], state)
     zeros = {n: jnp.zeros(shapes[n].shape[1:], _frame_dtype(shapes[n].dtype, r, steps)) for n, r in about.items()}
     whole, rest = divmod(steps, longest)
-    carry, _ = lax.scan(lambda c, _: (block(c, longest), None), (state, zeros), None, length=whole)
+    carry, _ = scan(lambda c, _: (block(c, longest), None), (state, zeros), None, length=whole, unroll=1)
     state, values = block(carry, rest) if rest else carry
     return state, {n: v[None] for n, v in values.items()}
 
@@ -133,7 +142,7 @@ def repeat(body: Callable, state: PyTree, times: int, segment: int | None) -> tu
     """Scan without input, in checkpointed segments where asked.
 
     Args:
-        body: as in `lax.scan`.
+        body: as in `lax.scan`, and itself a loop.
         state: what is carried.
         times: how often.
         segment: calls between two states that reverse mode keeps; None keeps all.
@@ -142,13 +151,13 @@ def repeat(body: Callable, state: PyTree, times: int, segment: int | None) -> tu
         As `lax.scan`.
     """
     if segment is None or segment >= times:
-        return lax.scan(body, state, None, length=times)
+        return scan(body, state, None, length=times, unroll=1)
     whole, rest = divmod(times, segment)
-    outer = jax.checkpoint(lambda s, _: lax.scan(body, s, None, length=segment))
-    state, values = lax.scan(outer, state, None, length=whole)
+    outer = jax.checkpoint(lambda s, _: scan(body, s, None, length=segment, unroll=1))
+    state, values = scan(outer, state, None, length=whole, unroll=1)
     values = jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), values)
     if rest:
-        state, tail = lax.scan(body, state, None, length=rest)
+        state, tail = scan(body, state, None, length=rest, unroll=1)
         values = jax.tree.map(lambda v, t: jnp.concatenate([v, t]), values, tail)
     return state, values
 

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jneuro._types import Array, Float, Key
+from jneuro._types import Array, Float, Key, PyTree
+from jneuro.backend import route, scan
 from jneuro.simulators.base import _to_array
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Stimulus",
     "Sum",
     "WhiteNoise",
+    "draw_outside_loops",
 ]
 
 _NEVER = float("inf")
@@ -239,6 +241,11 @@ class WhiteNoise(Stimulus):
         draw = jax.random.normal(jax.random.fold_in(self.key, index), self.sd.shape, self.sd.dtype)
         return self.mean + self.sd * draw
 
+    def drawn(self) -> Sampled:
+        """The same path up to `duration`, drawn at once: for devices that draw no random numbers within loops."""
+        samples = jnp.arange(-(-self.duration // self.hold) + 1) * self.hold
+        return Sampled(jax.vmap(self)(samples), _to_array(self.hold), hold=True)
+
     def jumps(self):
         """Every time at which a value is drawn, up to `duration`."""
         return jnp.asarray(np.arange(0.0, self.duration + self.hold, self.hold))
@@ -276,7 +283,7 @@ class OrnsteinUhlenbeck(Stimulus):
             return decay * x + jnp.sqrt(1 - decay**2) * draw, x
 
         # The first draw is the stationary start.
-        _, path = lax.scan(step, draws[0], jnp.roll(draws, -1, axis=0))
+        _, path = scan(step, draws[0], jnp.roll(draws, -1, axis=0))
         self.path = Sampled(jax.vmap(lambda x: mean + sd * x)(path), _to_array(dt), hold=True)
 
     def __call__(self, t):
@@ -286,6 +293,17 @@ class OrnsteinUhlenbeck(Stimulus):
     def jumps(self):
         """Every sample."""
         return self.path.jumps()
+
+
+def draw_outside_loops(stimulus: PyTree) -> PyTree:
+    """Draw a stimulus's noise at once where the device does not draw within loops (see `jneuro.backend`)."""
+    if route() == "ordinary":
+        return stimulus
+
+    def noisy(s):
+        return isinstance(s, WhiteNoise)
+
+    return jax.tree.map(lambda s: s.drawn() if noisy(s) else s, stimulus, is_leaf=noisy)
 
 
 class Sum(Stimulus):

@@ -59,7 +59,7 @@ def test_a_network_s_gradient_is_the_surrogate_s_definition(name, detach_reset, 
     sim = network(surrogate=surrogate, detach_reset=detach_reset)
     theta = values(sim)
     shape = np.asarray(jax.vmap(drive(1.0))(jnp.arange(STEPS) * sim.dt))
-    background = np.asarray(sim._background(stream(stream(KEY, "noise"), "background"), jnp.int32(0), STEPS))
+    background = np.asarray(sim._received(sim.draw(stream(KEY, "noise"), jnp.int32(0), STEPS)))
     p = theta | {"n_excitatory": 7, "dt": 0.1, "delay": 15, "refractory": 7}
     start = np.asarray(first_state(sim, KEY).v)
     by_hand = {

@@ -61,13 +61,13 @@ def test_equals_xla_in_value_and_gradients(x64, case):
         transposed = jax.linear_transpose(lambda long: xla(long, kernel), whole)(short)[0]
         expected_transposed = transposed, (xla(whole, kernel), jax.vjp(xla, whole, kernel)[1](short)[1])
         actual = []
-        for formulation in ("gemm", "lax"):
+        for formulation in ("gemm", "lax", "stuffed"):
             forms = [
                 functools.partial(f, stride=stride, formulation=formulation) for f in (convolve, convolve_transposed)
             ]
             actual.append(value_and_gradients(forms[0], long, kernel, short))
             actual.append(value_and_gradients(forms[1], short, kernel, whole))
-        return actual, [expected, expected_transposed] * 2
+        return actual, [expected, expected_transposed] * 3
 
     assert_close(*compute(*sequences(case)))
 
