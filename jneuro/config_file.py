@@ -78,8 +78,12 @@ def load_config(kind: type[Kind], path: str | Path, overrides: Sequence[str] = (
             raise ConfigError(f"{path}: '{key}' makes it a file for `jneuro {command}`")
     for override in overrides:
         _override(data, override)
-    if isinstance(data.get("recording"), str) and not any(o.startswith("recording=") for o in overrides):
-        data["recording"] = str(path.parent / data["recording"])
+    for above, key in ((data, "recording"), (data.get("sweep"), "table")):
+        where = key if above is data else f"sweep.{key}"
+        if not isinstance(above, dict) or any(o.startswith(f"{where}=") for o in overrides):
+            continue
+        if isinstance(given := above.get(key), str) and "\n" not in given:
+            above[key] = str(path.parent / given)
     try:
         return kind.model_validate(data)
     except ValidationError as error:

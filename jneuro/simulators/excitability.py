@@ -12,7 +12,7 @@ from jneuro.simulators.base import ODESimulator, SteppedSimulator
 from jneuro.simulators.simulate import simulate
 from jneuro.simulators.stimuli import Constant
 
-__all__ = ["REGIMES", "Excitability", "excitability"]
+__all__ = ["REGIMES", "Excitability", "excitability", "firing_pattern"]
 
 REGIMES = ("rest", "bursting", "irregular", "spiking")
 """Patterns of firing, by their number in `Excitability.regime`."""
@@ -99,7 +99,7 @@ def excitability(
     first = round(discard / (every * step))
     v, fired = recording.values["v"], recording.values["spikes"] > 0
     shape = v.shape[1:]
-    describe = jax.vmap(lambda f: _describe(f, first, every * step), in_axes=1)
+    describe = jax.vmap(lambda f: firing_pattern(f, first, every * step), in_axes=1)
     found = {name: x.reshape(shape) for name, x in describe(fired.reshape(len(fired), -1)).items()}
     seconds = 1e-3 * (duration - discard)
     return Excitability(
@@ -112,8 +112,17 @@ def excitability(
     )
 
 
-def _describe(fired: Bool[Array, " time"], first: int, frame: float) -> dict[str, Array]:
-    """The pattern of one cell's spikes, `first` frames being the transient."""
+def firing_pattern(fired: Bool[Array, " time"], first: int, frame: float) -> dict[str, Array]:
+    """Describe the pattern of one cell's spikes.
+
+    Args:
+        fired: frames with a spike.
+        first: frames of the transient.
+        frame: length of a frame [ms].
+
+    Returns:
+        `first_spike`, `isi_cv`, `period` and `regime` of `Excitability`.
+    """
     # A cell that spikes in more than one of ten frames is cut short; none does.
     late = jnp.flatnonzero(fired[first:], size=len(fired) // 10, fill_value=-1)
     exists = late[1:] >= 0

@@ -1,0 +1,83 @@
+"""The page of a sweep: what was varied, what came of it, and its figures."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from jneuro.report.page import inline, write_page
+from jneuro.report.prose import duration
+from jneuro.report.style import save
+from jneuro.report.sweep_figures import default_figures, draw_sweep_figure
+from jneuro.sweeps.config import SweepConfig, SweepFigure
+
+__all__ = ["write_sweep_report"]
+
+
+def write_sweep_report(
+    folder: Path, run: Mapping[str, Any], config_yaml: str, config: SweepConfig, data: xr.Dataset
+) -> Path:
+    """Write report.html and the figures of a sweep.
+
+    Args:
+        folder: the run folder.
+        run: what the page says of the run; see `write_page`.
+        config_yaml: the resolved configuration.
+        config: the sweep.
+        data: its results.
+
+    Returns:
+        The path of the page.
+    """
+    (folder / "figures").mkdir(exist_ok=True)
+    failed = int(np.count_nonzero(~np.asarray(data["ok"])))
+    points = int(data["ok"].size)
+    axes = ", ".join(f"{name} ({config.targets[name]})" for name in config.sweep.varied)
+    figures = []
+    for figure in config.figures or default_figures(config, data):
+        name = _name(figure)
+        source = inline(*save(draw_sweep_figure(figure, config, data), folder / "figures" / name))
+        figures.append({**_words(figure, data), "name": name, "source": source})
+    facts = [
+        ("Points", f"{points:,}"),
+        ("Failed", f"{failed:,}"),
+        ("Simulated", f"{config.simulation.duration_ms:g} ms a point"),
+        ("Time", duration(run["seconds"])),
+        ("Device", str(run["device"])),
+        ("Started", str(run["started"]).replace("T", " ")),
+    ]
+    verdict = [
+        f"All {points:,} points stayed finite."
+        if not failed
+        else f"{failed:,} of {points:,} points left the finite numbers; they are white in the figures."
+    ]
+    return write_page(
+        folder,
+        run=run,
+        config_yaml=config_yaml,
+        paragraph=f"Varied: {axes}, in a {config.sweep.design} design; {config.sweep.seeds} seed(s) a point.",
+        verdict=verdict,
+        facts=facts,
+        sections={"Figures": figures} if figures else {},
+    )
+
+
+def _name(figure: SweepFigure) -> str:
+    of = figure.of.rpartition(":")[2]
+    return "_".join([figure.kind, of, "over", *(a for a in (figure.x, figure.y, figure.family) if a)])
+
+
+def _words(figure: SweepFigure, data: xr.Dataset) -> dict[str, str]:
+    """Heading, description and caption."""
+    of = figure.of.rpartition(":")[2]
+    words, axes = of.replace("_", " "), " and ".join(a for a in (figure.x, figure.y) if a)
+    kinds = {"heat_map": "Heat map", "curves": "Curves", "phase_diagram": "Phase diagram"}
+    family = f", a curve for each {figure.family}" if figure.family else ""
+    doc = data[of].attrs.get("long_name", "")
+    return {
+        "title": f"{words} over {axes}",
+        "alt": f"{kinds[figure.kind]} of {words} over {axes}{family}.",
+        "caption": f"{doc[:1].upper()}{doc[1:]}." if doc else f"{words}{family}.",
+    }

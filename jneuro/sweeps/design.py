@@ -1,0 +1,292 @@
+"""Which points a sweep has: grids, random and Sobol designs, and tables of one's own; each with any number of seeds."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+import jax
+import numpy as np
+from pydantic import Field, model_validator
+
+from jneuro._types import Array, Config, Float, Int, Key
+from jneuro.prng import stream
+
+__all__ = ["AxisConfig", "DesignConfig", "Points", "design_points"]
+
+
+class AxisConfig(Config):
+    """A quantity that is varied.
+
+    Attributes:
+        of: `simulator.PARAMETER` or `stimulus.ARGUMENT`; by default what bears the axis' name.
+        times: factor from the axis' value to that of the parameter.
+        values: the values of a grid's axis; or
+        low: the lower end, and
+        high: the upper end, and
+        points: for a grid, the number of values.
+        scale: whether values are evenly spaced, or evenly distributed, on a linear or logarithmic scale.
+    """
+
+    of: str | None = None
+    times: float = 1.0
+    values: tuple[float, ...] | None = Field(default=None, min_length=1)
+    low: float | None = None
+    high: float | None = None
+    points: int | None = Field(default=None, ge=1)
+    scale: Literal["linear", "log"] = "linear"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, data: Any) -> Any:
+        return {"values": data} if isinstance(data, list | tuple) else data
+
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        if self.times == 0:
+            raise ValueError("times = 0 would vary nothing")
+        if self.values is not None and len(set(self.values)) < len(self.values):
+            raise ValueError("values has one of them twice")
+        if (self.low is None) != (self.high is None):
+            raise ValueError(f"{'low' if self.low is None else 'high'} is missing")
+        if self.values is not None and self.low is not None:
+            raise ValueError("has values as well as low and high; leave one of them out")
+        if self.low is not None and self.high is not None:
+            if not self.low < self.high:
+                raise ValueError(f"low = {self.low:g} must be less than high = {self.high:g}")
+            if self.scale == "log" and self.low <= 0:
+                raise ValueError(f"low = {self.low:g} must be positive on a log scale")
+        return self
+
+    def at(self, share: Float[np.ndarray, " point"]) -> Float[np.ndarray, " point"]:
+        """The values at shares between 0 and 1 of the range."""
+        low, high = float(self.low or 0.0), float(self.high or 0.0)
+        if self.scale == "log":
+            # The ends themselves are exact.
+            inner = np.exp((1 - share) * math.log(low) + share * math.log(high))
+            return np.where(share == 0, low, np.where(share == 1, high, np.clip(inner, low, high)))
+        return (1 - share) * low + share * high
+
+    @property
+    def grid(self) -> Float[np.ndarray, " point"]:
+        """The values of a grid's axis."""
+        if self.values is not None:
+            return np.asarray(self.values, np.float64)
+        return self.at(np.linspace(0, 1, self.points or 1))
+
+
+class DesignConfig(Config):
+    """The points of a sweep.
+
+    Attributes:
+        design: `grid`, all combinations of the axes' values; `random` or `sobol`, so many points between the
+            axes' ends; or `table`.
+        axes: what is varied, by the name of a dimension or coordinate. A table's columns need an entry only where
+            `of` or `times` is needed.
+        points: number of points of a random or Sobol design.
+        table: a CSV file, relative to this one, or its text: one column for each axis, and `seed` if wanted.
+        seeds: repetitions of every point, each with random numbers of its own.
+        draws: `per_point`, every point has its own connectivity and noise; or `per_seed`, points that differ in their
+            parameters alone share them.
+        max_points: the most points there may be, all seeds together.
+        chunk: points that are written, and done again after a fault, together; by default some hundredth part.
+        lanes: points that are computed side by side; by default what suits the simulator. Like `chunk`, part of the
+            design: it may touch the last bit.
+    """
+
+    design: Literal["grid", "random", "sobol", "table"] = "grid"
+    axes: dict[str, AxisConfig] = Field(default={})
+    points: int | None = Field(default=None, ge=1)
+    table: str | None = None
+    seeds: int = Field(default=1, ge=1)
+    draws: Literal["per_point", "per_seed"] = "per_point"
+    max_points: int = Field(default=1_000_000, ge=1)
+    chunk: int | None = Field(default=None, ge=1)
+    lanes: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_table(cls, data: Any) -> Any:
+        """Take the text of a table's file, so that the configuration is complete."""
+        if isinstance(data, Mapping) and isinstance(table := data.get("table"), str) and "\n" not in table:
+            try:
+                return {**data, "table": Path(table).read_text(encoding="utf-8-sig").strip() + "\n"}
+            except (OSError, UnicodeDecodeError) as error:
+                raise ValueError(f"table = {table!r}: cannot be read ({error})") from error
+        return data
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        for name in self.axes:
+            if not name.isidentifier() or name in _TAKEN:
+                raise ValueError(f"axes: {name!r} cannot name an axis; choose a name, and say what it is by `of`")
+        if self.design == "table":
+            self._check_table()
+        elif self.table is not None:
+            raise ValueError(f"a {self.design} design has no table")
+        elif not self.axes:
+            raise ValueError("axes is empty: nothing would be varied")
+        else:
+            for name, axis in self.axes.items():
+                self._check_axis(name, axis)
+        if (self.points is not None) != (self.design in ("random", "sobol")):
+            raise ValueError(f"a {self.design} design {'has no' if self.points else 'needs'} points")
+        if self.count > self.max_points:
+            raise ValueError(
+                f"{self.count:,} points are more than max_points = {self.max_points:,}; take fewer, or raise it"
+            )
+        return self
+
+    def _check_axis(self, name: str, axis: AxisConfig) -> None:
+        """Refuse an axis that does not fit the design."""
+        if axis.values is None and axis.low is None:
+            raise ValueError(f"axes.{name}: needs {'values, or ' if self.design == 'grid' else ''}low and high")
+        if self.design != "grid" and (axis.values is not None or axis.points is not None):
+            raise ValueError(f"axes.{name}: a {self.design} design takes low and high alone")
+        if self.design == "grid" and axis.low is not None and (axis.points or 0) < 2:
+            raise ValueError(f"axes.{name}: needs points, 2 at least")
+
+    def _check_table(self) -> None:
+        """Refuse a table that cannot be read, or does not fit the axes."""
+        columns = self._columns()
+        for name, axis in self.axes.items():
+            if axis.values is not None or axis.low is not None or axis.points is not None:
+                raise ValueError(f"axes.{name}: its values stand in the table")
+            if name not in columns:
+                raise ValueError(f"table: has no column {name!r}; it has {', '.join(columns)}")
+        if not [n for n in columns if n != "seed"]:
+            raise ValueError("table: has no column but the seeds: nothing would be varied")
+        for name in columns:
+            if name != "seed" and (not name.isidentifier() or name in _TAKEN):
+                raise ValueError(
+                    f"table: {name!r} cannot name an axis; choose another name, and say what it is in axes"
+                )
+        if "seed" in columns:
+            if self.seeds > 1:
+                raise ValueError("seeds: the table has a column for them")
+            if not np.all((columns["seed"] >= 0) & (columns["seed"] % 1 == 0) & (columns["seed"] < 2**31)):
+                raise ValueError("table: seeds must be whole numbers, 0 or more")
+
+    def _columns(self) -> dict[str, Float[np.ndarray, " point"]]:
+        """The columns of the table."""
+        if self.table is None:
+            raise ValueError("a table design needs table, a CSV file")
+        return dict(_parse(self.table))
+
+    @property
+    def varied(self) -> dict[str, AxisConfig]:
+        """All axes."""
+        if self.design != "table":
+            return self.axes
+        return {name: self.axes.get(name, AxisConfig()) for name in self._columns() if name != "seed"}
+
+    def ends(self, name: str) -> tuple[float, float]:
+        """The least and the greatest value of an axis."""
+        axis = self.axes.get(name)
+        if self.design == "table":
+            values = self._columns()[name]
+        elif axis is not None and axis.values is None:
+            return float(axis.low or 0.0), float(axis.high or 0.0)
+        else:
+            values = self.axes[name].grid
+        return float(values.min()), float(values.max())
+
+    @property
+    def count(self) -> int:
+        """Number of points, all seeds together."""
+        if self.design == "grid":
+            return math.prod(len(a.values) if a.values else a.points or 1 for a in self.axes.values()) * self.seeds
+        return (self.points or len(next(iter(self._columns().values())))) * self.seeds
+
+
+@lru_cache(maxsize=2)
+def _parse(table: str) -> dict[str, Float[np.ndarray, " point"]]:
+    """The columns of a table by their names."""
+    rows = [row for row in csv.reader(io.StringIO(table)) if row]
+    names = [name.strip() for name in rows[0]] if rows else []
+    if len(rows) < 2 or len(set(names)) < len(names):
+        raise ValueError("table: needs a line of names, each its own, and a line for each point")
+    columns: dict[str, list[float]] = {name: [] for name in names}
+    for number, row in enumerate(rows[1:], 2):
+        if len(row) != len(names):
+            raise ValueError(f"table: line {number} has {len(row)} fields, not {len(names)}")
+        for name, text in zip(names, row, strict=True):
+            try:
+                value = float(text)
+            except ValueError:
+                value = math.nan
+            if not math.isfinite(value):
+                raise ValueError(f"table: line {number}: {name} = {text.strip()!r} must be a number")
+            columns[name].append(value)
+    return {name: np.asarray(values) for name, values in columns.items()}
+
+
+_TAKEN = ("point", "seed", "time", "neuron", "population", "ok")
+
+
+class Points(NamedTuple):
+    """The points of a sweep, in the order of their index.
+
+    Attributes:
+        dims: name and size of every dimension of the results; `seed` is there if there are several.
+        coords: the values along each dimension; of designs that are no grids, along `point`.
+        values: of every axis at every parameter set, `[set, axis]`.
+        seed: the seed of every parameter set, where a table gives it.
+        seeds: repetitions of every parameter set; the index of a point is `set * seeds + seed`.
+    """
+
+    dims: dict[str, int]
+    coords: dict[str, np.ndarray]
+    values: Float[np.ndarray, "set axis"]
+    seed: Int[np.ndarray, " set"] | None
+    seeds: int
+
+    @property
+    def count(self) -> int:
+        """Number of points."""
+        return len(self.values) * self.seeds
+
+
+def design_points(design: DesignConfig, key: Key[Array, ""]) -> Points:
+    """Lay out the points of a design.
+
+    Args:
+        design: the design.
+        key: for what is random.
+
+    Returns:
+        The points.
+    """
+    repeated = {"seed": design.seeds} if design.seeds > 1 else {}
+    labels = {"seed": np.arange(design.seeds)} if design.seeds > 1 else {}
+    if design.design == "grid":
+        axes = {name: axis.grid for name, axis in design.axes.items()}
+        mesh = np.meshgrid(*axes.values(), indexing="ij")
+        values = np.stack([m.reshape(-1) for m in mesh], 1)
+        return Points({n: len(v) for n, v in axes.items()} | repeated, axes | labels, values, None, design.seeds)
+    seed = None
+    if design.design == "table":
+        columns = design._columns()
+        if "seed" in columns:
+            seed = columns.pop("seed").astype(np.int32)
+    else:
+        shares = _shares(design, key)
+        columns = {name: axis.at(share) for (name, axis), share in zip(design.axes.items(), shares.T, strict=True)}
+    coords = dict(columns) if seed is None else columns | {"seed": seed}
+    values = np.stack(list(columns.values()), 1)
+    return Points({"point": len(values)} | repeated, coords | labels, values, seed, design.seeds)
+
+
+def _shares(design: DesignConfig, key: Key[Array, ""]) -> Float[np.ndarray, "point axis"]:
+    """Points in the unit cube."""
+    from scipy.stats import qmc
+
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(stream(key, "design"))))
+    number, axes = design.points or 1, len(design.axes)
+    if design.design == "random":
+        return generator.random((number, axes))
+    # A Sobol sequence is balanced up to each power of two; what lies beyond the last wanted point is not used.
+    return qmc.Sobol(axes, rng=generator).random_base2(max(0, math.ceil(math.log2(number))))[:number]

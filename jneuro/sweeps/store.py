@@ -1,0 +1,246 @@
+"""The results of a sweep on disk: a Zarr store whose dimensions are what was varied, written region by region.
+
+The store is laid out whole before anything is computed: its labels, and its arrays, all cut into the same chunks. A
+chunk is some points that are done together; it is done when its file is there in every array, and a file is there whole
+or not at all. Nothing else records what is done. So the bytes of a finished store depend on the design alone, and any
+number of processes may write, each its own chunks.
+"""
+
+import json
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from jneuro.recordings.store import StoreError
+
+__all__ = ["SWEEP_FORMAT", "Layout", "Quantity", "SweepStore", "open_sweep"]
+
+SWEEP_FORMAT = 1
+"""Version of the layout."""
+
+
+class Layout(NamedTuple):
+    """How the points of a sweep are cut into chunks.
+
+    Attributes:
+        sizes: name and size of every dimension, the last running fastest.
+        block: size of a chunk along each.
+    """
+
+    sizes: dict[str, int]
+    block: tuple[int, ...]
+
+    @classmethod
+    def cut(cls, sizes: Mapping[str, int], wanted: int) -> "Layout":
+        """Cut into chunks of about so many points: whole dimensions from the last one on, then a part of one."""
+        block, room = [], max(wanted, 1)
+        for size in reversed(list(sizes.values())):
+            parts = math.ceil(size / min(size, room))
+            block.append(math.ceil(size / parts))
+            room //= size
+            room = max(room, 1) if parts == 1 else 1
+        return cls(dict(sizes), tuple(reversed(block)))
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Number of chunks along each dimension."""
+        return tuple(math.ceil(s / b) for s, b in zip(self.sizes.values(), self.block, strict=True))
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks."""
+        return math.prod(self.counts)
+
+    def place(self, chunk: int) -> tuple[int, ...]:
+        """A chunk's place along each dimension."""
+        return tuple(int(i) for i in np.unravel_index(chunk, self.counts))
+
+    def region(self, chunk: int) -> tuple[slice, ...]:
+        """A chunk's part of each dimension."""
+        corners = zip(self.place(chunk), self.block, self.sizes.values(), strict=True)
+        return tuple(slice(i * b, min((i + 1) * b, size)) for i, b, size in corners)
+
+    def points(self, chunk: int) -> np.ndarray:
+        """The indices of a chunk's points, in order."""
+        index = np.ix_(*(np.arange(s.start, s.stop) for s in self.region(chunk)))
+        return np.ravel_multi_index(index, tuple(self.sizes.values())).reshape(-1)
+
+
+class Quantity(NamedTuple):
+    """What is stored of every point.
+
+    Attributes:
+        shape: of one point's.
+        dtype: of its elements.
+        dims: names of its own dimensions.
+        attributes: unit, meaning and such.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    dims: tuple[str, ...]
+    attributes: dict[str, Any]
+
+
+class SweepStore:
+    """The results of a sweep, finished or not."""
+
+    def __init__(self, path: Path, layout: Layout, quantities: Mapping[str, Quantity]) -> None:
+        """Wrap a store that `create` made or found."""
+        self.path, self.layout, self.quantities = path, layout, dict(quantities)
+        self._root = zarr.open_group(path, mode="r+")
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        layout: Layout,
+        quantities: Mapping[str, Quantity],
+        coords: Mapping[str, tuple[tuple[str, ...], np.ndarray, dict[str, Any]]],
+        provenance: Mapping[str, Any],
+    ) -> "SweepStore":
+        """Lay out a store, or find the one that another process, or an earlier one, has laid out.
+
+        Args:
+            path: the folder that is, or will be, the store.
+            layout: how points are cut into chunks.
+            quantities: what is stored of every point.
+            coords: labels: their dimensions, values and attributes.
+            provenance: what makes the results; JSON values only.
+
+        Raises:
+            StoreError: if the folder holds something else, or the results of another sweep.
+        """
+        text = json.dumps(provenance, sort_keys=True)
+        if not (path / "zarr.json").exists():
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise StoreError(f"{path}: holds something else; choose another folder, or remove it")
+            fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+            _lay_out(fresh, layout, quantities, coords, text)
+            try:
+                os.rename(fresh, path)  # whole or not at all
+            except OSError:
+                shutil.rmtree(fresh)  # another process was first
+                if not (path / "zarr.json").exists():
+                    raise
+        attributes = _root(path).attrs
+        if attributes.get("jneuro_sweep_format") != SWEEP_FORMAT:
+            raise StoreError(f"{path}: holds something else than a sweep; choose another folder, or remove it")
+        if attributes.get("provenance") != text:
+            differs = _difference(json.loads(str(attributes.get("provenance"))), json.loads(text))
+            raise StoreError(
+                f"{path}: holds a sweep of another design, which differs in {differs}; "
+                "choose another folder, or remove this one"
+            )
+        return cls(path, layout, quantities)
+
+    def done(self, chunk: int) -> bool:
+        """Whether a chunk is there."""
+        place = self.layout.place(chunk)
+        return all(self._file(name, place).exists() for name in self.quantities)
+
+    def _file(self, name: str, place: tuple[int, ...]) -> Path:
+        key = "/".join(map(str, (*place, *(0 for _ in self.quantities[name].shape))))
+        return self.path / name / "c" / key
+
+    def write(self, chunk: int, results: Mapping[str, np.ndarray]) -> None:
+        """Write a chunk: every quantity's `[point, ...]`, points in the order of `Layout.points`."""
+        region = self.layout.region(chunk)
+        shape = tuple(s.stop - s.start for s in region)
+        for name, values in results.items():
+            array: Any = self._root[name]
+            array[region] = values.reshape(*shape, *values.shape[1:])
+
+    def failures(self, chunk: int) -> int:
+        """Number of points of a chunk, which is done, that left the finite numbers."""
+        array: Any = self._root["ok"]
+        return int(np.size(values := np.asarray(array[self.layout.region(chunk)])) - np.count_nonzero(values))
+
+    def tidy(self) -> None:
+        """Remove what killed processes left; for when all chunks are there."""
+        for leftover in [*self.path.rglob("*.partial"), *self.path.parent.glob(f".{self.path.name}.*")]:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
+def _lay_out(path: Path, layout: Layout, quantities, coords, provenance: str) -> None:
+    """Write everything but the results; equal designs give equal bytes."""
+    about = {"jneuro_sweep_format": SWEEP_FORMAT, "provenance": provenance}
+    root = zarr.create_group(path, zarr_format=3, attributes=about)
+    for name, (dims, values, attributes) in coords.items():
+        root.create_array(name, data=values, dimension_names=dims, attributes=attributes, chunks=values.shape)
+    for name, quantity in quantities.items():
+        root.create_array(
+            name,
+            shape=(*layout.sizes.values(), *quantity.shape),
+            dtype=quantity.dtype,
+            chunks=(*layout.block, *quantity.shape),
+            dimension_names=(*layout.sizes, *quantity.dims),
+            compressors=(BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec()),
+            fill_value=np.nan if quantity.dtype.kind == "f" else 0,
+            attributes=quantity.attributes,
+            # A chunk of nothing but the fill value is a chunk, too.
+            config={"write_empty_chunks": True},
+        )
+
+
+def _difference(there: Any, wanted: Any, key: str = "") -> str:
+    """The first key in which two nests differ."""
+    if isinstance(there, dict) and isinstance(wanted, dict):
+        for name in dict.fromkeys([*wanted, *there]):
+            if there.get(name) != wanted.get(name):
+                return _difference(there.get(name), wanted.get(name), f"{key}.{name}" if key else name)
+    return f"{key} ({_short(there)}, not {_short(wanted)})"
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _root(path: Path) -> zarr.Group:
+    try:
+        return zarr.open_group(path, mode="r")
+    except (FileNotFoundError, ValueError, KeyError) as error:
+        raise StoreError(
+            f"{path}: no store of a sweep ({type(error).__name__}); make it with `jneuro sweep`"
+        ) from error
+
+
+def open_sweep(path: Path | str, *, complete: bool = True) -> xr.Dataset:
+    """Open the results of a sweep, lazily and labelled.
+
+    Args:
+        path: the store.
+        complete: whether all points must be there; otherwise `ok` is False, and floats are NaN, where they are not.
+
+    Returns:
+        What was measured, and raw traces if they were kept. Dimensions are the axes of a grid, or else `point`, along
+        which the axes are coordinates; then `seed`, if there are several; then a quantity's own. `ok` says which
+        points stayed finite. The attribute `provenance` is a dictionary.
+
+    Raises:
+        StoreError: if the store is missing, unfinished, damaged, or no sweep.
+    """
+    path = Path(path)
+    root = _root(path)
+    if root.attrs.get("jneuro_sweep_format") != SWEEP_FORMAT:
+        raise StoreError(f"{path}: not a sweep of jneuro's format {SWEEP_FORMAT}; make it with `jneuro sweep`")
+    for name, array in root.members():
+        if complete and isinstance(array, zarr.Array) and array.nchunks_initialized < array.nchunks:
+            missing = array.nchunks - array.nchunks_initialized
+            raise StoreError(
+                f"{path}: unfinished, {missing} of {array.nchunks} chunks of '{name}' are missing; "
+                "go on with `jneuro sweep ... --resume`, or open it with complete=False"
+            )
+    data = xr.open_zarr(path, consolidated=False, chunks=None, mask_and_scale=False)
+    data.attrs["provenance"] = json.loads(data.attrs["provenance"])
+    return data.set_coords([str(n) for n in data if data[n].attrs.get("role") == "axis"])

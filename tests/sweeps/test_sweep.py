@@ -1,0 +1,169 @@
+"""Results depend on the design alone: not on devices, processes, batches, or how often a sweep was killed."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from sweep_problems import cheap
+
+from jneuro.recordings import StoreError
+from jneuro.simulators import Izhikevich, simulate
+from jneuro.simulators.stimuli import Constant
+from jneuro.sweeps import open_sweep, sweep
+from jneuro.sweeps.program import GroupProgram, SweepMemoryError
+
+ROOT = Path(__file__).parents[2]
+
+
+def digest(path):
+    """Name and content of every file."""
+    files = sorted(f for f in path.rglob("*") if f.is_file())
+    return {str(f.relative_to(path)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    path = tmp_path_factory.mktemp("whole") / "sweep.zarr"
+    return path, sweep(cheap(), path)
+
+
+def test_each_point_is_the_simulation_of_its_parameters(whole):
+    data = whole[1]
+    assert data.rate.dims == ("a", "amplitude")
+    assert data.ok.all()
+    for a, amplitude in ((0.02, 20.0), (0.1, 5.0)):
+        recording = simulate(Izhikevich(a=a), Constant(amplitude), duration=2.0, key=jax.random.key(0))
+        found = data.v_mean.sel(a=a, amplitude=amplitude)
+        np.testing.assert_allclose(found, np.mean(recording.values["v"]), rtol=1e-5)
+
+
+def test_one_device_writes_the_same_bytes_as_two(whole, tmp_path):
+    with jax.default_device(jax.devices()[1]):
+        sweep(cheap(), tmp_path / "s")
+    assert digest(tmp_path / "s") == digest(whole[0])
+
+
+def test_only_what_is_missing_is_computed_and_the_bytes_are_the_same(whole, tmp_path):
+    path, seen = tmp_path / "s", []
+    for process in (2, 0):
+        assert sweep(cheap(), path, process=process, processes=3) is None
+    with pytest.raises(StoreError, match=r"unfinished, .* chunks of .* are missing; .*--resume"):
+        open_sweep(path)
+    before = {f: f.stat().st_mtime_ns for f in path.rglob("*") if f.is_file()}
+    (path / "rate" / "c" / "0" / "0.killed.partial").write_bytes(b"torn")
+    assert open_sweep(path, complete=False).rate.isnull().any()
+    sweep(cheap(), path, tell=seen.append)
+    assert seen[0].done > 0
+    assert seen[-1].done == seen[-1].total == 35
+    assert all(f.stat().st_mtime_ns == t for f, t in before.items())
+    assert digest(path) == digest(whole[0])
+
+
+def test_memory_that_does_not_suffice_halves_the_batch(whole, tmp_path, monkeypatch):
+    sizes, call = [], GroupProgram.__call__
+
+    def scarce(self, groups):
+        sizes.append(self.groups)
+        if self.groups > 1:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes")
+        return call(self, groups)
+
+    monkeypatch.setattr(GroupProgram, "__call__", scarce)
+    sweep(cheap(), tmp_path / "s")
+    assert sizes[:2] == [2, 1]
+    assert digest(tmp_path / "s") == digest(whole[0])
+    with pytest.raises(SweepMemoryError, match=r"4 points side by side need .* lower sweep.lanes"):
+        sweep(cheap(), tmp_path / "t", memory=100)
+
+
+def test_a_failing_point_is_recorded_and_stops_nothing(tmp_path):
+    design = {"axes": {"k": [0.04, 1e30]}, "seeds": 2}
+    data = sweep(cheap(design, keep=("v",)), tmp_path / "s")
+    np.testing.assert_array_equal(data.ok, [[True, True], [False, False]])
+    assert data.v_mean.isnull().sel(k=1e30).all()
+    assert np.isfinite(data.v_mean.sel(k=0.04)).all()
+    assert data.v_trace.dims[:3] == ("k", "seed", "time")
+    assert data.time[-1] == 2.0
+
+
+def test_another_design_is_refused_and_nothing_is_lost(whole, tmp_path):
+    before = digest(whole[0])
+    with pytest.raises(StoreError, match=r"another design, which differs in seed \(0, not 1\); choose another folder"):
+        sweep(cheap(seed=1), whole[0])
+    assert digest(whole[0]) == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes").write_text("mine")
+    with pytest.raises(StoreError, match="holds something else"):
+        sweep(cheap(), tmp_path / "mine")
+
+
+def test_a_function_of_ones_own(whole, tmp_path):
+    design = {"design": "random", "points": 3, "axes": {"a": {"low": 0.02, "high": 0.1}}}
+    data = sweep(cheap(design, ("v_min", "v_max", "sweep_problems:spread")), tmp_path / "s")
+    np.testing.assert_array_equal(data.spread, data.v_max - data.v_min)
+    assert data.a.dims == ("point",)
+    with pytest.raises(ValueError, match=r"sweep_problems:nothing.* cannot be loaded"):
+        cheap(measures=("sweep_problems:nothing",))
+
+
+def test_draws_per_seed_are_shared_and_per_point_are_not(tmp_path):
+    noise = {"name": "white_noise", "sd": 3, "hold": 1, "duration": 2}
+    for draws, same in (("per_seed", True), ("per_point", False)):
+        design = {"axes": {"c": [-65, -65.0001]}, "seeds": 2, "draws": draws}
+        simulation = {"simulator": {"name": "izhikevich"}, "stimulus": noise, "duration_ms": 2}
+        data = sweep(cheap(design, ("v_mean",), simulation=simulation), tmp_path / draws)
+        assert (data.v_mean[0] == data.v_mean[1]).all() == same
+        assert (data.v_mean[:, 0] != data.v_mean[:, 1]).all()
+
+
+YAML = """\
+name: shared
+simulation: {simulator: {name: izhikevich}, stimulus: {name: constant, amplitude: 0}, duration_ms: 20}
+sweep:
+  axes: {a: {low: 0.02, high: 0.1, points: 16}, amplitude: {low: 0, high: 20, points: 64}}
+  chunk: 4
+  lanes: 4
+measures: [rate, v_mean]
+"""
+
+
+def start(folder, *arguments):
+    """Begin `jneuro sweep` in a process of its own, on one device."""
+    code = "import sys; from jneuro.cli import main; sys.argv = sys.argv[1:]; main()"
+    command = [sys.executable, "-c", code, "jneuro", "sweep", str(folder / "s.yaml"), "--devices", "1", *arguments]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    with (folder / "log").open("a") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+
+
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_processes_one_of_them_killed_and_restarted(tmp_path, processes):
+    (tmp_path / "s.yaml").write_text(YAML)
+    run, part = tmp_path / "run", ("--processes", str(processes))
+    running = [start(tmp_path, "--out", str(run), *part, "--process", str(k)) for k in range(processes)]
+    try:
+        mine = run / "sweep.zarr" / "ok" / "c" / "0" / "1"  # of process 1
+        deadline = time.monotonic() + 240
+        while not mine.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        running[1].send_signal(signal.SIGKILL)
+        codes = [process.wait(timeout=240) for process in running]
+        assert codes == [0 if k != 1 else codes[1] for k in range(processes)], (tmp_path / "log").read_text()
+        again = start(tmp_path, "--out", str(run), *part, "--process", "1", "--resume")
+        assert again.wait(timeout=240) == 0, (tmp_path / "log").read_text()
+    finally:
+        for process in running:
+            process.kill()
+    assert (run / "report.html").exists()
+    assert "report" in json.loads((run / "run.json").read_text())["stages"]
+    alone = start(tmp_path, "--out", str(tmp_path / "alone"))
+    assert alone.wait(timeout=240) == 0
+    assert digest(run / "sweep.zarr") == digest(tmp_path / "alone" / "sweep.zarr")
