@@ -1,8 +1,9 @@
-"""The command line: `jneuro run|simulate|train|evaluate|report|convert|list|doctor`.
+"""The command line: `jneuro run|sweep|simulate|train|evaluate|report|convert|bench|list|doctor`.
 
 Exit codes: 0 fine, 1 failed or stopped, 2 the user's mistake. Heavy imports happen inside the commands.
 """
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -54,6 +55,78 @@ def _stages(config: str, overrides: list[str] | None, out: Path | None, resume: 
 def run(config: Config, overrides: Overrides = None, out: Out = None, resume: Resume = False) -> None:
     """Run an experiment: simulate, train, evaluate, report."""
     _stages(config, overrides, out, resume, "report")
+
+
+@app.command()
+def fit(config: Config, overrides: Overrides = None, out: Out = None, resume: Resume = False) -> None:
+    """Fit a simulator's parameters to a recording: simulate or read, fit, compare, report."""
+    from jneuro.config_file import find_config, load_config
+    from jneuro.console import LiveObserver, print_fit
+    from jneuro.experiment import RunFolder
+    from jneuro.experiment.fitting import fit_stages
+    from jneuro.fitting.config import FitConfig
+
+    loaded = load_config(FitConfig, find_config(config), overrides or [])
+    folder = RunFolder.prepare(loaded, out, resume=resume)
+    console = Console()
+    console.print(f"[bold]{loaded.name}[/] in {folder.path}", soft_wrap=True)
+    with LiveObserver(console) as observer:
+        page = fit_stages(folder, observer.stage, observer.advance)
+    print_fit(console, folder.read_json("metrics.json"))
+    console.print(f"report: {page}", soft_wrap=True)
+
+
+@app.command()
+def sweep(
+    config: Config,
+    overrides: Overrides = None,
+    out: Out = None,
+    resume: Resume = False,
+    processes: Annotated[int | None, typer.Option("--processes", help="Processes that share the sweep.")] = None,
+    process: Annotated[int | None, typer.Option("--process", help="Which of them this is, from 0.")] = None,
+    coordinator: Annotated[
+        str | None, typer.Option("--coordinator", help="HOST:PORT of process 0, to meet through jax.distributed.")
+    ] = None,
+    distributed: Annotated[
+        bool, typer.Option("--distributed", help="As Slurm, Open MPI or Kubernetes have started the processes.")
+    ] = False,
+    devices: Annotated[
+        int | None, typer.Option("--devices", min=1, help="CPU devices; by default one for each core.")
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option("--memory", min=0.001, help="Most memory of a device, GiB; by default half the free."),
+    ] = None,
+) -> None:
+    """Simulate at many points of parameters, stimuli and seeds; figures and one labelled store."""
+    from jneuro.config_file import find_config, load_config
+    from jneuro.console import SweepDisplay
+    from jneuro.experiment.sweeping import join_processes, open_folder, sweep_stages
+    from jneuro.sweeps.config import SweepConfig
+
+    _cpu_devices(devices)
+    # Processes meet before anything is computed, which the checks of a configuration do.
+    mine, all_of_them = join_processes(coordinator, processes, process, detect=distributed)
+    loaded = load_config(SweepConfig, find_config(config), overrides or [])
+    folder = open_folder(loaded, out, resume=resume, process=mine)
+    console = Console()
+    console.print(f"[bold]{loaded.name}[/] in {folder.path}", soft_wrap=True)
+    most = None if memory is None else int(memory * 2**30)
+    with SweepDisplay(console) as display:
+        page = sweep_stages(folder, display.advance, process=mine, processes=all_of_them, memory=most)
+    if page is None:
+        console.print("this process's points are done; others are missing, of processes that run or must be started")
+    else:
+        console.print(f"report: {page}", soft_wrap=True)
+
+
+def _cpu_devices(wanted: int | None) -> None:
+    """Let JAX see so many CPU devices, one for each core: a loop of small steps keeps but one core busy."""
+    flag, flags = "--xla_force_host_platform_device_count", os.environ.get("XLA_FLAGS", "")
+    if wanted is None and flag in flags:
+        return
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    os.environ["XLA_FLAGS"] = f"{flags} {flag}={wanted or cores}".strip()
 
 
 @app.command()
@@ -115,6 +188,14 @@ def convert(
     Console().print(f"{type(found).__name__} in {target}", soft_wrap=True)
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def bench(arguments: typer.Context) -> None:
+    """Time everything, on every device and beside every peer, and write a report; --help tells the options."""
+    from jneuro.experiment.benchmarking import run_benchmark
+
+    raise typer.Exit(run_benchmark(arguments.args))
+
+
 @app.command("list")
 def list_(
     what: Annotated[str, typer.Argument(metavar="[simulators|models|configs|NAME]", help="What to list.")] = "",
@@ -172,12 +253,13 @@ def _expected(error: Exception) -> tuple[int, str] | None:
     from jneuro.interop import WeightsError
     from jneuro.recordings import StoreError
     from jneuro.simulators import SimulationError
+    from jneuro.sweeps import SweepMemoryError
     from jneuro.training import CheckpointError, TrainingDiverged, TrainingInterrupted
 
     if isinstance(error, ConfigError | StoreError | CheckpointError | WeightsError):
         return 2, "error"
     if isinstance(error, TrainingInterrupted):
         return 1, "stopped"
-    if isinstance(error, SimulationError | TrainingDiverged | OSError):
+    if isinstance(error, SimulationError | SweepMemoryError | TrainingDiverged | OSError):
         return 1, "failed"
     return None

@@ -19,9 +19,10 @@ from jneuro.config_file import ConfigError, config_files
 from jneuro.experiment import versions
 from jneuro.models import MODELS
 from jneuro.simulators import SIMULATORS, STIMULI, accepted, parameters
+from jneuro.sweeps import SweepProgress
 from jneuro.training import Callback, RichProgress
 
-__all__ = ["LiveObserver", "print_doctor", "print_list", "print_scores"]
+__all__ = ["LiveObserver", "SweepDisplay", "print_doctor", "print_fit", "print_list", "print_scores"]
 
 
 class LiveObserver:
@@ -74,6 +75,38 @@ class LiveObserver:
         return (RichProgress(f"train {label}", self._progress),)
 
 
+class SweepDisplay:
+    """Shows how a sweep goes on: points, speed, failures, time left; off a terminal, as ten lines."""
+
+    def __init__(self, console: Console) -> None:
+        """Prepare the display on a console."""
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console)
+        self._console, self._tenth = console, -1
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def advance(self, progress: SweepProgress) -> None:
+        """Show where the sweep is."""
+        done, total = progress.done, progress.total
+        text = f"{done:,} of {total:,} points, {progress.points_per_second:.3g} points/s, {progress.failed:,} failed"
+        if self._console.is_terminal:
+            if self._task is None:
+                self._task = self._progress.add_task(text, total=total, completed=done)
+            self._progress.update(self._task, completed=done, description=text)
+        elif (tenth := 10 * done // total) > self._tenth:
+            self._tenth = tenth
+            left = (total - done) / progress.points_per_second if progress.points_per_second else 0.0
+            self._console.print(f"{text}, {left:.0f} s left" if left else text)
+
+
 def print_scores(console: Console, metrics: Mapping[str, Any]) -> None:
     """Print the score table: baselines, models, ceiling.
 
@@ -95,6 +128,27 @@ def print_scores(console: Console, metrics: Mapping[str, Any]) -> None:
         table.add_section()
         table.add_row("noise ceiling", _number(ceiling["r2"], ".4f"), _number(ceiling["se"], ".4f"), "", "", "100%", "")
     console.print(table)
+
+
+def print_fit(console: Console, metrics: Mapping[str, Any]) -> None:
+    """Print what a fit found and what it cost.
+
+    Args:
+        console: where.
+        metrics: the content of metrics.json.
+    """
+    table = Table("parameter", "fitted", "± SE", "truth", title_justify="left")
+    for name, p in metrics["parameters"].items():
+        table.add_row(name, _number(p["value"], ".5g"), _number(p["se"], ".2g"), _number(p["truth"], "g"))
+    console.print(table)
+    table = Table("method", "accepted", "cost", "simulations", "seconds", title_justify="left")
+    for found in (metrics["fit"], *metrics["baselines"]):
+        counts = f"{found['accepted']} of {found['fits']}"
+        cost, seconds = _number(found["data_cost"], ".4f"), _number(found["seconds"], ".2f")
+        table.add_row(found["method"], counts, cost, f"{found['simulations']:,.0f}", seconds)
+    console.print(table)
+    if not metrics["fit"]["ok"]:
+        console.print(f"[yellow]flagged:[/] {escape(metrics['fit']['reason'])}", soft_wrap=True)
 
 
 _COLUMNS = {

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import yaml
 
-from jneuro.config import load_experiment
-from jneuro.config_file import ConfigError, config_files, content_hash, find_config, to_yaml
+from jneuro.config import ExperimentConfig, load_experiment
+from jneuro.config_file import ConfigError, config_files, content_hash, find_config, load_config, to_yaml
+from jneuro.fitting.config import FitConfig
 from jneuro.recordings import Recording, RecordingWriter
+from jneuro.sweeps.config import SweepConfig
 
 TINY = """\
 name: tiny
@@ -382,9 +384,15 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
+KINDS = {"fit": FitConfig, "sweep": SweepConfig}
+"""What a file is, by the key that only such files have."""
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_configuration_loads_and_says_what_it_is(path):
-    load_experiment(path)
+    text = path.read_text()
+    kind = next((kind for key, kind in KINDS.items() if f"\n{key}:" in text), ExperimentConfig)
+    load_config(kind, path)
     header = [line for line in path.read_text().split("\n\n")[0].splitlines() if line]
     assert all(line.startswith("#") for line in header)
     assert len(header[0]) > 10

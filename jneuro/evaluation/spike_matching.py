@@ -8,7 +8,7 @@ import numpy as np
 from jneuro._types import Float
 from jneuro.evaluation.metrics import ratio_error
 
-__all__ = ["Matching", "crossings", "match_spikes", "peaks", "spike_scores"]
+__all__ = ["Matching", "coincidence", "crossings", "match_spikes", "peaks", "spike_scores"]
 
 
 def crossings(v: Float[np.ndarray, " frame"], dt: float, threshold: float = 0.0) -> Float[np.ndarray, " spike"]:
@@ -80,6 +80,36 @@ def match_spikes(
         # The earlier spike has no partner ahead if it has none here.
         i, j = i + (error >= -tolerance), j + (error <= tolerance)
     return Matching(len(true), len(predicted), np.array(errors, np.float64))
+
+
+def coincidence(
+    true: Float[np.ndarray, " spike"], predicted: Float[np.ndarray, " other"], *, tolerance: float, duration: float
+) -> float:
+    r"""The coincidence factor Γ: 1 where every spike has its partner, 0 where they meet no more often than by chance.
+
+    \[ \Gamma = \frac{N_c - 2 \nu \Delta N_t}{\tfrac12 (N_t + N_p)} \frac{1}{1 - 2 \nu \Delta} \]
+
+    with \(N_c\) pairs within \(\Delta\), and the predicted rate \(\nu\), whose Poisson train makes the chance.
+
+    Args:
+        true: times, ascending [ms].
+        predicted: times, ascending [ms].
+
+    Other Args:
+        tolerance: Δ [ms].
+        duration: of both trains [ms].
+
+    Returns:
+        Γ; NaN if neither train has a spike, or if the predicted rate is so high that chance pairs everything.
+
+    References:
+        Kistler W. M., Gerstner W., van Hemmen J. L., Neural Computation 9 (1997) 1015, Equation 2.13.
+    """
+    chance = 2 * tolerance * len(predicted) / duration
+    if not len(true) + len(predicted) or chance >= 1:
+        return float("nan")
+    pairs = len(match_spikes(true, predicted, tolerance).errors)
+    return float((pairs - chance * len(true)) / (0.5 * (len(true) + len(predicted))) / (1 - chance))
 
 
 def spike_scores(

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Generic
 
 import jax
+import numpy as np
 
 try:
     import fcntl
@@ -35,7 +36,7 @@ except ImportError:  # not on Windows
 from jneuro.config import ExperimentConfig
 from jneuro.config_file import ConfigError, Kind, RunConfig, content_hash, load_config, to_yaml
 
-__all__ = ["RunFolder", "versions"]
+__all__ = ["RunFolder", "finite", "versions"]
 
 _PACKAGES = ("jneuro", "jax", "jaxlib", "flax", "optax", "equinox", "orbax-checkpoint", "numpy", "zarr", "xarray")
 
@@ -221,6 +222,17 @@ class RunFolder(Generic[Kind]):
 
     def _update(self, **entries: Any) -> None:
         self.write_json("run.json", self.info | entries)
+
+
+def finite(value: Any) -> Any:
+    """Make a value fit for JSON, which has no NaN: what could not be computed becomes null."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return value
 
 
 def _write(path: Path, text: str) -> None:

@@ -26,7 +26,7 @@ from jneuro.evaluation import (
     simulate_futures,
     targets,
 )
-from jneuro.experiment.folder import RunFolder
+from jneuro.experiment.folder import RunFolder, finite
 from jneuro.experiment.simulation import build_runs, initial_states
 from jneuro.experiment.training import Training, cut_windows, load_model, trainings, windows_for
 from jneuro.prng import stream
@@ -65,7 +65,7 @@ def evaluate_stage(folder: RunFolder, tell: Callable[[str], None]) -> dict[str, 
         _write_predictions(folder, scored.windows, scored.baselines | shown, predictions)
         if config.evaluate.analyses:
             metrics["analyses"] = _analyse(folder, _study(folder, scored, tell))
-        folder.write_json("metrics.json", _finite(metrics))
+        folder.write_json("metrics.json", finite(metrics))
     return metrics
 
 
@@ -127,13 +127,14 @@ def _score(folder: RunFolder, tell: Callable[[str], None]) -> _Scored:
 
 def _alike(one: WindowConfig, other: WindowConfig) -> bool:
     """Whether the same is predicted."""
-    return (one.targets, one.neurons) == (other.targets, other.neurons)
+    return (one.targets, one.neurons, one.frame_ms) == (other.targets, other.neurons, other.frame_ms)
 
 
 def _fitting(config: BaselineConfig, windows: Windows) -> BaselineConfig:
     """The baselines that a model's own windows allow, no longer than those are."""
     observed = windows.own_inputs is not None
-    names = tuple(n for n in config.names if observed or n in ("mean", "var"))
+    given = observed and windows.horizons[0] <= 0  # what reads the answer is no baseline
+    names = tuple(n for n in config.names if n == "mean" or (n == "var" and not given) or (observed and not given))
     orders = {name: min(getattr(config, name), windows.length) for name in ("ar_order", "var_order")}
     return config.model_copy(update={"names": names, **orders})
 
@@ -320,14 +321,3 @@ def _stretch(folder: RunFolder, windows: Windows) -> np.ndarray:
     reach = windows.length + windows.horizons[-1]
     count = min(round(folder.config.evaluate.trace_ms / windows.dt), windows.frames_per_trial - reach + 1)
     return trial * windows.frames_per_trial + np.arange(count)
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: what could not be computed becomes null."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return value

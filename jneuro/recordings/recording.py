@@ -20,6 +20,7 @@ class Recording(eqx.Module):
         record_every: steps in one frame.
         frames: recorded frames.
         unit_pairs: name and unit of every array in `values`.
+        about_pairs: what a file says about its origin: cell, protocol, date.
     """
 
     values: dict[str, Array]
@@ -30,6 +31,7 @@ class Recording(eqx.Module):
     record_every: int = eqx.field(static=True)
     frames: int = eqx.field(static=True)
     unit_pairs: tuple[tuple[str, str], ...] = eqx.field(static=True)
+    about_pairs: tuple[tuple[str, str], ...] = eqx.field(static=True, default=())
 
     @property
     def dt(self) -> float:
@@ -40,6 +42,11 @@ class Recording(eqx.Module):
     def units(self) -> dict[str, str]:
         """Unit of every array in `values`."""
         return dict(self.unit_pairs)
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What a file says about its origin."""
+        return dict(self.about_pairs)
 
     @property
     def time(self) -> np.ndarray:

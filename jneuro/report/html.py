@@ -1,14 +1,12 @@
 """The page: one self-contained HTML file that says what was run, what it scored, and what that is worth."""
 
-import base64
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, StrictUndefined
-
 from jneuro.report.data import BASELINES, ReportData, Score, best, number, scores
 from jneuro.report.figures import draw_figures
+from jneuro.report.page import inline, write_page
 from jneuro.report.prose import duration, facts, paragraph, quantity, verdict
 from jneuro.report.sections import SECTIONS
 from jneuro.report.style import save
@@ -21,7 +19,6 @@ GROUPS = (
     ("leaky", "Leaky split, saw test data: not comparable"),
     ("ceiling", "Upper bound"),
 )
-LARGEST_SVG = 150_000
 
 
 class Cell(NamedTuple):
@@ -71,10 +68,9 @@ def write_report(data: ReportData, folder: Path) -> Path:
         kind = drawn.kind
         caption = f"{kind.caption} {kind.ceiling}" if data.metrics.get("ceiling") else kind.caption
         entry = {"name": kind.name, "title": kind.title, "alt": kind.alt, "caption": caption}
-        sections.setdefault(kind.section, []).append({**entry, "source": _inline(drawn.png, drawn.svg)})
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(Path(__file__).with_name("template.html.j2").read_text(encoding="utf-8"))
-    page = template.render(
+        sections.setdefault(kind.section, []).append({**entry, "source": inline(drawn.png, drawn.svg)})
+    return write_page(
+        folder,
         run=data.run,
         paragraph=paragraph(data),
         verdict=verdict(data),
@@ -84,9 +80,6 @@ def write_report(data: ReportData, folder: Path) -> Path:
         analyses=_analyses(data, folder / "figures"),
         config_yaml=data.config_yaml,
     )
-    path = folder / "report.html"
-    path.write_text(page, encoding="utf-8")
-    return path
 
 
 def _analyses(data: ReportData, folder: Path) -> list[dict[str, Any]]:
@@ -98,18 +91,11 @@ def _analyses(data: ReportData, folder: Path) -> list[dict[str, Any]]:
         for figure in section.figures:
             drawn = figure.draw(data, arrays)
             if drawn is not None:
-                source = _inline(*save(drawn, folder / figure.name))
+                source = inline(*save(drawn, folder / figure.name))
                 figures.append({**figure._asdict(), "source": source})
         sentences, tables = section.say(numbers), section.tables(numbers)
         shown.append({"title": section.title, "sentences": sentences, "tables": tables, "figures": figures})
     return shown
-
-
-def _inline(png: bytes, svg: bytes) -> str:
-    """A data URI: the SVG unless it is heavy and the PNG is lighter."""
-    heavy = len(svg) > LARGEST_SVG and len(png) < len(svg)
-    kind, content = ("png", png) if heavy else ("svg+xml", svg)
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _rows(data: ReportData, kind: str) -> list[Row]:

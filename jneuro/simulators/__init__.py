@@ -8,6 +8,7 @@ from jneuro.simulators.ca1 import CA1Pyramidal, CA1State
 from jneuro.simulators.excitability import REGIMES, Excitability, excitability
 from jneuro.simulators.hodgkin_huxley import HodgkinHuxley, HodgkinHuxleyState
 from jneuro.simulators.izhikevich import Izhikevich
+from jneuro.simulators.pospischil import Pospischil, PospischilState
 from jneuro.simulators.registry import SIMULATORS, SOLVERS, STIMULI
 from jneuro.simulators.reservoir import IzhikevichReservoir
 from jneuro.simulators.ring import RingNetwork
@@ -30,6 +31,8 @@ __all__ = [
     "Izhikevich",
     "IzhikevichReservoir",
     "ODESimulator",
+    "Pospischil",
+    "PospischilState",
     "RingNetwork",
     "SimulationError",
     "Simulator",

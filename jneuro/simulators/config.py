@@ -148,6 +148,8 @@ class SimulationConfig(Config):
         dt_ms: time step of an ODE simulator [ms]; by default its own.
         solver: solver of an ODE simulator; by default its own.
         record: what to record; everything by default.
+        settle_ms: simulated once before all runs, which begin in the state it ends in and then part ways, each with
+            noise of its own; their time starts at zero there [ms]. So runs share what plasticity has learned.
     """
 
     simulator: SimulatorConfig
@@ -160,6 +162,21 @@ class SimulationConfig(Config):
     dt_ms: float | None = Field(default=None, gt=0)
     solver: str | None = None
     record: tuple[str, ...] | None = None
+    settle_ms: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _settles(self) -> Self:
+        simulator = self.simulator.build()
+        if not self.settle_ms:
+            return self
+        if isinstance(simulator, ODESimulator) or self.connectivity != "fixed" or self.stimulus is not None:
+            raise ValueError("settle_ms needs a network that all runs share, connectivity: fixed, and no stimulus")
+        block = simulator.longest_block * simulator.dt
+        if round(self.settle_ms / block) < 1 or abs(self.settle_ms / block - round(self.settle_ms / block)) > 1e-6:
+            raise ValueError(
+                f"settle_ms = {self.settle_ms:g} must be a multiple of {self.simulator.name}'s {block:g} ms"
+            )
+        return self
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

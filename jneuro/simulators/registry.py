@@ -9,6 +9,7 @@ from jneuro.simulators.brunel import Brunel
 from jneuro.simulators.ca1 import CA1Pyramidal
 from jneuro.simulators.hodgkin_huxley import HodgkinHuxley
 from jneuro.simulators.izhikevich import Izhikevich
+from jneuro.simulators.pospischil import Pospischil
 from jneuro.simulators.reservoir import IzhikevichReservoir
 from jneuro.simulators.ring import RingNetwork
 from jneuro.simulators.solvers import RK4, Adaptive, Euler, Heun, RushLarsen, StaggeredCrankNicolson
@@ -33,6 +34,7 @@ SIMULATORS: dict[str, type[SteppedSimulator] | type[ODESimulator]] = {
     "hodgkin_huxley": HodgkinHuxley,
     "izhikevich": Izhikevich,
     "izhikevich_reservoir": IzhikevichReservoir,
+    "pospischil": Pospischil,
     "ring_network": RingNetwork,
 }
 """Simulators by the name that a configuration uses."""

@@ -14,7 +14,7 @@ from jneuro.recordings.recording import Recording
 from jneuro.simulators.base import ODESimulator, Simulator, SteppedSimulator, step_count
 from jneuro.simulators.integration import begin, integrate, require_integrable
 from jneuro.simulators.stepping import advance_blocks
-from jneuro.simulators.stimuli import Stimulus
+from jneuro.simulators.stimuli import Stimulus, draw_outside_loops
 
 __all__ = ["SimulationError", "first_state", "simulate"]
 
@@ -174,6 +174,7 @@ def _where(recording: Recording) -> str:
 @eqx.filter_jit
 def _simulate(simulator, stimulus, key, initial_state, solver, *, dt, **how) -> Recording:
     """Start, and hand over to the engine."""
+    stimulus = draw_outside_loops(stimulus)
     if isinstance(simulator, ODESimulator):
         start = begin(simulator, stimulus, stream(key, "init"), initial_state, solver, dt)
         return integrate(simulator, stimulus, start, solver=solver, dt=dt, **how)

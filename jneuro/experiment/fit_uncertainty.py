@@ -1,0 +1,79 @@
+"""Profiles and the posterior of a fit, as numbers for metrics.json and arrays for fit.zarr."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jneuro._types import Array, Key
+from jneuro.config_file import ConfigError
+from jneuro.fitting.config import UncertaintyOptions
+from jneuro.fitting.fit import Fit
+from jneuro.fitting.posterior import posterior
+from jneuro.fitting.uncertainty import profiles
+from jneuro.prng import stream
+
+__all__ = ["uncertainties"]
+
+
+def uncertainties(
+    fit: Fit,
+    options: UncertaintyOptions,
+    truth: Mapping[str, float],
+    key: Key[Array, ""],
+    tell: Callable[[str], None],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Compute what the configuration asks for; to be called under `jax.enable_x64(True)`.
+
+    Args:
+        fit: the fit.
+        options: what is wanted.
+        truth: the values that are known.
+        key: random key.
+        tell: told what begins.
+
+    Returns:
+        Metrics, and arrays with their dimensions.
+
+    Raises:
+        ConfigError: for a value that is not fitted, or a package that is not installed.
+    """
+    metrics: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
+    try:
+        if options.profile:
+            tell(f"profiles: {', '.join(options.profile)}")
+            found = profiles(fit.problem, fit.q, options.profile, points=options.points)
+            metrics["profiles"] = [
+                {"name": p.name, "intervals": {k: list(v) for k, v in p.intervals.items()}, "truth": truth.get(p.name)}
+                for p in found
+            ]
+            for i, p in enumerate(found):
+                arrays[f"profile_{i}_value"] = ((f"profile_{i}",), p.value)
+                arrays[f"profile_{i}_excess"] = ((f"profile_{i}",), p.excess)
+        if options.posterior is not None:
+            tell("posterior")
+            drawn, ranks = posterior(fit.problem, fit.q, key=stream(key, "posterior"), options=options.posterior)
+            metrics["posterior"] = {
+                "values": drawn.table(),
+                "ok": drawn.ok,
+                "divergences": drawn.divergences,
+                "acceptance": drawn.acceptance,
+                "gradients": drawn.leapfrogs,
+                "chains": len(drawn.draws),
+                "draws": drawn.draws.shape[1],
+                "truth": {name: truth.get(name) for name in drawn.names},
+            }
+            arrays["posterior"] = (("chain", "draw", "unknown"), drawn.draws)
+            if ranks is not None:
+                p_values = dict(zip(ranks.names, map(float, ranks.p_values), strict=True))
+                metrics["calibration"] = {
+                    "data_sets": len(ranks.ranks),
+                    "draws": ranks.draws,
+                    "p_values": p_values,
+                    "divergences": ranks.divergences,
+                }
+                arrays["ranks"] = (("data_set", "unknown"), np.asarray(ranks.ranks))
+    except ValueError as error:
+        raise ConfigError(f"fit.uncertainty: {error}") from error
+    return metrics, arrays

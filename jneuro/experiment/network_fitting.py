@@ -1,0 +1,154 @@
+"""The fit of a network: its features from the recording, and again at other truths."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from jneuro._types import Array, Key
+from jneuro.config_file import ConfigError
+from jneuro.experiment.folder import RunFolder, finite
+from jneuro.fitting.config import FitConfig, chosen
+from jneuro.fitting.networks import (
+    FEATURE_NAMES,
+    FeatureFit,
+    FeatureTarget,
+    NetworkFeatures,
+    fit_features,
+    simulate_features,
+)
+from jneuro.fitting.parameters import Trainable
+from jneuro.fitting.uncertainty import Intervals, local_intervals
+from jneuro.prng import stream, trial_keys
+from jneuro.recordings.store import read_recording
+from jneuro.simulators.base import SteppedSimulator
+
+__all__ = ["fit_network"]
+
+
+def fit_network(folder: RunFolder[FitConfig], tell: Callable[[str], None]) -> None:
+    """Fit a network to the features of recorded runs, and to those of simulations at other truths.
+
+    Args:
+        folder: the run; metrics.json and fit.zarr are written to it.
+        tell: told what begins.
+
+    Raises:
+        ConfigError: if the recording cannot be fitted.
+    """
+    config = folder.config
+    key = jax.random.key(config.seed)
+    targets = [(config.truth, _recorded(folder))]
+    tell(f"features: {len(config.truths)} other truths")
+    for i, truth in enumerate(config.truths):
+        targets.append((truth, _made(config, truth, targets[0][1], stream(key, f"truth {i}"))))
+    found: list[tuple[Any, FeatureFit, Intervals]] = []
+    for i, (truth, target) in enumerate(targets):
+        tell(f"fit: features, {i + 1} of {len(targets)}")
+        found.append((truth, *_fit(config, target, stream(key, f"fit {i}"))))
+    _, fit, certain = found[0]
+    target, fitted = targets[0][1], np.asarray(fit.problem.runs(fit.q))
+    metrics = {
+        "fit": _about(found),
+        "parameters": _parameters(*found[0]),
+        "identifiability": certain.table(),
+        "baselines": [],
+        "recording": {"trials": len(target.features), "duration_ms": target.duration, "dt_ms": target.dt},
+        "network": {
+            "features": list(FEATURE_NAMES),
+            "observed": np.asarray(target.features).mean(0).tolist(),
+            "standard_error": (np.asarray(target.features).std(0, ddof=1) / len(target.features) ** 0.5).tolist(),
+            "fitted": fitted.mean(0).tolist(),
+            "degrees_of_freedom": len(FEATURE_NAMES) - len(fit.values),
+            "points": [
+                {
+                    "parameters": _parameters(truth, one, sure),
+                    "chi2": one.chi2,
+                    "p_value": one.p_value,
+                    "agreeing": one.agreeing,
+                    "ok": one.ok,
+                    "reason": one.reason,
+                    "simulated_s": one.simulated_s,
+                }
+                for truth, one, sure in found
+            ],
+        },
+    }
+    history = np.asarray(fit.coarse.history)
+    arrays = {
+        "features": (("trial", "feature"), np.asarray(target.features)),
+        "fitted_features": (("run", "feature"), fitted),
+        "fit_cost": (("fit_start",), np.asarray(fit.coarse.cost)),
+        "fit_history": (("fit_start", "fit_iteration"), history),
+        "fit_values": (("fit_start", "unknown"), np.asarray(jax.vmap(fit.problem.values)(fit.coarse.q))),
+    }
+    xr.Dataset(arrays).to_zarr(folder.path / "fit.zarr", mode="w", consolidated=False, zarr_format=3)
+    folder.write_json("metrics.json", finite(metrics))
+
+
+def _recorded(folder: RunFolder[FitConfig]) -> FeatureTarget:
+    """The features of the recorded runs, cut as the configuration says."""
+    config = folder.config
+    path = config.recording or folder.recording
+    try:
+        recording = read_recording(path, ("spikes",))
+        spikes: Any = np.asarray(recording.values["spikes"])
+        first, last = (round(ms / recording.dt) for ms in config.cut_ms or (0, recording.frames * recording.dt))
+        if last > recording.frames:
+            raise ValueError(f"cut_ms: the recording ends at {recording.frames * recording.dt:g} ms")
+        return FeatureTarget.of(spikes[chosen(config.train, len(spikes)), first:last], recording.dt)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _made(config: FitConfig, truth: dict[str, float], like: FeatureTarget, key: Key[Array, ""]) -> FeatureTarget:
+    """Features of as many and as long runs at another truth."""
+    assert config.simulation is not None  # the configuration saw to it
+    simulator = config.simulation.simulator.build()
+    trainable = Trainable.of(simulator, tuple(truth))
+    moved = trainable.insert(simulator, jnp.asarray([*truth.values()]))
+    warmup = config.cut_ms[0] if config.cut_ms else 0.0
+    how = {"duration": like.duration, "warmup": warmup, "dt": like.dt}
+    return like._replace(features=simulate_features(moved, trial_keys(key, len(like.features)), **how))  # pyright: ignore
+
+
+def _fit(config: FitConfig, target: FeatureTarget, key: Key[Array, ""]) -> tuple[FeatureFit, Intervals]:
+    """One fit and its intervals."""
+    simulator, options = config.simulator.build(), config.fit.method
+    assert isinstance(options, NetworkFeatures)
+    assert isinstance(simulator, SteppedSimulator)
+    found = fit_features(simulator, target, config.fit.trainable, key=key, options=options)
+    problem = found.problem
+    return found, local_intervals(problem.names, problem.residuals, problem.values, found.q)
+
+
+def _parameters(truth: dict[str, float] | None, found: FeatureFit, certain: Intervals) -> dict[str, dict[str, Any]]:
+    """Every fitted value with its interval, and the truth where it is known."""
+    return {
+        name: {"value": float(value), "se": float(error), "truth": (truth or {}).get(name)}
+        for name, value, error in zip(found.problem.names, found.values, certain.standard_errors, strict=True)
+    }
+
+
+def _about(found: list[tuple[Any, FeatureFit, Intervals]]) -> dict[str, Any]:
+    """What the method did, at the first truth."""
+    _, fit, _ = found[0]
+    count = len(FEATURE_NAMES)
+    return {
+        "method": "features",
+        "ok": fit.ok,
+        "reason": fit.reason,
+        "data_cost": fit.chi2 / (count - len(fit.values)),
+        "starts": len(fit.coarse.cost),
+        "agreeing": fit.agreeing,
+        "simulations": fit.simulated_s * 1e3 / fit.problem.duration,
+        "seconds": float(np.median([one.seconds for _, one, _ in found[1:] or found])),
+        "compiled": len(found) > 1,
+        "first_seconds": fit.seconds,
+        "accepted": sum(one.ok for _, one, _ in found),
+        "fits": len(found),
+        "values": dict(zip(fit.problem.names, map(float, fit.values), strict=True)),
+    }

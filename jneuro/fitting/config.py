@@ -1,0 +1,192 @@
+"""A fit as one YAML file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import jax
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from jneuro._types import Config, unknown_name
+from jneuro.config_file import RunConfig
+from jneuro.fitting.fit import FitOptions
+from jneuro.fitting.methods import AnyMethod, LeastSquares
+from jneuro.fitting.networks import NetworkFeatures
+from jneuro.fitting.parameters import Trainable
+from jneuro.fitting.posterior import PosteriorOptions
+from jneuro.simulators.base import SteppedSimulator
+from jneuro.simulators.config import SimulationConfig, SimulatorConfig
+
+__all__ = ["FitConfig", "FitSection", "Trials", "UncertaintyOptions", "chosen"]
+
+Trials = Literal["all", "even", "odd", "none"] | tuple[int, ...]
+"""Trials by their numbers from 0, or by a word."""
+
+
+def chosen(trials: Trials, count: int) -> list[int]:
+    """The numbers of the trials that are meant.
+
+    Args:
+        trials: which.
+        count: how many there are.
+
+    Returns:
+        The numbers.
+
+    Raises:
+        ValueError: if one does not exist.
+    """
+    if isinstance(trials, str):
+        return {"all": [*range(count)], "even": [*range(0, count, 2)], "odd": [*range(1, count, 2)], "none": []}[trials]
+    if outside := [i for i in trials if not 0 <= i < count]:
+        raise ValueError(f"there is no trial {outside[0]}; the recording has {count}, numbered from 0")
+    return list(trials)
+
+
+class UncertaintyOptions(Config):
+    """What is said about uncertainty beyond the intervals from the curvature.
+
+    Attributes:
+        profile: fitted values whose likelihood is profiled.
+        points: of a profile, on either side of the fitted value.
+        posterior: how the posterior is sampled; not at all by default.
+    """
+
+    profile: tuple[str, ...] = ()
+    points: int = Field(default=6, ge=2)
+    posterior: PosteriorOptions | None = None
+
+
+class FitSection(FitOptions):
+    """What is fitted, and how.
+
+    Attributes:
+        method: the way; `features` for a network.
+        uncertainty: profiles and the posterior.
+        trainable: parameters, each with its bounds, or null for those that the simulator declares; or only names.
+        baselines: other methods, on the same objective and from the same random starts, for comparison.
+    """
+
+    trainable: Annotated[
+        dict[str, tuple[float, float] | None],
+        BeforeValidator(lambda x: x if isinstance(x, Mapping) else dict.fromkeys(x)),
+    ] = Field(min_length=1)
+    method: Annotated[AnyMethod | NetworkFeatures, Field(discriminator="name")] = LeastSquares()  # pyright: ignore
+    baselines: tuple[AnyMethod, ...] = ()
+    uncertainty: UncertaintyOptions = UncertaintyOptions()
+
+
+class FitConfig(RunConfig):
+    """One fit: where the recording comes from, what is fitted to it, and what is predicted.
+
+    Attributes:
+        simulation: what to simulate as a truth that is known; or
+        recording: a recording that exists, in its stead: a store, an ABF or an NWB file.
+        noise_mv: standard deviation of the noise that is added to a simulation [mV].
+        cut_ms: beginning and end of the part of each trial that is used [ms]; the whole by default.
+        sample_ms: time between the samples that are used, a multiple of the recording's [ms]; all by default.
+        simulator: what is fitted; its own values are the middle of random starts.
+        fit: which of its parameters, and how.
+        train: trials that are fitted.
+        held_out: trials that are only predicted.
+        repeats: how often a simulation is fitted; if more than once, each time with new noise, and from a simulator
+            whose trainable parameters are drawn within the method's `spread` of its own.
+        truths: of a network, values of its trainable parameters at which it is simulated and fitted again.
+    """
+
+    simulation: SimulationConfig | None = None
+    recording: Path | None = None
+    noise_mv: float = Field(default=0.5, ge=0)
+    cut_ms: tuple[float, float] | None = None
+    sample_ms: float | None = Field(default=None, gt=0)
+    simulator: SimulatorConfig
+    fit: FitSection
+    train: Trials = "all"
+    held_out: Trials = "none"
+    repeats: int = Field(default=1, ge=1)
+    truths: tuple[dict[str, float], ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recording_first(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("recording") is not None:
+            return {**data, "simulation": None}
+        return data
+
+    @field_validator("recording")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        return path and path.resolve()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.simulation is None) == (self.recording is None):
+            raise ValueError("give either 'simulation' or 'recording', the path of a store, an ABF or an NWB file")
+        try:
+            Trainable.of(self.simulator.build(), self.fit.trainable)
+        except ValueError as error:
+            raise ValueError(f"fit.{error}") from error
+        if self.repeats > 1 and self.simulation is None:
+            raise ValueError("repeats: only a simulation can be fitted again with new noise; set it to 1")
+        if self.cut_ms is not None and not 0 <= self.cut_ms[0] < self.cut_ms[1]:
+            raise ValueError(f"cut_ms = {list(self.cut_ms)} must be a beginning and a later end")
+        self._check_uncertainty()
+        if self.of_network:
+            self._check_network()
+        elif self.truths:
+            raise ValueError("truths: is for a network, with the method features; a cell has repeats")
+        if self.simulation is not None:
+            self._check_simulation(self.simulation)
+        return self
+
+    @property
+    def of_network(self) -> bool:
+        """Whether a network is fitted, to statistics of its spikes."""
+        return isinstance(self.fit.method, NetworkFeatures)
+
+    def _check_uncertainty(self) -> None:
+        known = [*self.fit.trainable]
+        for name in self.fit.uncertainty.profile:
+            if name not in known and not (self.fit.free_start and name.startswith("start.")):
+                raise ValueError(f"fit.uncertainty.profile: {unknown_name(name, known, 'trainable parameter')}")
+
+    def _check_network(self) -> None:
+        if not isinstance(self.simulator.build(), SteppedSimulator):
+            raise ValueError(f"fit.method: features are those of a network, and {self.simulator.name} is none")
+        if (
+            self.fit.baselines
+            or self.repeats > 1
+            or self.fit.free_start
+            or self.fit.uncertainty != UncertaintyOptions()
+        ):
+            raise ValueError(
+                "fit.method: features take no baselines, repeats, free_start or uncertainty; the intervals of a "
+                "network come from the covariance of its features over runs"
+            )
+        if self.truths and self.truth is None:
+            raise ValueError("truths: need a simulation of the same simulator")
+        for values in self.truths:
+            if set(values) != set(self.fit.trainable):
+                raise ValueError(f"truths: {values} must give exactly {', '.join(self.fit.trainable)}")
+
+    def _check_simulation(self, simulation: SimulationConfig) -> None:
+        needed = ("spikes",) if self.of_network else ("v", "current")
+        missing = [name for name in needed if name not in simulation.recorded]
+        if missing:
+            raise ValueError(f"simulation.record: must hold '{missing[0]}', to which, or with which, is fitted")
+        count = simulation.runs * (1 if self.of_network else simulation.neurons)
+        wanted: dict[str, Trials] = {"train": self.train, "held_out": self.held_out}
+        for key, trials in wanted.items():
+            try:
+                chosen(trials, count)
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from error
+
+    @property
+    def truth(self) -> dict[str, float] | None:
+        """The values that the fit should find; None where nobody knows them, or where the model is another one."""
+        if self.simulation is None or self.simulation.simulator.name != self.simulator.name:
+            return None
+        with jax.enable_x64(True):
+            made: Any = self.simulation.simulator.build()
+            return {name: float(getattr(made, name)) for name in self.fit.trainable}

@@ -1,0 +1,273 @@
+"""The verb: simulator parameters from a recording."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from pydantic import Field
+
+from jneuro._types import Array, Config, Float, Key, PyTree
+from jneuro.fitting.data import Target
+from jneuro.fitting.driven import where_it_begins
+from jneuro.fitting.features import THRESHOLD
+from jneuro.fitting.methods import AnyMethod, LeastSquares
+from jneuro.fitting.objectives import AnyObjective, Residuals, Voltage
+from jneuro.fitting.parameters import Trainable
+from jneuro.fitting.problem import Problem
+from jneuro.fitting.solution import Solution
+from jneuro.prng import require_key
+from jneuro.recordings.recording import Recording
+from jneuro.simulators.base import ODESimulator, SteppedSimulator
+from jneuro.simulators.registry import SOLVERS
+
+__all__ = ["Fit", "FitOptions", "fit", "predict", "predict_spikes"]
+
+_SAME = 0.02
+"""Costs that differ by less, in units of the noise's variance, are the same minimum."""
+_EDGE = 1e-3
+"""A parameter nearer to its bound, in shares of its scale, is at the bound."""
+
+
+class FitOptions(Config):
+    """How to fit.
+
+    Attributes:
+        method: the way.
+        objective: what is minimised: a sum of parts.
+        free_start: whether the states at the beginning are unknown, and fitted too; else they are the given ones, or
+            the simulator's own.
+        noise_mv: standard deviation of the measurement noise [mV]; by default estimated from the recording.
+        dt_ms: time step of an ODE simulator [ms]; by default its own.
+        solver: scheme of an ODE simulator.
+        accept: a fit whose mean squared error of the potential is more than this, in units of the noise's variance, is
+            flagged as not explaining the data.
+    """
+
+    method: AnyMethod = LeastSquares()
+    objective: tuple[AnyObjective, ...] = Field(default=(Voltage(),), min_length=1)
+    free_start: bool = False
+    noise_mv: float | None = Field(default=None, gt=0)
+    dt_ms: float | None = Field(default=None, gt=0)
+    solver: Literal["rk4", "heun", "staggered_crank_nicolson", "rush_larsen", "euler"] = "rk4"
+    accept: float = Field(default=1.2, gt=0)
+
+
+class Fit(NamedTuple):
+    """What a fit found.
+
+    Attributes:
+        simulator: the simulator with the fitted values.
+        problem: the problem, for intervals and profiles.
+        q: the best vector of unconstrained numbers.
+        names: of the fitted values: parameters, then start states.
+        values: the fitted values, in their units.
+        solution: the end of every start.
+        prediction: the fitted potential [mV].
+        data_cost: mean squared error of the potential, in units of the noise's variance, about 1 at the truth; NaN if
+            the potential was not fitted.
+        agreeing: the share of starts that came to the same cost.
+        ok: whether the fit can be believed.
+        reason: if not, why.
+        simulations: simulation equivalents, all starts together.
+        seconds: wall time, compilation included.
+    """
+
+    simulator: ODESimulator | SteppedSimulator
+    problem: Problem
+    q: Float[Array, " unknown"]
+    names: tuple[str, ...]
+    values: Float[Array, " unknown"]
+    solution: Solution
+    prediction: Float[Array, "trial time"]
+    data_cost: float
+    agreeing: float
+    ok: bool
+    reason: str
+    simulations: int
+    seconds: float
+
+
+def fit(
+    simulator: ODESimulator | SteppedSimulator,
+    recording: Recording | Target,
+    trainable: Sequence[str] | Mapping[str, tuple[float, float] | None] | Trainable,
+    *,
+    key: Key[Array, ""],
+    options: FitOptions | None = None,
+    start: PyTree = None,
+) -> Fit:
+    """Fit parameters of a simulator of one cell to recorded potentials; all in double precision.
+
+    Args:
+        simulator: the cell; its values are the middle of random starts, and hold where nothing is trained.
+        recording: `v` [mV] and `current` of one or several trials.
+        trainable: names of the parameters, or names and bounds.
+        key: random key, of the starts.
+        options: how; by default, least squares on the potential.
+        start: the simulator's state before the first sample, where it is known.
+
+    Returns:
+        The fit; `ok` and `reason` say whether to believe it.
+
+    Raises:
+        ValueError: for a recording or parameters that cannot be fitted, before anything is compiled.
+    """
+    require_key(key)
+    options = options or FitOptions()
+    began = time.perf_counter()
+    with jax.enable_x64(True):
+        target = recording
+        if not isinstance(target, Target):
+            target = Target.of(target, noise_sd=options.noise_mv, start=start)
+        if not isinstance(trainable, Trainable):
+            trainable = Trainable.of(simulator, trainable)
+        how = {"dt": options.dt_ms, "solver": _scheme(simulator, options.solver), "free_start": options.free_start}
+        problem = Problem.of(simulator, target, trainable, **how)
+        _require_gradients(problem, options)
+        residuals = Residuals(problem, options.objective)
+        return conclude(residuals, options.method.solve(residuals, key), options, began)
+
+
+def _require_gradients(problem: Problem, options: FitOptions) -> None:
+    """Refuse a method that would see no slope."""
+    simulator = problem.simulator
+    if options.method.gradients and getattr(simulator, "surrogate", ...) is None:
+        raise ValueError(
+            f"{options.method.name} needs derivatives, which the spikes of {type(simulator).__name__} do not have; "
+            "build it with surrogate=SuperSpike(), or take the method cma"
+        )
+
+
+def conclude(residuals: Residuals, solution: Solution, options: FitOptions, began: float) -> Fit:
+    """Take the best of all starts, and judge it."""
+    problem, best = residuals.problem, solution.best
+    q = solution.q[best]
+    prediction, values, data_cost = _judged(problem, q, solution.prediction)
+    cost = np.asarray(solution.cost)
+    agreeing = float(np.mean(cost <= cost[best] + _SAME))
+    faults = list(_faults(problem, np.asarray(values), float(data_cost), solution, options))
+    return Fit(
+        simulator=problem.unpack(q)[0],
+        problem=problem,
+        q=q,
+        names=problem.names,
+        values=values,
+        solution=solution,
+        prediction=prediction,
+        data_cost=float(data_cost) if _of_voltage(options) else float("nan"),
+        agreeing=agreeing,
+        ok=not faults,
+        reason="; ".join(faults),
+        simulations=solution.simulations,
+        seconds=time.perf_counter() - began,
+    )
+
+
+@eqx.filter_jit
+def _judged(problem: Problem, q: Array, predicted: Array | None) -> tuple[Array, Array, Array]:
+    """Prediction, values and the mean squared error."""
+    v = problem.predict(q) if predicted is None else predicted
+    return v, problem.values(q), jnp.mean(jnp.square((v - problem.target.v) / problem.target.noise_sd))
+
+
+def _of_voltage(options: FitOptions) -> bool:
+    return any(isinstance(o, Voltage) for o in options.objective)
+
+
+def _faults(problem: Problem, values: np.ndarray, data_cost: float, solution: Solution, options: FitOptions):
+    """Why a fit should not be believed."""
+    best = solution.best
+    if not np.isfinite(solution.cost[best]):
+        yield "no start gave finite potentials; start nearer to the truth, or take a shorter time step"
+        return
+    if not solution.finished[best]:
+        yield "the best start was still moving at its last step; allow more steps"
+    if solution.fault:
+        yield solution.fault
+    if _of_voltage(options) and not data_cost <= options.accept:
+        yield (
+            f"the mean squared error is {data_cost:.3g} times the noise's variance, more than {options.accept:g}: "
+            "either a wrong minimum, or a model that cannot explain the data"
+        )
+    trainable = problem.trainable
+    for name, value, (low, high), scale in zip(
+        trainable.names, values, trainable.bounds, trainable.scale, strict=False
+    ):
+        if min(value - low, high - value) < _EDGE * scale:
+            yield f"{name} = {value:.3g} is at its bound"
+
+
+def predict(
+    simulator: ODESimulator | SteppedSimulator,
+    target: Target,
+    *,
+    dt: float | None = None,
+    solver: str = "rk4",
+    own_start: bool = False,
+) -> Float[Array, "trial time"]:
+    """Predict potentials that were not fitted.
+
+    Args:
+        simulator: a fitted one.
+        target: the currents; and, where their start is not known, the potentials with which to begin.
+        dt: time step [ms], as it was fitted with.
+        solver: scheme, as it was fitted with.
+        own_start: begin in the simulator's own start rather than in the state of a cell held at the first sample.
+
+    Returns:
+        The potentials [mV].
+    """
+    with jax.enable_x64(True):
+        return _observed(_untrained(simulator, target, dt, solver, own_start))[0]
+
+
+def predict_spikes(
+    simulator: ODESimulator | SteppedSimulator,
+    target: Target,
+    *,
+    dt: float | None = None,
+    solver: str = "rk4",
+    own_start: bool = False,
+) -> list[Float[np.ndarray, " spike"]]:
+    """Predict the spikes of every trial; arguments as for `predict`.
+
+    Args:
+        simulator: a fitted one.
+        target: the currents.
+        dt: time step [ms].
+        solver: scheme.
+        own_start: begin in the simulator's own start.
+
+    Returns:
+        Their times after the first sample [ms]; those of a stepped simulator lie amid its steps.
+    """
+    with jax.enable_x64(True):
+        v, spikes = _observed(_untrained(simulator, target, dt, solver, own_start))
+    if spikes is not None:
+        return [target.dt * (np.flatnonzero(s > 0.5) - 0.5) for s in np.asarray(spikes)]
+    v = np.asarray(v)
+    at = [np.flatnonzero((x[:-1] < THRESHOLD) & (x[1:] >= THRESHOLD)) for x in v]
+    return [target.dt * (i + (THRESHOLD - x[i]) / (x[i + 1] - x[i])) for x, i in zip(v, at, strict=True)]
+
+
+def _untrained(simulator, target: Target, dt: float | None, solver: str, own_start: bool) -> Problem:
+    """A problem in which nothing is trained."""
+    if target.start is None and not own_start and isinstance(simulator, ODESimulator):
+        start = where_it_begins(simulator, target)
+        target = eqx.tree_at(lambda t: t.start, target, start, is_leaf=lambda x: x is None)
+    return Problem.of(simulator, target, Trainable((), (), ()), dt=dt, solver=_scheme(simulator, solver))
+
+
+def _scheme(simulator, solver: str):
+    """The scheme of an ODE simulator; a stepped one brings its own."""
+    return SOLVERS[solver] if isinstance(simulator, ODESimulator) else None
+
+
+@eqx.filter_jit
+def _observed(problem: Problem) -> tuple[Array, Array | None]:
+    """Potential and spikes."""
+    return problem.observe(jnp.zeros(0))

@@ -1,0 +1,126 @@
+"""Fits without gradients, from libraries: what the others are compared with."""
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.optimize import minimize
+
+from jneuro._types import Array, Float, Key
+from jneuro.fitting.solution import Solution
+
+__all__ = ["cma_es", "nelder_mead"]
+
+_WORST = 1e30
+"""The cost of what is not finite."""
+
+
+class _Counted:
+    """A batched loss that counts its evaluations and keeps the best cost after each batch."""
+
+    def __init__(self, loss) -> None:
+        self._loss, self.evaluations, self.history = loss, 0, []
+
+    def __call__(self, q) -> np.ndarray:
+        q = np.atleast_2d(np.asarray(q))
+        cost = np.asarray(_batch(self._loss, jnp.asarray(q)))
+        self.evaluations += len(q)
+        cost = np.where(np.isfinite(cost), cost, _WORST)
+        self.history.append(min(cost.min(), self.history[-1] if self.history else math.inf))
+        return cost
+
+    def solution(self, q, cost: float, finished: bool) -> Solution:
+        """The result of one start."""
+        cost = cost if cost < _WORST else math.inf
+        return Solution(
+            jnp.asarray(q)[None],
+            jnp.asarray([cost]),
+            jnp.asarray([self.history]),
+            jnp.asarray([finished]),
+            self.evaluations,
+        )
+
+
+@eqx.filter_jit
+def _batch(loss, q):
+    return jax.vmap(loss)(q)
+
+
+def cma_es(
+    loss: Callable[[Float[Array, " unknown"]], Float[Array, ""]],
+    starts: Float[Array, "*start unknown"],
+    *,
+    key: Key[Array, ""],
+    evaluations: int,
+    sigma: float = 0.3,
+) -> Solution:
+    """Minimise by CMA-ES (package `cma`), the populations of all starts in one program.
+
+    Args:
+        loss: function of the vector.
+        starts: where to begin: one place, or several for as many searches.
+        key: random key.
+        evaluations: most evaluations of the loss, of each search.
+        sigma: first standard deviation, in unconstrained numbers.
+
+    Returns:
+        The solutions; `finished` if a search ended by itself.
+
+    Raises:
+        ImportError: without the package.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import cma
+    except ImportError as error:
+        raise ImportError("CMA-ES needs the package cma: pip install 'jneuro[fit]'") from error
+    counted = _Counted(loss)
+    options = {"maxfevals": evaluations, "verbose": -9, "tolfun": 1e-6, "tolx": 1e-5}
+    places = np.atleast_2d(np.asarray(starts, float))
+    seeds = 1 + np.asarray(jax.random.randint(key, places.shape[:1], 0, 2**31 - 2))
+    searches: list[Any] = [
+        cma.CMAEvolutionStrategy(place.tolist(), sigma, options | {"seed": int(seed)})
+        for place, seed in zip(places, seeds, strict=True)
+    ]
+    histories = [[] for _ in searches]
+    while running := [(s, h) for s, h in zip(searches, histories, strict=True) if not s.stop()]:
+        populations = [search.ask() for search, _ in running]
+        costs = np.split(counted(np.concatenate(populations)), len(running))
+        for (search, history), population, cost in zip(running, populations, costs, strict=True):
+            search.tell(population, cost.tolist())
+            history.append(min([cost.min(), *history[-1:]]))
+    longest = max(map(len, histories))
+    results: list[Any] = [s.result for s in searches]
+    best = np.array([r.fbest for r in results])
+    return Solution(
+        jnp.asarray(np.stack([r.xbest for r in results])),
+        jnp.asarray(np.where(best < _WORST, best, np.inf)),
+        jnp.asarray([h + [np.nan] * (longest - len(h)) for h in histories]),
+        jnp.asarray(["maxfevals" not in s.stop() for s in searches]),
+        counted.evaluations,
+    )
+
+
+def nelder_mead(
+    loss: Callable[[Float[Array, " unknown"]], Float[Array, ""]], start: Float[Array, " unknown"], *, evaluations: int
+) -> Solution:
+    """Minimise by the simplex method of Nelder and Mead (SciPy).
+
+    Args:
+        loss: function of the vector.
+        start: where to begin.
+        evaluations: most evaluations of the loss.
+
+    Returns:
+        The solution of the one start; `finished` if it ended by itself.
+    """
+    counted = _Counted(loss)
+    options = {"maxfev": evaluations, "maxiter": evaluations, "xatol": 1e-5, "fatol": 1e-6}
+    found = minimize(lambda q: counted(q)[0], np.asarray(start), method="Nelder-Mead", options=options)
+    return counted.solution(found.x, float(found.fun), bool(found.success))

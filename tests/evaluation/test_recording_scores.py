@@ -1,0 +1,129 @@
+"""Scores of steps of current, and the references that a recording offers itself."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jneuro.evaluation.recording_scores import describe, recording_scores, steps_of
+from jneuro.evaluation.spike_matching import coincidence
+from jneuro.recordings import read
+
+ROOT = Path(__file__).parents[2]
+DATA = Path(os.environ.get("JNEURO_DATA", ROOT.parent / "shared" / "data")) / "recordings"
+DT = 0.5
+
+
+@pytest.mark.parametrize(
+    ("predicted", "gamma"),
+    [
+        ([100.0, 300.0], 1.0),
+        ([103.0, 296.0], 1.0),
+        ([105.0, 295.0], -0.016 / (1 - 0.016)),  # nothing meets: less than chance
+        ([100.0], (1 - 2 * 0.008) / 1.5 / (1 - 0.008)),
+        ([], 0.0),
+    ],
+)
+def test_coincidence(predicted, gamma):
+    true = np.array([100.0, 300.0])
+    found = coincidence(true, np.array(predicted), tolerance=4.0, duration=1000.0)
+    assert found == pytest.approx(gamma)
+
+
+def test_coincidence_without_meaning():
+    none = np.zeros(0)
+    assert np.isnan(coincidence(none, none, tolerance=4.0, duration=1000.0))
+    assert np.isnan(coincidence(none, np.arange(200.0), tolerance=4.0, duration=1000.0))
+
+
+def test_chance_gives_no_coincidence():
+    rng = np.random.default_rng(0)
+    trains = [np.sort(rng.uniform(0, 1e6, 10_000)) for _ in range(2)]
+    assert abs(coincidence(*trains, tolerance=4.0, duration=1e6)) < 0.02
+
+
+def protocol(amplitudes):
+    """Two steps of 200 ms with the same amplitude, and before the second a pulse that all trials share."""
+    time = DT * np.arange(1200)
+    step = ((time >= 50) & (time < 250)) | ((time >= 350) & (time < 550))
+    shared = np.where((time >= 300) & (time < 350), -20.0, 0.0)
+    return np.where(step[None], np.asarray(amplitudes)[:, None], shared[None])
+
+
+def drawn(times):
+    """Potentials with spikes of 2 ms at given times, on a rest that differs from trial to trial."""
+    v = np.full((len(times), 1200), -70.0)
+    for row, spikes in zip(v, times, strict=True):
+        for t in spikes:
+            row[round(t / DT) : round(t / DT) + 4] = 30.0
+    return v + np.arange(len(times))[:, None] * np.where(v < 0, 1.0, 0.0)
+
+
+TIMES = [[], [70, 370], [60, 160, 360, 460], [55, 100, 165, 355, 400, 465], [53, 93, 143, 203, 353, 393, 443, 503]]
+CURRENT = protocol([0.0, 10.0, 20.0, 30.0, 40.0])
+
+
+def test_steps_are_found():
+    steps = steps_of(CURRENT, DT)
+    np.testing.assert_allclose([steps.begin, steps.end], [[50, 350], [250, 550]])
+    np.testing.assert_array_equal(steps.amplitude, np.repeat([[0], [10], [20], [30], [40]], 2, 1))
+    assert not len(steps_of(np.random.default_rng(0).normal(size=(3, 500)), DT).begin)
+    assert not len(steps_of(CURRENT[:1].repeat(3, 0), DT).begin)
+    assert recording_scores(drawn(TIMES), 0 * CURRENT, DT, held_out=[1], predicted_v=drawn(TIMES)[[1]],
+                            predicted_times=[np.zeros(0)]) is None  # fmt: skip
+
+
+def test_steps_are_described():
+    found = describe([np.asarray(t, float) for t in TIMES], steps_of(CURRENT, DT))
+    np.testing.assert_array_equal(found.rate, np.repeat(5.0 * np.arange(5)[:, None], 2, 1))
+    np.testing.assert_array_equal(found.latency[1:], [[20, 20], [10, 10], [5, 5], [3, 3]])
+    assert np.isnan(found.latency[0]).all()
+    np.testing.assert_allclose(found.adaptation[3], 20 / 110)
+    assert np.isnan(found.adaptation[2]).all()
+
+
+def test_scores_beside_the_references():
+    v, held_out = drawn(TIMES), [1, 3]
+    times = [np.array([73.0, 373.0]), np.array([57.0, 102.0, 357.0, 402.0, 467.0])]
+    scores = recording_scores(v, CURRENT, DT, held_out=held_out, predicted_v=v[held_out] + 2, predicted_times=times)
+    model, repeat, interpolation = (scores["scores"][n] for n in ("model", "repeat", "interpolation"))
+    assert model["rate_rms_hz"] == pytest.approx(np.sqrt((0 + 0 + 25 + 0) / 4))
+    assert model["latency_ms"] == pytest.approx(2.5 + DT * 30 / 100, abs=0.01)
+    assert model["rmse_mv"] == pytest.approx(2.0)
+    assert 0.9 < model["gamma"] < 1
+    np.testing.assert_allclose([repeat[n] for n in ("rate_rms_hz", "latency_ms", "rmse_mv")], 0, atol=1e-9)
+    assert repeat["gamma"] == pytest.approx(1)
+    # Between 0 and 2 spikes there is 1, between 2 and 4 there are 3; but the first of trial 0 is never there.
+    assert interpolation["rate_rms_hz"] == 0
+    assert interpolation["latency_ms"] == pytest.approx(1.5, abs=0.01)
+    assert interpolation["rmse_mv"] == pytest.approx(0)
+    assert scores["curve"]["rate_true"] == [[5, 5], [15, 15]]
+    assert scores["curve"]["current"] == [[10, 10], [30, 30]]
+    assert scores["trials"] == held_out
+    last = recording_scores(v, CURRENT, DT, held_out=[4], predicted_v=v[[4]], predicted_times=[np.asarray(TIMES[4])])
+    assert "interpolation" not in last["scores"]
+
+
+REFERENCES = {  # rates [Hz], first spikes [ms], Γ: the data's own, as others measured them
+    "171116sh_0018.abf": {"repeat": (0.6, 2.9, 0.32), "interpolation": (0.79, 1.06, 0.315)},
+    "17o05028_ic_steps.abf": {"repeat": (1.8, 42, -0.02), "interpolation": (1.04, 2.6, 0.06)},
+}
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the recordings are not here")
+@pytest.mark.parametrize("name", REFERENCES)
+def test_references_of_recorded_cells(name):
+    """Their rate of repetition is defined otherwise, and their first spikes cross another threshold."""
+    recording = read(DATA / name)
+    v, current = (recording.values[n][..., 0] for n in ("v", "current"))
+    held_out = [*range(1, len(v), 2)]
+    nothing = [np.zeros(0)] * len(held_out)
+    found = recording_scores(
+        v, current, recording.dt, held_out=held_out, predicted_v=v[held_out], predicted_times=nothing
+    )["scores"]
+    for reference, (rate, latency, gamma) in REFERENCES[name].items():
+        scores = found[reference]
+        assert scores["rate_rms_hz"] == pytest.approx(rate, rel=0.2)
+        assert scores["latency_ms"] == pytest.approx(latency, rel=0.3)
+        assert scores["gamma"] == pytest.approx(gamma, abs=0.01)

@@ -1,0 +1,124 @@
+"""The verb: what it finds, and what it flags."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from fit_problems import recording, spiking_target
+
+import jneuro
+from jneuro.fitting import (
+    CMA,
+    FitOptions,
+    Gradient,
+    LeastSquares,
+    NelderMead,
+    Problem,
+    Residuals,
+    Solution,
+    Trainable,
+    Voltage,
+    predict,
+)
+from jneuro.fitting.fit import conclude
+from jneuro.fitting.uncertainty import intervals
+from jneuro.simulators import HodgkinHuxley, Izhikevich, SuperSpike
+
+KEY = jax.random.key(0)
+GUESS = HodgkinHuxley(g_na=90.0, g_k=50.0)
+TRUTH = np.asarray([120.0, 36.0])
+NAMES = ("g_na", "g_k")
+
+
+def fit(target=None, guess=GUESS, names=NAMES, **options):
+    scheme = {"solver": "staggered_crank_nicolson", "dt_ms": 0.0125}
+    return jneuro.fit(guess, target or spiking_target(2), names, key=KEY, options=FitOptions(**scheme, **options))
+
+
+def test_the_truth_is_found_within_its_intervals():
+    found = fit()
+    assert (found.ok, found.reason) == (True, "")
+    assert found.data_cost == pytest.approx(1.0, abs=0.2)
+    assert found.simulations <= 50
+    with jax.enable_x64(True):
+        errors = intervals(found.problem, found.q).standard_errors
+    assert np.all(np.abs(np.asarray(found.values) - TRUTH) < 4 * errors)
+    assert found.names == NAMES
+    assert float(found.simulator.g_na) == pytest.approx(float(found.values[0]))
+    predicted = predict(
+        found.simulator, spiking_target(2), own_start=True, dt=0.0125, solver="staggered_crank_nicolson"
+    )
+    np.testing.assert_allclose(predicted, found.prediction, atol=1e-6)
+    again = fit()
+    np.testing.assert_array_equal(found.values, again.values)
+
+
+METHODS = {
+    "random starts": (LeastSquares(first="random", starts=4), 1e-3),
+    "cma": (CMA(evaluations=400), 1e-3),
+    "nelder_mead": (NelderMead(evaluations=200), 1e-3),
+    "gradient": (Gradient(starts=2, steps=100, learning_rate=0.1), 0.05),
+}
+
+
+@pytest.mark.parametrize(("method", "tolerance"), METHODS.values(), ids=METHODS)
+def test_every_method_finds_the_same(method, tolerance):
+    """Without noise, the truth itself."""
+    found = fit(spiking_target(2, noise=0.0), method=method)
+    np.testing.assert_allclose(found.values, TRUTH, rtol=tolerance)
+    assert len(found.solution.cost) == getattr(method, "starts", 1)
+    assert np.isfinite(found.solution.history).any(1).all()
+
+
+def judged(*, shift=0.0, target=None, **changes):
+    """What is said of a solution, one of whose starts is worse than the other."""
+    with jax.enable_x64(True):
+        names = {"g_na": (80.0, 160.0), "g_k": None}
+        cell = HodgkinHuxley()
+        problem = Problem.of(cell, target or spiking_target(2), Trainable.of(cell, names))
+        residuals = Residuals(problem, (Voltage(),))
+        q = jnp.stack([problem.first + 3.0, problem.first.at[0].add(shift)])
+        solution = Solution(q, np.asarray([9.0, 1.0]), np.ones((2, 3)), np.asarray([False, True]), 7)
+        return conclude(residuals, solution._replace(**changes), FitOptions(), 0.0)
+
+
+def other_cell():
+    """Data that no Hodgkin–Huxley cell makes."""
+    target = spiking_target(2)
+    return dataclasses.replace(target, v=target.v + 10 * np.sin(target.time)[None])
+
+
+FLAGGED = {
+    "another cell": ({"target": other_cell}, "a model that cannot explain the data"),
+    "too few steps": ({"finished": np.asarray([True, False])}, "still moving at its last step"),
+    "at its bound": ({"shift": 20.0}, "g_na = 160 is at its bound"),
+    "nowhere finite": ({"cost": np.full(2, np.inf)}, "no start gave finite potentials"),
+}
+
+
+@pytest.mark.parametrize(("how", "reason"), FLAGGED.values(), ids=FLAGGED)
+def test_what_is_flagged(how, reason):
+    how = {name: value() if callable(value) else value for name, value in how.items()}
+    found = judged(**how)
+    assert not found.ok
+    assert reason in found.reason
+
+
+def test_the_best_start_is_taken():
+    found = judged()
+    assert (found.ok, found.reason, found.agreeing, found.simulations) == (True, "", 0.5, 7)
+    np.testing.assert_allclose(found.values, TRUTH)
+
+
+def test_spikes_without_derivatives_are_refused():
+    current = np.full(50, 15.0)
+    given = recording(np.full(50, -65.0), current, current_unit="pA")
+    with pytest.raises(ValueError, match="surrogate=SuperSpike"):
+        jneuro.fit(Izhikevich(), given, {"d": (1.0, 20.0)}, key=KEY)
+    cell = Izhikevich(surrogate=SuperSpike())
+    found = jneuro.fit(
+        cell, given, {"d": (1.0, 20.0)}, key=KEY, options=FitOptions(method=LeastSquares(starts=2, steps=2))
+    )
+    assert np.isfinite(found.values).all()

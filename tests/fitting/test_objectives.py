@@ -1,0 +1,95 @@
+"""Objectives: what each costs, that they have derivatives, and that they add."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from fit_problems import spiking_target
+from pydantic import ValidationError
+
+from jneuro.fitting import Features, Problem, Rates, Residuals, SpikeTimes, Trainable, Voltage
+from jneuro.fitting.objectives import Observed, soft_spikes
+from jneuro.simulators import HodgkinHuxley
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def observed(*spikes):
+    """One trial with spikes in these samples."""
+    train = jnp.zeros((1, 150)).at[0, jnp.asarray(spikes, int)].set(1.0)
+    return Observed(jnp.full((1, 150), -65.0) + 100 * train, train)
+
+
+def cost(objective, model, data):
+    target = spiking_target()
+    residuals = jax.jit(lambda model, data: objective.residuals(model, data, target))
+    return float(jnp.sum(jnp.square(residuals(model, data))))
+
+
+def test_a_spike_too_much_or_too_few_costs_one():
+    # Well before the end, at a short time constant: the whole of the filtered spike is seen.
+    apart = SpikeTimes(tau_ms=1.0)
+    assert cost(apart, observed(20, 60), observed(20)) == pytest.approx(1.0, rel=1e-6)
+    assert cost(apart, observed(20), observed(20, 60)) == pytest.approx(1.0, rel=1e-6)
+    # Of the later one, the trace ends after three time constants.
+    assert cost(apart, observed(20), observed(120)) == pytest.approx(2 - np.exp(-6.0), rel=1e-4)
+    near, far = (cost(apart, observed(20), observed(20 + n)) for n in (2, 8))
+    assert 0 < near < far < 2
+
+
+def test_rates():
+    per_spike = 1e3 / 15.0
+    assert cost(Rates(sd_hz=10.0), observed(20, 60, 90), observed(20)) == pytest.approx((2 * per_spike / 10) ** 2)
+
+
+def test_voltage_is_in_units_of_the_noise():
+    shifted = Observed(observed().v + 1.0, observed().spikes)
+    assert cost(Voltage(), shifted, observed()) == pytest.approx(4.0)
+
+
+def test_a_feature_that_the_model_lacks_costs_and_one_that_the_data_lack_does_not():
+    both = Features(features={"count": 1.0, "ap_height": 2.0})
+    spiking, silent = observed(75), observed()
+    assert cost(both, silent, spiking) == pytest.approx((1 + 9) / 2, rel=0.2)
+    assert cost(both, silent, silent) == 0
+    assert cost(both, spiking, silent) == pytest.approx(1 / 2, rel=0.2)
+
+
+def test_a_failing_spike_counts_in_part():
+    ramp = jnp.concatenate([jnp.linspace(-70, 30, 50), jnp.linspace(30, -70, 50)])[None]
+    assert float(soft_spikes(ramp).sum()) == pytest.approx(1.0, abs=0.01)
+    assert 0.1 < float(soft_spikes(ramp - 28).sum()) < 0.9
+
+
+EVERY = (Voltage(weight=0.5), SpikeTimes(weight=2.0), Rates(sd_hz=5.0), Features(features={"rate": 10.0}))
+
+
+def test_a_weighted_sum_and_its_derivatives():
+    cell = HodgkinHuxley()
+    problem = Problem.of(cell, spiking_target(2), Trainable.of(cell, ["g_na"]))
+    q = problem.first + 0.05
+    together = Residuals(problem, EVERY)
+
+    @jax.jit
+    def every(q):
+        alone = jnp.stack([Residuals(problem, (o,)).cost(q) for o in EVERY])
+        return alone, *jax.jvp(together.cost, (q,), (jnp.ones(1),))
+
+    alone, whole, slope = every(q)
+    assert np.all(np.asarray(alone) > 0)
+    assert float(whole) == pytest.approx(float(alone.sum()))
+    difference = (every(q + 1e-5)[1] - every(q - 1e-5)[1]) / 2e-5
+    assert float(slope) == pytest.approx(float(difference), rel=1e-3)
+
+
+REFUSED = {
+    "unknown feature": ({"ap_hight": 1.0}, "did you mean 'ap_height'"),
+    "unit": ({"ap_height": 0.0}, "must be positive"),
+    "none": ({}, "at least 1"),
+}
+
+
+@pytest.mark.parametrize(("features", "message"), REFUSED.values(), ids=REFUSED)
+def test_features_that_are_refused(features, message):
+    with pytest.raises(ValidationError, match=message):
+        Features(features=features)

@@ -1,0 +1,177 @@
+"""Spikes in their order, what lies between them, and the search that fits both."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jneuro.fitting.data import Target
+from jneuro.fitting.objectives import Observed, Residuals, soft_spikes
+from jneuro.fitting.parameters import Trainable, double
+from jneuro.fitting.problem import Problem
+from jneuro.fitting.spikes import Spikes
+from jneuro.fitting.step_objectives import OrderedSpikes, Subthreshold, away_from_spikes, ordered_times, stretches
+from jneuro.recordings import Recording
+from jneuro.simulators import Izhikevich, Pospischil, simulate, stimuli
+from jneuro.simulators.solvers import StaggeredCrankNicolson
+
+DT = 0.1
+precise = pytest.mark.usefixtures("x64")
+
+
+def train(times, frames=1000):
+    spikes = np.zeros(frames)
+    spikes[np.round(np.asarray(times, float) / DT).astype(int)] = 1
+    return spikes
+
+
+def target(current, v=None):
+    current = np.atleast_2d(current)
+    values = {"v": np.full(current.shape, -65.0) if v is None else v, "current": current}
+    recording = Recording(
+        {n: x[..., None] for n, x in values.items()},  # pyright: ignore
+        np.asarray(True), np.asarray(-1), None, DT, 1, current.shape[1], (("v", "mV"), ("current", "pA")),
+    )  # fmt: skip
+    return double(Target.of(recording, noise_sd=1.0))
+
+
+def two_steps(amplitude, frames=1000):
+    time = DT * np.arange(frames)
+    return np.where((time >= 10) & (time < 50), amplitude, np.where((time >= 60) & (time < 90), -20.0, 0.0))
+
+
+@precise
+def test_stretches_are_common_to_all_trials():
+    current = jnp.stack([jnp.asarray(two_steps(a)) for a in (0.0, 30.0)])
+    assert stretches(current, 8).tolist() == [0, 100, 500, 600, 900, 1000, 1000, 1000, 1000]
+    assert stretches(current, 3).tolist() == [0, 100, 500, 1000]
+
+
+@precise
+def test_ordered_times():
+    spikes, edges = jnp.asarray(train([5, 12, 30, 49.9, 95])), jnp.asarray([0, 100, 500, 600, 1000])
+    expected = [[5.05, 10, 10, 10], [2.05, 20.05, 39.95, 40], [10, 10, 10, 10], [35.05, 40, 40, 40]]
+    np.testing.assert_allclose(ordered_times(spikes, edges, DT, 4), expected, atol=1e-9)
+
+
+@precise
+def test_times_of_smooth_spikes_are_those_of_the_crossing():
+    """And so is their derivative."""
+    time = jnp.arange(1000) * DT
+    edges = jnp.asarray([0, 1000])
+
+    def second(shift):
+        v = 60 * jnp.sin(2 * jnp.pi * (time - shift) / 40) - 20
+        return ordered_times(soft_spikes(v[None])[0], edges, DT, 3)[0, 1]
+
+    value, slope = jax.jit(jax.value_and_grad(second))(1.234)
+    crossing = 40 + 1.234 + 40 * np.arcsin(20 / 60) / (2 * np.pi) + DT  # a sample's spikes end with it
+    assert float(value) == pytest.approx(crossing, abs=0.03)
+    assert float(slope) == pytest.approx(1.0, abs=0.05)
+
+
+CASES = {
+    "the same": ([15, 30], [15, 30], 0.0),
+    "a little late": ([15, 30], [15.3, 30], 0.3),
+    "later": ([15, 30], [18, 30], 3.0),
+    "one too few": ([15, 30], [15], 20.0),
+    "one too many, at the end": ([15, 30], [15, 30, 49.5], 0.5),
+    "one too many, early": ([15, 30], [15, 18, 30], 32.0),
+}
+
+
+@precise
+def test_the_cost_grows_with_the_error_and_has_no_jumps():
+    goal, objective = target(two_steps(30.0)), OrderedSpikes(sd_ms=1, growth=0, first=1, slots=4)
+    compared = jax.jit(lambda model, data: jnp.sum(jnp.square(objective.residuals(model, data, goal))))
+
+    def cost(true, found):
+        data, model = (Observed(np.zeros((1, 1000)), train(x)[None]) for x in (true, found))
+        return float(compared(model, data))
+
+    costs = [cost(true, found) for true, found, _ in CASES.values()]
+    sizes = [size for *_, size in CASES.values()]
+    assert costs[0] == 0
+    assert np.array_equal(np.argsort(costs), np.argsort(sizes))
+    assert costs[1] == pytest.approx(2 * (np.sqrt(1.09) - 1), rel=1e-6)
+    assert cost([15, 30], [15, 30, 49.9]) < 0.02  # it may as well be after the end
+
+
+@precise
+def test_what_counts_more_and_what_less():
+    goal = target(np.stack([two_steps(a) for a in (0.0, 30.0)]))
+    quiet = np.zeros((2, 1000))
+
+    @functools.partial(jax.jit, static_argnums=2)
+    def compared(model, data, objective):
+        return jnp.sum(jnp.square(objective.residuals(model, data, goal)))
+
+    def cost(late, **options):
+        objective = OrderedSpikes(**{"sd_ms": 1, "growth": 0, "first": 1, "slots": 4} | options)
+        data, model = (Observed(quiet, np.stack([train([]), train(x)])) for x in ([15, 30, 70], late))
+        return float(compared(model, data, objective))
+
+    first, second, elsewhere = [16, 30, 70], [15, 31, 70], [15, 30, 71]
+    assert cost(first, first=3) == pytest.approx(3 * cost(first))
+    assert cost(second, first=3) == pytest.approx(cost(second))
+    assert cost(elsewhere, elsewhere=0.25) == pytest.approx(0.25 * cost(elsewhere))
+    assert cost(first, elsewhere=0.25) == pytest.approx(cost(first))
+    assert cost(second, growth=0.1) < 0.5 * cost(second)
+
+
+@precise
+def test_subthreshold_errors_leave_spikes_out():
+    spikes = train([20.0, 60.0])[None]
+    away = np.asarray(away_from_spikes(jnp.asarray(spikes), DT, 3.0, 12.0))[0]
+    edges = np.flatnonzero(np.diff(away)) + 1
+    np.testing.assert_allclose(DT * edges, [17.0, 32.1, 57.0, 72.1], atol=0.11)
+    goal, flat = target(two_steps(30.0)), jnp.full((1, 1000), -65.0)
+    data, objective = Observed(flat, spikes), Subthreshold(sd_mv=2, cut_mv=10)
+    cost = jax.jit(lambda v: jnp.sum(jnp.square(objective.residuals(Observed(v, spikes), data, goal))))
+    assert float(cost(flat + 1)) == pytest.approx(0.25)
+    assert float(cost(flat + 100)) == pytest.approx(25)
+    assert cost(flat.at[0, 200:250].add(50)) == 0
+
+
+def problem_of(make, names, start):
+    """Two trials of a cell, to be fitted by the same scheme from other values."""
+    current = np.stack([two_steps(a, 600) for a in (150.0, 300.0)])
+    # The current of a sample flows after it.
+    step = stimuli.Sampled(jnp.asarray(np.concatenate([current[:, :1], current], 1).T), DT, hold=True)
+    scheme = {"solver": StaggeredCrankNicolson(), "dt": DT} if make is Pospischil else {}
+    cell = make() if scheme else make(n=2)
+    seen = simulate(cell, step, record=("v", "spikes"), duration=60.0, key=jax.random.key(0), **scheme)
+    v = np.asarray(seen.values["v"]).T
+    if not scheme:
+        v = np.where(np.asarray(seen.values["spikes"]).T, 30.0, v)  # as a recording shows them
+    fitted = make(**start)
+    return Problem.of(fitted, target(current, v), Trainable.of(fitted, names), **scheme)
+
+
+SEARCHES = [
+    pytest.param(
+        *(Izhikevich.regular_spiking_2007, {"k": (0.3, 2.0), "d": (20.0, 400.0)}, {"k": 0.85, "d": 130.0}, 0.1),
+        id="stepped",
+    ),
+    pytest.param(
+        *(Pospischil, {"g_l": (0.5, 10.0), "g_m": (1.0, 40.0)}, {"g_l": 3.2, "g_m": 7.0}, 1e-4),
+        id="ode",
+        marks=pytest.mark.slow,
+    ),
+]
+
+
+@precise
+@pytest.mark.parametrize(("make", "names", "start", "within"), SEARCHES)
+def test_the_search_finds_what_made_the_spikes(make, names, start, within):
+    problem = problem_of(make, names, start)
+    residuals = Residuals(problem, (OrderedSpikes(slots=8), Subthreshold(weight=0.1)))
+    found = Spikes(starts=2, evaluations=60, sigma=0.3, refine=20).solve(residuals, jax.random.key(0))
+    assert found.q.shape == (2, 2)
+    assert found.cost[found.best] < 0.2 * residuals.cost(problem.first)
+    true = [float(getattr(make(), n)) for n in names]
+    np.testing.assert_allclose(problem.values(found.q[found.best]), true, rtol=within)
+    assert found.history.shape[1] >= 10
+    assert found.simulations >= 120

@@ -1,0 +1,88 @@
+"""Targets: shapes, units, noise, and recordings that cannot be fitted."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from fit_problems import recording
+
+from jneuro.fitting import Problem, Target, Trainable
+from jneuro.simulators import HodgkinHuxley
+
+RAMP = np.linspace(-70.0, 30.0, 60)
+SHAPES = {
+    "one trial": (RAMP, (1, 60)),
+    "trial time": (np.stack([RAMP, RAMP + 1]), (2, 60)),
+    "trial time cell": (np.stack([RAMP, RAMP + 1])[..., None], (2, 60)),
+    "cells are trials": (np.stack([RAMP, RAMP + 1], 1)[None], (2, 60)),
+}
+
+
+@pytest.mark.parametrize(("v", "shape"), SHAPES.values(), ids=SHAPES)
+def test_shapes(v, shape):
+    target = Target.of(recording(v, np.zeros_like(v)))
+    assert target.v.shape == target.current.shape == shape
+    np.testing.assert_array_equal(target.v, (RAMP + np.arange(shape[0])[:, None]))
+    assert (target.trials, target.frames) == shape
+    np.testing.assert_array_equal(target.of_trials([shape[0] - 1]).v, target.v[-1:])
+
+
+def test_noise_is_estimated_without_the_spikes():
+    rng = np.random.default_rng(0)
+    v = 0.5 * rng.standard_normal((1, 4000))
+    v[0, ::100] += 80
+    assert float(Target.of(recording(v, np.zeros_like(v))).noise_sd) == pytest.approx(0.5, rel=0.1)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_current_is_held_from_its_sample_to_the_next():
+    current = np.asarray([[1.0, 2.0, 3.0]])
+    target = Target.of(recording(np.zeros((1, 3)), current, dt=0.5), noise_sd=1.0)
+    stimulus = target.stimulus(jnp.asarray(current[0]))
+    np.testing.assert_array_equal(target.time, [0.5, 1.0, 1.5])
+    np.testing.assert_array_equal([stimulus(jnp.asarray(t)) for t in (0.0, 0.4, 0.5, 0.9, 1.0)], [1, 1, 1, 1, 2])
+
+
+def _with(index, value):
+    changed = RAMP.copy()
+    changed[index] = value
+    return changed
+
+
+CLIPPED = np.minimum(60 * np.sin(np.linspace(0, 20, 400)), 40.0)
+REFUSED = {
+    "no stimulus": (recording(RAMP, None), "has no 'current'; a fit needs the stimulus"),
+    "volts": (recording(RAMP, RAMP, v_unit="V"), "'v' is in V; convert it to mV"),
+    "not a number": (recording(_with(5, np.nan), RAMP), "'v' of trial 0 is not finite at 0.6 ms .1 samples"),
+    "current infinite": (recording(RAMP, _with(0, np.inf)), "'current' of trial 0 is not finite at 0.1 ms"),
+    "clipped": (recording(CLIPPED, np.zeros(400)), "stays at 40 mV from .* ms: it was clipped"),
+    "clipped below": (recording(-CLIPPED, np.zeros(400)), "stays at -40 mV"),
+}
+
+
+@pytest.mark.parametrize(("given", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        Target.of(given)
+
+
+def test_clipped_recordings_may_be_taken_as_they_are():
+    assert Target.of(recording(CLIPPED, np.zeros(400)), allow_clipped=True).frames == 400
+
+
+def test_a_cell_at_rest_is_not_clipped():
+    relaxing = -70 + 10 * np.maximum(np.exp(-np.arange(400) / 3), 1e-17)
+    for v in (relaxing, np.full(400, -65.0), np.concatenate([np.full(50, -65.0), relaxing])):
+        Target.of(recording(v, np.zeros(len(v))))
+
+
+@pytest.mark.parametrize("noise", [0.0, -1.0])
+def test_noise_must_be_positive(noise):
+    with pytest.raises(ValueError, match="must be positive"):
+        Target.of(recording(RAMP, RAMP), noise_sd=noise)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_current_in_another_unit_is_refused():
+    target = Target.of(recording(RAMP, RAMP, current_unit="pA"))
+    with pytest.raises(ValueError, match="in pA, that of HodgkinHuxley in µA/cm²"):
+        Problem.of(HodgkinHuxley(), target, Trainable.of(HodgkinHuxley(), ["g_l"]))
