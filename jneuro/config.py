@@ -25,6 +25,7 @@ class WindowOverrides(Config):
     targets: tuple[str, ...] | None = Field(default=None, min_length=1)
     inputs: tuple[str, ...] | None = Field(default=None, min_length=1)
     known: tuple[str, ...] | None = None
+    frame_ms: float | None = Field(default=None, gt=0)
     length_ms: float | None = Field(default=None, gt=0)
     stride_ms: float | None = Field(default=None, gt=0)
     horizons_ms: Horizons | None = None
@@ -207,7 +208,7 @@ def _sized(config: AnyModelConfig, windows: WindowConfig, dt: float, neurons: in
     neurons = len(windows.kept(neurons))
     features, outputs = (sum(columns_of(n, neurons) for n in names) for names in (windows.observed, windows.targets))
     sizes: dict[str, Any] = {"features": features, "length": length, "horizons": len(horizons)}
-    if windows.observed != windows.targets:
+    if windows.observed != windows.targets or type(config).model_fields["outputs"].default is not None:
         sizes["outputs"] = outputs
     for key in config.model_fields_set & sizes.keys():
         if getattr(config, key) != sizes[key]:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jneuro._types import Bool, Float
+from jneuro._types import Bool, Float, Int, PyTree
 from jneuro.datasets.windows import Windows
 from jneuro.evaluation.analysis import Study
 from jneuro.evaluation.ceiling import simulate_futures
@@ -28,7 +28,7 @@ from jneuro.prng import stream
 from jneuro.recordings import open_recording, read_state
 from jneuro.simulators.base import SteppedSimulator
 
-__all__ = ["count_ceiling", "futures_of_counts"]
+__all__ = ["count_ceiling", "futures_of_counts", "stored_states"]
 
 Half = tuple[Float[np.ndarray, "run state neuron"], Float[np.ndarray, "run state neuron"]]
 """Mean and variance of half of the futures."""
@@ -46,19 +46,10 @@ def futures_of_counts(study: Study, futures: int, max_states: int) -> tuple[Half
         Both halves; None where futures cannot be drawn: no simulator that steps, a network or a stimulus of each run's
         own, or no states.
     """
-    data = open_recording(study.recording)
-    simulation = data.attrs["provenance"].get("simulation")
-    if study.source is None or simulation is None or simulation["connectivity"] != "fixed" or simulation["stimulus"]:
+    found = stored_states(study, study.windows, max_states)
+    if found is None:
         return None
-    simulator, windows = study.source.simulator, study.windows
-    if not isinstance(simulator, SteppedSimulator):
-        return None
-    usable = _usable(windows, simulation, study.config.discard_ms)
-    if not len(usable):
-        return None
-    usable = usable[np.unique(np.linspace(0, len(usable) - 1, max_states).round().astype(int))]
-    stored = read_state(study.recording, jax.eval_shape(simulator.init, study.key), slice(None))
-    states = jax.tree.map(lambda s: jnp.asarray(s[windows.trials("test")][:, usable]), stored)
+    simulator, states, _ = found
 
     def half(name: str) -> Half:
         mean, variance = simulate_futures(
@@ -66,7 +57,7 @@ def futures_of_counts(study: Study, futures: int, max_states: int) -> tuple[Half
             states,
             per_trial=False,
             variable="spikes",
-            horizons=windows.horizons[:1],
+            horizons=study.windows.horizons[:1],
             record_every=study.source.record_every,  # type: ignore[union-attr]
             futures=futures // 2,
             key=stream(study.key, name),
@@ -76,12 +67,42 @@ def futures_of_counts(study: Study, futures: int, max_states: int) -> tuple[Half
     return half("first"), half("second")
 
 
-def _usable(windows: Windows, simulation: dict[str, Any], discard_ms: float) -> np.ndarray:
-    """The snapshots at the end of a window."""
+def stored_states(
+    study: Study, windows: Windows, max_states: int
+) -> tuple[SteppedSimulator, PyTree, Int[np.ndarray, " state"]] | None:
+    """Read the states of the test runs in which windows end.
+
+    Args:
+        study: the experiment.
+        windows: its own, or a model's.
+        max_states: at most so many states of a run.
+
+    Returns:
+        The simulator, the states, each leaf `[run, state, ...]`, and the last frame of each state's window within its
+        run; None where futures cannot be drawn: no simulator that steps, a network or a stimulus of each run's own, or
+        no states.
+    """
+    simulation = open_recording(study.recording).attrs["provenance"].get("simulation")
+    if study.source is None or simulation is None or simulation["connectivity"] != "fixed" or simulation["stimulus"]:
+        return None
+    simulator = study.source.simulator
+    if not isinstance(simulator, SteppedSimulator):
+        return None
+    last = _ends(windows, simulation, study.config.discard_ms)
+    usable = np.flatnonzero((last >= windows.length - 1) & (last + windows.horizons[0] < windows.frames_per_trial))
+    if not len(usable):
+        return None
+    usable = usable[np.unique(np.linspace(0, len(usable) - 1, max_states).round().astype(int))]
+    stored = read_state(study.recording, jax.eval_shape(simulator.init, study.key), slice(None))
+    states = jax.tree.map(lambda s: jnp.asarray(s[windows.trials("test")][:, usable]), stored)
+    return simulator, states, last[usable]
+
+
+def _ends(windows: Windows, simulation: dict[str, Any], discard_ms: float) -> np.ndarray:
+    """The last frame before each snapshot, counted without what is discarded."""
     every = simulation["snapshot_every_ms"]
     last = np.arange(1, round(simulation["duration_ms"] / every) + 1) * round(every / windows.dt) - 1
-    last -= round(discard_ms / windows.dt)
-    return np.flatnonzero((last >= windows.length - 1) & (last + windows.horizons[0] < windows.frames_per_trial))
+    return last - round(discard_ms / windows.dt)
 
 
 def count_ceiling(

@@ -9,6 +9,7 @@ import optax
 from jax import lax
 
 from jneuro._types import Array, Float, PyTree
+from jneuro.backend import double_precision
 from jneuro.evaluation.analysis import Source
 from jneuro.prng import stream
 from jneuro.simulators import simulate
@@ -61,7 +62,7 @@ def lyapunov_of_currents(
     Returns:
         The exponents [1/ms].
     """
-    with jax.enable_x64(True):
+    with double_precision():
         double = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), source.simulator)
         steps = round(block / source.dt)  # type: ignore[operator]
 

@@ -10,6 +10,7 @@ from flax import nnx
 from jax import lax
 
 from jneuro._types import Array, Float, Int
+from jneuro.backend import scan
 from jneuro.datasets.windows import Batch
 from jneuro.models.base import Prediction
 
@@ -115,7 +116,7 @@ def _iterate(predictor, inputs: Array, driving: Array, horizon: int, columns: _C
         frames = jnp.concatenate([mean, ahead], axis=2)[..., _feedback(columns, window.shape[2], mean.shape[2])]
         return jnp.concatenate([window, frames.astype(window.dtype)], axis=1)[:, -window.shape[1] :], mean
 
-    _, means = lax.scan(call, inputs, blocks)
+    _, means = scan(call, inputs, blocks, unroll=1)
     return means.swapaxes(0, 1).reshape(count, -1, means.shape[-1])[:, :steps]
 
 

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import yaml
 from flax import nnx
 
 from jneuro._types import unknown_name
 from jneuro._yaml import Loader
+from jneuro.backend import double_precision
 from jneuro.config import load_experiment
 from jneuro.config_file import ConfigError, find_config
 from jneuro.experiment.folder import RunFolder
@@ -57,7 +57,7 @@ def convert(
         ConfigError: if the configuration is missing or wrong.
     """
     config = None if model is None else _configuration(model)
-    with jax.enable_x64(True):  # or double precision would be lost on the way
+    with double_precision():  # or double precision would be lost on the way
         if source.suffix in _TORCH:
             found = _read_torch(source, config, columns)
         elif source.suffix in (".json", ".h5"):

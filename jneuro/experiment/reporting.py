@@ -65,7 +65,7 @@ def _example(folder: RunFolder, trial: int) -> dict[str, Any]:
     """One run's voltages and spikes, after the discarded beginning."""
     data = open_recording(folder.recording)
     first = folder.config.windows.discard_ms
-    shown = data.sel(time=slice(first, first + _EXAMPLE_MS)).isel(trial=trial)
+    shown = data.sel(time=slice(first, first + _EXAMPLE_MS)).isel({"trial": trial}, missing_dims="ignore")
     example: dict[str, Any] = {"time_ms": shown.time.values}
     if "v" in shown:
         example["v"] = shown["v"].values

@@ -162,15 +162,27 @@ def simulate_stage(folder: RunFolder, tell: Callable[[float, float], None]) -> N
         provenance = {"simulation": config.model_dump(mode="json"), "seed": seed}
         writer = RecordingWriter(folder.recording, provenance, config.populations)
         if not writer.complete:
-            _simulate_into(writer, config, build_runs(config, jax.random.key(seed)), tell)
+            _simulate_into(writer, config, seed, tell)
             writer.finish()
 
 
-def _simulate_into(writer: RecordingWriter, config: SimulationConfig, runs: Runs, tell) -> None:
+def _settled(runs: Runs, states: PyTree, duration: float, seed: int) -> PyTree:
+    """The state of every run after a past that all share, at time zero."""
+    first = jax.tree.map(lambda s: s[0], states)
+    key = stream(jax.random.key(seed), "settle")
+    past = simulate(runs.simulators, duration=duration, key=key, record=(), initial_state=first)
+    shared = jax.tree.map(lambda s: jnp.broadcast_to(s[None], (len(runs.keys), *s.shape)), past.final_state)
+    return shared._replace(step=states.step)
+
+
+def _simulate_into(writer: RecordingWriter, config: SimulationConfig, seed: int, tell) -> None:
     """Simulate what is missing; the next chunk is computed while the last one is written."""
+    runs = build_runs(config, jax.random.key(seed))
     states = initial_states(runs)
     if writer.frames:
         states = jax.tree.map(jnp.asarray, read_state(writer.path, states, complete=False))
+    elif config.settle_ms:
+        states = _settled(runs, states, config.settle_ms, seed)
     frames = round(config.snapshot_every_ms / config.record_every_ms)
     total, done = round(config.duration_ms / config.snapshot_every_ms), writer.frames // frames
     most = max(1, _CHUNK // (frames * config.runs * config.neurons))

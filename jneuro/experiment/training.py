@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from jneuro._types import Array, Key
@@ -11,7 +13,7 @@ from jneuro.config import ExperimentConfig, ModelEntry
 from jneuro.config_file import content_hash
 from jneuro.datasets import WindowConfig, Windows, window
 from jneuro.experiment.folder import RunFolder
-from jneuro.models import Model, build_model
+from jneuro.models import Model, SpikeCountLSTM, build_model
 from jneuro.prng import stream
 from jneuro.recordings import Recording
 from jneuro.training import Callback, Checkpoints, MetricsFile, load_best, train
@@ -86,6 +88,15 @@ def _fresh(config: ExperimentConfig, training: Training) -> Model:
     return build_model(config.models[name].model, rngs=rngs)
 
 
+def _at_training_means(model: Model, windows: Windows) -> Model:
+    """Let a model of counts start at the means of its training targets; others start as they are."""
+    if isinstance(model, SpikeCountLSTM):
+        values, last = np.asarray(windows.values), np.asarray(windows.starts["train"]) + windows.length - 1
+        means = np.stack([values[last + h].mean(0) for h in windows.horizons])
+        model.start_at(jnp.asarray(means if windows.target_columns is None else means[:, windows.target_columns]))
+    return model
+
+
 def load_model(folder: RunFolder, training: Training) -> Model:
     """Load a trained model, with its best weights.
 
@@ -137,7 +148,7 @@ def train_stage(folder: RunFolder, training: Training, windows: Windows, callbac
         return
     with folder.stage(stage, content):
         train(
-            _fresh(config, training),  # pyright: ignore
+            _at_training_means(_fresh(config, training), windows),  # pyright: ignore
             windows,
             recipe,
             key=_start(config, "train", training),

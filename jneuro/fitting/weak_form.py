@@ -70,7 +70,7 @@ def roles(simulator: ODESimulator, trainable: Trainable) -> Roles:
         values = base.copy()
         for i in moved:
             values[i] = factor * base[i] if base[i] != 0 else factor - 1
-        found = _field(trainable.insert(simulator, jnp.asarray(values)), state, np.linspace(0.0, 2.0, _STATES))
+        found = _field(trainable.insert(simulator, jnp.asarray(values)), state, jnp.linspace(0.0, 2.0, _STATES))
         return [np.asarray(x) for x in found]
 
     here = field()

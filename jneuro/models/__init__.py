@@ -10,6 +10,7 @@ from jneuro.models.base import Model, ModelConfig, Prediction
 from jneuro.models.compact import CompactForecaster, CompactForecasterConfig
 from jneuro.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from jneuro.models.forecaster import CNNLSTM, CNNLSTMConfig, LSTMForecaster, LSTMForecasterConfig
+from jneuro.models.neuron_tft import NeuronTFT, NeuronTFTConfig
 from jneuro.models.recurrent import LSTM, LSTMLayer, lstm
 from jneuro.models.seq2seq import Seq2SeqLSTM, Seq2SeqLSTMConfig
 from jneuro.models.spike_count import SpikeCountLSTM, SpikeCountLSTMConfig
@@ -33,6 +34,8 @@ __all__ = [
     "LSTMLayer",
     "Model",
     "ModelConfig",
+    "NeuronTFT",
+    "NeuronTFTConfig",
     "Prediction",
     "Seq2SeqLSTM",
     "Seq2SeqLSTMConfig",
@@ -52,6 +55,7 @@ AnyModelConfig = Annotated[
     | LSTMAutoencoderConfig
     | SpikeCountLSTMConfig
     | TemporalFusionTransformerConfig
+    | NeuronTFTConfig
     | EncoderDecoderConfig,
     Field(discriminator="name"),
 ]
@@ -65,6 +69,7 @@ MODELS: dict[str, tuple[type[ModelConfig], type[nnx.Module]]] = {
     "lstm_autoencoder": (LSTMAutoencoderConfig, LSTMAutoencoder),
     "spike_count_lstm": (SpikeCountLSTMConfig, SpikeCountLSTM),
     "tft": (TemporalFusionTransformerConfig, TemporalFusionTransformer),
+    "neuron_tft": (NeuronTFTConfig, NeuronTFT),
     "encoder_decoder": (EncoderDecoderConfig, EncoderDecoder),
 }
 """Every model's configuration and module, by the configuration's `name`."""

@@ -75,6 +75,8 @@ class CNNLSTMConfig(StackConfig):
         kernels: widths of the convolutions over the neuron index, one after the other.
         channel_dropout: probability of dropping a whole time step after each convolution.
         dropout: probability of dropping a value, between the LSTM layers and before the output.
+        residual: whether the last input, projected linearly, is added to the last hidden state.
+        layer_norm: whether the last hidden state is normalised first.
         projection_init: how the weights of the convolutions and of the last input's projection start.
     """
 
@@ -84,6 +86,8 @@ class CNNLSTMConfig(StackConfig):
     hidden: int = Field(default=384, ge=1)
     layers: int = Field(default=2, ge=1, le=16)
     dropout: float = Field(default=0.25, ge=0, lt=1)
+    residual: bool = True
+    layer_norm: bool = True
     projection_init: InitialiserName = "torch_uniform"
 
 
@@ -137,7 +141,7 @@ class CNNLSTM(nnx.Module):
         self.norms = nnx.List([BatchNorm(config.length) for _ in config.kernels])
         self.dropout = dropout_layer(config.channel_dropout, whole_channels=True, rngs=rngs)
         self.lstm = build_stack(config, config.features, config.hidden, rngs=rngs)
-        self.head = ForecastHead(config, residual=True, normalise=True, rngs=rngs)
+        self.head = ForecastHead(config, residual=config.residual, normalise=config.layer_norm, rngs=rngs)
 
     def __call__(self, batch: Batch, *, train: bool) -> Prediction:
         """Predict all horizons at once.
@@ -153,13 +157,25 @@ class CNNLSTM(nnx.Module):
             ValueError: if the inputs are not `[batch, length, features]`.
         """
         check_inputs(self.config, batch.inputs)
-        x = batch.inputs.swapaxes(1, 2)  # convolutions run over the middle axis
+        x = self.augment(batch.inputs, train=train)
+        _, states = self.lstm(x, train=train)
+        return Prediction(self.head(states[-1][0], x[:, -1], train=train))
+
+    def augment(self, inputs: Float[Array, "batch time feature"], *, train: bool) -> Float[Array, "batch time feature"]:
+        """Add the convolved features to the window: what the LSTM reads.
+
+        Args:
+            inputs: the window.
+            train: whether to drop channels, and to use and update batch statistics.
+
+        Returns:
+            The window, augmented.
+        """
+        x = inputs.swapaxes(1, 2)  # convolutions run over the middle axis
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = norm(jax.nn.relu(convolution(x)), train=train)
             x = self.dropout(x, deterministic=not train)
-        x = batch.inputs + x.swapaxes(1, 2)
-        _, states = self.lstm(x, train=train)
-        return Prediction(self.head(states[-1][0], x[:, -1], train=train))
+        return inputs + x.swapaxes(1, 2)
 
 
 class ForecastHead(nnx.Module):

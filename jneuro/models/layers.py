@@ -132,7 +132,7 @@ class Dropout(nnx.Module):
         sample = lax.broadcasted_iota(jnp.uint32, shape, batch)
         if (axis := _BATCH_AXIS.get()) is not None:
             sample = sample + lax.axis_index(axis).astype(jnp.uint32) * jnp.uint32(shape[batch])
-        others = shape[:batch] + [1] + shape[batch + 1 :]
+        others = [*shape[:batch], 1, *shape[batch + 1 :]]
         place = lax.iota(jnp.uint32, math.prod(others)).reshape(others)
         # One counter a value, fused with what consumes it: a seventh of the time of `jax.random.bernoulli`.
         words, _ = threefry(key_words(self.rngs()), sample, jnp.broadcast_to(place, shape))

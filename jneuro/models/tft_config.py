@@ -9,13 +9,14 @@ from pydantic import Field, model_validator
 from jneuro.models.base import ModelConfig
 from jneuro.models.layers import InitialiserName
 
-__all__ = ["QUANTILES", "TemporalFusionTransformerConfig"]
+__all__ = ["QUANTILES", "Level", "TemporalFusionTransformerConfig"]
 
 QUANTILES = (0.1, 0.5, 0.9)
 """The levels of the paper's forecasts (Lim et al. 2021, section 4.6)."""
 
 Column = Annotated[int, Field(ge=0)]
 Level = Annotated[float, Field(gt=0, lt=1)]
+"""A quantile's."""
 
 
 class TemporalFusionTransformerConfig(ModelConfig):

@@ -6,9 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from jneuro.report.connectivity_section import draw_connectivity, say_connectivity, tabulate_connectivity
 from jneuro.report.count_section import draw_counts, draw_sizes, say_counts, tabulate_counts
 from jneuro.report.data import ReportData
 from jneuro.report.error_section import draw_errors, say_errors
+from jneuro.report.quantile_section import draw_calibration, say_quantiles, tabulate_quantiles
+from jneuro.report.reconstruction_section import draw_reconstruction, say_reconstruction
 from jneuro.report.rollout_figures import draw_rollout_errors, draw_rollout_traces
 from jneuro.report.rollout_section import say_rollouts, tabulate_rollouts
 from jneuro.report.surrogate_figures import draw_gradients, draw_map, draw_questions, draw_timings
@@ -66,6 +69,22 @@ class Section(NamedTuple):
 
 
 SECTIONS: dict[str, Section] = {
+    "connectivity_recovery": Section(
+        "What attention says of the connections",
+        say_connectivity,
+        (
+            SectionFigure(
+                "connectivity_recovery",
+                "Who drives whom",
+                "Chance that a connected pair of neurons scores higher than another, for every matrix of scores, with "
+                "bounds and the range of shuffled neurons, one panel for each kind of pair.",
+                "Blue: how alike two neurons attend to their pasts. Grey: what does not need attention. A point within "
+                "its band says no more than which population the neurons belong to.",
+                draw_connectivity,
+            ),
+        ),
+        lambda numbers: [Table(*table) for table in tabulate_connectivity(numbers)],
+    ),
     "count_scores": Section(
         "How well spike counts are predicted",
         say_counts,
@@ -102,6 +121,36 @@ SECTIONS: dict[str, Section] = {
                 "Error should be largest just below threshold, where a spike may or may not come, and a model that "
                 "listens to other neurons should gain there most.",
                 draw_errors,
+            ),
+        ),
+    ),
+    "quantile_scores": Section(
+        "Quantiles of rates",
+        say_quantiles,
+        (
+            SectionFigure(
+                "calibration",
+                "Calibration",
+                "Share of what came below each forecast quantile against its level, for every model beside the linear "
+                "forecast and the usual quantiles.",
+                "Calibrated quantiles lie on the diagonal. A bar spans what came strictly below and what came not "
+                "above: rates are counts, and several may be equal to the quantile.",
+                draw_calibration,
+            ),
+        ),
+        lambda numbers: [Table(*table) for table in tabulate_quantiles(numbers)],
+    ),
+    "reconstruction": Section(
+        "What the code keeps",
+        say_reconstruction,
+        (
+            SectionFigure(
+                "reconstruction",
+                "Reconstruction by lag, and the variance of the code",
+                "R² of each reconstructed frame of the autoencoder and of principal components, and the cumulative "
+                "variance of the code beside the R² of ever more components.",
+                "Where the dotted line crosses the orange curve, so many components do as well as the autoencoder.",
+                draw_reconstruction,
             ),
         ),
     ),

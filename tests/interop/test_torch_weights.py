@@ -22,6 +22,7 @@ MODEL_SIZES = {
     "lstm_autoencoder": SIZES | {"horizons": 4, "code": 2},
     "spike_count_lstm": SIZES | {"outputs": 2},
     "tft": SIZES | {"heads": 2, "known": (1,), "static": (2,), "categories": ((1, 3),)},
+    "neuron_tft": SIZES | {"outputs": 2, "heads": 2},
     "encoder_decoder": {"length": 8, "horizons": 8, "layers": 2, "filters": 3, "kernel": 4, "crop": (0, 0)}
     | {"encoder_activation": "prelu", "decoder_activation": "prelu"},
 }

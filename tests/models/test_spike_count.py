@@ -74,3 +74,20 @@ def test_learns_which_neuron_fires():
 
     error = np.asarray(descend(params)) - external[:, -1:]
     assert np.mean(error**2) < 0.25 * np.var(external)
+
+
+def test_starts_at_the_data_and_hears_its_own_past():
+    mean = jnp.asarray([[0.09, 2.0, 0.0]])
+    for head, tolerance in (("poisson", 2e-6), ("mse", 0)):
+        model = build(head, own_hidden=5, kernel_init="zeros")
+        model.start_at(mean)
+        out = model(Batch(jnp.ones((2, 4, 2 * NEURONS)), mean), train=False).mean
+        floor = 1e-3 if head == "poisson" else 0
+        np.testing.assert_allclose(out, np.broadcast_to(np.maximum(mean, floor), out.shape), 1e-5, tolerance)
+    # Without the LSTM, a neuron's mean depends on its own two columns and on no others.
+    last = model.own[1]
+    last.kernel[...] = jnp.ones_like(last.kernel[...])
+    with jax.numpy_rank_promotion("allow"):
+        slope = jax.jacobian(lambda x: model(Batch(x[None], mean), train=False).mean[0, 0])(jnp.ones((4, 2 * NEURONS)))
+    heard = np.any(np.asarray(slope) != 0, axis=1)
+    np.testing.assert_array_equal(heard, np.tile(np.eye(NEURONS, dtype=bool), 2))

@@ -35,6 +35,9 @@ CASES = {
     "lstm": Case(LSTMForecasterConfig(**LADDER, residual=False, layer_norm=False), LSTMForecasterTwin),
     "lstm, residual and norm": Case(LSTMForecasterConfig(**LADDER), LSTMForecasterTwin),
     "cnn_lstm": Case(CNNLSTMConfig(**LADDER, channel_dropout=0), CNNLSTMTwin),
+    "cnn_lstm, no residual, no norm": Case(
+        CNNLSTMConfig(**LADDER, channel_dropout=0, residual=False, layer_norm=False), CNNLSTMTwin
+    ),
     "compact": Case(
         CompactForecasterConfig(**SMALL, lags=6, hidden=7, mixing_lags=3, mixing_hidden=4), CompactForecasterTwin
     ),
@@ -48,6 +51,11 @@ CASES = {
         SpikeCountLSTMConfig(**STACK, outputs=3), recipe=recipe(loss="poisson"), **COUNTS
     ),
     "spike_count_lstm, mse": Case(SpikeCountLSTMConfig(**STACK, outputs=3, head="mse"), **COUNTS),
+    "spike_count_lstm, own past": Case(
+        SpikeCountLSTMConfig(**STACK | {"features": 7}, outputs=3, own_hidden=4),
+        recipe=recipe(loss="poisson"),
+        **COUNTS,
+    ),
     # Three variables at least where some are selected: the normalisation of two values leaves little but their signs,
     # and single precision, PyTorch's as well, is then off by more than the bound.
     "tft": Case(

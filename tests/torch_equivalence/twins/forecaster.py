@@ -35,7 +35,7 @@ class LSTMForecasterTwin(Forecaster):
 
 class CNNLSTMTwin(Forecaster):
     def __init__(self, config):
-        super().__init__(config, residual=True, layer_norm=True)
+        super().__init__(config, residual=config.residual, layer_norm=config.layer_norm)
         blocks = []
         for kernel in config.kernels:
             convolution = nn.Conv1d(config.length, config.length, kernel, padding="same")

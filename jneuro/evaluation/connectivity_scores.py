@@ -1,0 +1,182 @@
+r"""How well a matrix of scores between neurons tells who drives whom.
+
+Matrices are `[pre, post]`. What they are judged against is the truth of a simulated network: who has a synapse on whom,
+how strong it is, and the causal weight \(\Omega\), which also asks whether the spikes came in the right order.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sparse
+from scipy.stats import rankdata
+
+from jneuro._types import Bool, Float, Int
+
+__all__ = ["Separation", "agreement", "auroc", "causal_weight", "cross_correlation", "separate"]
+
+
+class Separation(NamedTuple):
+    """How well scores separate pairs of one kind from the others.
+
+    Attributes:
+        auroc: chance that a pair of the kind scores higher than another.
+        low: 2.5 % quantile over resampled postsynaptic neurons.
+        high: 97.5 % quantile.
+        null_low: 2.5 % quantile with neurons shuffled within their populations.
+        null_high: 97.5 % quantile.
+    """
+
+    auroc: float
+    low: float
+    high: float
+    null_low: float
+    null_high: float
+
+
+def auroc(
+    score: Float[np.ndarray, " pair"],
+    label: Bool[np.ndarray, " pair"],
+    weight: Float[np.ndarray, " pair"] | None = None,
+) -> float:
+    """Area under the receiver operating characteristic: ties count half.
+
+    Args:
+        score: of each pair.
+        label: whether it is of the kind.
+        weight: how often each counts; once by default.
+
+    Returns:
+        The area; NaN if all pairs are of one kind.
+    """
+    return _area(np.unique(score, return_inverse=True)[1], label, np.ones(len(score)) if weight is None else weight)
+
+
+def _area(place: np.ndarray, label: np.ndarray, weight: np.ndarray) -> float:
+    """The area from the scores' places among the different values."""
+    inside, outside = (np.bincount(place, weight * (label == kind)) for kind in (True, False))
+    below = np.cumsum(outside) - outside / 2
+    total = inside.sum() * outside.sum()
+    return float((inside * below).sum() / total) if total else float("nan")
+
+
+def separate(
+    score: Float[np.ndarray, "pre post"],
+    label: Bool[np.ndarray, "pre post"],
+    kept: Bool[np.ndarray, "pre post"],
+    population: Int[np.ndarray, " post"],
+    *,
+    draws: int,
+    rng: np.random.Generator,
+) -> Separation:
+    """Score a matrix against a kind of pair, with bounds and a null.
+
+    Args:
+        score: the matrix.
+        label: which pairs are of the kind.
+        kept: the pairs that count.
+        population: of each neuron; presynaptic ones are the first.
+
+    Other Args:
+        draws: of the bootstrap, and of the shuffles.
+        rng: draws them.
+
+    Returns:
+        The area and its quantiles.
+    """
+    pre, post = np.nonzero(kept)
+    kinds, neurons = label[kept], score.shape[1]
+    # A pair that a shuffle takes from where none counts, such as the diagonal, has the matrix's median.
+    filled = np.where(kept, score, np.median(score[kept]))
+    places = np.unique(filled, return_inverse=True)[1].reshape(filled.shape)
+    once = np.ones(len(kinds))
+    resampled, shuffled = [], []
+    for _ in range(draws):
+        times = np.bincount(rng.integers(0, neurons, neurons), minlength=neurons)
+        resampled.append(_area(places[kept], kinds, times[post].astype(float)))
+        order = np.arange(neurons)
+        for part in np.unique(population):
+            order[population == part] = rng.permutation(order[population == part])
+        shuffled.append(_area(places[order[pre], order[post]], kinds, once))
+    bounds = [float(q) for x in (resampled, shuffled) for q in np.nanquantile(x, [0.025, 0.975])]
+    return Separation(_area(places[kept], kinds, once), *bounds)
+
+
+def agreement(score: Float[np.ndarray, " pair"], truth: Float[np.ndarray, " pair"]) -> dict[str, float]:
+    """How alike two matrices are, as vectors of pairs.
+
+    Args:
+        score: one.
+        truth: the other.
+
+    Returns:
+        `cosine` (similarity) and `spearman` (rank correlation); NaN for a constant one.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cosine = score @ truth / (np.linalg.norm(score) * np.linalg.norm(truth))
+        a, b = (x - x.mean() for x in (rankdata(score), rankdata(truth)))
+        return {"cosine": float(cosine), "spearman": float(a @ b / np.sqrt((a @ a) * (b @ b)))}
+
+
+def cross_correlation(
+    step: Int[np.ndarray, " event"], neuron: Int[np.ndarray, " event"], neurons: int, steps: int, max_lag: int
+) -> Float[np.ndarray, "pre post"]:
+    r"""The largest excess of coincidences at any lag, \(\max_\ell (C_{ij}(\ell) - E_{ij}) / \sqrt{E_{ij}}\).
+
+    \(C_{ij}(\ell)\) counts spikes of j that come \(\ell\) steps after one of i, and \(E_{ij} = n_i n_j / T\) is what
+    independent neurons would have.
+
+    Args:
+        step: of each spike; runs lie apart by more than the largest lag.
+        neuron: its neuron.
+        neurons: how many there are.
+        steps: recorded, in all.
+        max_lag: the lags are 1 to this [steps].
+
+    Returns:
+        The excess; zero for neurons that never fire.
+    """
+    shape = (int(step.max(initial=0)) + max_lag + 1, neurons)
+    raster = sparse.coo_matrix((np.ones(len(step)), (step, neuron)), shape).tocsr()
+    number = np.bincount(neuron, minlength=neurons).astype(float)
+    expected = np.outer(number, number) / steps
+    best = np.full((neurons, neurons), -np.inf)
+    for lag in range(1, max_lag + 1):
+        best = np.maximum(best, (raster[:-lag].T @ raster[lag:]).toarray())
+    return np.divide(best - expected, np.sqrt(expected), out=np.zeros_like(expected), where=expected > 0)
+
+
+def causal_weight(
+    weight: Float[np.ndarray, "pre post"],
+    delay: Float[np.ndarray, "pre post"],
+    time: Float[np.ndarray, " event"],
+    neuron: Int[np.ndarray, " event"],
+    tau: float,
+) -> Float[np.ndarray, "pre post"]:
+    r"""The causal weight, averaged over the spikes of each target.
+
+    \[ \Omega_{ij} = W_{ij} \, e^{-(t_j - t_i)/\tau} \, H(t_j - t_i - \delta_{ij}), \]
+
+    with \(t_j\) each spike of j and \(t_i\) the last of i that had arrived by then. (The source prints the exponent
+    without its sign.)
+
+    Args:
+        weight: W, zero where there is no synapse.
+        delay: δ [ms].
+        time: of each spike [ms]; runs lie apart by many τ.
+        neuron: its neuron.
+        tau: τ [ms].
+
+    Returns:
+        Ω; zero for targets that never fire.
+
+    References:
+        Kulkarni et al., Neuro-Inspired Computational Elements Conference (2023).
+    """
+    trains = [np.sort(time[neuron == n]) for n in range(weight.shape[1])]
+    found = np.zeros_like(weight)
+    for i, j in zip(*np.nonzero(weight), strict=True):
+        if len(trains[i]) and len(trains[j]):
+            last = np.searchsorted(trains[i], trains[j] - delay[i, j], "right") - 1
+            passed = np.where(last >= 0, trains[j] - trains[i][last], np.inf)
+            found[i, j] = weight[i, j] * np.exp(-passed / tau).mean()
+    return found
