@@ -5,8 +5,6 @@ device, as eight calls of `train` on it, and, with several cores, as one ensembl
 `ratio` is how many times longer than the first. First calls, which compile, stand apart.
 """
 
-import os
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,7 +62,6 @@ def time_case(name, batch_size, given):
 
 if __name__ == "__main__":
     given = arguments(__doc__, CASES)
-    os.environ["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={given.cores}"
     for chosen in given.cases:
         for size in (8, 32):
             time_case(chosen, size, given)

@@ -5,6 +5,7 @@ steps, validate, and compute R², RMSE and MAE of all validation windows. Ours i
 and `train`.
 """
 
+import contextlib
 import functools
 import importlib.util
 import time
@@ -83,11 +84,17 @@ def prepared(call: Callable) -> tuple[Any, float]:
 
 
 def sides(cores: int) -> dict[str, Callable[[], Call]]:
-    """The sides: with a second core, one where another process loads."""
+    """The sides: with a second core, one where another process loads, and one of ours with a device for each core."""
 
-    def ours():
+    def ours(shared=False):
         model, windows = CNNLSTM(CNNLSTMConfig(), rngs=nnx.Rngs(0)), our_data()[0]
-        return Call(lambda: our_epoch(model, windows, RECIPE, jax.random.key(0)))
+        recipe = RECIPE.model_copy(update={"parallel": "pmap" if shared else "auto"})
+
+        def run():
+            with contextlib.nullcontext() if shared else jax.default_device(jax.devices()[0]):
+                our_epoch(model, windows, recipe, jax.random.key(0))
+
+        return Call(run)
 
     def theirs(workers=0, compile_it=False):
         import torch
@@ -101,7 +108,11 @@ def sides(cores: int) -> dict[str, Callable[[], Call]]:
         return Call(lambda: torch_pipeline.fit(model, loaders, RECIPE))
 
     found = {"jneuro": ours, "torch eager": theirs, "torch compile": functools.partial(theirs, compile_it=True)}
-    return found | ({"torch eager, a worker": functools.partial(theirs, workers=1)} if cores > 1 else {})
+    more = {
+        "torch eager, a worker": functools.partial(theirs, workers=1),
+        "jneuro, a device a core": functools.partial(ours, shared=True),
+    }
+    return found | (more if cores > 1 else {})
 
 
 def facts() -> dict[str, Any]:

@@ -35,7 +35,10 @@ def settle(cores: int) -> None:
     Raises:
         SystemExit: if there are not so many.
     """
-    flags = " --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" if cores == 1 else ""
+    # One device that uses all cores is the first of as many as there are cores.
+    flags = f" --xla_force_host_platform_device_count={cores}"
+    if cores == 1:
+        flags = " --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + flags).strip()
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(cores))
     if sys.platform != "linux":

@@ -189,16 +189,19 @@ def torch_forward(case, dtype, compile_it=False):
     return Call(settled(forward))
 
 
-def our_step(case, count):
-    """A training step."""
+def our_step(case, count, shared=False):
+    """A training step, on one device or shared by all."""
     graph, params, rngs, rest = nnx.split(build_model(case.config, rngs=nnx.Rngs(0)), nnx.Param, nnx.RngState, ...)
-    placement = Placement("single", tuple(jax.devices()[:1]))
+    devices = tuple(jax.devices())
+    placement = Placement("pmap", devices) if shared else Placement("single", devices[:1])
     program = Program(graph, case.recipe, placement)
     own, common, rate, one = placement.put(
         (Own(jax.random.key(1), None), Common(random_windows(case), rngs), np.float32(1e-3), np.int32(1))
     )
     state = begin(Weights(params, rest), own, program)._replace(learning_rate=rate)
-    about = count_costs(lambda *a: run_steps(*a, program), state, own, one, common) if count else {}
+    about = {}
+    if count and not shared:
+        about = count_costs(lambda *a: run_steps(*a, program), state, own, one, common)
 
     def run():
         nonlocal state
@@ -303,6 +306,8 @@ def subjects(name: str, cores: int, dtype: str, quick: bool) -> dict[str, Subjec
     for what, ours, theirs in (("forward", our_forward, torch_forward), ("training step", our_step, torch_step)):
         batch = case.forward if what == "forward" else case.recipe.batch_size
         sides = beside_torch(partial(ours, case, not quick), partial(theirs, case, dtype))
+        if ours is our_step and len(jax.devices()) > 1:
+            sides["jneuro, a device a core"] = partial(our_step, case, False, shared=True)
         found[what] = Subject(sides, case.bars.get(what), facts={"batch": batch})
     return found
 

@@ -1,7 +1,9 @@
 """Two CPU devices, and implicit rank promotion an error, in every test."""
 
+import gc
 import importlib.metadata
 import os
+from pathlib import Path
 
 # Most of the suite's time is compilation, which the lowest level of LLVM's optimisation and XLA's older emitters, where
 # there still are any, shorten to a third. Flags of the environment come last, and win.
@@ -22,6 +24,16 @@ import pytest
 def _strict():
     with jax.numpy_rank_promotion("raise"):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_programs():
+    """Drop compiled programs when there are many: each takes memory maps, of which Linux allows a process 65,530."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_text().count("\n") > 25_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

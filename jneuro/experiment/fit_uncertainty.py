@@ -9,7 +9,7 @@ from jneuro._types import Array, Key
 from jneuro.config_file import ConfigError
 from jneuro.fitting.config import UncertaintyOptions
 from jneuro.fitting.fit import Fit
-from jneuro.fitting.posterior import posterior
+from jneuro.fitting.posterior import Posterior, posterior
 from jneuro.fitting.uncertainty import profiles
 from jneuro.prng import stream
 
@@ -54,16 +54,7 @@ def uncertainties(
         if options.posterior is not None:
             tell("posterior")
             drawn, ranks = posterior(fit.problem, fit.q, key=stream(key, "posterior"), options=options.posterior)
-            metrics["posterior"] = {
-                "values": drawn.table(),
-                "ok": drawn.ok,
-                "divergences": drawn.divergences,
-                "acceptance": drawn.acceptance,
-                "gradients": drawn.leapfrogs,
-                "chains": len(drawn.draws),
-                "draws": drawn.draws.shape[1],
-                "truth": {name: truth.get(name) for name in drawn.names},
-            }
+            metrics["posterior"] = _summary(drawn) | {"truth": {name: truth.get(name) for name in drawn.names}}
             arrays["posterior"] = (("chain", "draw", "unknown"), drawn.draws)
             if ranks is not None:
                 p_values = dict(zip(ranks.names, map(float, ranks.p_values), strict=True))
@@ -77,3 +68,16 @@ def uncertainties(
     except ValueError as error:
         raise ConfigError(f"fit.uncertainty: {error}") from error
     return metrics, arrays
+
+
+def _summary(drawn: Posterior) -> dict[str, Any]:
+    """What is kept of a posterior beside its draws."""
+    return {
+        "values": drawn.table(),
+        "ok": drawn.ok,
+        "divergences": drawn.divergences,
+        "acceptance": drawn.acceptance,
+        "gradients": drawn.leapfrogs,
+        "chains": len(drawn.draws),
+        "draws": drawn.draws.shape[1],
+    }

@@ -14,6 +14,7 @@ from flax import nnx
 from jneuro._types import PyTree
 from jneuro.config_file import content_hash
 from jneuro.datasets import SPLITS, WindowConfig, Windows, needed
+from jneuro.datasets.variables import shared_unit, units_of
 from jneuro.evaluation import (
     BaselineConfig,
     Source,
@@ -57,12 +58,12 @@ def evaluate_stage(folder: RunFolder, tell: Callable[[str], None]) -> dict[str, 
                 "train_seconds": _train_seconds(folder, training.folder),
             }
         metrics["test"] = _gather_seeds(metrics["test"], trainings(config))
-        metrics["windows"] = _windows(scored.windows, config.windows)
+        metrics["windows"] = _windows(scored.windows, config.windows) | {"targets": scored.units}
         tell("predictions")
         own = [t for t in trainings(config) if t.leaky == scored.windows.leaky]
         shown = {t.label: scored.models[t.label] for t in own if not t.seed and scored.cut[t.label] is scored.windows}
         predictions = {name: scored.predictions[name] for name in shown}
-        _write_predictions(folder, scored.windows, scored.baselines | shown, predictions)
+        _write_predictions(folder, scored.windows, scored.baselines | shown, predictions, shared_unit(scored.units))
         if config.evaluate.analyses:
             metrics["analyses"] = _analyse(folder, _study(folder, scored, tell))
         folder.write_json("metrics.json", finite(metrics))
@@ -79,6 +80,7 @@ class _Scored(NamedTuple):
         cut: the windows of each, by the training's label.
         baselines: fitted on the experiment's windows.
         predictions: forecasts of the test windows, by label or baseline.
+        units: unit of each target of the experiment.
     """
 
     metrics: dict[str, Any]
@@ -87,6 +89,7 @@ class _Scored(NamedTuple):
     cut: dict[str, Windows]
     baselines: dict[str, Callable]
     predictions: dict[str, np.ndarray]
+    units: dict[str, str]
 
 
 def _score(folder: RunFolder, tell: Callable[[str], None]) -> _Scored:
@@ -99,7 +102,7 @@ def _score(folder: RunFolder, tell: Callable[[str], None]) -> _Scored:
     ceiling = _ceiling(folder, windows)
     metrics: dict[str, Any] = {"test": {}, "baselines": {}, "ceiling": ceiling}
     metrics["recording"] = _describe(folder, recording)
-    scored = _Scored(metrics, windows, {}, {}, {}, {})
+    scored = _Scored(metrics, windows, {}, {}, {}, {}, units_of(recording, config.windows.targets))
     for how in hows:
         group = [t.label for t in trainings(config) if windows_for(config, t) == how]
         main, leaky_twins = how == config.windows, how.split != config.windows.split
@@ -113,6 +116,8 @@ def _score(folder: RunFolder, tell: Callable[[str], None]) -> _Scored:
             ceiling=ceiling if _alike(how, config.windows) and cut.horizons == windows.horizons else None,
         )
         metrics["test"] |= found.metrics["test"]
+        for label in group:
+            metrics["test"][label]["targets"] = units_of(recording, how.targets)
         scored.models.update(models)
         scored.cut.update(dict.fromkeys(group, cut))
         scored.predictions.update({n: p for n, p in found.predictions.items() if main or n in group})
@@ -291,9 +296,13 @@ def _windows(windows: Windows, config: Any) -> dict[str, Any]:
 
 
 def _write_predictions(
-    folder: RunFolder, windows: Windows, predictors: Mapping[str, Any], predictions: Mapping[str, np.ndarray]
+    folder: RunFolder,
+    windows: Windows,
+    predictors: Mapping[str, Any],
+    predictions: Mapping[str, np.ndarray],
+    unit: str,
 ) -> None:
-    """Store the models' forecasts of the test windows, and everybody's of one stretch, sample by sample [mV]."""
+    """Store the models' forecasts of the test windows, and everybody's of one stretch, sample by sample [`unit`]."""
     scaling = windows.target_scaling
     invert = lambda z: np.asarray(scaling.invert(jnp.asarray(z)), np.float32)  # noqa: E731
     dims, horizons = ("window", "horizon", "neuron"), ("horizon", [h * windows.dt for h in windows.horizons])
@@ -311,7 +320,7 @@ def _write_predictions(
             "run": ("window", first // windows.frames_per_trial),
             "time": ("window", first % windows.frames_per_trial * windows.dt + offset),
         }
-        data = xr.Dataset(arrays, coords, {"units": "mV", "time": "of the target at the nearest horizon [ms]"})
+        data = xr.Dataset(arrays, coords, {"units": unit, "time": "of the target at the nearest horizon [ms]"})
         data.to_zarr(path, group=group, mode="w", consolidated=False, zarr_format=3)
 
 

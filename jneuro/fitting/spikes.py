@@ -17,6 +17,8 @@ __all__ = ["Spikes"]
 
 _SETTLED = 1e-3
 """A search has come to rest if its cost falls by no more than this share in its last fifth."""
+_GENERATIONS = 50
+"""In fewer, a pause says nothing."""
 
 
 class Spikes(Config):
@@ -49,9 +51,10 @@ class Spikes(Config):
         starts = own[None] + away.at[0].set(0.0)
         how = {"evaluations": self.evaluations, "sigma": self.sigma}
         found = cma_es(residuals.cost, starts, key=stream(key, "descent"), **how)
-        late = found.history[:, int(0.8 * found.history.shape[1])]
-        # A search that ended by itself before has no late history.
-        found = found._replace(finished=found.finished | (late - found.cost <= _SETTLED * found.cost))
+        if (generations := found.history.shape[1]) >= _GENERATIONS:
+            # A search that ended by itself before has no late history.
+            late = found.history[:, int(0.8 * generations)]
+            found = found._replace(finished=found.finished | (late - found.cost <= _SETTLED * found.cost))
         if not (self.refine and residuals.problem.continuous):
             return found
         refined = levenberg_marquardt(residuals, found.q, steps=self.refine)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jneuro.datasets import WindowConfig, window
-from jneuro.datasets.variables import VariableConfig, columns_of, needed, series
+from jneuro.datasets.variables import VariableConfig, columns_of, needed, series, shared_unit, units_of
 from jneuro.recordings import Recording
 
 RNG = np.random.default_rng(0)
@@ -23,9 +23,25 @@ RECORDING = Recording(
     step=0.5,
     record_every=1,
     frames=60,
-    unit_pairs=tuple((n, "1") for n in ARRAYS),
+    unit_pairs=(("v", "mV"), ("current", "pA"), ("spikes", "1"), ("external", "1")),
 )
 PLAIN = {"discard_ms": 0, "measurement_noise": 0, "length_ms": 4, "stride_ms": 2, "horizons_ms": [2]}
+
+
+@pytest.mark.parametrize(
+    ("names", "units", "shared"),
+    [
+        (("v",), ["mV"], "mV"),
+        (("spikes", "external"), ["1", "1"], "1"),
+        (("rate", "population_rate"), ["Hz", "Hz"], "Hz"),
+        (("current", "trace"), ["pA", "1"], "mixed units"),
+        ((), [], ""),
+    ],
+)
+def test_variables_have_units(names, units, shared):
+    found = units_of(RECORDING, names)
+    assert found == dict(zip(names, units, strict=True))
+    assert shared_unit(found) == shared
 
 
 def test_longer_frames_sum_counts_and_sample_the_rest():

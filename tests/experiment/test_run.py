@@ -47,6 +47,7 @@ def test_every_score_stands_beside_baselines_and_ceiling(tiny):
     assert ceiling["samples"] == 6 * 20
     assert metrics["windows"]["counts"] == {"train": 3 * 66, "validation": 66, "test": 66}
     assert sorted(r for runs in metrics["windows"]["runs"].values() for r in runs) == list(range(5))
+    assert metrics["windows"]["targets"] == metrics["test"]["compact"]["targets"] == {"v": "mV"}
     recording = metrics["recording"]
     assert (recording["runs"], recording["duration_ms"], recording["neurons"]) == (5, 400.0, 20)
     assert 5 < recording["rate_hz"] < 60

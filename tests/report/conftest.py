@@ -85,7 +85,7 @@ def _metrics(rng):
     ceiling["per_neuron"] = {"r2": (0.786 + 0.02 * np.linspace(-1, 1, 100) + 0.004 * rng.normal(size=100)).tolist()}
     recording = {"rate_hz": 30.2, "rate_e_hz": 29.1, "rate_i_hz": 31.4, "isi_cv": 0.40, "v_mean": -57.8, "v_sd": 5.84}
     recording |= {"v_min": -79.0, "v_max": -47.7, "runs": 50, "duration_ms": 10_000.0}
-    windows = {"length": 150, "stride": 15, "horizons_ms": HORIZONS, "split": "run"}
+    windows = {"length": 150, "stride": 15, "horizons_ms": HORIZONS, "split": "run", "targets": {"v": "mV"}}
     windows["counts"] = {"train": 24_120, "validation": 3015, "test": 3015}
     windows["runs"] = {"train": list(range(40)), "validation": list(range(40, 45)), "test": list(range(45, 50))}
     baselines = {name: _score(rng, r2, 0.76) for name, r2 in BASELINES.items()}

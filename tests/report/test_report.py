@@ -1,16 +1,22 @@
 """The page says what the metrics say, stands alone, and survives what a run may lack."""
 
 import copy
+import io
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
+from rich.console import Console
 
+from jneuro.console import print_scores
 from jneuro.report import write_report
+from jneuro.report.data import compared
 from jneuro.report.figures import FIGURES
-from jneuro.report.prose import verdict
+from jneuro.report.prose import paragraph, verdict
+from jneuro.report.score_figures import neuron_figure
+from jneuro.report.voltage_figures import density_figure, forecast_figure
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 EVERY = {kind.name for kind in FIGURES}
@@ -190,6 +196,69 @@ def test_only_leaky_models_compete_with_nobody(data, tmp_path):
     assert "No model was tested on unseen runs." in page.text
     assert "it leaks" in page.text
     assert drawn == EVERY
+
+
+def with_targets(data, targets, own=()):
+    """The run with other targets, and the best model with these further scores."""
+    test = {**data.metrics["test"], "compact": {**data.metrics["test"]["compact"], **dict(own)}}
+    windows = {**data.metrics["windows"], "targets": targets}
+    return replace(data, metrics={**data.metrics, "test": test, "windows": windows})
+
+
+def printed(data):
+    console = Console(width=160, record=True, quiet=False, file=io.StringIO())
+    print_scores(console, data.metrics)
+    return console.export_text()
+
+
+@pytest.mark.usefixtures("sketched")
+@pytest.mark.parametrize(
+    ("targets", "named", "unit"),
+    [
+        ({"v": "mV"}, "v", "mV"),
+        ({"spikes": "1"}, "spikes", "1"),
+        ({"population_rate": "Hz"}, "population_rate", "Hz"),
+        ({"v": "mV", "spikes": "1"}, "v and spikes", "mixed units"),
+    ],
+)
+def test_targets_have_their_name_and_unit(data, tmp_path, targets, named, unit):
+    run = with_targets(data, targets)
+    assert f"forecasts {named} 1, 2, 5 and 10 ms ahead" in paragraph(run)
+    page, _ = render(run, tmp_path)
+    assert page.text.count(f"[{unit}]") == 2
+    assert (unit == "mV") == ("[mV]" in page.text)
+    assert f"RMSE {unit}" in printed(run)
+    assert (unit == "mV") == ("RMSE mV" in printed(run))
+    forecast, density = forecast_figure(run), density_figure(run)
+    assert forecast.get_supylabel() == f"{', '.join(targets)} [{unit}]"
+    assert [ax.get_xlabel() for ax in density.axes[:2]] == [f"predicted [{unit}]"] * 2
+    assert neuron_figure(run).axes[1].get_ylabel() == f"RMSE [{unit}]"
+
+
+@pytest.mark.usefixtures("sketched")
+def test_windows_of_its_own_have_no_skill_over_the_tables_baselines(data, tmp_path):
+    own = {"baselines": {"mean": {"r2": 0.0}}, "targets": {"rate": "Hz"}, "skill": 0.4321}
+    run = with_targets(data, {"v": "mV"}, own)
+    page, _ = render(run, tmp_path)
+    cells = dict(zip(("r2", "rmse", "mae", "share", "skill"), page.rows["compact"]["cells"], strict=False))
+    assert cells["r2"] == 0.7684
+    assert cells["skill"] is None
+    assert page.rows["cnn_lstm"]["class"] == "model best"
+    assert page.rows["cnn_lstm"]["cells"][4] is not None
+    for text in (page.text, printed(run)):
+        assert "43.2" not in text
+        assert "2.810 Hz" in text
+    assert "own windows" in page.text
+    assert [s.name for s in compared(run, run.metrics["test"] | run.metrics["baselines"])] == ["cnn_lstm", "lookup"]
+
+
+def test_a_best_model_with_windows_of_its_own_beats_no_baseline(data):
+    own = {**data.metrics["test"]["compact"], "baselines": {}, "share_of_ceiling": None, "horizons_ms": [50.0]}
+    said = " ".join(verdict(replace(data, metrics={**data.metrics, "test": {"compact": own}})))
+    assert "50\N{NO-BREAK SPACE}ms ahead" in said
+    assert "none compares" in said
+    for word in ("lookup", "above", "skill", "noise ceiling"):
+        assert word not in said
 
 
 @pytest.mark.usefixtures("sketched")

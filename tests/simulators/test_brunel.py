@@ -59,7 +59,7 @@ def test_equals_the_plain_reference_step_by_step(name, x64):
     drive = random_drive(sim.neurons, steps) if "driven" in name else None
     stimulus = None if drive is None else stimuli.Sampled(drive, sim.dt)
     rec = simulate(sim, stimulus, duration=steps * sim.dt, key=key)
-    background = sim._background(stream(stream(key, "noise"), "background"), jnp.int32(0), steps)
+    background = sim._received(sim.draw(stream(key, "noise"), jnp.int32(0), steps))
     v, spikes = simulate_reference(
         constants(sim),
         np.asarray(sim.connections.adjacency),
@@ -415,7 +415,7 @@ def test_background_and_noise_are_lost_on_the_refractory(x64):
 
 def test_background_has_the_declared_mean_and_variance():
     sim = Brunel(n_excitatory=1000, n_external=12, rate_external=800.0, j_external=0.3, noise=0.7)
-    drawn = np.asarray(sim._background(jax.random.key(0), jnp.int32(0), 1000), np.float64)
+    drawn = np.asarray(sim._received(sim.draw(jax.random.key(0), jnp.int32(0), 1000)), np.float64)
     p, n = 0.08, drawn.size
     variance = 0.3**2 * 12 * p * (1 - p) + 0.7**2
     assert drawn.mean() == pytest.approx(0.3 * 12 * p, abs=4.5 * math.sqrt(variance / n))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jneuro.simulators import CA1Pyramidal, HodgkinHuxley, Izhikevich, excitability
-from jneuro.simulators.excitability import REGIMES, _describe
+from jneuro.simulators.excitability import REGIMES, firing_pattern
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_stepped_cells_too():
 
 @jax.jit
 def describe(fired):
-    return _describe(fired, 1000, 0.1)
+    return firing_pattern(fired, 1000, 0.1)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from twins.encoder_decoder import EncoderDecoderTwin
 from twins.forecaster import CNNLSTMTwin, LSTMForecasterTwin
 from twins.seq2seq import Seq2SeqLSTMTwin
 from twins.spike_count import SpikeCountLSTMTwin
-from twins.tft import TemporalFusionTransformerTwin
+from twins.tft import NeuronTFTTwin, TemporalFusionTransformerTwin
 
 from jneuro.models import (
     CNNLSTMConfig,
@@ -15,6 +15,7 @@ from jneuro.models import (
     EncoderDecoderConfig,
     LSTMAutoencoderConfig,
     LSTMForecasterConfig,
+    NeuronTFTConfig,
     Seq2SeqLSTMConfig,
     SpikeCountLSTMConfig,
     TemporalFusionTransformerConfig,
@@ -76,6 +77,13 @@ CASES = {
         recipe(loss="pinball"),
         known=(1, 2, 3),
         counts=(3, 6),
+    ),
+    # Own past, what all are told, and the time step: three.
+    "neuron_tft": Case(
+        NeuronTFTConfig(features=4, length=6, horizons=3, outputs=3, hidden=6, heads=2, dropout=0),
+        NeuronTFTTwin,
+        (1, 2, 3),
+        recipe(loss="pinball"),
     ),
     "encoder_decoder, tanh and sigmoid": Case(
         EncoderDecoderConfig(**SURROGATE, kernel=4), EncoderDecoderTwin, INSIDE, recipe(loss="mae")

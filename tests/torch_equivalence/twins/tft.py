@@ -1,10 +1,10 @@
-"""The Temporal Fusion Transformer in PyTorch, in the paper's form."""
+"""The Temporal Fusion Transformer in PyTorch, in the paper's form, and as one for all neurons."""
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["TemporalFusionTransformerTwin"]
+__all__ = ["NeuronTFTTwin", "TemporalFusionTransformerTwin"]
 
 
 class GateAddNorm(nn.Module):
@@ -157,3 +157,22 @@ class TemporalFusionTransformerTwin(nn.Module):
         x = self.attention_gate(self.attention(enriched, length), enriched[:, length:])
         x = self.output_gate(self.feed_forward(x), local[:, length:])
         return self.output_layer(x).unflatten(-1, (config.targets, len(config.quantiles)))
+
+
+class NeuronTFTTwin(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.network = TemporalFusionTransformerTwin(config.one_series())
+
+    def forward(self, inputs, future=None):
+        (count, length, _), config = inputs.shape, self.config
+        steps = torch.arange(1 - length, config.horizons + 1, dtype=inputs.dtype)[:, None] / length
+        series = []
+        for neuron in range(config.targets):
+            number = torch.full((count, length, 1), neuron, dtype=inputs.dtype)
+            own, told = inputs[..., neuron, None], inputs[..., config.targets :]
+            series.append(torch.cat([own, told, steps[:length].expand(count, -1, -1), number], 2))
+        ahead = steps[length:].expand(count * config.targets, -1, -1)
+        found = self.network(torch.stack(series, 1).flatten(0, 1), ahead)[:, :, 0]
+        return found.unflatten(0, (count, config.targets)).movedim(1, 2)
