@@ -16,6 +16,7 @@ from rich.table import Table
 
 from jneuro._types import unknown_name
 from jneuro.config_file import ConfigError, config_files
+from jneuro.datasets.variables import shared_unit
 from jneuro.experiment import versions
 from jneuro.models import MODELS
 from jneuro.simulators import SIMULATORS, STIMULI, accepted, parameters
@@ -117,13 +118,19 @@ def print_scores(console: Console, metrics: Mapping[str, Any]) -> None:
     horizon = metrics["windows"]["horizons_ms"][0]
     table = Table(title=f"test scores, {horizon:g} ms ahead", title_justify="left")
     table.add_column("predictor", overflow="fold")
-    for column in ("R²", "± SE", "RMSE mV", "MAE mV", "of ceiling", "skill"):
+    unit = shared_unit(metrics["windows"].get("targets") or {})
+    for column in ("R²", "± SE", f"RMSE {unit}".rstrip(), f"MAE {unit}".rstrip(), "of ceiling", "skill"):
         table.add_column(column, justify="right")
     rows = [*metrics["baselines"].items(), *sorted(metrics["test"].items(), key=lambda item: item[1]["r2"])]
     for name, s in rows:
-        numbers = [_number(s.get(k), form) for k, form in _COLUMNS.items()]
+        numbers = {k: _number(s.get(k), form) for k, form in _COLUMNS.items()}
+        if "baselines" in s:  # windows of its own: its skill is over baselines that are not in this table
+            numbers["skill"] = "–"
+        if (own := shared_unit(s.get("targets") or {})) not in ("", unit):
+            numbers |= {k: f"{numbers[k]} {own}" for k in ("rmse_mv", "mae_mv")}
         style = "yellow" if s.get("leaky") else None if name in metrics["baselines"] else "bold"
-        table.add_row(name + (" ⚠ leaky" if s.get("leaky") and "leaky" not in name else ""), *numbers, style=style)
+        mark = " ⚠ leaky" if s.get("leaky") and "leaky" not in name else ""
+        table.add_row(name + mark, *numbers.values(), style=style)
     if ceiling := metrics.get("ceiling"):
         table.add_section()
         table.add_row("noise ceiling", _number(ceiling["r2"], ".4f"), _number(ceiling["se"], ".4f"), "", "", "100%", "")

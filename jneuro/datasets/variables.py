@@ -1,6 +1,6 @@
 """The variables that windows are cut from: those of a recording, and those that its spikes give."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from pydantic import Field
@@ -8,7 +8,7 @@ from pydantic import Field
 from jneuro._types import Config, Float
 from jneuro.recordings.recording import Recording
 
-__all__ = ["FROM_SPIKES", "VariableConfig", "columns_of", "needed", "series"]
+__all__ = ["FROM_SPIKES", "VariableConfig", "columns_of", "needed", "series", "shared_unit", "units_of"]
 
 FROM_SPIKES = {"spikes": "1", "trace": "1", "rate": "Hz", "population_rate": "Hz"}
 """Variables that spikes give, and their units."""
@@ -49,6 +49,30 @@ def _whole(name: str, value: float, dt: float) -> int:
 def needed(names: Iterable[str]) -> tuple[str, ...]:
     """The arrays of a recording from which these variables are made."""
     return tuple(dict.fromkeys("spikes" if name in FROM_SPIKES else name for name in names))
+
+
+def units_of(recording: Recording, names: Iterable[str]) -> dict[str, str]:
+    """The unit of each of these variables.
+
+    Args:
+        recording: what they are made from.
+        names: of the variables.
+    """
+    units = {**recording.units, **FROM_SPIKES}
+    return {name: units[name] for name in names}
+
+
+def shared_unit(units: Mapping[str, str]) -> str:
+    """The unit that all variables have.
+
+    Args:
+        units: unit of each variable.
+
+    Returns:
+        The unit; `mixed units` where they differ, nothing where there are none.
+    """
+    found = set(units.values())
+    return "mixed units" if len(found) > 1 else next(iter(found), "")
 
 
 def columns_of(name: str, neurons: int) -> int:

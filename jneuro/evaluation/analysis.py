@@ -67,11 +67,6 @@ class Study:
     key: Key[Array, ""]
     tell: Callable[[str], None]
 
-    def best(self) -> str:
-        """Name of the model with the highest test R²."""
-        scores = self.metrics["test"]
-        return max(self.models, key=lambda name: scores[name]["r2"])
-
 
 class Findings(NamedTuple):
     """What an analysis found.

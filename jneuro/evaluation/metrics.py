@@ -69,7 +69,7 @@ def forecast_scores(
 
     Returns:
         `r2`, `r2_se`, `rmse_z`, `mae_z`, `rmse_mv`, `mae_mv`, and the same by horizon (`per_horizon`) and, for the
-        nearest one, by neuron (`per_neuron`).
+        nearest one, by neuron (`per_neuron`). `rmse_mv` and `mae_mv` are in the recording's unit, whatever that is.
     """
     error = predicted.astype(np.float64) - target
     spread = np.square(target - target.mean(0, dtype=np.float64))

@@ -7,8 +7,9 @@ from typing import Any, Literal
 import numpy as np
 
 from jneuro._types import Float
+from jneuro.datasets.variables import shared_unit
 
-__all__ = ["Kind", "ReportData", "Score", "best", "compared", "excitatory", "number", "scores", "twin"]
+__all__ = ["Kind", "ReportData", "Score", "best", "compared", "excitatory", "in_unit", "number", "scores", "twin"]
 
 Kind = Literal["baseline", "model", "leaky", "ceiling"]
 
@@ -31,15 +32,18 @@ class ReportData:
         metrics: the content of `metrics.json`: `test` (model → scores, with `leaky: true` where training windows
             or scaling saw test data), `baselines` (name → scores), `ceiling` (or `None`: recorded data has no
             simulator to draw futures from), `recording` (rates [Hz], `isi_cv`, voltages [mV], `runs`, `duration_ms`)
-            and `windows` (`length` and `stride` in samples, `horizons_ms`, `counts` and `runs` by split, `split`).
+            and `windows` (`length` and `stride` in samples, `horizons_ms`, `counts` and `runs` by split, `split`,
+            `targets`: variable → unit).
             Scores are `r2`, `r2_se`, `rmse_mv`, `mae_mv`, `share_of_ceiling`, `skill`, `gain` and `gain_se` (R² over
             the best baseline, paired), `parameters`, `train_seconds`, `horizons_ms`, `per_horizon` and `per_neuron`;
-            each may be missing or `None`. All but `per_horizon` are those of the nearest horizon.
+            each may be missing or `None`. All but `per_horizon` are those of the nearest horizon. `rmse_mv` and
+            `mae_mv` are in the unit of the model's `targets`. A model with windows of its own has `baselines` of its
+            own, which its skill and gain are over.
         history: model → one record for each epoch: `epoch` (from 0), `train_loss` and `validation_loss` (mean
             over horizons and z-scored neurons), `learning_rate`, `seconds`.
         example: one test run: `time_ms` [time], `v` [time neuron] in mV, `spike_time_ms` [event],
             `spike_neuron` [event], `n_excitatory` (excitatory neurons come first).
-        forecast: a contiguous stretch of one test run: `time_ms` [time], `target` [time horizon neuron] in mV,
+        forecast: a contiguous stretch of one test run: `time_ms` [time], `target` [time horizon neuron] in its unit,
             `prediction` (model or baseline → array like `target`), `horizons_ms`.
         analyses: name → numbers and arrays of what else was asked, each shown by its section.
     """
@@ -51,6 +55,11 @@ class ReportData:
     example: Mapping[str, Any] = field(default_factory=dict)
     forecast: Mapping[str, Any] = field(default_factory=dict)
     analyses: Mapping[str, tuple[Mapping[str, Any], Mapping[str, np.ndarray]]] = field(default_factory=dict)
+
+    @property
+    def targets(self) -> Mapping[str, str]:
+        """Unit of each variable that the experiment predicts; empty if the metrics do not say."""
+        return (self.metrics.get("windows") or {}).get("targets") or {}
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,11 @@ class Score:
         """One number; NaN if it is missing."""
         return number(self.values.get(key))
 
+    @property
+    def own_windows(self) -> bool:
+        """Whether it was scored on windows of its own, beside baselines that are not the experiment's."""
+        return "baselines" in self.values
+
     def series(self, group: Literal["per_horizon", "per_neuron"], key: str) -> Float[np.ndarray, " any"]:
         """One number for each horizon or neuron; empty if missing."""
         return np.array([number(x) for x in (self.values.get(group) or {}).get(key) or ()], float)
@@ -85,6 +99,20 @@ class Score:
 def number(value: Any) -> float:
     """A float; NaN for `None`, as JSON writes what could not be computed."""
     return float("nan") if value is None else float(value)
+
+
+def in_unit(data: ReportData, what: str) -> str:
+    """Head a column or an axis with the unit of the experiment's targets.
+
+    Args:
+        data: the run.
+        what: is measured.
+
+    Returns:
+        `what [unit]`; `what` alone if the unit is unknown.
+    """
+    unit = shared_unit(data.targets)
+    return f"{what} [{unit}]" if unit else what
 
 
 def scores(data: ReportData) -> list[Score]:
@@ -98,6 +126,7 @@ def scores(data: ReportData) -> list[Score]:
     for i, (name, values) in enumerate((data.metrics.get("test") or {}).items()):
         leaky = bool(values.get("leaky"))
         label = _short(name) + (" (leaky)" if leaky and "leaky" not in _short(name) else "")
+        label += " (own windows)" if "baselines" in values else ""
         colour = LEAKY_COLOUR if leaky else COLOURS[i % 4]
         found.append(Score(name, "leaky" if leaky else "model", label, colour, MARKERS[i % 6], values))
     ceiling = data.metrics.get("ceiling")
@@ -121,7 +150,7 @@ def best(data: ReportData, kind: Kind) -> Score | None:
     """
     found = [s for s in reversed(scores(data)) if s.kind == kind and np.isfinite(s.value("r2"))]
     # A model with windows of its own is scored beside baselines of its own: its gain is not over those of the table.
-    comparable = [s for s in found if "baselines" not in s.values]
+    comparable = [s for s in found if not s.own_windows]
     return next(iter(comparable or found), None)
 
 
@@ -143,9 +172,10 @@ def compared(data: ReportData, names: Mapping[str, Any]) -> list[Score]:
         names: those that can be shown.
 
     Returns:
-        The best honest model (failing that, the best leaky one) and the best baseline, as far as there are any.
+        The best honest model (failing that, the best leaky one) and the best baseline, as far as there are any. Models
+        with windows of their own compare with no baseline of the experiment, and are left out.
     """
-    kept = [s for s in reversed(scores(data)) if s.name in names]
+    kept = [s for s in reversed(scores(data)) if s.name in names and not s.own_windows]
     model = next((s for kind in ("model", "leaky") for s in kept if s.kind == kind), None)
     baseline = next((s for s in kept if s.kind == "baseline"), None)
     return [s for s in (model, baseline) if s is not None]

@@ -95,7 +95,7 @@ FIGURES = (
         "forecast",
         "Forecast",
         "Predicted and true traces",
-        "Voltage traces of a few neurons: true, predicted by the best model and by the best baseline.",
+        "Traces of the target for a few neurons: true, predicted by the best model and by the best baseline.",
         "Between spikes a good forecast follows the drift; the jumps come from unseen input and stay unpredicted. "
         "A copy of the trace shifted by the horizon is persistence.",
         forecast_figure,
@@ -104,9 +104,9 @@ FIGURES = (
         "density",
         "Forecast",
         "Predicted against true",
-        "Two-dimensional histograms of true against predicted voltage, for the best model and the best baseline.",
-        "On the dashed line the forecast is unbiased: at every predicted voltage the true ones should scatter evenly "
-        "around it. A level streak at the reset voltage is spikes that the forecast did not see coming.",
+        "Two-dimensional histograms of true against predicted targets, for the best model and the best baseline.",
+        "On the dashed line the forecast is unbiased: at every predicted value the true ones should scatter evenly "
+        "around it. In a voltage, a level streak at the reset is spikes that the forecast did not see coming.",
         density_figure,
     ),
     FigureKind(

@@ -4,7 +4,8 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jneuro.report.data import BASELINES, ReportData, Score, best, number, scores
+from jneuro.datasets.variables import shared_unit
+from jneuro.report.data import BASELINES, ReportData, Score, best, in_unit, number, scores
 from jneuro.report.figures import draw_figures
 from jneuro.report.page import inline, write_page
 from jneuro.report.prose import duration, facts, paragraph, quantity, verdict
@@ -40,12 +41,14 @@ class Row(NamedTuple):
         name: of the predictor.
         kind: of the predictor.
         best: whether it is the best of its kind.
+        own_windows: whether it was scored on windows of its own.
         cells: its numbers, one for each of the table's columns.
     """
 
     name: str
     kind: str
     best: bool
+    own_windows: bool
     cells: list[Cell]
 
 
@@ -75,6 +78,7 @@ def write_report(data: ReportData, folder: Path) -> Path:
         paragraph=paragraph(data),
         verdict=verdict(data),
         facts=facts(data),
+        errors=[in_unit(data, what) for what in ("RMSE", "MAE")],
         groups=[(title, rows) for kind, title in GROUPS if (rows := _rows(data, kind))],
         sections=sections,
         analyses=_analyses(data, folder / "figures"),
@@ -101,11 +105,13 @@ def _analyses(data: ReportData, folder: Path) -> list[dict[str, Any]]:
 def _rows(data: ReportData, kind: str) -> list[Row]:
     """The score table's lines of one kind."""
     top = best(data, "model")
-    return [Row(BASELINES.get(s.name, s.name), s.kind, s == top, _cells(s)) for s in scores(data) if s.kind == kind]
+    unit = shared_unit(data.targets)
+    found = [s for s in scores(data) if s.kind == kind]
+    return [Row(BASELINES.get(s.name, s.name), s.kind, s == top, s.own_windows, _cells(s, unit)) for s in found]
 
 
-def _cells(score: Score) -> list[Cell]:
-    """One predictor's numbers in the order of the table's columns."""
+def _cells(score: Score, unit: str) -> list[Cell]:
+    """One predictor's numbers in the order of the table's columns; no skill over baselines that are not in it."""
 
     def cell(key: str, text: Any) -> Cell:
         value = score.value(key)
@@ -113,12 +119,15 @@ def _cells(score: Score) -> list[Cell]:
 
     se = number(score.values.get("r2_se"))
     error = f" ± {quantity(se, 4)}" if math.isfinite(se) else ""
+    own = shared_unit(score.values.get("targets") or {})
+    other = f" {own}" if own not in ("", unit) else ""
+    skill = cell("skill", lambda x: f"{quantity(100 * x, 1)} %")
     return [
         cell("r2", lambda x: quantity(x, 4) + error),
-        cell("rmse_mv", lambda x: quantity(x, 3)),
-        cell("mae_mv", lambda x: quantity(x, 3)),
+        cell("rmse_mv", lambda x: quantity(x, 3) + other),
+        cell("mae_mv", lambda x: quantity(x, 3) + other),
         cell("share_of_ceiling", lambda x: f"{quantity(100 * x, 1)} %"),
-        cell("skill", lambda x: f"{quantity(100 * x, 1)} %"),
+        Cell(None, "–") if score.own_windows else skill,
         cell("parameters", lambda x: f"{x:,.0f}"),
         cell("train_seconds", duration),
     ]

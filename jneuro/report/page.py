@@ -21,6 +21,7 @@ def write_page(
     verdict: Sequence[str] = (),
     facts: Sequence[tuple[str, str]] = (),
     groups: Sequence[tuple[str, Sequence[Any]]] = (),
+    errors: Sequence[str] = (),
     sections: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     analyses: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
@@ -34,6 +35,7 @@ def write_page(
         verdict: what it shows, one sentence an item.
         facts: names and values of the table at a glance.
         groups: titles and rows of the score table.
+        errors: headings of its columns of errors.
         sections: title to figures; each has `name`, `title`, `alt`, `caption` and `source`.
         analyses: further sections, each with `title`, `sentences`, `tables` and `figures`.
 
@@ -48,6 +50,7 @@ def write_page(
         verdict=verdict,
         facts=facts,
         groups=groups,
+        errors=errors,
         sections=sections or {},
         analyses=analyses,
         config_yaml=config_yaml,

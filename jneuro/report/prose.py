@@ -1,7 +1,7 @@
 """What a report says in words: what was run, and the verdict."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jneuro.report.data import BASELINES, ReportData, Score, best, number, twin
@@ -50,8 +50,8 @@ def paragraph(data: ReportData) -> str:
     if windows.get("length"):
         counts = windows["counts"]
         said.append(
-            f"{_task(windows['length'], windows['horizons_ms'])}; {counts['train']:,} windows were used to train, "
-            f"{counts['validation']:,} to select, {counts['test']:,} to test."
+            f"{_task(windows['length'], windows['horizons_ms'], data.targets)}; {counts['train']:,} windows were used "
+            f"to train, {counts['validation']:,} to select, {counts['test']:,} to test."
         )
         if windows.get("split") == "run":
             said.append("The splits share no run, so nothing in the test windows was seen in training.")
@@ -60,18 +60,21 @@ def paragraph(data: ReportData) -> str:
     models = data.metrics.get("test") or {}
     if models:
         said.append(f"Trained: {_listed(models)}.")
+    if own := [name for name, s in models.items() if "baselines" in s]:
+        said.append(f"With windows of their own, not comparable with the rest: {_listed(own)}.")
     if windows.get("split") == "run" and any(s.get("leaky") for s in models.values()):
         said.append("Those marked leaky were trained and tested on overlapping windows instead, as the report did.")
     return " ".join(said)
 
 
-def _task(length: int, horizons: Sequence[float]) -> str:
+def _task(length: int, horizons: Sequence[float], targets: Mapping[str, str]) -> str:
     """What is predicted from what."""
+    named = _listed(targets) if targets else "the target"
     if horizons[-1] <= 0:
-        return f"From each window of {length:,} samples, each predictor states the voltage at {len(horizons):,} of them"
+        return f"From each window of {length:,} samples, each predictor states {named} at {len(horizons):,} of them"
     many = len(horizons) > 12
     ahead = f"{horizons[0]:g} to {horizons[-1]:g}" if many else _listed(f"{h:g}" for h in horizons)
-    return f"From the last {length} samples, each predictor forecasts the voltage {ahead} ms ahead"
+    return f"From the last {length} samples, each predictor forecasts {named} {ahead} ms ahead"
 
 
 def verdict(data: ReportData) -> list[str]:
@@ -83,12 +86,16 @@ def verdict(data: ReportData) -> list[str]:
         trained = data.metrics.get("test")
         said.append("No model was tested on unseen runs." if trained else "No model has been trained yet.")
     if leader is not None:
-        horizons = (data.metrics.get("windows") or {}).get("horizons_ms")
+        own = model is not None and model.own_windows
+        horizons = leader.values.get("horizons_ms") if own else (data.metrics.get("windows") or {}).get("horizons_ms")
         ahead = ""
         if horizons:
             ahead = f" for {min(horizons):g}\u00a0ms ahead" if min(horizons) > 0 else " at the first sample predicted"
-        said.append(_comparison(model, baseline, ahead))
-        said.append(_below_ceiling(leader, ceiling))
+        said.append(_comparison(model, None if own else baseline, ahead))
+        if own:
+            said.append("No model has the experiment’s own windows, so none compares with the baselines of the table.")
+        if not own or math.isfinite(leader.value("share_of_ceiling")):
+            said.append(_below_ceiling(leader, ceiling))
     pair = twin(data)
     if pair is not None:
         said.append(_leak(*pair))

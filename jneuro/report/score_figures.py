@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jneuro.report.data import ReportData, Score, compared, excitatory, scores
+from jneuro.report.data import ReportData, Score, compared, excitatory, in_unit, scores
 from jneuro.report.style import EXCITATORY, INHIBITORY, INK, panels
 
 __all__ = ["horizon_figure", "learning_figure", "neuron_figure", "score_figure"]
@@ -153,7 +153,7 @@ def neuron_figure(data: ReportData) -> Figure | None:
     rank = np.arange(len(key))
     both = not is_excitatory.all()
     figure, axes = panels(4.6, 2, sharex=True)
-    for ax, field, unit in zip(axes, ("r2", "rmse_mv"), ("test R²", "RMSE [mV]"), strict=True):
+    for ax, field, unit in zip(axes, ("r2", "rmse_mv"), ("test R²", in_unit(data, "RMSE")), strict=True):
         for s in reversed(kept):
             values = s.series("per_neuron", field)
             if len(values) != len(key):

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from jneuro.report.data import ReportData, compared, excitatory
+from jneuro.report.data import ReportData, compared, excitatory, in_unit
 from jneuro.report.style import EXCITATORY, INHIBITORY, INK, panels
 
 __all__ = ["density_figure", "forecast_figure", "raster_figure", "trace_figure"]
@@ -61,8 +61,8 @@ def _name_neuron(ax: Axes, neuron: int, is_excitatory: np.ndarray, colour: str) 
     ax.set_title(f"{kind}, neuron {neuron}", loc="right", fontsize=8.5, color=colour, pad=1)
 
 
-def _label_voltages(figure: Figure, axes: Sequence[Axes]) -> None:
-    figure.supylabel("voltage [mV]", fontsize=10)
+def _label_traces(figure: Figure, axes: Sequence[Axes], values: str) -> None:
+    figure.supylabel(values, fontsize=10)
     axes[-1].set_xlabel("time [ms]")
 
 
@@ -93,12 +93,12 @@ def trace_figure(data: ReportData, *, span: float = 400.0) -> Figure | None:
         own = own[(own >= time[0]) & (own <= time[0] + span)]
         ax.plot(own, np.full(own.shape, top + 2), "|", color=INK, markersize=6)
         _name_neuron(ax, neuron, is_excitatory, colour)
-    _label_voltages(figure, axes)
+    _label_traces(figure, axes, "voltage [mV]")
     return figure
 
 
 def forecast_figure(data: ReportData, *, span: float = 150.0) -> Figure | None:
-    """Draw true voltage, best model and best baseline of a few neurons, at the shortest horizon.
+    """Draw the true target, best model and best baseline of a few neurons, at the shortest horizon.
 
     Args:
         data: the run.
@@ -125,14 +125,14 @@ def forecast_figure(data: ReportData, *, span: float = 150.0) -> Figure | None:
             ax.plot(time[shown], values, color=colour, linestyle=style, linewidth=1.1, label=s.label)
         _name_neuron(ax, neuron, is_excitatory, INK)
     axes[0].set_title(f"{data.forecast['horizons_ms'][h]:g} ms ahead", loc="left", fontsize=8.5, color=INK, pad=1)
-    _label_voltages(figure, axes)
+    _label_traces(figure, axes, in_unit(data, ", ".join(data.targets) or "target"))
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8.5)
     return figure
 
 
 def density_figure(data: ReportData) -> Figure | None:
-    """True against predicted voltage, all neurons, at the shortest horizon: best model and best baseline."""
+    """True against predicted target, all neurons, at the shortest horizon: best model and best baseline."""
     kept = compared(data, data.forecast.get("prediction", {}))
     if not kept or len(data.forecast["target"]) < 2:
         return None
@@ -147,10 +147,10 @@ def density_figure(data: ReportData) -> Figure | None:
         ax.plot((low, high), (low, high), color="#D55E00", linewidth=1.2, linestyle="--", zorder=3)
         extent = (low, high, low, high)
         drawn.append(ax.hexbin(predicted, true, gridsize=32, extent=extent, mincnt=1, cmap="cividis", rasterized=True))
-        ax.set(xlim=(low, high), ylim=(low, high), xlabel="predicted [mV]")
+        ax.set(xlim=(low, high), ylim=(low, high), xlabel=in_unit(data, "predicted"))
         ax.locator_params(nbins=5)
         ax.set_title(s.label, fontsize=9, color=INK)
-    axes[0].set_ylabel("true [mV]")
+    axes[0].set_ylabel(in_unit(data, "true"))
     most = max(float(np.asarray(hexes.get_array()).max(initial=1)) for hexes in drawn)
     for hexes in drawn:
         hexes.set_norm(LogNorm(1, max(most, 2)))

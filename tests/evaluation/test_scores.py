@@ -1,14 +1,12 @@
 """Scores against numbers worked out by hand."""
 
-from types import SimpleNamespace
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from evaluation_problems import cut, linear_process
 
 from jneuro.datasets.windows import Batch
-from jneuro.evaluation import BaselineConfig, Study, evaluate, forecast, forecast_scores, isi_cv, ratio_error, targets
+from jneuro.evaluation import BaselineConfig, evaluate, forecast, forecast_scores, isi_cv, ratio_error, targets
 from jneuro.models.base import Prediction
 
 
@@ -171,19 +169,3 @@ def test_isi_cv_of_poisson_and_regular_trains():
 @pytest.mark.parametrize("length", [0, 1, 10])
 def test_isi_cv_of_too_few_spikes(length):
     assert np.isnan(isi_cv(*trains([np.ones(length)])))
-
-
-@pytest.mark.parametrize(("own", "best"), [((), "far"), (("far",), "near"), (("far", "near"), None)])
-def test_the_best_model_is_one_of_those_with_the_experiments_windows(own, best):
-    shared, other = SimpleNamespace(), SimpleNamespace()
-    study = SimpleNamespace(
-        windows=shared,
-        windows_of={name: other if name in own else shared for name in ("near", "far")},
-        models={"near": (), "far": ()},
-        metrics={"test": {"near": {"r2": 0.4}, "far": {"r2": 0.9}}},
-    )
-    if best is None:
-        with pytest.raises(ValueError, match="windows"):
-            Study.best(study)
-    else:
-        assert Study.best(study) == best

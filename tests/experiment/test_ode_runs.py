@@ -91,6 +91,8 @@ def test_a_model_with_windows_of_its_own(tmp_path):
     assert set(metrics["test"]["s"]["baselines"]) == {"var"}  # the others need the voltage's past
     assert metrics["test"]["s"]["horizons_ms"] == [0.5, 1.0]
     assert metrics["test"]["m"]["horizons_ms"] == [1.0]
+    assert metrics["windows"]["targets"] == metrics["test"]["s"]["targets"] == {"v": "mV"}
+    assert "own windows" in (tmp_path / "run" / "report.html").read_text().split("<tbody>", 1)[1]
     assert load_experiment(tmp_path / "run" / "config.yaml") == config
 
 
