@@ -30,12 +30,10 @@ class Trainable(eqx.Module):
 
     A parameter \(\theta\) between its bounds is a smooth, growing function of an unconstrained number \(q\):
 
-    | bounds | \(\theta(q)\) |
-    |---|---|
-    | lower bound alone | \(l + e^q\), a logarithmic scale above 0 |
-    | upper bound alone | \(u - e^{-q}\) |
-    | both, \(0 < l\) | \(l\,(u/l)^{\sigma(q)}\), a logarithmic scale |
-    | both, otherwise | \(l + (u - l)\,\sigma(q)\) |
+    - with a lower bound alone, \(l + e^q\), a logarithmic scale above 0;
+    - with an upper bound alone, \(u - e^{-q}\);
+    - with both and \(0 < l\), \(l\,(u/l)^{\sigma(q)}\), a logarithmic scale;
+    - with both otherwise, \(l + (u - l)\,\sigma(q)\).
 
     Attributes:
         names: of the parameters, in their order.

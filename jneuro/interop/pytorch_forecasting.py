@@ -1,20 +1,17 @@
 """The Temporal Fusion Transformer of pytorch-forecasting: its weights and its batches, to ours and back.
 
-The model is built by hand, with `compat="pytorch_forecasting"` and the package's sizes:
+The model is built by hand, with `compat="pytorch_forecasting"` and the package's sizes, here with ours after the arrow:
 
-    pytorch-forecasting              TemporalFusionTransformerConfig
-    hidden_size                      hidden
-    hidden_continuous_size           hidden_continuous
-    attention_head_size              heads
-    lstm_layers                      layers
-    max_encoder_length               length, of every window
-    max_prediction_length            horizons, of every window
-    static_categoricals, …_reals     static
-    time_varying_…_decoder           known
-    time_varying_…_encoder           all columns that are not static; the known ones must be among them
-    embedding_sizes                  classes in categories; sizes by the package's rule, 1.6·classes^0.56
-    QuantileLoss().quantiles         quantiles, (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98) unless told otherwise
-    number of targets                outputs
+- `hidden_size` → `hidden`; `hidden_continuous_size` → `hidden_continuous`; `attention_head_size` → `heads`
+- `lstm_layers` → `layers`
+- `max_encoder_length`, `max_prediction_length` → `length`, `horizons`, of every window
+- `static_categoricals`, `static_reals` → `static`
+- `time_varying_categoricals_decoder`, `time_varying_reals_decoder` → `known`
+- `time_varying_categoricals_encoder`, `time_varying_reals_encoder`: all columns that are not static; the known ones
+  must be among them
+- `embedding_sizes` → classes in `categories`; sizes by the package's rule, 1.6·classes^0.56
+- `QuantileLoss().quantiles` → `quantiles`, (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98) unless told otherwise
+- number of targets → `outputs`
 
 Our columns have no names, so every function takes the package's `names`, one for each column. Among the categorical and
 among the real variables, columns must follow one another as in the package's lists, because its networks read them side

@@ -64,8 +64,6 @@ def sweep(
     Args:
         config: the sweep.
         path: the store, which is made unless it is there.
-
-    Other Args:
         process: which one this is of several that write the store; each computes every `processes`-th chunk. They
             need not run at the same time, nor know of each other.
         processes: how many there are.
