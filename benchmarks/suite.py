@@ -198,10 +198,14 @@ def main() -> None:
     given = parser.parse_args()
     path = given.out or Path("benchmarks/results") / ("quick.jsonl" if given.quick else "suite.jsonl")
     path, cores = path.resolve(), min(os.cpu_count() or 1, 2)
+    wanted = {p: [e for e in entries(p, given.quick, cores) if given.only in e.name] for p in given.platforms}
+    if not any(wanted.values()):
+        programs = sorted({e.program for p in given.platforms for e in entries(p, given.quick, cores)})
+        parser.error(f"--only {given.only}: no entry has this in its name; programs are {', '.join(programs)}")
     chosen: list[Entry] = []
     for platform in given.platforms:
         if (why := absent(platform)) is None:
-            chosen += [e for e in entries(platform, given.quick, cores) if given.only in e.name]
+            chosen += wanted[platform]
         else:
             print(f"{platform}: absent, {why}", flush=True)
             write(path, {"platform": platform, "by": "jneuro", "absent": why})
