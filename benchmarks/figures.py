@@ -1,7 +1,7 @@
 """The figures of the benchmark's report, each drawn from rows of results."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +44,17 @@ def _short(row: dict[str, Any], *names: str) -> str:
     return ", ".join(str(row[n]) for n in names if row.get(n) is not None)
 
 
+def _finished(figure: Figure, axes: Sequence[Axes], used: int, x: str, y: str) -> Figure:
+    """Panels without content hidden, labels and one legend for all."""
+    for ax in axes[used:]:
+        ax.set_visible(False)
+    figure.supxlabel(x, fontsize=9)
+    figure.supylabel(y, fontsize=9)
+    handles = {t: h for ax in axes for h, t in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3, fontsize=7, frameon=False)
+    return figure
+
+
 def speed_up(rows: Rows) -> Figure | None:
     """Bars of how many times longer each peer takes."""
     found = [r for r in rows if "ratio" in r and r["what"] != "gradient"]
@@ -84,13 +95,7 @@ def throughput(rows: Rows) -> Figure | None:
                 ax.plot(*zip(*mine, strict=True), "o-", color=colours[line], label=line, markersize=3, linewidth=1)
         _logarithmic(ax)
         ax.set_title(case, fontsize=9)
-    for ax in axes[len(cases) :]:
-        ax.set_visible(False)
-    figure.supxlabel("batch size", fontsize=9)
-    figure.supylabel("neurons × simulated seconds in a second", fontsize=9)
-    handles = {t: h for ax in axes for h, t in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3, fontsize=7, frameon=False)
-    return figure
+    return _finished(figure, axes, len(cases), "batch size", "neurons × simulated seconds in a second")
 
 
 def accuracy(rows: Rows) -> Figure | None:
@@ -113,13 +118,7 @@ def accuracy(rows: Rows) -> Figure | None:
                 ax.plot(a, b, "o", color=colours[solver], markerfacecolor=face, markersize=4, label=solver)
         _logarithmic(ax)
         ax.set_title(", ".join(kind), fontsize=9)
-    for ax in axes[len(kinds) :]:
-        ax.set_visible(False)
-    figure.supxlabel("time of 256 cells × 50 ms [s]", fontsize=9)
-    figure.supylabel("median error of spike times [ms]", fontsize=9)
-    handles = {t: h for ax in axes for h, t in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3, fontsize=7, frameon=False)
-    return figure
+    return _finished(figure, axes, len(kinds), "time of 256 cells × 50 ms [s]", "median error of spike times [ms]")
 
 
 def roofline(rows: Rows) -> Figure | None:

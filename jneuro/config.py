@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from jneuro._types import Config, unknown_name
-from jneuro.config_file import RunConfig, first_message, load_config
+from jneuro.config_file import AbsolutePath, RunConfig, first_message, load_config
 from jneuro.datasets import FROM_SPIKES, Horizons, Scale, WindowConfig, columns_of
 from jneuro.evaluation import AnyAnalysis, BaselineConfig, CeilingConfig
 from jneuro.models import AnyModelConfig
@@ -87,16 +87,11 @@ class ExperimentConfig(RunConfig):
     """
 
     simulation: SimulationConfig | None = None
-    recording: Path | None = None
+    recording: AbsolutePath | None = None
     windows: WindowConfig = WindowConfig()
     models: dict[str, ModelEntry] = Field(min_length=1)
     train: TrainConfig = TrainConfig()
     evaluate: EvaluationConfig = EvaluationConfig()
-
-    @field_validator("recording")
-    @classmethod
-    def _absolute(cls, path: Path | None) -> Path | None:
-        return path and path.resolve()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -6,16 +6,17 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from jneuro._types import Config, unknown_name
 from jneuro._yaml import Loader
 
 __all__ = [
     "COMMANDS",
+    "AbsolutePath",
     "ConfigError",
     "Kind",
     "RunConfig",
@@ -39,6 +40,9 @@ class RunConfig(Config):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
     seed: int = Field(default=0, ge=0)
 
+
+AbsolutePath = Annotated[Path, AfterValidator(Path.resolve)]
+"""A path that stays the same from whatever folder a run is resumed."""
 
 Kind = TypeVar("Kind", bound=RunConfig)
 

@@ -26,8 +26,8 @@ from jneuro.training import Callback, RichProgress
 __all__ = ["LiveObserver", "SweepDisplay", "print_doctor", "print_fit", "print_list", "print_scores"]
 
 
-class LiveObserver:
-    """Shows a run's stages as rich progress bars; off a terminal, as lines."""
+class _Bars:
+    """Rich progress bars on a terminal."""
 
     def __init__(self, console: Console) -> None:
         """Prepare the display on a console."""
@@ -42,8 +42,15 @@ class LiveObserver:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._finish()
         self._progress.stop()
+
+
+class LiveObserver(_Bars):
+    """Shows a run's stages as rich progress bars; off a terminal, as lines."""
+
+    def __exit__(self, *_: object) -> None:
+        self._finish()
+        super().__exit__()
 
     def _finish(self) -> None:
         """Fill the running stage's bar."""
@@ -76,23 +83,10 @@ class LiveObserver:
         return (RichProgress(f"train {label}", self._progress),)
 
 
-class SweepDisplay:
+class SweepDisplay(_Bars):
     """Shows how a sweep goes on: points, speed, failures, time left; off a terminal, as ten lines."""
 
-    def __init__(self, console: Console) -> None:
-        """Prepare the display on a console."""
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=console)
-        self._console, self._tenth = console, -1
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+    _tenth = -1
 
     def advance(self, progress: SweepProgress) -> None:
         """Show where the sweep is."""

@@ -1,14 +1,13 @@
 """A fit as one YAML file."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import jax
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from jneuro._types import Config, unknown_name
-from jneuro.config_file import RunConfig
+from jneuro.config_file import AbsolutePath, RunConfig
 from jneuro.fitting.fit import FitOptions
 from jneuro.fitting.methods import AnyMethod, LeastSquares
 from jneuro.fitting.networks import NetworkFeatures
@@ -95,7 +94,7 @@ class FitConfig(RunConfig):
     """
 
     simulation: SimulationConfig | None = None
-    recording: Path | None = None
+    recording: AbsolutePath | None = None
     noise_mv: float = Field(default=0.5, ge=0)
     cut_ms: tuple[float, float] | None = None
     sample_ms: float | None = Field(default=None, gt=0)
@@ -112,11 +111,6 @@ class FitConfig(RunConfig):
         if isinstance(data, dict) and data.get("recording") is not None:
             return {**data, "simulation": None}
         return data
-
-    @field_validator("recording")
-    @classmethod
-    def _absolute(cls, path: Path | None) -> Path | None:
-        return path and path.resolve()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

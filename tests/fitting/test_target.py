@@ -72,7 +72,7 @@ def test_clipped_recordings_may_be_taken_as_they_are():
 def test_a_cell_at_rest_is_not_clipped():
     relaxing = -70 + 10 * np.maximum(np.exp(-np.arange(400) / 3), 1e-17)
     for v in (relaxing, np.full(400, -65.0), np.concatenate([np.full(50, -65.0), relaxing])):
-        Target.of(recording(v, np.zeros(len(v))))
+        assert Target.of(recording(v, np.zeros(len(v)))).frames == len(v)
 
 
 @pytest.mark.parametrize("noise", [0.0, -1.0])
