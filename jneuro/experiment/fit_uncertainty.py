@@ -23,7 +23,7 @@ def uncertainties(
     key: Key[Array, ""],
     tell: Callable[[str], None],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Compute what the configuration asks for; to be called under `jax.enable_x64(True)`.
+    """Compute what the configuration asks for; to be called under `double_precision`.
 
     Args:
         fit: the fit.

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from jneuro._types import Array, Key
+from jneuro.backend import double_precision
 from jneuro.config_file import ConfigError, content_hash
 from jneuro.evaluation.recording_scores import recording_scores
 from jneuro.evaluation.spike_matching import spike_scores
@@ -118,7 +119,7 @@ def _fit_all(folder: RunFolder[FitConfig], tell: Callable[[str], None]) -> None:
     config = folder.config
     method: Any = config.fit.method
     recording, keys = _load(folder), trial_keys(jax.random.key(config.seed), config.repeats)
-    with jax.enable_x64(True):
+    with double_precision():
         many = f", {config.repeats} times" if config.repeats > 1 else ""
         tell(f"fit: {_label(method)}{many}")
         fits = [_fit(config, _data(folder, recording, key).train, method, key, True) for key in keys]

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-import jax
 from pydantic import BeforeValidator, Field, model_validator
 
 from jneuro._types import Config, unknown_name
+from jneuro.backend import double_precision
 from jneuro.config_file import AbsolutePath, RunConfig
 from jneuro.fitting.fit import FitOptions
 from jneuro.fitting.methods import AnyMethod, LeastSquares
@@ -181,6 +181,6 @@ class FitConfig(RunConfig):
         """The values that the fit should find; None where nobody knows them, or where the model is another one."""
         if self.simulation is None or self.simulation.simulator.name != self.simulator.name:
             return None
-        with jax.enable_x64(True):
+        with double_precision():
             made: Any = self.simulation.simulator.build()
             return {name: float(getattr(made, name)) for name in self.fit.trainable}

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jneuro._types import Array, Float, PyTree
+from jneuro.recordings.clipping import clipped
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.base import Simulator
 from jneuro.simulators.stimuli import Sampled
@@ -16,8 +17,6 @@ __all__ = ["Target", "require_unit"]
 
 _QUIETEST = 1e-3
 """Smallest noise [mV] that is believed of a recording."""
-_PLATEAU_SAMPLES, _PLATEAU_MS = 8, 0.3
-"""A potential that stays at its extreme for so long was cut by the amplifier or the converter."""
 
 
 class Target(eqx.Module):
@@ -168,15 +167,10 @@ def _noise(v: np.ndarray) -> float:
 
 
 def _require_unclipped(v: np.ndarray, dt: float) -> None:
-    """Refuse potentials that jump to their extreme and stay there; a cell at rest creeps there, or starts there."""
-    least = max(_PLATEAU_SAMPLES, round(_PLATEAU_MS / dt))
     for trial, row in enumerate(v):
-        for extreme in (row.max(), row.min()):
-            edges = np.diff(np.concatenate([[0], (row == extreme).astype(int), [0]]))
-            begins, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
-            for begin, end in zip(begins, ends, strict=True):
-                if end - begin >= least and begin > 0 and abs(row[begin] - row[begin - 1]) > 1e-6 * np.ptp(row):
-                    raise ValueError(
-                        f"'v' of trial {trial} stays at {extreme:g} mV from {(begin + 1) * dt:g} to {end * dt:g} ms: "
-                        "it was clipped; cut the trial out, or pass allow_clipped=True"
-                    )
+        if (where := clipped(row)) is not None:
+            begin, end = where
+            raise ValueError(
+                f"'v' of trial {trial} stays at {row[begin]:g} mV from {(begin + 1) * dt:g} to {end * dt:g} ms: "
+                "it was clipped; cut the trial out, or pass allow_clipped=True"
+            )

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
 from jneuro._types import Array, Config, Float, Key, PyTree
+from jneuro.backend import double_precision
 from jneuro.fitting.data import Target
 from jneuro.fitting.driven import where_it_begins
 from jneuro.fitting.features import THRESHOLD
@@ -119,7 +119,7 @@ def fit(
     require_key(key)
     options = options or FitOptions()
     began = time.perf_counter()
-    with jax.enable_x64(True):
+    with double_precision():
         target = recording
         if not isinstance(target, Target):
             target = Target.of(target, noise_sd=options.noise_mv, start=start)
@@ -221,7 +221,7 @@ def predict(
     Returns:
         The potentials [mV].
     """
-    with jax.enable_x64(True):
+    with double_precision():
         return _observed(_untrained(simulator, target, dt, solver, own_start))[0]
 
 
@@ -245,7 +245,7 @@ def predict_spikes(
     Returns:
         Their times after the first sample [ms]; those of a stepped simulator lie amid its steps.
     """
-    with jax.enable_x64(True):
+    with double_precision():
         v, spikes = _observed(_untrained(simulator, target, dt, solver, own_start))
     if spikes is not None:
         return [target.dt * (np.flatnonzero(s > 0.5) - 0.5) for s in np.asarray(spikes)]

@@ -21,7 +21,7 @@ _FLOOR = 1e-4
 
 
 def double(tree: PyTree) -> PyTree:
-    """A tree whose floating-point arrays are in double precision; to be called under `jax.enable_x64(True)`."""
+    """A tree whose floating-point arrays are in double precision; to be called under `double_precision`."""
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64) if eqx.is_inexact_array_like(x) else x, tree)
 
 

@@ -128,7 +128,7 @@ class Problem(eqx.Module):
         solver: Scheme | None = None,
         free_start: bool = False,
     ) -> "Problem":
-        """Put a fit together; to be called under `jax.enable_x64(True)`, as all that is done with it.
+        """Put a fit together; to be called under `double_precision`, as all that is done with it.
 
         Args:
             simulator: what is fitted.

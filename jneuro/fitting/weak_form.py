@@ -117,7 +117,7 @@ def linear_stage(simulator: ODESimulator, trainable: Trainable, target: Target) 
     r"""Regress conductances, and the capacitance, on the data.
 
     Parameters that enter in other ways are scanned outside of the regression, one after the other. To be called under
-    `jax.enable_x64(True)`.
+    `double_precision`.
 
     Args:
         simulator: the cell; its own values are a weak prior, and where the scans begin.

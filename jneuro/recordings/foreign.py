@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jneuro._types import Float
+from jneuro.recordings.clipping import clipped
 from jneuro.recordings.recording import Recording
 from jneuro.recordings.store import StoreError
 
@@ -125,10 +126,8 @@ def sweeps_recording(
     for what, values in (("potential", v), ("current", current)):
         bad = [n for n, sweep in zip(numbers, values, strict=True) if not np.isfinite(sweep).all()]
         _refuse(path, numbers, bad, f"the {what} has samples that are not finite")
-    clipped = [n for n, sweep in zip(numbers, v, strict=True) if _is_clipped(sweep)]
-    _refuse(
-        path, numbers, clipped, "the potential is clipped: a steep rise or fall ends in a flat stretch at its limit"
-    )
+    cut = [n for n, sweep in zip(numbers, v, strict=True) if any(map(clipped, sweep.T))]
+    _refuse(path, numbers, cut, "the potential is clipped: a steep rise or fall ends in a flat stretch at its limit")
     values: Any = {"v": v, "current": current}
     return Recording(
         values=values,
@@ -149,13 +148,3 @@ def _refuse(path: Path, numbers: Sequence[int], bad: Sequence[int], what: str) -
         good = [n for n in numbers if n not in bad]
         remedy = f"leave them out, sweeps={good}" if good else "take another recording"
         raise ReadError(f"{path}: in the sweeps {list(bad)}, {what}; {remedy}")
-
-
-def _is_clipped(v: Float[np.ndarray, "time neuron"], jump: float = 1.0) -> bool:
-    """Whether three equal samples in a row are a neuron's highest or lowest, after a jump [mV] from one sample."""
-    for extreme in (v.max(0), v.min(0)):
-        at = v == extreme
-        flat = at[1:-2] & at[2:-1] & at[3:]
-        if (flat & (np.abs(v[1:-2] - v[:-3]) > jump)).any():
-            return True
-    return False
