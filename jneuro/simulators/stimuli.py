@@ -81,8 +81,9 @@ def _sample(t, onset, period):
     """The position of `t` on a grid, and the number of the grid point before it, as whole float."""
     position = (t - onset) / period
     nearest = jnp.round(position)
-    rounding = 3 * jnp.finfo(jnp.result_type(position, 1.0)).eps * jnp.abs(lax.stop_gradient(t))
-    tolerance = jnp.minimum(rounding / period + 1e-6, 0.5)
+    # Less than what a solver stays away from a jump at the end of its step; see `MembraneTerm.drive`.
+    coarsest = max(float(jnp.finfo(jnp.result_type(x, 0.0)).eps) for x in (t, onset, period))
+    tolerance = jnp.minimum(3 * coarsest * jnp.abs(lax.stop_gradient(t)) / period, 0.5)
     on_grid = jnp.abs(position - nearest) <= tolerance
     return position, lax.stop_gradient(jnp.where(on_grid, nearest, jnp.floor(position)))
 

@@ -449,6 +449,16 @@ def test_a_solver_that_uses_up_its_steps_says_so():
         simulate(HodgkinHuxley(), stimuli.Constant(20.0), duration=50.0, dt=0.1, key=KEY, solver=solver)
 
 
+@double
+@pytest.mark.parametrize("solver", [RK4(), Heun(), StaggeredCrankNicolson()])
+def test_held_samples_are_not_seen_before_their_time(solver):
+    samples = jnp.where(jnp.arange(61) >= 20, 10.0, 0.0)
+    held = stimuli.Sampled(samples, jnp.asarray(0.05), hold=True)
+    how = {"duration": 3.0, "dt": 0.025, "record": ["v"], "solver": solver, "key": KEY}
+    found, expected = (simulate(HodgkinHuxley(), s, **how).values["v"] for s in (held, stimuli.Step(10.0, onset=1.0)))
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
 def test_one_bad_cell_is_named():
     kick = stimuli.Constant(np.array([0.0, 1e30, 0.0], np.float32))
     with pytest.raises(SimulationError, match=r"v of cell 1 at t = "):
