@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jneuro.report.style import EXCITATORY, INHIBITORY, INK, panels
+from jneuro.report.style import EXCITATORY, INHIBITORY, INK, legend_above, panels
 
 __all__ = ["draw_costs", "draw_errors", "draw_held_out", "draw_intervals", "draw_traces"]
 
@@ -34,7 +34,7 @@ def draw_traces(arrays: Arrays) -> Figure:
         upper.set_ylabel("mV", color=INK, fontsize=9)
         lower.plot(time, data - after, color=INK, linewidth=0.5)
         lower.set_ylabel("rest", color=INK, fontsize=9)
-    axes[0].legend(frameon=False, fontsize=8, loc="upper right", ncols=3)
+    legend_above(figure, axes[0])
     axes[-1].set_xlabel("time [ms]", color=INK, fontsize=9)
     return figure
 
@@ -126,6 +126,6 @@ def draw_held_out(arrays: Arrays) -> Figure | None:
             arrays["time"], arrays["held_out_prediction"][trial], color=INHIBITORY, linewidth=0.8, label="predicted"
         )
         ax.set_ylabel("mV", color=INK, fontsize=9)
-    axes[0].legend(frameon=False, fontsize=8, loc="upper right", ncols=2)
+    legend_above(figure, axes[0])
     axes[-1].set_xlabel("time [ms]", color=INK, fontsize=9)
     return figure

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from jneuro.report.data import number
 from jneuro.report.page import inline
 from jneuro.report.prose import quantity
-from jneuro.report.style import EXCITATORY, INHIBITORY, INK, panels, save
+from jneuro.report.style import EXCITATORY, INHIBITORY, INK, legend_above, panels, save
 
 __all__ = ["recording_section"]
 
@@ -105,7 +105,7 @@ def _overlay(arrays: Mapping[str, np.ndarray]) -> Figure:
         ax.plot(time, v[trial], color="#9a9a9a", linewidth=0.9, label="recorded", rasterized=True)
         ax.plot(time, predicted[trial], color=INHIBITORY, linewidth=0.6, label="predicted", rasterized=True)
         ax.set_ylabel("mV", color=INK, fontsize=9)
-    axes[0].legend(frameon=False, fontsize=8, loc="upper right", ncols=2)
+    legend_above(figure, axes[0])
     axes[-1].set_xlabel("time [ms]", color=INK, fontsize=9)
     return figure
 

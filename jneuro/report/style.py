@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-__all__ = ["EXCITATORY", "INHIBITORY", "INK", "WIDTH", "panels", "save"]
+__all__ = ["EXCITATORY", "INHIBITORY", "INK", "WIDTH", "legend_above", "panels", "save"]
 
 INK = "#222222"
 EXCITATORY = "#D55E00"
@@ -41,6 +41,17 @@ def panels(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tu
         ax.set_axisbelow(True)
         ax.grid(color="#e6e6e6", linewidth=0.7)
     return figure, axes
+
+
+def legend_above(figure: Figure, ax: Axes) -> None:
+    """One row of legend above a figure, where it covers no data.
+
+    Args:
+        figure: the figure.
+        ax: has what is explained.
+    """
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False, fontsize=8)
 
 
 def save(figure: Figure, path: Path, dpi: int = 160) -> tuple[bytes, bytes]:
