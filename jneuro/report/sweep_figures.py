@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from jneuro.report.style import panels
 from jneuro.sweeps.config import SweepConfig, SweepFigure
 
-__all__ = ["default_figures", "draw_sweep_figure"]
+__all__ = ["default_figures", "draw_sweep_figure", "spoken"]
 
 _COLOURS = ("#d9d9d9", "#D55E00", "#E6A532", "#0072B2", "#56B4E9", "#009E73", "#CC79A7")
 """Of named states; the first stands for rest or quiet."""
@@ -79,9 +79,14 @@ def draw_sweep_figure(figure: SweepFigure, config: SweepConfig, data: xr.Dataset
     return drawn
 
 
+def spoken(name: str) -> str:
+    """A name of a configuration as one says it."""
+    return name.replace("_", " ").replace("isi cv", "ISI CV")
+
+
 def _label(name: str, array: xr.DataArray) -> str:
     unit = array.attrs.get("units", "1")
-    words = name.replace("_", " ")
+    words = spoken(name)
     return words if unit == "1" else f"{words} [{unit}]"
 
 
@@ -112,7 +117,7 @@ def _curves(ax: Any, values: xr.DataArray, figure: SweepFigure, config: SweepCon
         colour = ramp(0.9 * k / max(len(members) - 1, 1))
         label = f"{member:.3g}" if len(members) <= 8 or k in (0, len(members) - 1) else None
         ax.plot(x, values[k], color=colour, linewidth=1.2, label=label)
-    ax.legend(title=figure.family.replace("_", " "), frameon=False, fontsize=8, title_fontsize=8)
+    ax.legend(title=spoken(figure.family), frameon=False, fontsize=8, title_fontsize=8)
 
 
 def _area(ax: Any, values: xr.DataArray, figure: SweepFigure, config: SweepConfig, meanings: Any) -> Any:

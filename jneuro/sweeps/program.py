@@ -7,7 +7,7 @@ in a loop whose length the compiler does not know. Accelerators take them side b
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -26,14 +26,17 @@ from jneuro.sweeps.measures import load_measure, result_names
 from jneuro.sweeps.memory import is_out_of_memory
 
 __all__ = [
+    "REASON",
     "Group",
     "GroupProgram",
     "PointProgram",
     "SweepMemoryError",
     "fitting_program",
     "local_devices",
-    "run_groups",
 ]
+
+REASON = "reason"
+"""The quantity that says why a point failed."""
 
 _AXIS = "devices"
 _SPLIT = PartitionSpec(None, _AXIS)
@@ -73,7 +76,7 @@ class PointProgram:
         found = {"ok": recording.ok}
         for name, result in measured.items():
             for label, array in result_names(name, result).items():
-                if label in found:
+                if label in (*found, REASON):
                     raise ValueError(f"measures: {name} gives {label!r}, which is there already")
                 nothing = jnp.issubdtype(array.dtype, jnp.floating)
                 found[label] = jnp.where(recording.ok, array, jnp.nan) if nothing else array
@@ -260,43 +263,3 @@ def fitting_program(point: PointProgram, lanes: int, most: int, devices: Sequenc
                 "lower sweep.lanes, or record less"
             )
         groups //= 2
-
-
-def run_groups(program: GroupProgram, groups: Sequence[Group]) -> Iterator[tuple[Group, dict[str, np.ndarray]]]:
-    """Compute groups in order; the next batch is computed while the last one is used.
-
-    Args:
-        program: the program to begin with; where memory does not suffice after all, the batch is halved.
-        groups: what to compute.
-
-    Yields:
-        Every group, and the results of its points.
-
-    Raises:
-        SweepMemoryError: if memory does not suffice for one group a device.
-    """
-    first = ahead = 0
-    waiting: list[tuple[Sequence[Group], dict[str, Array]]] = []
-    while first < len(groups):
-        try:
-            while ahead < len(groups) and len(waiting) < 2:
-                batch = groups[ahead : ahead + program.size]
-                waiting.append((batch, program(batch)))
-                ahead += len(batch)
-            batch, results = waiting.pop(0)
-            host = jax.device_get(results)
-        except (MemoryError, jax.errors.JaxRuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            waiting.clear()
-            ahead = first
-            if program.groups == 1:
-                raise SweepMemoryError(
-                    f"{program.lanes} points side by side do not fit; lower sweep.lanes, or record less"
-                ) from error
-            program = GroupProgram(program.point, program.lanes, program.groups // 2, program.devices)
-            continue
-        first += len(batch)
-        flat = {name: x.reshape(-1, *x.shape[2:]) for name, x in host.items()}
-        for k, group in enumerate(batch):
-            yield group, {name: x[k, : group.count] for name, x in flat.items()}

@@ -27,6 +27,9 @@ __all__ = ["SWEEP_FORMAT", "Layout", "Quantity", "SweepStore", "open_sweep"]
 SWEEP_FORMAT = 1
 """Version of the layout."""
 
+_EVERY_CHUNK = {"array.write_empty_chunks": True}
+"""A chunk of nothing but the fill value is a chunk, too."""
+
 
 class Layout(NamedTuple):
     """How the points of a sweep are cut into chunks.
@@ -125,7 +128,8 @@ class SweepStore:
             if path.exists() and (not path.is_dir() or any(path.iterdir())):
                 raise StoreError(f"{path}: holds something else; choose another folder, or remove it")
             fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-            _lay_out(fresh, layout, quantities, coords, text)
+            with zarr.config.set(_EVERY_CHUNK):
+                _lay_out(fresh, layout, quantities, coords, text)
             try:
                 os.rename(fresh, path)  # whole or not at all
             except OSError:
@@ -156,12 +160,13 @@ class SweepStore:
         """Write a chunk: every quantity's `[point, ...]`, points in the order of `Layout.points`."""
         region = self.layout.region(chunk)
         shape = tuple(s.stop - s.start for s in region)
-        for name, values in results.items():
-            array: Any = self._root[name]
-            array[region] = values.reshape(*shape, *values.shape[1:])
+        with zarr.config.set(_EVERY_CHUNK):
+            for name, values in results.items():
+                array: Any = self._root[name]
+                array[region] = values.reshape(*shape, *values.shape[1:])
 
     def failures(self, chunk: int) -> int:
-        """Number of points of a chunk, which is done, that left the finite numbers."""
+        """Number of points of a chunk, which is done, that failed."""
         array: Any = self._root["ok"]
         return int(np.size(values := np.asarray(array[self.layout.region(chunk)])) - np.count_nonzero(values))
 
@@ -185,10 +190,8 @@ def _lay_out(path: Path, layout: Layout, quantities, coords, provenance: str) ->
             chunks=(*layout.block, *quantity.shape),
             dimension_names=(*layout.sizes, *quantity.dims),
             compressors=(BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec()),
-            fill_value=np.nan if quantity.dtype.kind == "f" else 0,
+            fill_value={"f": np.nan, "T": ""}.get(quantity.dtype.kind, 0),
             attributes=quantity.attributes,
-            # A chunk of nothing but the fill value is a chunk, too.
-            config={"write_empty_chunks": True},
         )
 
 

@@ -11,11 +11,12 @@ import xarray as xr
 
 from jneuro.simulators import SIMULATORS
 from jneuro.simulators.base import parameters
+from jneuro.sweeps.batches import NOT_FINITE, run_groups
 from jneuro.sweeps.config import SweepConfig
 from jneuro.sweeps.design import Points, design_points
 from jneuro.sweeps.measures import load_measure
 from jneuro.sweeps.memory import available_memory
-from jneuro.sweeps.program import Group, PointProgram, fitting_program, local_devices, run_groups
+from jneuro.sweeps.program import REASON, Group, PointProgram, fitting_program, local_devices
 from jneuro.sweeps.store import Layout, Quantity, SweepStore, open_sweep
 
 __all__ = ["SweepProgress", "sweep"]
@@ -36,7 +37,7 @@ class SweepProgress(NamedTuple):
     Attributes:
         done: points of this process that are done.
         total: points of this process.
-        failed: those of them that left the finite numbers.
+        failed: those of them that left the finite numbers, or raised an error.
         points_per_second: speed since the program was compiled.
     """
 
@@ -59,7 +60,8 @@ def sweep(
 
     Results depend on the design alone: not on the number of devices or processes, the size of a batch, or how often
     the sweep was killed; on a CPU the finished store is the same to the last byte. A point that leaves the finite
-    numbers has `ok=False` and floats that are NaN, and stops nothing.
+    numbers, or for which a function on the host raises (`eqx.error_if`, a callback), has `ok=False`, floats that are
+    NaN and a `reason`, and stops nothing.
 
     Args:
         config: the sweep.
@@ -162,7 +164,7 @@ def _quantities(config: SweepConfig, point: PointProgram) -> dict[str, Quantity]
         dims = tuple(f"{name}_{k}" for k in range(len(like.shape)))
         attributes: dict[str, Any] = {}
         if name == "ok":
-            attributes = {"long_name": "whether all that was recorded is finite"}
+            attributes = {"long_name": "whether nothing was raised and all that was recorded is finite"}
         elif name == "population_rates":
             dims = ("population",)
         if (plain := name.removesuffix("_trace")) in config.keep and plain != name:
@@ -173,12 +175,14 @@ def _quantities(config: SweepConfig, point: PointProgram) -> dict[str, Quantity]
             if about[name].meanings:
                 attributes["meanings"] = list(about[name].meanings)
         found[name] = Quantity(tuple(like.shape), np.dtype(like.dtype), dims, attributes)
-    return found
+    said = {"long_name": f"why a point failed: '{NOT_FINITE}', or what was raised; empty where it did not"}
+    return found | {REASON: Quantity((), np.dtypes.StringDType(), (), said)}
 
 
 def _coords(config: SweepConfig, points: Points, point: PointProgram) -> dict[str, Any]:
     """The labels: values of the axes, and what a quantity's own dimensions are."""
-    declared = parameters(SIMULATORS[config.simulation.simulator.name])
+    simulator = SIMULATORS[config.simulation.simulator.name]
+    declared = parameters(simulator)
     coords: dict[str, Any] = {}
     for name, values in points.coords.items():
         attributes: dict[str, Any] = {"role": "axis"}
@@ -188,6 +192,8 @@ def _coords(config: SweepConfig, points: Points, point: PointProgram) -> dict[st
             if where == "simulator":
                 unit = declared[argument].unit if config.sweep.varied[name].times == 1 else "1"
                 attributes |= {"units": unit, "long_name": declared[argument].doc}
+            elif argument == "amplitude" and attributes["times"] == 1 and "current" in simulator.recordables:
+                attributes |= {"units": simulator.recordables["current"].unit}
         coords[name] = ((name if name in points.dims else "point",), values, attributes)
     if config.keep:
         recording = point.recording

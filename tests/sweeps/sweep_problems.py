@@ -1,5 +1,8 @@
 """A sweep that costs next to nothing, and a measure of one's own."""
 
+import jax
+import numpy as np
+
 from jneuro.sweeps import SweepConfig
 
 
@@ -7,6 +10,21 @@ def spread(recording):
     """Range of the potential, and the square of it."""
     v = recording.values["v"]
     return {"spread": v.max() - v.min(), "spread_squared": (v.max() - v.min()) ** 2}
+
+
+def picky(recording):
+    """The mean potential; a high one is refused, on the host."""
+
+    def refuse(v):
+        if v > HIGH:
+            raise ValueError(f"{v:.1f} mV is too high")
+        return np.asarray(v)
+
+    v = recording.values["v"].mean()
+    return jax.pure_callback(refuse, jax.ShapeDtypeStruct((), v.dtype), v, vmap_method="sequential")
+
+
+HIGH = -50.0
 
 
 def cheap(design=None, measures=("rate", "v_mean"), keep=(), duration=2.0, **more):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from sweep_problems import cheap
+from sweep_problems import HIGH, cheap
 
 from jneuro.recordings import StoreError
 from jneuro.simulators import Izhikevich, simulate
@@ -85,13 +86,32 @@ def test_memory_that_does_not_suffice_halves_the_batch(whole, tmp_path, monkeypa
 
 
 def test_a_failing_point_is_recorded_and_stops_nothing(tmp_path):
-    design = {"axes": {"k": [0.04, 1e30]}, "seeds": 2}
-    data = sweep(cheap(design, keep=("v",)), tmp_path / "s")
+    design = {"axes": {"k": [0.04, 1e30], "amplitude": [0]}, "seeds": 2, "chunk": 2}
+    data = sweep(cheap(design, ("v_mean", "spike_count"), keep=("v",)), tmp_path / "s").squeeze("amplitude")
     np.testing.assert_array_equal(data.ok, [[True, True], [False, False]])
     assert data.v_mean.isnull().sel(k=1e30).all()
+    assert data.reason.values.tolist() == [["", ""], ["not finite"] * 2]
     assert np.isfinite(data.v_mean.sel(k=0.04)).all()
     assert data.v_trace.dims[:3] == ("k", "seed", "time")
     assert data.time[-1] == 2.0
+
+
+def test_a_point_that_raises_is_recorded_and_the_others_go_on(whole, tmp_path, caplog):
+    config, mean = cheap(measures=("v_mean", "sweep_problems:picky")), whole[1].v_mean
+    data, raised = sweep(config, tmp_path / "two"), mean > HIGH
+    assert 0 < raised.sum() < raised.size
+    np.testing.assert_array_equal(data.ok, ~raised)
+    np.testing.assert_allclose(data.picky, mean.where(~raised), rtol=1e-6)
+    np.testing.assert_array_equal(data.v_mean.isnull(), raised)
+    for reason, v in zip(data.reason.values.ravel().tolist(), mean.values.ravel(), strict=True):
+        assert bool(reason) == (v > HIGH)
+        assert not reason or float(re.fullmatch(r"ValueError: (.*) mV is too high", reason)[1]) == pytest.approx(
+            v, abs=0.1
+        )
+    assert len([r for r in caplog.records if "callback" in r.message]) == 1
+    with jax.default_device(jax.devices()[1]):
+        sweep(config, tmp_path / "one")
+    assert digest(tmp_path / "one") == digest(tmp_path / "two")
 
 
 def test_another_design_is_refused_and_nothing_is_lost(whole, tmp_path):

@@ -1,0 +1,59 @@
+"""A sweep under Slurm and Open MPI: processes learn who they are from what JAX detects."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jneuro.config_file import ConfigError
+from jneuro.experiment.sweeping import join_processes
+
+ROOT = Path(__file__).parents[2]
+CODE = "from jneuro.experiment.sweeping import join_processes; print(join_processes(None, None, None, detect=True))"
+CLUSTERS = {
+    "slurm": {
+        "SLURM_JOB_ID": "1",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": "2",
+        "SLURM_PROCID": "{}",
+        "SLURM_LOCALID": "{}",
+    },
+    "open_mpi": {
+        "OMPI_MCA_orte_hnp_uri": "4096.0;tcp://127.0.0.1:1",
+        "OMPI_COMM_WORLD_SIZE": "2",
+        "OMPI_COMM_WORLD_RANK": "{}",
+        "OMPI_COMM_WORLD_LOCAL_RANK": "{}",
+    },
+}
+
+
+@pytest.mark.parametrize("cluster", ["slurm", pytest.param("open_mpi", marks=pytest.mark.slow)])
+def test_processes_are_who_the_cluster_says(cluster):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = {"JAX_COORDINATOR_PORT": str(free.getsockname()[1]), "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    command, running = [sys.executable, "-c", CODE], []
+    for k in (0, 1):
+        environment = os.environ | port | {name: value.format(k) for name, value in CLUSTERS[cluster].items()}
+        running.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
+    try:
+        said = [process.communicate(timeout=240)[0].strip() for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert said == ["(0, 2)", "(1, 2)"]
+
+
+def test_nothing_to_detect_is_said(monkeypatch):
+    for name in [n for n in os.environ if n.startswith(("SLURM_", "OMPI_", "KUBERNETES_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("jax.distributed.initialize", _nobody)
+    with pytest.raises(ConfigError, match=r"cannot meet .* say --processes and --process"):
+        join_processes(None, None, None, detect=True)
+
+
+def _nobody(*arguments):
+    raise ValueError("coordinator_address should be defined.")
