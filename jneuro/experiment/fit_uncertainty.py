@@ -11,6 +11,7 @@ from jneuro.fitting.config import UncertaintyOptions
 from jneuro.fitting.fit import Fit
 from jneuro.fitting.posterior import Posterior, posterior
 from jneuro.fitting.uncertainty import profiles
+from jneuro.fitting.watching import FitProgress, Watcher
 from jneuro.prng import stream
 
 __all__ = ["uncertainties"]
@@ -22,6 +23,7 @@ def uncertainties(
     truth: Mapping[str, float],
     key: Key[Array, ""],
     tell: Callable[[str], None],
+    watcher: Watcher,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Compute what the configuration asks for; to be called under `double_precision`.
 
@@ -31,6 +33,7 @@ def uncertainties(
         truth: the values that are known.
         key: random key.
         tell: told what begins.
+        watcher: told how it goes on, and given what is finished.
 
     Returns:
         Metrics, and arrays with their dimensions.
@@ -43,7 +46,10 @@ def uncertainties(
     try:
         if options.profile:
             tell(f"profiles: {', '.join(options.profile)}")
-            found = profiles(fit.problem, fit.q, options.profile, points=options.points)
+            found = []
+            for i, name in enumerate(options.profile):
+                watcher.show(FitProgress(f"profile of {name}", i / len(options.profile)))
+                found += profiles(fit.problem, fit.q, [name], points=options.points)
             metrics["profiles"] = [
                 {"name": p.name, "intervals": {k: list(v) for k, v in p.intervals.items()}, "truth": truth.get(p.name)}
                 for p in found
@@ -53,7 +59,8 @@ def uncertainties(
                 arrays[f"profile_{i}_excess"] = ((f"profile_{i}",), p.excess)
         if options.posterior is not None:
             tell("posterior")
-            drawn, ranks = posterior(fit.problem, fit.q, key=stream(key, "posterior"), options=options.posterior)
+            how: dict[str, Any] = {"options": options.posterior, "watcher": watcher}
+            drawn, ranks = posterior(fit.problem, fit.q, key=stream(key, "posterior"), **how)
             metrics["posterior"] = _summary(drawn) | {"truth": {name: truth.get(name) for name in drawn.names}}
             arrays["posterior"] = (("chain", "draw", "unknown"), drawn.draws)
             if ranks is not None:
@@ -63,6 +70,7 @@ def uncertainties(
                     "draws": ranks.draws,
                     "p_values": p_values,
                     "divergences": ranks.divergences,
+                    "gradients": ranks.leapfrogs,
                 }
                 arrays["ranks"] = (("data_set", "unknown"), np.asarray(ranks.ranks))
     except ValueError as error:

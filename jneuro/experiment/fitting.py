@@ -15,6 +15,7 @@ from jneuro.backend import double_precision
 from jneuro.config_file import ConfigError, content_hash
 from jneuro.evaluation.recording_scores import recording_scores
 from jneuro.evaluation.spike_matching import spike_scores
+from jneuro.experiment.fit_pieces import Pieces
 from jneuro.experiment.fit_uncertainty import uncertainties
 from jneuro.experiment.folder import RunFolder, finite
 from jneuro.experiment.network_fitting import fit_network
@@ -27,6 +28,7 @@ from jneuro.fitting.parameters import Trainable
 from jneuro.fitting.problem import Problem
 from jneuro.fitting.solution import random_starts
 from jneuro.fitting.uncertainty import intervals
+from jneuro.fitting.watching import FitProgress, Part, Watcher
 from jneuro.prng import stream, trial_keys
 from jneuro.recordings import Recording
 from jneuro.recordings.readers import read
@@ -44,7 +46,10 @@ _TIMED = 3
 
 
 def fit_stages(
-    folder: RunFolder[FitConfig], tell: Callable[[str], None], advance: Callable[[float, float], None]
+    folder: RunFolder[FitConfig],
+    tell: Callable[[str], None],
+    advance: Callable[[float, float], None],
+    show: Callable[[FitProgress], None] = lambda progress: None,
 ) -> Path:
     """Run what is not done: simulate, fit, report.
 
@@ -52,6 +57,7 @@ def fit_stages(
         folder: the run.
         tell: told which stage begins.
         advance: told how far the simulation has come.
+        show: told how far a fit, a chain or a calibration has come.
 
     Returns:
         The path of report.html.
@@ -66,8 +72,10 @@ def fit_stages(
             with jax.enable_x64(not config.of_network):
                 simulate_stage(folder, advance)
         if not folder.done("fit"):
+            pieces = Pieces(folder.path / "pieces", show)
             with folder.stage("fit", content_hash(config)):
-                (fit_network if config.of_network else _fit_all)(folder, tell)
+                fit_network(folder, tell) if config.of_network else _fit_all(folder, tell, pieces)
+            pieces.clear()
         tell("report")
         with folder.stage("report", content_hash(config)):
             return _report(folder)
@@ -114,7 +122,7 @@ def _data(folder: RunFolder[FitConfig], recording: Recording, key: Key[Array, ""
     return _Data(target.of_trials(train), target.of_trials(held_out) if held_out else None, target)
 
 
-def _fit_all(folder: RunFolder[FitConfig], tell: Callable[[str], None]) -> None:
+def _fit_all(folder: RunFolder[FitConfig], tell: Callable[[str], None], pieces: Pieces) -> None:
     """Fit, as often as is asked; then the baselines; write metrics.json and fit.zarr."""
     config = folder.config
     method: Any = config.fit.method
@@ -122,14 +130,19 @@ def _fit_all(folder: RunFolder[FitConfig], tell: Callable[[str], None]) -> None:
     with double_precision():
         many = f", {config.repeats} times" if config.repeats > 1 else ""
         tell(f"fit: {_label(method)}{many}")
-        fits = [_fit(config, _data(folder, recording, key).train, method, key, True) for key in keys]
+        fits = []
+        for r, key in enumerate(keys):
+            part = Part(pieces, f"fit {r + 1} of {len(keys)}", r / len(keys), (r + 1) / len(keys))
+            fits.append(_fit(config, _data(folder, recording, key).train, method, key, True, part))
         baselines = []
-        for other in config.fit.baselines:
+        for i, other in enumerate(config.fit.baselines):
             tell(f"baseline: {_label(other)}")
-            some = range(min(config.repeats, _TIMED))
-            baselines.append(
-                [_fit(config, _data(folder, recording, keys[r]).train, other, keys[r], False) for r in some]
-            )
+            count = min(config.repeats, _TIMED)
+            found = []
+            for r, key in enumerate(keys[:count]):
+                part = Part(pieces, f"baseline {i + 1}, fit {r + 1} of {count}", r / count, (r + 1) / count)
+                found.append(_fit(config, _data(folder, recording, key).train, other, key, False, part))
+            baselines.append(found)
         tell("intervals and predictions")
         first, data = fits[0], _data(folder, recording, keys[0])
         certain = intervals(first.problem, first.q, first.solution.covariance) if np.isfinite(first.data_cost) else None
@@ -144,14 +157,14 @@ def _fit_all(folder: RunFolder[FitConfig], tell: Callable[[str], None]) -> None:
         if config.repeats > 1:
             metrics["repeats"] = _repeats(config, fits)
         arrays = _arrays(config, first, data.train, [b[0] for b in baselines])
-        further = uncertainties(first, config.fit.uncertainty, config.truth or {}, keys[0], tell)
+        further = uncertainties(first, config.fit.uncertainty, config.truth or {}, keys[0], tell, pieces)
         metrics, arrays = metrics | further[0], arrays | further[1]
         if data.held_out is not None:
             predicted = np.array(predict(first.simulator, data.held_out, **_how(config)))
             times = predict_spikes(first.simulator, data.held_out, **_how(config))
             if isinstance(first.simulator, SteppedSimulator):  # whose potential is already reset where it spikes
                 for row, t in zip(predicted, times, strict=True):
-                    row[np.round(t / data.held_out.dt + 0.5).astype(int)] = _PEAK_MV
+                    row[np.floor(t / data.held_out.dt + 1).astype(int)] = _PEAK_MV
             metrics["held_out"] = _held_out(np.asarray(data.held_out.v), predicted, data.held_out.dt)
             metrics["steps"] = _steps(config, data.every, predicted, times)
             arrays |= {
@@ -165,7 +178,8 @@ def _fit_all(folder: RunFolder[FitConfig], tell: Callable[[str], None]) -> None:
 
 def _how(config: FitConfig) -> dict[str, Any]:
     """How trials are predicted: as they were fitted."""
-    return {"dt": config.fit.dt_ms, "solver": config.fit.solver, "own_start": not config.fit.free_start}
+    fit = config.fit
+    return {"dt": fit.dt_ms, "solver": fit.solver, "gradient": fit.gradient, "own_start": not fit.free_start}
 
 
 def _steps(config: FitConfig, every: Target, predicted: np.ndarray, times: list[np.ndarray]) -> dict[str, Any] | None:
@@ -181,7 +195,7 @@ def _steps(config: FitConfig, every: Target, predicted: np.ndarray, times: list[
     return scores and {**scores, "current_unit": every.current_unit}
 
 
-def _fit(config: FitConfig, target: Target, method: AnyMethod, key: Key[Array, ""], own: bool) -> Fit:
+def _fit(config: FitConfig, target: Target, method: AnyMethod, key: Key[Array, ""], own: bool, watcher: Watcher) -> Fit:
     """One fit, of repeats from a simulator of its own."""
     simulator = config.simulator.build()
     trainable = Trainable.of(simulator, config.fit.trainable)
@@ -192,7 +206,7 @@ def _fit(config: FitConfig, target: Target, method: AnyMethod, key: Key[Array, "
         simulator = trainable.insert(simulator, trainable.constrain(drawn[0]))
     options = config.fit.model_copy(update={"method": method})
     try:
-        return fit(simulator, target, trainable, key=key, options=options)
+        return fit(simulator, target, trainable, key=key, options=options, watcher=watcher)
     except (ValueError, ImportError) as error:
         raise ConfigError(f"fit: {error}") from error
 

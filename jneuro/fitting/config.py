@@ -10,7 +10,7 @@ from jneuro.backend import double_precision
 from jneuro.config_file import AbsolutePath, RunConfig
 from jneuro.fitting.fit import FitOptions
 from jneuro.fitting.methods import AnyMethod, LeastSquares
-from jneuro.fitting.networks import NetworkFeatures
+from jneuro.fitting.network_fit import NetworkFeatures
 from jneuro.fitting.parameters import Trainable
 from jneuro.fitting.posterior import PosteriorOptions
 from jneuro.simulators.base import SteppedSimulator
@@ -162,6 +162,11 @@ class FitConfig(RunConfig):
         for values in self.truths:
             if set(values) != set(self.fit.trainable):
                 raise ValueError(f"truths: {values} must give exactly {', '.join(self.fit.trainable)}")
+            trainable = Trainable.of(self.simulator.build(), self.fit.trainable)
+            for name, low, high in zip(trainable.names, trainable.lower, trainable.upper, strict=True):
+                if not low < values[name] < high:
+                    said = f"{name} = {values[name]:g} lies outside fit.trainable's ({low:g}, {high:g})"
+                    raise ValueError(f"truths: {said}")
 
     def _check_simulation(self, simulation: SimulationConfig) -> None:
         needed = ("spikes",) if self.of_network else ("v", "current")

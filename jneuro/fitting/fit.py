@@ -19,6 +19,7 @@ from jneuro.fitting.objectives import AnyObjective, Residuals, Voltage
 from jneuro.fitting.parameters import Trainable
 from jneuro.fitting.problem import Problem
 from jneuro.fitting.solution import Solution
+from jneuro.fitting.watching import SILENT, Watcher
 from jneuro.prng import require_key
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.base import ODESimulator, SteppedSimulator
@@ -43,6 +44,8 @@ class FitOptions(Config):
         noise_mv: standard deviation of the measurement noise [mV]; by default estimated from the recording.
         dt_ms: time step of an ODE simulator [ms]; by default its own.
         solver: scheme of an ODE simulator.
+        gradient: `exact` integrates Izhikevich's equations and locates spikes within samples, which gives them the
+            derivatives of the equations; see `jneuro.fitting.located`. Otherwise its own scheme and surrogate hold.
         accept: a fit whose mean squared error of the potential is more than this, in units of the noise's variance, is
             flagged as not explaining the data.
     """
@@ -53,6 +56,7 @@ class FitOptions(Config):
     noise_mv: float | None = Field(default=None, gt=0)
     dt_ms: float | None = Field(default=None, gt=0)
     solver: Literal["rk4", "heun", "staggered_crank_nicolson", "rush_larsen", "euler"] = "rk4"
+    gradient: Literal["surrogate", "exact"] = "surrogate"
     accept: float = Field(default=1.2, gt=0)
 
 
@@ -99,6 +103,7 @@ def fit(
     key: Key[Array, ""],
     options: FitOptions | None = None,
     start: PyTree = None,
+    watcher: Watcher = SILENT,
 ) -> Fit:
     """Fit parameters of a simulator of one cell to recorded potentials; all in double precision.
 
@@ -109,6 +114,7 @@ def fit(
         key: random key, of the starts.
         options: how; by default, least squares on the potential.
         start: the simulator's state before the first sample, where it is known.
+        watcher: told how the fit goes on, and given what is finished.
 
     Returns:
         The fit; `ok` and `reason` say whether to believe it.
@@ -118,7 +124,6 @@ def fit(
     """
     require_key(key)
     options = options or FitOptions()
-    began = time.perf_counter()
     with double_precision():
         target = recording
         if not isinstance(target, Target):
@@ -126,25 +131,31 @@ def fit(
         if not isinstance(trainable, Trainable):
             trainable = Trainable.of(simulator, trainable)
         how = {"dt": options.dt_ms, "solver": _scheme(simulator, options.solver), "free_start": options.free_start}
-        problem = Problem.of(simulator, target, trainable, **how)
+        problem = Problem.of(simulator, target, trainable, located=options.gradient == "exact", **how)
         _require_gradients(problem, options)
         residuals = Residuals(problem, options.objective)
-        return conclude(residuals, options.method.solve(residuals, key), options, began)
+
+        def solve() -> Solution:
+            began = time.perf_counter()
+            solution = options.method.solve(residuals, key, watcher)
+            return solution._replace(seconds=time.perf_counter() - began)
+
+        return conclude(residuals, watcher.keep("solution", Solution, solve), options)
 
 
 def _require_gradients(problem: Problem, options: FitOptions) -> None:
     """Refuse a method that would see no slope."""
     simulator = problem.simulator
-    if options.method.gradients and getattr(simulator, "surrogate", ...) is None:
+    if options.method.gradients and not problem.smooth and getattr(simulator, "surrogate", ...) is None:
         raise ValueError(
             f"{options.method.name} needs derivatives, which the spikes of {type(simulator).__name__} do not have; "
-            "build it with surrogate=SuperSpike(), or take the method cma"
+            "build it with surrogate=SuperSpike(), or take gradient: exact (Izhikevich's cell), or the method cma"
         )
 
 
-def conclude(residuals: Residuals, solution: Solution, options: FitOptions, began: float) -> Fit:
+def conclude(residuals: Residuals, solution: Solution, options: FitOptions) -> Fit:
     """Take the best of all starts, and judge it."""
-    problem, best = residuals.problem, solution.best
+    began, problem, best = time.perf_counter(), residuals.problem, solution.best
     q = solution.q[best]
     prediction, values, data_cost = _judged(problem, q, solution.prediction)
     cost = np.asarray(solution.cost)
@@ -163,7 +174,7 @@ def conclude(residuals: Residuals, solution: Solution, options: FitOptions, bega
         ok=not faults,
         reason="; ".join(faults),
         simulations=solution.simulations,
-        seconds=time.perf_counter() - began,
+        seconds=solution.seconds + time.perf_counter() - began,
     )
 
 
@@ -207,6 +218,7 @@ def predict(
     *,
     dt: float | None = None,
     solver: str = "rk4",
+    gradient: str = "surrogate",
     own_start: bool = False,
 ) -> Float[Array, "trial time"]:
     """Predict potentials that were not fitted.
@@ -216,13 +228,14 @@ def predict(
         target: the currents; and, where their start is not known, the potentials with which to begin.
         dt: time step [ms], as it was fitted with.
         solver: scheme, as it was fitted with.
+        gradient: as it was fitted with.
         own_start: begin in the simulator's own start rather than in the state of a cell held at the first sample.
 
     Returns:
         The potentials [mV].
     """
     with double_precision():
-        return _observed(_untrained(simulator, target, dt, solver, own_start))[0]
+        return _observed(_untrained(simulator, target, dt, solver, gradient, own_start))[0]
 
 
 def predict_spikes(
@@ -231,6 +244,7 @@ def predict_spikes(
     *,
     dt: float | None = None,
     solver: str = "rk4",
+    gradient: str = "surrogate",
     own_start: bool = False,
 ) -> list[Float[np.ndarray, " spike"]]:
     """Predict the spikes of every trial; arguments as for `predict`.
@@ -240,26 +254,37 @@ def predict_spikes(
         target: the currents.
         dt: time step [ms].
         solver: scheme.
+        gradient: as it was fitted with.
         own_start: begin in the simulator's own start.
 
     Returns:
-        Their times after the first sample [ms]; those of a stepped simulator lie amid its steps.
+        Their times after the first sample [ms]; those of a stepped simulator lie amid its steps, or where
+        they were located.
     """
     with double_precision():
-        v, spikes = _observed(_untrained(simulator, target, dt, solver, own_start))
+        v, spikes = _observed(_untrained(simulator, target, dt, solver, gradient, own_start))
     if spikes is not None:
-        return [target.dt * (np.flatnonzero(s > 0.5) - 0.5) for s in np.asarray(spikes)]
+        return [target.dt * (_halves(s) - 1) for s in np.asarray(spikes)]
     v = np.asarray(v)
     at = [np.flatnonzero((x[:-1] < THRESHOLD) & (x[1:] >= THRESHOLD)) for x in v]
     return [target.dt * (i + (THRESHOLD - x[i]) / (x[i + 1] - x[i])) for x, i in zip(v, at, strict=True)]
 
 
-def _untrained(simulator, target: Target, dt: float | None, solver: str, own_start: bool) -> Problem:
+def _halves(spikes: np.ndarray) -> np.ndarray:
+    """Where the sum of spikes passes the halves, in samples after the beginning."""
+    total = np.cumsum(spikes)
+    levels = np.arange(round(float(total[-1]))) + 0.5
+    at = np.searchsorted(total, levels)
+    return at + (levels - (total[at] - spikes[at])) / spikes[at]
+
+
+def _untrained(simulator, target: Target, dt: float | None, solver: str, gradient: str, own_start: bool) -> Problem:
     """A problem in which nothing is trained."""
     if target.start is None and not own_start and isinstance(simulator, ODESimulator):
         start = where_it_begins(simulator, target)
         target = eqx.tree_at(lambda t: t.start, target, start, is_leaf=lambda x: x is None)
-    return Problem.of(simulator, target, Trainable((), (), ()), dt=dt, solver=_scheme(simulator, solver))
+    how = {"dt": dt, "solver": _scheme(simulator, solver), "located": gradient == "exact"}
+    return Problem.of(simulator, target, Trainable((), (), ()), **how)
 
 
 def _scheme(simulator, solver: str):

@@ -1,6 +1,7 @@
 """Gradient descent from many starts in one program, for losses with many parameters or without residuals."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -8,13 +9,16 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jneuro._types import Array, Float, Key
+from jneuro._types import Array, Float, Key, PyTree
 from jneuro.fitting.solution import Solution
+from jneuro.fitting.watching import SILENT, FitProgress, Watcher
 from jneuro.prng import trial_keys
 
 __all__ = ["adam", "scale_by_polyak"]
 
 _FEW = 16
+_CALLS = 20
+"""Programs that make all steps, one after the other."""
 
 
 def scale_by_polyak(power: float) -> optax.GradientTransformation:
@@ -51,6 +55,7 @@ def adam(
     learning_rate: float = 0.03,
     polyak: float = 0.8,
     nudge: float = 0.0,
+    watcher: Watcher = SILENT,
 ) -> Solution:
     """Descend by Adam, the step size falling to zero along a cosine.
 
@@ -63,11 +68,23 @@ def adam(
         polyak: exponent of `scale_by_polyak`, which comes before the moments.
         nudge: first strength of synchronisation forcing; it falls exponentially to a thousandth over two thirds of the
             steps and is off in the last. Only points of that last third can be the best.
+        watcher: told how it goes on.
 
     Returns:
         The best point that each start has seen. A gradient that is not finite moves nothing.
     """
-    q, cost, history = _descend(loss, jnp.asarray(starts, float), key, steps, learning_rate, polyak, nudge)
+    places = jnp.asarray(starts, float)
+    rule = _Rule(steps, learning_rate, polyak)
+    share = jnp.arange(steps) / steps
+    strength = jnp.where(share < 2 / 3, nudge * 1e-3 ** (1.5 * share), 0.0)
+    inputs = (trial_keys(key, steps), strength)
+    stand = _begin(places, rule)
+    for i in range(0, steps, together := -(-steps // _CALLS)):
+        end = min(i + together, steps)
+        stand = _descend(loss, stand, inputs, jnp.asarray(i), jnp.asarray(end), rule, bool(nudge))
+        lowest = float(stand.history[:, end - 1].min())
+        watcher.show(FitProgress(f"{end} of {steps} steps", end / steps, lowest))
+    q, cost, history = stand.best, stand.least, stand.history
     cost = jnp.where(jnp.isfinite(cost), cost, jnp.inf)
     each = 1 + q.shape[1] if _forward(q) else 3
     # A fixed number of steps has no criterion of its own.
@@ -79,31 +96,54 @@ def _forward(starts) -> bool:
     return starts.shape[1] <= _FEW
 
 
+class _Rule(NamedTuple):
+    """How steps are made."""
+
+    steps: int
+    learning_rate: float
+    polyak: float
+
+    @property
+    def optimiser(self) -> optax.GradientTransformation:
+        """The transformation of gradients into steps."""
+        decay = optax.cosine_decay_schedule(self.learning_rate, self.steps)
+        return optax.chain(optax.zero_nans(), scale_by_polyak(self.polyak), optax.adam(decay))
+
+
+class _Stand(NamedTuple):
+    """Where all starts are, the optimiser's state, and the best that each has seen."""
+
+    q: Array
+    state: PyTree
+    best: Array
+    least: Array
+    history: Array
+
+
 @eqx.filter_jit
-def _descend(loss, starts, key, steps: int, learning_rate: float, polyak: float, nudge: float):
-    rule = optax.chain(
-        optax.zero_nans(), scale_by_polyak(polyak), optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
-    )
+def _begin(q, rule: _Rule) -> _Stand:
+    nothing, none = jnp.full(q.shape[:1], jnp.inf, q.dtype), jnp.full((len(q), rule.steps), jnp.nan, q.dtype)
+    return _Stand(q, jax.vmap(rule.optimiser.init)(q), q, nothing, none)
 
-    slope = _with_slope(loss) if _forward(starts) else jax.value_and_grad(loss)
-    share = jnp.arange(steps) / steps
-    strength = jnp.where(share < 2 / 3, nudge * 1e-3 ** (1.5 * share), 0.0)
 
-    def one(q):
-        def step(carry, inputs):
-            q, state, best, least = carry
-            key, pull = inputs
-            value, gradient = slope(q, key, *([pull] if nudge else []))
-            better = (value < least) & (pull == 0)
-            best, least = jnp.where(better, q, best), jnp.where(better, value, least)
-            updates, state = rule.update(gradient, state, q)
-            return (q + updates, state, best, least), value
+@eqx.filter_jit
+def _descend(loss, stand: _Stand, inputs, begin, end, rule: _Rule, nudged: bool) -> _Stand:
+    """Steps from one number to another."""
+    slope = _with_slope(loss) if _forward(stand.q) else jax.value_and_grad(loss)
+    keys, strength = inputs
 
-        begin = (q, rule.init(q), q, jnp.asarray(jnp.inf, q.dtype))
-        (_, _, best, least), history = lax.scan(step, begin, (trial_keys(key, steps), strength))
-        return best, least, history
+    def one(stand):
+        def step(i, now):
+            pull = strength[i]
+            value, gradient = slope(now.q, keys[i], *([pull] if nudged else []))
+            better = (value < now.least) & (pull == 0)
+            best, least = jnp.where(better, now.q, now.best), jnp.where(better, value, now.least)
+            updates, state = rule.optimiser.update(gradient, now.state, now.q)
+            return _Stand(now.q + updates, state, best, least, now.history.at[i].set(value))
 
-    return jax.vmap(one)(starts)
+        return lax.fori_loop(begin, end, step, stand)
+
+    return jax.vmap(one)(stand)
 
 
 def _with_slope(loss):

@@ -11,6 +11,7 @@ from jax import lax
 
 from jneuro._types import Array, Float
 from jneuro.fitting.solution import Solution
+from jneuro.fitting.watching import SILENT, FitProgress, Watcher
 
 __all__ = ["NUDGES", "levenberg_marquardt", "minimise", "with_columns"]
 
@@ -29,6 +30,7 @@ def levenberg_marquardt(
     tolerance: float = 1e-4,
     nudges: tuple[float, ...] = (),
     stage: int = 8,
+    watcher: Watcher = SILENT,
 ) -> Solution:
     """Minimise the mean square of residuals.
 
@@ -41,33 +43,28 @@ def levenberg_marquardt(
             steps that are accepted in a row.
         nudges: strengths of synchronisation forcing, taken first, one after the other; see `integrate`.
         stage: most steps with one strength.
+        watcher: told how it goes on.
 
     Returns:
         The solution. A step costs one run and one column for each unknown, whether it is accepted or not.
     """
-    q, cost, history, finished, taken = _descend(residuals, jnp.asarray(starts, float), steps, tolerance, nudges, stage)
-    cost = jnp.where(jnp.isfinite(cost), cost, jnp.inf)
-    return Solution(q, cost, history, finished, int(taken.sum()) * (1 + q.shape[1]))
+    q, histories, taken = jnp.asarray(starts, float), [], 0
+    for i, nudge in enumerate(nudges):
+        q, cost, history, _, few = _descend(residuals, q, stage, 1e-2, jnp.asarray(nudge))
+        histories, taken = [*histories, history], taken + int(few.sum())
+        text = f"pull {nudge:g} / ms is done, {i + 1} of {len(nudges)}"
+        watcher.show(FitProgress(text, (i + 1) * stage / (len(nudges) * stage + steps), float(cost.min())))
+    q, cost, history, finished, few = _descend(residuals, q, steps, tolerance, None)
+    cost, taken = jnp.where(jnp.isfinite(cost), cost, jnp.inf), taken + int(few.sum())
+    watcher.show(FitProgress(f"{int(finished.sum())} of {len(q)} starts at rest", 1.0, float(cost.min())))
+    return Solution(q, cost, jnp.concatenate([*histories, history], 1), finished, taken * (1 + q.shape[1]))
 
 
 @eqx.filter_jit
-def _descend(residuals, starts, steps: int, tolerance: float, nudges: tuple[float, ...], stage: int):
-    """All starts, through all stages."""
-
-    def one(q):
-        if nudges:
-            # Every stage but the last has the same program.
-            def pulled(q, nudge):
-                q, *rest = minimise(lambda q: residuals(q, nudge), q, stage, 1e-2)
-                return q, rest
-
-            q, (_, before, _, few) = lax.scan(pulled, q, jnp.asarray(nudges))
-        q, cost, history, finished, taken = minimise(residuals, q, steps, tolerance)
-        if nudges:
-            history, taken = jnp.concatenate([before.ravel(), history]), taken + few.sum()
-        return q, cost, history, finished, taken
-
-    return jax.vmap(one)(starts)
+def _descend(residuals, starts, steps: int, tolerance: float, nudge):
+    """All starts, with one pull or none; all pulls have the same program."""
+    function = residuals if nudge is None else lambda q: residuals(q, nudge)
+    return jax.vmap(lambda q: minimise(function, q, steps, tolerance))(starts)
 
 
 def minimise(

@@ -1,6 +1,6 @@
 """The ways to fit, as configuration: each knows where it starts and which optimiser it calls."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax.numpy as jnp
 from pydantic import Field
@@ -14,6 +14,7 @@ from jneuro.fitting.objectives import Residuals, Voltage
 from jneuro.fitting.problem import Problem
 from jneuro.fitting.solution import Solution, random_starts
 from jneuro.fitting.spikes import Spikes
+from jneuro.fitting.watching import SILENT, Watcher
 from jneuro.fitting.weak_form import linear_stage, suits
 from jneuro.prng import stream
 
@@ -70,7 +71,7 @@ class LeastSquares(_Method):
     nudges: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     tolerance: float = Field(default=1e-4, gt=0)
 
-    def solve(self, residuals: Residuals, key: Key[Array, ""]) -> Solution:
+    def solve(self, residuals: Residuals, key: Key[Array, ""], watcher: Watcher = SILENT) -> Solution:
         """Fit.
 
         Raises:
@@ -91,8 +92,8 @@ class LeastSquares(_Method):
             nudges = NUDGES if nudges is None else nudges
         if not problem.continuous:
             nudges = ()
-        how = {"steps": self.steps, "tolerance": self.tolerance, "nudges": nudges, "stage": stage}
-        return levenberg_marquardt(residuals, starts, **how)
+        how: dict[str, Any] = {"steps": self.steps, "tolerance": self.tolerance, "nudges": nudges, "stage": stage}
+        return levenberg_marquardt(residuals, starts, watcher=watcher, **how)
 
 
 class Gradient(_Method):
@@ -113,13 +114,13 @@ class Gradient(_Method):
     polyak: float = Field(default=0.8, ge=0, le=1)
     nudge: float = Field(default=10.0, ge=0)
 
-    def solve(self, residuals: Residuals, key: Key[Array, ""]) -> Solution:
+    def solve(self, residuals: Residuals, key: Key[Array, ""], watcher: Watcher = SILENT) -> Solution:
         """Fit."""
         problem = residuals.problem
-        how = {"steps": self.steps, "learning_rate": self.learning_rate, "polyak": self.polyak}
+        how: dict[str, Any] = {"steps": self.steps, "learning_rate": self.learning_rate, "polyak": self.polyak}
         nudge = self.nudge if problem.continuous else 0.0
         starts = starts_of(problem, self.starts, self.spread, key)
-        return adam(residuals.loss, starts, key=stream(key, "descent"), nudge=nudge, **how)
+        return adam(residuals.loss, starts, key=stream(key, "descent"), nudge=nudge, watcher=watcher, **how)
 
 
 class CMA(_Method):
@@ -135,10 +136,10 @@ class CMA(_Method):
     evaluations: int = Field(default=3000, ge=1)
     sigma: float = Field(default=0.3, gt=0)
 
-    def solve(self, residuals: Residuals, key: Key[Array, ""]) -> Solution:
+    def solve(self, residuals: Residuals, key: Key[Array, ""], watcher: Watcher = SILENT) -> Solution:
         """Fit."""
         start = starts_of(residuals.problem, 1, self.spread, key)[0]
-        how = {"evaluations": self.evaluations, "sigma": self.sigma}
+        how: dict[str, Any] = {"evaluations": self.evaluations, "sigma": self.sigma, "watcher": watcher}
         return cma_es(residuals.cost, start, key=stream(key, "descent"), **how)
 
 
@@ -153,10 +154,10 @@ class NelderMead(_Method):
     name: Literal["nelder_mead"] = "nelder_mead"
     evaluations: int = Field(default=3000, ge=1)
 
-    def solve(self, residuals: Residuals, key: Key[Array, ""]) -> Solution:
+    def solve(self, residuals: Residuals, key: Key[Array, ""], watcher: Watcher = SILENT) -> Solution:
         """Fit."""
         start = starts_of(residuals.problem, 1, self.spread, key)[0]
-        return nelder_mead(residuals.cost, start, evaluations=self.evaluations)
+        return nelder_mead(residuals.cost, start, evaluations=self.evaluations, watcher=watcher)
 
 
 AnyMethod = Annotated[LeastSquares | Gradient | CMA | NelderMead | Shooting | Spikes, Field(discriminator="name")]

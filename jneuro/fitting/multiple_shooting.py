@@ -11,6 +11,7 @@ from jneuro.fitting.objectives import Residuals, Voltage
 from jneuro.fitting.problem import Problem
 from jneuro.fitting.shooting import Shots, first_states, shoot
 from jneuro.fitting.solution import Solution, random_starts
+from jneuro.fitting.watching import SILENT, Part, Watcher
 from jneuro.fitting.weak_form import linear_stage, roles, suits
 from jneuro.prng import stream
 
@@ -41,13 +42,15 @@ class Shooting(Config):
     gradients: ClassVar[bool] = True
     name: Literal["shooting"] = "shooting"
     segment_ms: float = Field(default=1.0, gt=0)
-    widths: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0, 0.1, 0.03, 0.01, 0.003), min_length=1)
+    widths: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=(1.0, 0.1, 0.03, 0.01, 0.003, 0.001), min_length=1
+    )
     steps: int = Field(default=50, ge=1)
     starts: int = Field(default=3, ge=1)
     prior: float = Field(default=0.4, gt=0)
     spread: float = Field(default=2.0, gt=1)
 
-    def solve(self, residuals: Residuals, key: Key[Array, ""]) -> Solution:
+    def solve(self, residuals: Residuals, key: Key[Array, ""], watcher: Watcher = SILENT) -> Solution:
         """Fit.
 
         Raises:
@@ -57,8 +60,9 @@ class Shooting(Config):
         if not problem.continuous or any(not isinstance(o, Voltage) for o in residuals.objectives):
             raise ValueError("shooting matches the potential of an ODE simulator; take another method or objective")
         found: list[tuple[Shots, str]] = []
-        for q in self._starts(problem, key):
-            shots = self._shoot(problem, q)
+        for i, q in enumerate(self._starts(problem, key)):
+            part = Part(watcher, f"start {i + 1} of {self.starts}", i / self.starts, (i + 1) / self.starts)
+            shots = part.keep("end", Shots, lambda q=q, part=part: self._shoot(problem, q, part))
             found.append((shots, _fault(problem, shots)))
             if not found[-1][1]:
                 break
@@ -88,13 +92,13 @@ class Shooting(Config):
             starts.insert(0, jnp.clip(linear, middle - _FARTHEST, middle + _FARTHEST))
         return starts[: self.starts]
 
-    def _shoot(self, problem: Problem, q: Float[Array, " parameter"]) -> Shots:
+    def _shoot(self, problem: Problem, q: Float[Array, " parameter"], watcher: Watcher) -> Shots:
         """From one start."""
         trainable, samples = problem.trainable, max(1, round(self.segment_ms / problem.target.dt))
         middle = trainable.unconstrain(trainable.values(problem.simulator))
         follow = roles(problem.simulator, trainable).scanned  # pyright: ignore
         segments, states = first_states(problem, q, samples, follow, (middle, self.prior))
-        return shoot(problem, segments, q, states, jnp.asarray(self.widths), self.steps)
+        return shoot(problem, segments, q, states, jnp.asarray(self.widths), self.steps, watcher)
 
 
 def _fault(problem: Problem, shots: Shots) -> str:

@@ -1,5 +1,6 @@
 """The posterior of a fit by NUTS, and whether the sampler can be trusted: ranks of simulation-based calibration."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,20 +8,24 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from pydantic import Field
 from scipy.special import chdtrc
 
 from jneuro._types import Array, Config, Float, Int, Key
-from jneuro.fitting.least_squares import with_columns
+from jneuro.fitting.nuts import Chain, Drawn, Ranked, Warm, blackjax_package, draw_chains, ranks_of, warm_chains
 from jneuro.fitting.parameters import Trainable
 from jneuro.fitting.problem import Problem
+from jneuro.fitting.watching import FitProgress, Watcher
 from jneuro.prng import stream, trial_keys
 
 __all__ = ["Calibration", "Posterior", "PosteriorOptions", "Prior", "calibrate", "posterior", "sample", "uniformity"]
 
-_DEEPEST = 6
-"""Most doublings of a trajectory: 63 steps."""
+_TOGETHER = 50
+"""Draws of each chain in one program."""
+_DATA_SETS = 20
+"""Data sets in one program."""
+_SEEN = ("diverged", "acceptance", "leapfrogs")
+"""What is kept of each draw beside its values."""
 
 Residuals = Callable[[Float[Array, " unknown"]], Float[Array, " residual"]]
 
@@ -30,7 +35,7 @@ class PosteriorOptions(Config):
 
     Attributes:
         chains: independent chains, in one program.
-        warmup: steps in which each chain finds its step size and its scales.
+        warmup: steps in which each chain leaves its start and finds its step size.
         draws: of each chain, after that.
         spread: standard deviation of the prior of a logarithm where a parameter has one bound, and of a start state.
         calibration: simulated data sets for the ranks of calibration; none by default.
@@ -132,6 +137,7 @@ class Calibration(NamedTuple):
         draws: posterior draws of each data set.
         p_values: of the chi-squared test of uniformity.
         divergences: diverged draws, all data sets together.
+        leapfrogs: gradients of all draws together, warm-up aside.
     """
 
     names: tuple[str, ...]
@@ -139,10 +145,16 @@ class Calibration(NamedTuple):
     draws: int
     p_values: Float[np.ndarray, " unknown"]
     divergences: int
+    leapfrogs: int
 
 
 def posterior(
-    problem: Problem, q: Float[Array, " unknown"], *, key: Key[Array, ""], options: PosteriorOptions | None = None
+    problem: Problem,
+    q: Float[Array, " unknown"],
+    *,
+    key: Key[Array, ""],
+    options: PosteriorOptions | None = None,
+    watcher: Watcher | None = None,
 ) -> tuple[Posterior, Calibration | None]:
     """Sample the posterior of a fit, and check the sampler on simulated data if that is wanted.
 
@@ -151,19 +163,18 @@ def posterior(
         q: the fitted vector, around which the chains start.
         key: random key.
         options: how.
+        watcher: told how it goes on, and given what is finished.
 
     Returns:
         The draws, and the ranks.
     """
     options = options or PosteriorOptions()
     prior = Prior.of(problem.trainable, problem.first, options.spread)
-    found = sample(
-        problem.names, problem.residuals, problem.values, prior, q, key=stream(key, "chains"), options=options
-    )
+    how: dict[str, Any] = {"options": options, "watcher": watcher}
+    found = sample(problem.names, problem.residuals, problem.values, prior, q, key=stream(key, "chains"), **how)
     if not options.calibration:
         return found, None
-    ranks = calibrate(problem.names, problem.residuals, prior, key=stream(key, "calibration"), options=options)
-    return found, ranks
+    return found, calibrate(problem.names, problem.residuals, prior, key=stream(key, "calibration"), **how)
 
 
 def sample(
@@ -175,6 +186,7 @@ def sample(
     *,
     key: Key[Array, ""],
     options: PosteriorOptions,
+    watcher: Watcher | None = None,
 ) -> Posterior:
     r"""Sample \(\exp(-\frac12 |r(q)|^2)\) times the prior, in coordinates in which it is nearly a normal distribution.
 
@@ -186,31 +198,49 @@ def sample(
         q: a vector where the density is high. The chains start around it, twice as wide as its curvature suggests.
         key: random key.
         options: how many chains and draws.
+        watcher: told how it goes on, and given what is finished.
 
     Returns:
         The draws.
     """
-    blackjax = _blackjax()
-    draws, info = _chains(residuals, values, prior, q, key, options.chains, options.warmup, options.draws)
-    draws, info = jax.tree.map(np.asarray, (draws, info))
+    blackjax, watcher = blackjax_package(), watcher or Watcher()
+    keys, size = trial_keys(key, options.chains), min(options.draws, _TOGETHER)
+    warm = watcher.keep("warm-up", Warm, lambda: warm_chains(residuals, prior, q, keys, options.warmup))
+    chains, count = Chain(*warm[1:]), -(-options.draws // size)
+    each = jax.vmap(lambda key: trial_keys(stream(key, "draws"), count * size))(keys)
+    pieces: list[Drawn] = []
+    for i in range(count):
+        watcher.show(FitProgress(f"{i * size} of {options.draws} draws", i / count))
+        some = each[:, i * size : (i + 1) * size]
+        make = functools.partial(draw_chains, residuals, values, prior, q, warm.root, chains, some)
+        pieces.append(watcher.keep(f"draws {i}", Drawn, make))
+        chains = Chain(*pieces[-1][1:5])
+    joined = {name: [np.asarray(getattr(p, name)) for p in pieces] for name in ("values", *_SEEN)}
+    draws, *seen = (np.concatenate(parts, 1)[:, : options.draws] for parts in joined.values())
     return Posterior(
         tuple(names),
         draws,
         np.atleast_1d(blackjax.diagnostics.potential_scale_reduction(draws)),
         np.atleast_1d(blackjax.diagnostics.effective_sample_size(draws)),
-        int(info["diverged"].sum()),
-        float(info["acceptance"].mean()),
-        int(info["leapfrogs"].sum()),
+        int(seen[0].sum()),
+        float(seen[1].mean()),
+        int(seen[2].sum()),
     )
 
 
 def calibrate(
-    names: tuple[str, ...], residuals: Residuals, prior: Prior, *, key: Key[Array, ""], options: PosteriorOptions
+    names: tuple[str, ...],
+    residuals: Residuals,
+    prior: Prior,
+    *,
+    key: Key[Array, ""],
+    options: PosteriorOptions,
+    watcher: Watcher | None = None,
 ) -> Calibration:
     """Draw vectors from the prior, simulate data for each, sample their posteriors, and rank the truths among them.
 
-    All data sets are one program. Noise is added to the model's own prediction, so the recording plays no part. Each
-    chain starts at its truth, which is itself a draw from the posterior, and moves on through its warm-up.
+    Noise is added to the model's own prediction, so the recording plays no part. Each chain starts around its truth,
+    twice as wide as the curvature there suggests, and goes through a warm-up, as in `sample`.
 
     Args:
         names: of the values.
@@ -218,17 +248,23 @@ def calibrate(
         prior: the prior.
         key: random key.
         options: how many data sets and draws.
+        watcher: told how it goes on, and given what is finished.
 
     Returns:
         The ranks, and their test.
     """
-    _blackjax()
-    keys = trial_keys(key, options.calibration)
-    count = options.calibration_draws
-    ranks, diverged = _ranks(residuals, prior, keys, options.warmup, count, options.thin)
-    ranks = np.asarray(ranks)
+    blackjax_package()
+    watcher, wanted, count = watcher or Watcher(), options.calibration, options.calibration_draws
+    size = min(wanted, _DATA_SETS)
+    keys = trial_keys(key, -(-wanted // size) * size)
+    pieces: list[Ranked] = []
+    for i in range(0, wanted, size):
+        watcher.show(FitProgress(f"{i} of {wanted} data sets", i / wanted))
+        some = functools.partial(ranks_of, residuals, prior, keys[i : i + size], options.warmup, count, options.thin)
+        pieces.append(watcher.keep(f"data sets {i}", Ranked, some))
+    ranks, diverged, leapfrogs = (np.concatenate(x)[:wanted] for x in zip(*pieces, strict=True))
     p_values = np.asarray([uniformity(column, count) for column in ranks.T])
-    return Calibration(tuple(names), ranks, count, p_values, int(diverged.sum()))
+    return Calibration(tuple(names), ranks, count, p_values, int(diverged.sum()), int(leapfrogs.sum()))
 
 
 def uniformity(ranks: Int[np.ndarray, " data"], draws: int) -> float:
@@ -247,89 +283,3 @@ def uniformity(ranks: Int[np.ndarray, " data"], draws: int) -> float:
     expected = np.diff(np.ceil(edges)) * len(ranks) / (draws + 1)
     seen = np.histogram(ranks, np.ceil(edges) - 0.5)[0]
     return float(chdtrc(bins - 1, np.sum(np.square(seen - expected) / expected)))
-
-
-def _blackjax() -> Any:
-    try:
-        import blackjax
-    except ImportError as error:
-        raise ValueError("a posterior needs the package blackjax; pip install 'jneuro[fit]'") from error
-    return blackjax
-
-
-def _density(residuals, prior):
-    """The logarithm of the posterior; its gradient takes one column of the Jacobian for each unknown."""
-
-    def log_density(q):
-        return prior.log_density(q) - 0.5 * jnp.sum(jnp.square(with_columns(q, residuals=residuals)))
-
-    return log_density
-
-
-def _whitener(residuals, prior, q):
-    """A square root of the covariance that curvature and prior suggest."""
-    jacobian = jax.jacfwd(residuals)(q)
-    factor = jnp.linalg.cholesky(jacobian.T @ jacobian + jnp.diag(prior.precision))
-    return jax.scipy.linalg.solve_triangular(factor, jnp.eye(q.size), lower=True).T
-
-
-def _nuts(log_density, start, key, warmup: int, draws: int, thin: int = 1):
-    """One chain."""
-    blackjax = _blackjax()
-    adaptation = blackjax.window_adaptation(
-        blackjax.nuts,
-        log_density,
-        adaptation_info_fn=lambda *_: None,
-        initial_step_size=0.5,
-        max_num_doublings=_DEEPEST,
-    )
-    (state, parameters), _ = adaptation.run(stream(key, "warmup"), start, warmup)
-    kernel = blackjax.nuts(log_density, **parameters)
-
-    def step(state, key):
-        state, info = kernel.step(key, state)
-        seen = {
-            "diverged": info.is_divergent,
-            "acceptance": info.acceptance_rate,
-            "leapfrogs": info.num_integration_steps,
-        }
-        return state, (state.position, seen)
-
-    keys = trial_keys(stream(key, "draws"), draws * thin)
-    _, (positions, seen) = lax.scan(step, state, keys)
-    return positions[thin - 1 :: thin], seen
-
-
-@eqx.filter_jit
-def _chains(residuals, values, prior, q, key, chains: int, warmup: int, draws: int):
-    """All chains: values, and what happened."""
-    root = _whitener(residuals, prior, q)
-    log_density = _density(residuals, prior)
-
-    def one(key):
-        start = 2 * jax.random.normal(stream(key, "start"), q.shape)
-        z, seen = _nuts(lambda z: log_density(q + root @ z), start, key, warmup, draws)
-        return jax.vmap(lambda z: values(q + root @ z))(z), seen
-
-    return jax.vmap(one)(trial_keys(key, chains))
-
-
-@eqx.filter_jit
-def _ranks(residuals, prior, keys, warmup: int, draws: int, thin: int):
-    """The rank of each true vector among the draws of the posterior of its own data, and the diverged draws."""
-
-    def one(key):
-        truth = prior.draw(stream(key, "truth"))
-        made = residuals(truth)
-        data = made + jax.random.normal(stream(key, "noise"), made.shape)
-
-        def against(q):
-            return residuals(q) - data
-
-        root = _whitener(against, prior, truth)
-        log_density = _density(against, prior)
-        z, seen = _nuts(lambda z: log_density(truth + root @ z), jnp.zeros_like(truth), key, warmup, draws, thin)
-        # Values grow with their unconstrained numbers: the ranks are the same.
-        return jnp.sum(z @ root.T < 0, 0), seen["diverged"].sum()
-
-    return jax.vmap(one)(keys)

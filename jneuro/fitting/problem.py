@@ -11,8 +11,10 @@ from jax import lax
 from jneuro._types import Array, Float, PyTree
 from jneuro.fitting.data import Target, require_unit
 from jneuro.fitting.driven import where_it_begins
+from jneuro.fitting.located import located_spikes
 from jneuro.fitting.parameters import Trainable, double
 from jneuro.simulators.base import ODESimulator, SteppedSimulator, step_count
+from jneuro.simulators.izhikevich import Izhikevich
 from jneuro.simulators.simulate import simulate
 from jneuro.simulators.solvers import RK4, MembraneTerm, Scheme
 
@@ -108,6 +110,7 @@ class Problem(eqx.Module):
         solver: the scheme of an ODE simulator.
         steps: steps of the scheme, or of a stepped simulator, in a sample.
         free_start: whether the states at time 0 are trained.
+        located: whether the spikes of Izhikevich's cell are located within steps, which gives them derivatives.
     """
 
     simulator: ODESimulator | SteppedSimulator
@@ -116,6 +119,7 @@ class Problem(eqx.Module):
     solver: Any
     steps: int = eqx.field(static=True)
     free_start: bool = eqx.field(static=True)
+    located: bool = eqx.field(static=True, default=False)
 
     @classmethod
     def of(
@@ -127,6 +131,7 @@ class Problem(eqx.Module):
         dt: float | None = None,
         solver: Scheme | None = None,
         free_start: bool = False,
+        located: bool = False,
     ) -> "Problem":
         """Put a fit together; to be called under `double_precision`, as all that is done with it.
 
@@ -137,6 +142,7 @@ class Problem(eqx.Module):
             dt: time step [ms]; an ODE simulator's default one, or a whole part of it if samples demand.
             solver: the scheme; `RK4` for an ODE, so that its own error does not become one of the parameters.
             free_start: whether the states at time 0 are unknown.
+            located: whether the spikes of Izhikevich's cell are located within steps; see `located_spikes`.
 
         Returns:
             The problem.
@@ -145,6 +151,11 @@ class Problem(eqx.Module):
             ValueError: if units or time steps do not fit, or for states of a stepped simulator.
         """
         require_unit(simulator, target)
+        if located and not isinstance(simulator, Izhikevich):
+            raise ValueError(
+                f"gradient = exact is for Izhikevich's cell; {type(simulator).__name__} has its own derivatives, or a "
+                "surrogate"
+            )
         if isinstance(simulator, SteppedSimulator):
             if free_start or solver is not None:
                 raise ValueError(f"{type(simulator).__name__} brings its own scheme and start")
@@ -152,12 +163,17 @@ class Problem(eqx.Module):
         else:
             wanted = min(simulator.default_dt if dt is None else dt, target.dt)
             steps = int(np.ceil(target.dt / wanted - 1e-6))
-        return cls(double(simulator), double(target), trainable, solver or RK4(), steps, free_start)
+        return cls(double(simulator), double(target), trainable, solver or RK4(), steps, free_start, located)
 
     @property
     def continuous(self) -> bool:
         """Whether the potential can be pulled towards the data: that of a differential equation."""
         return isinstance(self.simulator, ODESimulator)
+
+    @property
+    def smooth(self) -> bool:
+        """Whether spikes have derivatives that need no surrogate."""
+        return self.continuous or self.located
 
     @property
     def state(self) -> tuple[str, ...]:
@@ -235,6 +251,8 @@ class Problem(eqx.Module):
 
     def _stepped(self, simulator, current):
         """Potential and spikes of a stepped simulator of one neuron."""
+        if self.located:
+            return located_spikes(simulator, current, dt=self.target.dt, steps=self.steps)
         recording = simulate(
             simulator,
             self.target.stimulus(current),

@@ -17,9 +17,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from jneuro._types import Array, Float
-from jneuro.fitting.arrow import Arrow, eliminate, substitute
+from jneuro.fitting.arrow import Arrow, Eliminated, eliminate, substitute
 from jneuro.fitting.driven import driven, held_current, upsampled
 from jneuro.fitting.problem import Problem, integrate
+from jneuro.fitting.watching import SILENT, FitProgress, Watcher
 
 __all__ = ["Segments", "Shots", "first_states", "shoot"]
 
@@ -27,10 +28,15 @@ _GAP = 1e-2
 """Gap, in shares of a variable's range, that weighs as much as a residual of one standard deviation at a width of 1."""
 _LONGEST_STEP = 0.25
 """Of a parameter, in unconstrained numbers."""
-_CHI2 = 0.02
-"""A step that lowers the sum by less is the last one; before the last stage, by less than 1."""
-_DAMPING, _STUCK = 1e-3, 1e8
-"""Damping at the beginning of a stage, and damping at which it is given up."""
+_CHI2, _LITTLE = 0.02, 1.0
+"""A stage ends where the equations promise to lower the sum by less: the last one, and the others, which also end with
+a step that lowers it by less."""
+_FREE, _STUCK = 1e-3, 1e8
+"""Damping that is no more than none, so that nothing creeps along a ridge; and damping at which a stage is given up."""
+_UPHILL = 3
+"""Steps in a row that may lead up while there is no damping."""
+_TOGETHER = 5
+"""Steps in one call of the program, about a second."""
 
 
 class Segments(NamedTuple):
@@ -68,7 +74,7 @@ class Shots(NamedTuple):
         covariance: of the parameters in unconstrained numbers, all states being free.
         history: the sum at the end of each stage.
         iterations: Gauss–Newton steps taken or refused.
-        converged: whether the last step lowered the sum by almost nothing.
+        converged: whether the equations of the last stage promise almost nothing more.
     """
 
     q: Float[Array, " parameter"]
@@ -139,7 +145,6 @@ def _driven(problem, q, v, current, samples, count, follow):
     return here, ranges, time, growth.at[:, :, 0].set(0.0)
 
 
-@eqx.filter_jit
 def shoot(
     problem: Problem,
     segments: Segments,
@@ -147,8 +152,9 @@ def shoot(
     states: Float[Array, "trial segment state"],
     widths: Float[Array, " stage"],
     steps: int,
+    watcher: Watcher = SILENT,
 ) -> Shots:
-    r"""Gauss–Newton steps with ever narrower gaps; one compiled program.
+    r"""Gauss–Newton steps with ever narrower gaps, some in each call of one compiled program.
 
     Args:
         problem: the fit.
@@ -157,29 +163,49 @@ def shoot(
         states: first states.
         widths: \(\varsigma\) of each stage.
         steps: most steps of a stage.
+        watcher: told how it goes on.
 
     Returns:
         The end of the last stage.
     """
-    shooting = _Shooting(problem, segments, widths)
+    shooting, stages, samples = _Shooting(problem, segments, widths), len(widths), problem.target.v.size
+    loop = shooting.begin(q, states)
+    while (stage := int(loop.stage)) < stages:
+        text = f"stage {stage + 1} of {stages}, step {int(loop.step)}"
+        share = (stage + int(loop.step) / steps) / stages
+        watcher.show(FitProgress(text, share, float(loop.best.cost) / samples if loop.total else float("nan")))
+        loop = _go_on(shooting, loop, steps)
+    spread = jnp.linalg.inv(loop.best.equations.corner)
+    return Shots(*loop.best[:3], *loop.best.seen, spread, loop.history, loop.total, loop.done)
+
+
+@eqx.filter_jit
+def _go_on(shooting: "_Shooting", loop: "_Loop", steps: int) -> "_Loop":
+    """A few steps more."""
+    end = loop.total + _TOGETHER
 
     def unfinished(loop):
-        return loop.stage < len(widths)
+        return (loop.stage < len(shooting.widths)) & (loop.total < end)
 
-    last = lax.while_loop(unfinished, lambda loop: shooting.step(loop, steps), shooting.begin(q, states))
-    spread = jnp.linalg.inv(eliminate(last.arrow).corner)
-    data, gaps, prediction = last.seen
-    return Shots(last.q, last.states, last.cost, data, gaps, prediction, spread, last.history, last.total, last.done)
+    return lax.while_loop(unfinished, lambda loop: shooting.step(loop, steps), loop)
 
 
-class _Loop(NamedTuple):
-    """Where the loop stands; a stage is fresh before its first evaluation, which is no step."""
+class _Point(NamedTuple):
+    """A place, its sum of squares, and the equations there."""
 
     q: Array
     states: Array
     cost: Array
     seen: tuple[Array, Array, Array]
-    arrow: Arrow
+    equations: Eliminated
+
+
+class _Loop(NamedTuple):
+    """Where the loop stands; a stage is fresh before its first evaluation, which is no step."""
+
+    here: _Point
+    best: _Point
+    uphill: Array
     damping: Array
     stage: Array
     fresh: Array
@@ -198,19 +224,15 @@ class _Shooting(eqx.Module):
 
     def begin(self, q, states) -> _Loop:
         """Before anything is evaluated."""
-        trials, count, size = states.shape
-        nothing = jnp.zeros((trials, count, size, size), q.dtype)
-        arrow = Arrow(
-            jnp.broadcast_to(jnp.eye(size), nothing.shape),
-            nothing,
-            jnp.zeros((*states.shape, len(q))),
-            jnp.zeros(states.shape),
-            jnp.eye(len(q)),
-            jnp.zeros(len(q)),
-        )
-        zero, none, no = jnp.zeros(()), jnp.zeros((), int), jnp.asarray(False)
-        seen, history = (zero, zero, jnp.zeros_like(self.segments.v)), jnp.zeros(len(self.widths))
-        return _Loop(q, states, zero, seen, arrow, zero + _DAMPING, none, ~no, none, none, history, no)
+        (trials, count, size), zero, none, no = states.shape, jnp.zeros(()), jnp.zeros((), int), jnp.asarray(False)
+        back = jnp.zeros((count, trials, size, size)), jnp.zeros((count, trials, size, len(q) + 1))
+        equations = Eliminated(jnp.eye(len(q)), jnp.zeros(len(q)), zero, back)
+        point = _Point(q, states, zero, (zero, zero, jnp.zeros_like(self.segments.v)), equations)
+        damping, history = jnp.asarray(_FREE), jnp.zeros(len(self.widths))
+        return _Loop(point, point, none, damping, none, ~no, none, none, history, no)
+
+    def _point(self, q, states, cost, seen, width) -> _Point:
+        return _Point(q, states, cost, seen, eliminate(self.equations(q, states, width)))
 
     def run(self, q, states):
         """Potential `[trial, segment, time]` and last state `[trial, segment, state]`."""
@@ -251,22 +273,25 @@ class _Shooting(eqx.Module):
             return jax.jvp(self.run, (q, states), (direction[:shared], step))
 
         (v, last), (slopes, ends) = jax.vmap(along, out_axes=(None, 0))(jnp.eye(shared + size))
-        slopes, weight = slopes * (s.seen[None] / noise), s.weight[None, None] / width
-        residual = (v - s.v) * (s.seen / noise)
+        slopes, residual = slopes * (s.seen[None] / noise), (v - s.v) * (s.seen / noise)
         hessian = jnp.einsum("ircn,jrcn->rcij", slopes, slopes)
         gradient = jnp.einsum("ircn,rcn->rci", slopes, residual)
-        ends = jnp.moveaxis(ends, 0, -1)[:, :-1] * weight[..., None]
-        gaps = (last[:, :-1] - states[:, 1:]) * weight
-        hessian = hessian.at[:, :-1].add(jnp.einsum("rcsi,rcsj->rcij", ends, ends))
-        gradient = gradient.at[:, :-1].add(jnp.einsum("rcsi,rcs->rci", ends, gaps))
-        diagonal = hessian[..., shared:, shared:].at[:, 1:].add(jnp.diag(weight[0, 0] ** 2))
-        border = hessian[..., shared:, :shared].at[:, 1:].add(-weight[..., None] * ends[..., :shared])
-        inner = gradient[..., shared:].at[:, 1:].add(-weight * gaps)
-        lower = jnp.zeros_like(diagonal).at[:, :-1].set(-weight[..., None] * ends[..., shared:])
+        # The last segment joins nothing.
+        ends = jnp.moveaxis(ends, 0, -1).at[:, -1].set(0.0)
+        gap = jnp.zeros_like(states).at[:, :-1].set(last[:, :-1] - states[:, 1:])
         centre, spread = s.prior
-        corner = jnp.sum(hessian[..., :shared, :shared], (0, 1)) + jnp.eye(shared) / spread**2
-        corner_gradient = jnp.sum(gradient[..., :shared], (0, 1)) + (q - centre) / spread**2
-        return self._anchored(Arrow(diagonal, lower, border, inner, corner, corner_gradient))
+        arrow = Arrow(
+            diagonal=hessian[..., shared:, shared:],
+            border=hessian[..., shared:, :shared],
+            gradient=gradient[..., shared:],
+            onward=ends[..., shared:],
+            drift=ends[..., :shared],
+            gap=gap,
+            variance=jnp.square(width / s.weight),
+            corner=jnp.sum(hessian[..., :shared, :shared], (0, 1)) + jnp.eye(shared) / spread**2,
+            corner_gradient=jnp.sum(gradient[..., :shared], (0, 1)) + (q - centre) / spread**2,
+        )
+        return self._anchored(arrow)
 
     def _anchored(self, arrow: Arrow) -> Arrow:
         """Hold the first states, if they are known; else tie them weakly, as the data may say nothing of some."""
@@ -275,49 +300,48 @@ class _Shooting(eqx.Module):
             return arrow._replace(diagonal=arrow.diagonal.at[:, 0].add(jnp.diag(tie)))
         return arrow._replace(
             diagonal=arrow.diagonal.at[:, 0].set(jnp.eye(arrow.diagonal.shape[-1])),
-            lower=arrow.lower.at[:, 0].set(0.0),
             border=arrow.border.at[:, 0].set(0.0),
             gradient=arrow.gradient.at[:, 0].set(0.0),
+            onward=arrow.onward.at[:, 0].set(0.0),
         )
 
     def step(self, loop: _Loop, steps: int) -> _Loop:
-        """Try one step; take it if it leads down; and go on to the next stage at the end of one."""
-        width = self.widths[loop.stage]
+        """Try one step; take it if it leads down, or may yet; and go on to the next stage at the end of one."""
+        width, last = self.widths[loop.stage], loop.stage + 1 == len(self.widths)
         moved_q, moved_states = self._moved(loop)
-        q, states = jnp.where(loop.fresh, loop.q, moved_q), jnp.where(loop.fresh, loop.states, moved_states)
+        q, states = jnp.where(loop.fresh, loop.here.q, moved_q), jnp.where(loop.fresh, loop.here.states, moved_states)
         cost, seen = self.cost(q, states, width)
-        taken = loop.fresh | (cost < loop.cost)
-        q, states, arrow = lax.cond(
-            taken, lambda: (q, states, self.equations(q, states, width)), lambda: (loop.q, loop.states, loop.arrow)
-        )
-        tolerance = jnp.where(loop.stage + 1 < len(self.widths), 1.0, _CHI2)
-        done = taken & ~loop.fresh & (loop.cost - cost < tolerance)
-        damping = jnp.where(loop.fresh, _DAMPING, jnp.where(taken, loop.damping / 8, loop.damping * 8))
-        cost = jnp.where(taken, cost, loop.cost)
+        down = loop.fresh | (cost < loop.best.cost)
+        # Joints are stiff, and a long step bends them; the next one straightens them again.
+        daring = ~down & jnp.isfinite(cost) & (loop.uphill < _UPHILL) & (loop.damping <= _FREE)
+        here = lax.cond(down | daring, lambda: self._point(q, states, cost, seen, width), lambda: loop.best)
+        best = jax.tree.map(lambda new, old: jnp.where(down, new, old), here, loop.best)
+        little = down & ~loop.fresh & ~last & (loop.best.cost - cost < _LITTLE)
+        done = little | (best.equations.decrement < jnp.where(last, _CHI2, _LITTLE))
+        damping = jnp.where(down, jnp.maximum(loop.damping / 8, _FREE), loop.damping * 8)
+        damping = jnp.where(loop.fresh | daring, _FREE, damping)
         ends = done | (loop.step >= steps) | (damping > _STUCK)
         return _Loop(
-            q,
-            states,
-            cost,
-            jax.tree.map(lambda new, old: jnp.where(taken, new, old), seen, loop.seen),
-            arrow,
-            jnp.maximum(damping, 1e-9),
+            jax.tree.map(lambda new, old: jnp.where(ends, new, old), best, here),
+            best,
+            jnp.where(daring & ~ends, loop.uphill + 1, 0),
+            damping,
             loop.stage + ends,
             ends,
             jnp.where(ends, 0, loop.step + 1),
             loop.total + 1,
-            loop.history.at[loop.stage].set(cost),
+            loop.history.at[loop.stage].set(best.cost),
             done,
         )
 
     def _moved(self, loop: _Loop) -> tuple[Array, Array]:
         """The place to which a damped step leads."""
-        eliminated = eliminate(loop.arrow)
-        share = jnp.sqrt(jnp.minimum(1.0, 1e-2 / loop.damping))
-        corner = eliminated.corner + loop.damping * jnp.diag(jnp.diag(eliminated.corner))
-        step = jnp.clip(-jnp.linalg.solve(corner, eliminated.gradient), -_LONGEST_STEP, _LONGEST_STEP)
+        (q, states, _, _, equations), damping = loop.here, jnp.where(loop.damping > _FREE, loop.damping, 0.0)
+        share = jnp.sqrt(jnp.minimum(1.0, 1e-2 / jnp.maximum(damping, 1e-2)))
+        corner = equations.corner + damping * jnp.diag(jnp.diag(equations.corner))
+        step = jnp.clip(-jnp.linalg.solve(corner, equations.gradient), -_LONGEST_STEP, _LONGEST_STEP)
         # States are not damped, or they would pay for the parameters; a refused step is shortened as a whole.
-        moved, step = share * substitute(eliminated, step), share * step
+        moved, step = share * substitute(equations, step), share * step
         # Calcium grows with its conductance, far beyond what is linear; such growth is taken along its own law.
         grown = self.segments.growth @ step
-        return loop.q + step, (loop.states + moved - loop.states * grown) * jnp.exp(grown)
+        return q + step, (states + moved - states * grown) * jnp.exp(grown)

@@ -25,6 +25,7 @@ class Solution(NamedTuple):
         prediction: the potential [mV] that the best one gives, where it is not that of one run from the start.
         covariance: of the best one's unconstrained numbers, where the method knows it.
         fault: why the best one should not be believed, where the method knows it.
+        seconds: wall time that it took, where somebody looked.
     """
 
     q: Float[Array, "start unknown"]
@@ -35,6 +36,7 @@ class Solution(NamedTuple):
     prediction: Float[Array, "trial time"] | None = None
     covariance: Float[Array, "unknown unknown"] | None = None
     fault: str = ""
+    seconds: float = 0.0
 
     @property
     def best(self) -> int:

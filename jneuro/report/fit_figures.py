@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from jneuro.report.style import EXCITATORY, INHIBITORY, INK, legend_above, panels
 
@@ -12,6 +13,8 @@ __all__ = ["draw_costs", "draw_errors", "draw_held_out", "draw_intervals", "draw
 
 Arrays = Mapping[str, np.ndarray]
 _DATA = "#9a9a9a"
+_WIDE = 10.0
+"""Costs over a wider range than this factor are shown on a logarithmic axis."""
 _SHOWN = 3
 """Trials of a figure."""
 
@@ -57,9 +60,10 @@ def draw_costs(arrays: Arrays, labels: Sequence[str]) -> Figure:
         if np.isfinite(best):
             ax.axhline(best, color=EXCITATORY, linewidth=0.8)
         positive = history[np.isfinite(history) & (history > 0)]
-        if positive.size:
+        if positive.size and (high := 1.4 * np.quantile(positive, 0.99)) > _WIDE * (low := 0.7 * positive.min()):
             ax.set_yscale("log")
-            ax.set_ylim(0.7 * positive.min(), 1.4 * np.quantile(positive, 0.99))
+            ax.set_ylim(low, high)
+            ax.yaxis.set_minor_formatter(NullFormatter())
         ax.set_title(f"{label}, {len(cost)} start{'s' * (len(cost) != 1)}", fontsize=9, color=INK, loc="left")
         ax.set_ylabel("cost", color=INK, fontsize=9)
     axes[-1].set_xlabel("iteration", color=INK, fontsize=9)
@@ -75,7 +79,7 @@ def draw_intervals(parameters: Mapping[str, Any]) -> Figure | None:
     rows = []
     for name, p in parameters.items():
         unit = p["truth"] if p["truth"] is not None else p["value"]
-        if unit and p["value"] is not None:
+        if unit and p["value"] is not None and (p["truth"] is not None or p["se"]):
             rows.append((name, p["value"] / unit - 1, abs((p["se"] or np.nan) / unit), p["truth"] is not None))
     if not rows:
         return None

@@ -72,6 +72,12 @@ def _verdict(metrics: Numbers) -> list[str]:
         said.append(
             "The fit is accepted: it came to rest, away from all bounds. What it is worth, held-out trials say."
         )
+    elif fit["ok"] and (network := metrics.get("network")):
+        chi2, freedom = number(network["points"][0]["chi2"]), network["degrees_of_freedom"]
+        said.append(
+            f"The fit is accepted: its features are off by a chi-squared of {quantity(chi2, 2)}, where {freedom} is "
+            "expected."
+        )
     elif fit["ok"]:
         said.append(
             f"The fit is accepted: its mean squared error is {cost} times the noise’s variance (1 at the truth)."
@@ -121,24 +127,25 @@ def _found(folder: Path, metrics: Numbers, arrays: Mapping[str, np.ndarray]) -> 
             [
                 name,
                 f"{value:.5g}",
-                f"{error:.2g}",
+                "–" if np.isnan(error) else f"{error:.2g}",
                 "–" if np.isnan(truth) else f"{truth:g}",
                 *(quantity(x, 2) for x in (share, deviation)),
             ]
         )
     columns = ["Parameter", "Fitted", "Standard error", "Truth", "Error [%]", "Error / SE"]
     table = {
-        "caption": "Fitted values; standard errors are those of Gauss and Newton.",
+        "caption": "Fitted values; standard errors are those of Gauss and Newton, where the objective gives any.",
         "columns": columns,
         "rows": rows,
     }
+    pieces = " The fitted one is that of all segments together." if metrics["fit"]["method"] == "shooting" else ""
     figures = [
         _figure(
             folder,
             "traces",
             "Before and after",
             draw_traces(arrays) if "v" in arrays else None,
-            "Recorded potential, the model before and after the fit; below each, recorded minus fitted.",
+            "Recorded potential, the model before and after the fit; below each, recorded minus fitted." + pieces,
         ),
         _figure(
             folder,
@@ -196,13 +203,16 @@ def _costs(folder: Path, metrics: Numbers, arrays: Mapping[str, np.ndarray]) -> 
         "gradient three) and seconds, compiled where the fit was repeated, and the first time. Agreeing: starts that "
         "came to the lowest cost."
     )
+    pulled = " While the model is pulled towards the data, its cost is that of the pulled model."
+    pulled = "" if "network" in metrics else pulled
+    if metrics["fit"]["method"] == "shooting":
+        pulled = " Shooting has one value a stage, gaps included: it grows as the joints become stiff."
     figure = _figure(
         folder,
         "costs",
         "Costs of all starts",
         draw_costs(arrays, [f["method"] for f in every]),
-        "Cost against iterations, one line a start; the lowest in orange. While the model is pulled towards the data, "
-        "its cost is that of the pulled model.",
+        f"Cost against iterations, one line a start; the lowest in orange.{pulled}",
     )
     return {
         "title": "What it cost",

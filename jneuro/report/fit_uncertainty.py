@@ -239,7 +239,7 @@ def network_section(folder: Path, metrics: Numbers, arrays: Arrays) -> dict[str,
     head = [x for name in names for x in (f"{name}, truth", "Fitted", "Error [%]")]
     caption = (
         f"All points; χ² has {found['degrees_of_freedom']} degrees of freedom. Intervals are one standard error, from "
-        "the covariance of features over runs, data and simulations together."
+        "the covariance of features over runs, recorded and simulated ones and the slopes between them."
     )
     tables.append({"caption": caption, "columns": [*head, "χ²", "Accepted"], "rows": rows})
     known = np.asarray(off)[np.isfinite(off)]
@@ -250,16 +250,22 @@ def network_section(folder: Path, metrics: Numbers, arrays: Arrays) -> dict[str,
             f"Of {known.size} values at {where}, {int(np.sum(known <= 5))} are within 5 % of the truth; "
             f"the worst is off by {quantity(known.max(), 1)} %."
         )
-    caption = "Features of single runs, observed (grey) and of the fitted network (blue): log rate against each other."
+    if deviations := found.get("deviations"):
+        said.append(
+            f"In units of their standard errors they are off by {quantity(number(deviations['rms']), 2)} (root mean "
+            f"square; 1 if the standard errors are right) and {quantity(number(deviations['largest']), 1)} at most."
+        )
+    caption = "Features of single runs, observed (blue) and of the fitted network (orange), against the log rate."
     figure = _figure(folder, "features", "Features", _draw_features(found["features"], arrays), caption)
     return {"title": "The network’s features", "sentences": said, "tables": tables, "figures": [figure]}
 
 
 def _draw_features(names: list[str], arrays: Arrays) -> Figure:
     figure, axes = panels(2.2, 1, len(names) - 1)
+    count = min(len(arrays["features"]), len(arrays["fitted_features"]))  # as many of both
     for i, ax in enumerate(axes, 1):
-        for key, colour in (("features", "#9a9a9a"), ("fitted_features", INHIBITORY)):
-            ax.plot(arrays[key][:, 0], arrays[key][:, i], ".", color=colour, markersize=3, alpha=0.6)
+        for key, colour in (("fitted_features", EXCITATORY), ("features", INHIBITORY)):
+            ax.plot(arrays[key][:count, 0], arrays[key][:count, i], ".", color=colour, markersize=3, alpha=0.4)
         ax.set_xlabel(names[0], color=INK, fontsize=8)
         ax.set_title(names[i], fontsize=8, color=INK, loc="left")
         ax.tick_params(labelsize=7)

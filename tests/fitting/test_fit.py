@@ -81,7 +81,7 @@ def judged(*, shift=0.0, target=None, **changes):
         residuals = Residuals(problem, (Voltage(),))
         q = jnp.stack([problem.first + 3.0, problem.first.at[0].add(shift)])
         solution = Solution(q, np.asarray([9.0, 1.0]), np.ones((2, 3)), np.asarray([False, True]), 7)
-        return conclude(residuals, solution._replace(**changes), FitOptions(), 0.0)
+        return conclude(residuals, solution._replace(**changes), FitOptions())
 
 
 def other_cell():

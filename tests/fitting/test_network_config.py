@@ -40,6 +40,7 @@ REFUSED = [
     (NETWORK, {"fit.uncertainty": "{profile: [g]}"}, "covariance of its features"),
     (NETWORK, {"simulation.record": "[v]"}, "must hold 'spikes'"),
     (NETWORK, {"truths": "[{j: 4}]"}, "must give exactly g"),
+    (NETWORK, {"truths": "[{g: 12}]"}, r"g = 12 lies outside fit.trainable's \(2, 10\)"),
     (NETWORK, {"train": "[9]"}, "there is no trial 9"),
     (CELL, {"fit.method": "{name: features}"}, "hodgkin_huxley is none"),
     (CELL, {"truths": "[{g_na: 4}]"}, "is for a network"),

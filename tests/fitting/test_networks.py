@@ -5,16 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jneuro.fitting.networks import (
-    FeatureProblem,
-    FeatureTarget,
-    NetworkFeatures,
-    fit_features,
-    population_features,
-    simulate_features,
-)
+from jneuro.fitting.network_fit import FeatureProblem, NetworkFeatures, fit_features, refined
+from jneuro.fitting.networks import FeatureTarget, population_features, simulate_features
 from jneuro.fitting.parameters import Trainable
-from jneuro.fitting.uncertainty import local_intervals
 from jneuro.prng import trial_keys
 from jneuro.simulators import Brunel
 from jneuro.simulators.spike_statistics import interspike_intervals
@@ -53,30 +46,56 @@ def observed():
     return FeatureTarget(features, HOW["duration"], HOW["dt"])
 
 
-def test_the_derivative_is_a_difference_under_the_same_keys(observed):
-    simulator = network()
+def test_slopes_are_differences_under_the_same_keys(observed):
+    simulator, keys = network(), trial_keys(jax.random.key(1), 8)
     trainable = Trainable.of(simulator, BOUNDS)
-    problem = FeatureProblem.of(
-        simulator, observed, trainable, key=jax.random.key(1), runs=8, probes=4, warmup=HOW["warmup"], step=0.3
+    options = NetworkFeatures(difference=0.3, warmup_ms=HOW["warmup"])
+    q = np.asarray(trainable.unconstrain(jnp.asarray([550.0])))
+    found = FeatureProblem(simulator, observed, trainable, options).features(np.stack([q, q + 1]), keys, 4)
+    low, middle, high = (
+        simulate_features(network(rate_external=float(trainable.constrain(q + d)[0])), keys, **HOW)
+        for d in (-0.3, 0.0, 0.3)
     )
-    column = np.asarray(jax.jacfwd(problem.residuals)(problem.first))[:, 0]
-    ends = [
-        np.asarray(simulate_features(network(rate_external=float(r)), problem.keys[:4], **HOW)).mean(0)
-        for r in trainable.constrain(problem.first[0] + jnp.asarray([[-0.3], [0.3]]))[:, 0]
-    ]
-    np.testing.assert_allclose(column, np.asarray(problem.whitener) @ (ends[1] - ends[0]) / 0.6, rtol=2e-2)
+    np.testing.assert_allclose(found.values[0], middle, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.slopes[0, :, :, 0], ((high - low) / 0.6)[:4], rtol=1e-3, atol=1e-3)
+    assert found.slopes.shape == (2, 4, 4, 1)
+    assert (found.values[1] != middle).any()
+
+
+def test_standard_errors_hold_the_noise_of_features_and_slopes():
+    """A linear model with the noise of everything: the errors are as large as they say."""
+    rng, truth, count = np.random.default_rng(0), np.array([0.1, -0.2]), 400
+    slope = np.array([[1.0, 0.2], [-0.3, 0.5], [0.1, 0.3], [0.0, -0.2]])
+    z, larger = [], []
+    for _ in range(count):
+        observed = slope @ truth + 0.1 * rng.standard_normal((40, 4))
+        values = 0.1 * rng.standard_normal((60, 4))
+        slopes = slope + 0.3 * rng.standard_normal((20, 4, 2))
+        found = refined(observed, values, slopes)
+        assert found.known
+        z.append((found.step - truth) / np.sqrt(np.diag(found.covariance)))
+        resting = [
+            refined(observed, values - values.mean(0) + observed.mean(0), x) for x in (slopes, 0 * slopes + slope)
+        ]
+        larger.append(np.diag(resting[0].covariance) / np.diag(resting[1].covariance))
+    # 800 values: the size is within 8 % at three standard deviations, but for the covariances' own noise.
+    assert 0.8 < np.sqrt(np.mean(np.square(z))) < 1.15
+    # The noise of slopes is no information.
+    assert (np.median(larger, 0) > 1).all()
+    lost = refined(observed, values, slope + 20 * rng.standard_normal((20, 4, 2)))
+    assert not lost.known
 
 
 def test_the_drive_of_a_network_is_found(observed):
     options = NetworkFeatures(
-        starts=2, coarse_runs=4, coarse_steps=5, runs=24, probes=8, steps=2, warmup_ms=HOW["warmup"]
+        starts=2, coarse_runs=4, coarse_steps=5, runs=32, probes=8, steps=2, warmup_ms=HOW["warmup"]
     )
     found = fit_features(network(), observed, BOUNDS, key=jax.random.key(3), options=options)
     assert found.ok, found.reason
-    problem = found.problem
-    certain = local_intervals(problem.names, problem.residuals, problem.values, found.q)
-    assert 0 < certain.standard_errors[0] < 30
-    assert abs(found.values[0] - 600) < 4 * certain.standard_errors[0]
+    slope = float(jax.grad(lambda q: found.trainable.constrain(q)[0])(jnp.asarray(found.q))[0])
+    error = slope * np.sqrt(found.covariance[0, 0])
+    assert 0 < error < 30
+    assert abs(found.values[0] - 600) < 4 * error
     # An impossible observation is flagged.
     strange = observed._replace(features=observed.features + jnp.asarray([[0.0, 0.8, 0.0, 0.0]]))
     found = fit_features(network(), strange, BOUNDS, key=jax.random.key(3), options=options)

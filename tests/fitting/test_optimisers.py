@@ -11,6 +11,7 @@ from jneuro.fitting.gradient import adam, scale_by_polyak
 from jneuro.fitting.gradient_free import cma_es, nelder_mead
 from jneuro.fitting.least_squares import levenberg_marquardt
 from jneuro.fitting.solution import random_starts
+from jneuro.fitting.watching import Watcher
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -36,9 +37,29 @@ def loss(q):
 STARTS = jnp.asarray([[-1.2, 1.0], [2.0, -2.0], [0.0, 0.0]])
 
 
+class Heard(Watcher):
+    """Remembers what it was told."""
+
+    def __init__(self):
+        self.told = []
+
+    def show(self, progress):
+        self.told.append(progress)
+
+    def check(self, count, cost):
+        """So often at least, forward, and to the best cost."""
+        shares = [t.share for t in self.told]
+        assert len(shares) >= count
+        assert shares == sorted(shares)
+        assert 0 < shares[-1] <= 1
+        assert self.told[-1].cost == pytest.approx(float(cost))
+
+
 @pytest.mark.parametrize("nudges", [(), (10.0, 1.0)], ids=["plain", "pulled first"])
 def test_levenberg_marquardt(nudges):
-    found = levenberg_marquardt(rosenbrock, STARTS, steps=60, tolerance=1e-8, nudges=nudges, stage=3)
+    heard = Heard()
+    found = levenberg_marquardt(rosenbrock, STARTS, steps=60, tolerance=1e-8, nudges=nudges, stage=3, watcher=heard)
+    heard.check(1 + len(nudges), found.cost.min())
     np.testing.assert_allclose(found.q, np.broadcast_to(MINIMUM, (3, 2)), atol=1e-6)
     assert found.finished.all()
     taken = np.isfinite(found.history).sum()
@@ -64,10 +85,14 @@ def test_adam(unknowns):
         noise = 1e-3 * jax.random.normal(key)
         return jnp.sum(jnp.square(q - 1)) + noise
 
-    found = adam(bowl, jnp.zeros((2, unknowns)), steps=300, learning_rate=0.1, key=KEY)
+    heard = Heard()
+    found = adam(bowl, jnp.zeros((2, unknowns)), steps=310, learning_rate=0.1, key=KEY, watcher=heard)
+    heard.check(20, found.history[:, -1].min())
+    assert found.history.shape == (2, 310)
+    assert np.isfinite(found.history).all()
     np.testing.assert_allclose(found.q, 1.0, atol=0.05)
-    assert found.simulations == 2 * 300 * 3  # one run and two columns, or a gradient backwards
-    again = adam(bowl, jnp.zeros((2, unknowns)), steps=300, learning_rate=0.1, key=KEY)
+    assert found.simulations == 2 * 310 * 3  # one run and two columns, or a gradient backwards
+    again = adam(bowl, jnp.zeros((2, unknowns)), steps=310, learning_rate=0.1, key=KEY)
     np.testing.assert_array_equal(found.q, again.q)
 
 
@@ -93,8 +118,11 @@ def test_polyak_scaling():
 
 
 def test_gradient_free_methods():
-    evolved = cma_es(loss, STARTS[0], key=KEY, evaluations=2000, sigma=0.5)
-    simplex = nelder_mead(loss, STARTS[0], evaluations=2000)
+    heard, listened = Heard(), Heard()
+    evolved = cma_es(loss, STARTS[0], key=KEY, evaluations=2000, sigma=0.5, watcher=heard)
+    simplex = nelder_mead(loss, STARTS[0], evaluations=2000, watcher=listened)
+    heard.check(20, evolved.cost[0])
+    listened.check(20, simplex.cost[0])
     for found in (evolved, simplex):
         np.testing.assert_allclose(found.q[0], MINIMUM, atol=1e-2)
         assert found.finished[0]
