@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from jneuro.datasets.windows import Batch
 from jneuro.models.base import Prediction, check_inputs
-from jneuro.models.stack import StackConfig, build_stack, output_layer
+from jneuro.models.stack import StackConfig, build_stack, output_layer, outputs_at_all_times
 
 __all__ = ["LSTMAutoencoder", "LSTMAutoencoderConfig"]
 
@@ -77,6 +77,7 @@ class LSTMAutoencoder(nnx.Module):
         check_inputs(self.config, batch.inputs)
         _, states = self.encoder(batch.inputs, train=train)
         code = states[-1][0]
-        repeated = jnp.broadcast_to(code[:, None], (len(code), self.config.length, self.config.code))
-        mean = self.output_layer(self.decoder(repeated, train=train)[0])
+        repeated = jnp.broadcast_to(code.T, (self.config.length, *code.T.shape))
+        states, _ = self.decoder.batch_last(repeated, train=train)
+        mean = outputs_at_all_times(self.output_layer, states)
         return Prediction(mean, diagnostics={"code": code.astype(mean.dtype)})

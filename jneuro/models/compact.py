@@ -25,6 +25,7 @@ class CompactForecasterConfig(ModelConfig):
         mixing_lags: how many of its last samples a neuron's message is made from.
         mixing_hidden: width of the layer that makes the message.
         channels: values in a message, each with a mixing matrix of its own.
+        echo: whether a neuron's message also depends on how those who hear it have reacted.
     """
 
     name: Literal["compact"] = "compact"
@@ -34,12 +35,15 @@ class CompactForecasterConfig(ModelConfig):
     mixing_lags: int = Field(default=4, ge=1)
     mixing_hidden: int = Field(default=16, ge=1)
     channels: int = Field(default=2, ge=1)
+    echo: bool = False
 
     @model_validator(mode="after")
     def _lags_fit(self) -> Self:
         for name in ("lags", "mixing_lags"):
             if getattr(self, name) > self.length:
                 raise ValueError(f"{name} must be at most length = {self.length}, got {getattr(self, name)}")
+        if self.echo and not self.mixing:
+            raise ValueError("echo = true needs mixing = true: without it, nobody hears")
         return self
 
 
@@ -55,6 +59,11 @@ class CompactForecaster(nnx.Module):
 
     A nonlinear message can say "I have just spiked", which the voltage says only by its reset. `mixing` starts at
     zero and the last layer small, so that training starts near persistence, from independent neurons.
+
+    Samples tell in which millisecond a neuron spiked, but not whether the spike has arrived by now; those who hear the
+    neuron show it. With `echo`, the layer that makes the message reads this as well:
+
+        echo_m,c = Σ_n mixing[c, m, n] · reaction_n,c,    reaction_n = a linear map of n's own message layer
 
     Args:
         config: the sizes.
@@ -77,6 +86,9 @@ class CompactForecaster(nnx.Module):
             )
             self.mixing = nnx.Param(jnp.zeros((channels, neurons, neurons), jnp.float32))
             self.hearing = nnx.Linear(channels, hidden, use_bias=False, rngs=rngs)
+            if config.echo:
+                self.reaction = nnx.Linear(config.mixing_hidden, channels, rngs=rngs)
+                self.answer = nnx.Linear(channels, config.mixing_hidden, use_bias=False, rngs=rngs)
 
     def __call__(self, batch: Batch, *, train: bool) -> Prediction:
         """Predict all horizons at once.
@@ -106,6 +118,10 @@ class CompactForecaster(nnx.Module):
     def _listen(self, past: Float[Array, "batch feature lag"]) -> Float[Array, "batch*feature channel"]:
         """Let all neurons speak, and sum what each hears, channel by channel."""
         first, second = self.message
-        message = second(jax.nn.silu(first(past.reshape(-1, past.shape[-1])))).reshape(*past.shape[:2], -1)
-        heard = jnp.einsum("bmc,cmn->bnc", message, self.mixing[...])
+        each = lambda x: x.reshape(*past.shape[:2], -1)  # noqa: E731
+        x = first(past.reshape(-1, past.shape[-1]))
+        if self.config.echo:
+            echo = jnp.einsum("bnc,cmn->bmc", each(self.reaction(jax.nn.silu(x))), self.mixing[...])
+            x = x + self.answer(echo.reshape(-1, echo.shape[-1]))
+        heard = jnp.einsum("bmc,cmn->bnc", each(second(jax.nn.silu(x))), self.mixing[...])
         return heard.reshape(-1, heard.shape[-1])

@@ -151,10 +151,15 @@ _lengthen.defvjp(lambda *a: (_lengthen(*a), a[:2]), _lengthen_reverse)
 
 
 def _choose(formulation, gemm, xla, stuffed, geometry, *operands):
-    if formulation == "auto":
-        usual = "lax" if jax.default_backend() in ("gpu", "tpu") else "gemm"
-        formulation = "stuffed" if route() == "metal" else usual
-    return {"gemm": gemm, "lax": xla, "stuffed": stuffed}[formulation](geometry, *operands)
+    return {"gemm": gemm, "lax": xla, "stuffed": stuffed}[_resolved(formulation)](geometry, *operands)
+
+
+def _resolved(formulation: Formulation) -> Formulation:
+    """What "auto" is here."""
+    if formulation != "auto":
+        return formulation
+    usual = "lax" if jax.default_backend() in ("gpu", "tpu") else "gemm"
+    return "stuffed" if route() == "metal" else usual
 
 
 def _shorten_lax(geometry, long, kernel):
@@ -263,6 +268,30 @@ def _frames(x, blocks):
     return jnp.concatenate([x[:, j : j + count] for j in range(blocks)], axis=-1).reshape(-1, blocks * x.shape[2])
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _correlate_batch_last(x, w, left):
+    """`y[:, t] = Σ_k w[k]ᵀ @ x[:, t + k − left]` as one matrix product."""
+    return jnp.tensordot(w.reshape(-1, w.shape[2]).T, _taps(x, len(w), left), 1)
+
+
+def _correlate_batch_last_reverse(left, residuals, d_y):
+    x, w = residuals
+    taps = len(w)
+    d_x = _correlate_batch_last(d_y, w[::-1].swapaxes(1, 2), taps - 1 - left)
+    return d_x, jnp.tensordot(_taps(x, taps, left), d_y, ((1, 2), (1, 2))).reshape(w.shape)
+
+
+_correlate_batch_last.defvjp(
+    lambda x, w, left: (_correlate_batch_last(x, w, left), (x, w)), _correlate_batch_last_reverse
+)
+
+
+def _taps(x, taps, left):
+    """What each tap sees, one below the other: `[tap·channel, time, batch]`."""
+    padded = jnp.pad(x, ((0, 0), (left, taps - 1 - left), (0, 0)))
+    return jnp.concatenate([padded[:, k : k + x.shape[1]] for k in range(taps)])
+
+
 class Convolution(nnx.Module):
     """`convolve` with a learned kernel and bias.
 
@@ -301,6 +330,14 @@ class Convolution(nnx.Module):
         inputs, kernel = _promote(inputs, self.kernel[...], dtype=self.dtype)
         out = convolve(inputs, kernel, self.stride, self.formulation)
         return out if self.bias is None else out + self.bias[...].astype(out.dtype)[None, None]
+
+    def batch_last(self, inputs: Float[Array, "channel time batch"]) -> Float[Array, "out position batch"]:
+        """Convolve sequences that lie with the batch last; with a stride of 1, without rearranging them on a CPU."""
+        if self.stride > 1 or _resolved(self.formulation) != "gemm":
+            return self(inputs.T).T
+        inputs, kernel = _promote(inputs, self.kernel[...], dtype=self.dtype)
+        out: Array = _correlate_batch_last(inputs, kernel, (len(kernel) - 1) // 2)  # pyright: ignore
+        return out if self.bias is None else out + self.bias[...].astype(out.dtype)[:, None, None]
 
 
 class TransposedConvolution(nnx.Module):

@@ -138,7 +138,7 @@ class CNNLSTM(nnx.Module):
         options = {"initialiser": INITIALISERS[config.projection_init], "dtype": compute_dtype(config.precision)}
         length = config.length
         self.convolutions = nnx.List([Convolution(length, length, k, 1, **options, rngs=rngs) for k in config.kernels])
-        self.norms = nnx.List([BatchNorm(config.length) for _ in config.kernels])
+        self.norms = nnx.List([BatchNorm(config.length, axis=0) for _ in config.kernels])
         self.dropout = dropout_layer(config.channel_dropout, whole_channels=True, rngs=rngs)
         self.lstm = build_stack(config, config.features, config.hidden, rngs=rngs)
         self.head = ForecastHead(config, residual=config.residual, normalise=config.layer_norm, rngs=rngs)
@@ -171,11 +171,11 @@ class CNNLSTM(nnx.Module):
         Returns:
             The window, augmented.
         """
-        x = inputs.swapaxes(1, 2)  # convolutions run over the middle axis
+        window = x = inputs.transpose(1, 2, 0)  # channels first; the batch last, as the LSTM has it
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = norm(jax.nn.relu(convolution(x)), train=train)
-            x = self.dropout(x, deterministic=not train)
-        return inputs + x.swapaxes(1, 2)
+            x = norm(jax.nn.relu(convolution.batch_last(x)), train=train)
+            x = self.dropout(x, deterministic=not train, batch=2)
+        return (window + x).transpose(2, 0, 1)
 
 
 class ForecastHead(nnx.Module):

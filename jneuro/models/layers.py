@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Literal
 
 import jax.numpy as jnp
@@ -86,16 +87,16 @@ def batch_axis(name: str) -> Iterator[None]:
         _BATCH_AXIS.reset(token)
 
 
-def _batch_mean(x: Float[Array, "batch position channel"]) -> Float[Array, " channel"]:
-    """Mean over the whole batch and all positions."""
-    mean, axis = x.mean((0, 1)), _BATCH_AXIS.get()
+def _batch_mean(x: Float[Array, "*any"], axes: tuple[int, ...]) -> Float[Array, "*any"]:
+    """Mean over these axes, one of them the whole batch's; they are kept."""
+    mean, axis = x.mean(axes, keepdims=True), _BATCH_AXIS.get()
     return mean if axis is None else lax.pmean(mean, axis)
 
 
-def _batch_size(x: Array) -> int:
-    """Size of the whole batch."""
+def _parts() -> int:
+    """How many devices share the batch."""
     axis = _BATCH_AXIS.get()
-    return x.shape[0] * (1 if axis is None else lax.axis_size(axis))
+    return 1 if axis is None else lax.axis_size(axis)
 
 
 class Dropout(nnx.Module):
@@ -107,7 +108,7 @@ class Dropout(nnx.Module):
     Args:
         rate: probability of dropping a value.
         rngs: the stream that the masks are drawn from.
-        whole_channels: drop channels of `batch position channel` at all positions together.
+        whole_channels: drop channels, at all positions together, which are the second of three axes.
     """
 
     def __init__(self, rate: float, *, rngs: nnx.RngStream, whole_channels: bool = False):
@@ -146,7 +147,7 @@ def dropout_layer(rate: float, *, rngs: nnx.Rngs, whole_channels: bool = False) 
     Args:
         rate: probability of dropping a value.
         rngs: seeds the stream.
-        whole_channels: drop channels of `batch position channel` at all positions together, as
+        whole_channels: drop channels, at all positions together, which are the second of three axes, as
             `torch.nn.Dropout1d` does.
 
     Returns:
@@ -177,18 +178,18 @@ class BatchNorm(nnx.Module):
     batch's mean and *unbiased* variance (PyTorch's momentum 0.1, Flax's 0.9). Otherwise the running ones are used.
 
     Args:
-        channels: size of the last axis.
+        channels: how many there are.
+        axis: of the channels; the others are batch and positions.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, *, axis: int = 2):
         self.scale = nnx.Param(jnp.ones(channels, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
         self.mean = nnx.BatchStat(jnp.zeros(channels, jnp.float32))
         self.var = nnx.BatchStat(jnp.ones(channels, jnp.float32))
+        self.others = tuple(a for a in range(3) if a != axis)
 
-    def __call__(
-        self, x: Float[Array, "batch position channel"], *, train: bool
-    ) -> Float[Array, "batch position channel"]:
+    def __call__(self, x: Float[Array, "_ _ _"], *, train: bool) -> Float[Array, "_ _ _"]:
         """Normalise; in training, update the running statistics.
 
         Args:
@@ -201,19 +202,20 @@ class BatchNorm(nnx.Module):
         Raises:
             ValueError: if `train` and there is only one value for each channel.
         """
-        mean, var = self.mean[...], self.var[...]
+        spread = partial(jnp.expand_dims, axis=self.others)
+        mean, var = spread(self.mean[...]), spread(self.var[...])
         if train:
-            count = _batch_size(x) * x.shape[1]
+            count = x.size // mean.size * _parts()
             if count < 2:
                 raise ValueError(f"batch statistics need at least 2 values for each channel, got inputs {x.shape}")
             x = x.astype(jnp.result_type(x, mean))  # a bfloat16 mean has 8 bits
-            mean = _batch_mean(x)
-            var = _batch_mean(jnp.square(x - mean[None, None]))
+            mean = _batch_mean(x, self.others)
+            var = _batch_mean(jnp.square(x - mean), self.others)
             self._update(self.mean, mean)
             self._update(self.var, var * (count / (count - 1)))
-        factor = self.scale[...] * lax.rsqrt(var + 1e-5)
-        return (x - mean[None, None]) * factor[None, None] + self.bias[...][None, None]
+        return (x - mean) * (spread(self.scale[...]) * lax.rsqrt(var + 1e-5)) + spread(self.bias[...])
 
     @staticmethod
-    def _update(running: nnx.BatchStat, value: Float[Array, " channel"]) -> None:
-        running[...] = (0.9 * running[...] + 0.1 * lax.stop_gradient(value)).astype(running[...].dtype)
+    def _update(running: nnx.BatchStat, value: Float[Array, "_ _ _"]) -> None:
+        value = lax.stop_gradient(value).reshape(-1)
+        running[...] = (0.9 * running[...] + 0.1 * value).astype(running[...].dtype)

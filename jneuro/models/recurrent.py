@@ -316,18 +316,33 @@ class LSTM(nnx.Module):
             ValueError: if there is not one initial state for each layer, a shape does not fit, or cuDNN is demanded
                 where it cannot run.
         """
+        outputs, states = self.batch_last(inputs.transpose(1, 2, 0), initial, train=train)
+        return outputs.transpose(2, 0, 1), states
+
+    def batch_last(
+        self,
+        inputs: Float[Array, "time feature batch"],
+        initial: Sequence[LSTMState] | None = None,
+        *,
+        train: bool,
+    ) -> tuple[Float[Array, "time hidden batch"], tuple[LSTMState, ...]]:
+        """Run all layers on sequences that lie with the batch last, as our scan has them; see `__call__`."""
         if initial is not None and len(initial) != len(self.layers):
             raise ValueError(f"{len(self.layers)} layers need as many initial states, got {len(initial)}")
         before = [None] * len(self.layers) if initial is None else initial
-        cudnn = _use_cudnn(self.backend, self.layers, inputs, before)
-        if cudnn and not (train and self.dropout.rate > 0):
-            return _run_cudnn(self.layers, inputs, before)
+        x, dropping, states = inputs, train and self.dropout.rate > 0, []
+        cudnn = _use_cudnn(self.backend, self.layers, inputs.transpose(2, 0, 1), before)
+        if cudnn and not dropping:
+            outputs, states = _run_cudnn(self.layers, inputs.transpose(2, 0, 1), before)
+            return outputs.transpose(1, 2, 0), states
         # From layer to layer, the batch stays the last axis: each rearrangement takes a hundredth of a training step.
-        x, batch = (inputs, 0) if cudnn else (inputs.transpose(1, 2, 0), 2)
-        states = []
         for k, layer in enumerate(self.layers):
             if k:
-                x = self.dropout(x, deterministic=not train, batch=batch)
-            x, state = layer(x, before[k]) if cudnn else layer.scan(x, before[k])
+                x = self.dropout(x, deterministic=not train, batch=2)
+            if cudnn:
+                outputs, state = layer(x.transpose(2, 0, 1), before[k])
+                x = outputs.transpose(1, 2, 0)
+            else:
+                x, state = layer.scan(x, before[k])
             states.append(state)
-        return x if cudnn else x.transpose(2, 0, 1), tuple(states)
+        return x, tuple(states)

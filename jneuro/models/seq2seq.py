@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from jneuro.datasets.windows import Batch
 from jneuro.models.base import Prediction, check_inputs
 from jneuro.models.layers import InitialiserName
-from jneuro.models.stack import StackConfig, build_stack, output_layer
+from jneuro.models.stack import StackConfig, build_stack, output_layer, outputs_at_all_times
 
 __all__ = ["Seq2SeqLSTM", "Seq2SeqLSTMConfig"]
 
@@ -95,7 +95,8 @@ class Seq2SeqLSTM(nnx.Module):
         """
         check_inputs(self.config, batch.inputs)
         inputs = batch.inputs[:, ::-1] if self.config.order == "reverse" else batch.inputs
-        mean = self.output_layer(self.lstm(inputs, train=train)[0])
+        states, _ = self.lstm.batch_last(inputs.transpose(1, 2, 0), train=train)
+        mean = outputs_at_all_times(self.output_layer, states)
         if self.config.residual:
             mean = batch.inputs[:, -1:, : self.config.targets] + mean
         return Prediction(mean)

@@ -1,13 +1,15 @@
 """What the models made of plain LSTM stacks share: their fields, their stacks and their output layers."""
 
+import jax.numpy as jnp
 from flax import nnx
 from pydantic import Field
 
+from jneuro._types import Array, Float
 from jneuro.models.base import ModelConfig
 from jneuro.models.layers import INITIALISERS, InitialiserName, compute_dtype
 from jneuro.models.recurrent import LSTM, Backend
 
-__all__ = ["StackConfig", "build_stack", "output_layer"]
+__all__ = ["StackConfig", "build_stack", "output_layer", "outputs_at_all_times"]
 
 
 class StackConfig(ModelConfig):
@@ -70,3 +72,21 @@ def output_layer(config: StackConfig, features: int, outputs: int, *, rngs: nnx.
         The layer.
     """
     return nnx.Linear(features, outputs, kernel_init=INITIALISERS[config.kernel_init], rngs=rngs)
+
+
+def outputs_at_all_times(
+    layer: nnx.Linear, states: Float[Array, "time hidden batch"]
+) -> Float[Array, "batch time output"]:
+    """Apply an output layer to every hidden state of `LSTM.batch_last`.
+
+    Args:
+        layer: from `output_layer`.
+        states: the hidden states.
+
+    Returns:
+        The predictions.
+    """
+    kernel, bias = layer.kernel[...], layer.bias[...]  # pyright: ignore
+    # A product for each time: one for all would have the states rearranged, which takes eight times as long.
+    each = jnp.broadcast_to(kernel.T, (len(states), *kernel.T.shape))
+    return (each @ states).transpose(2, 0, 1) + bias[None, None]

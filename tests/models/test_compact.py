@@ -61,14 +61,25 @@ def test_a_neuron_is_heard_only_where_the_mixing_matrix_says(lags, mixing_lags):
     np.testing.assert_array_equal(influence != 0, expected)
 
 
-def test_gradients_reach_everything_but_what_only_a_silent_matrix_carries():
-    model, x = build(), draw()
+def test_an_echo_comes_from_those_who_hear():
+    model, x = build(echo=True), draw()[:1]
+    model.mixing[...] = model.mixing[...].at[0, 2, 5].set(1.0).at[1, 2, 4].set(1.0)
+    influence = np.abs(np.asarray(jax.jacobian(lambda x: predict(model, x)[0, 0])(x))[:, 0]).sum(1) > 0  # post, pre
+    expected = np.eye(NEURONS, dtype=bool)
+    # 4 and 5 hear 2, whose message depends on how both have reacted; 2 hears nobody.
+    expected[4, [2, 5]] = expected[5, [2, 4]] = True
+    np.testing.assert_array_equal(influence, expected)
+
+
+@pytest.mark.parametrize("echo", [False, True])
+def test_gradients_reach_everything_but_what_only_a_silent_matrix_carries(echo):
+    model, x = build(echo=echo), draw()
     graph, params, rest = nnx.split(model, nnx.Param, ...)
 
     def loss(params):
         return jnp.mean((predict(nnx.merge(graph, params, rest, copy=True), x) - draw(1)[:, :1]) ** 2)
 
-    silent = {"message", "hearing"}
+    silent = {"message", "hearing", "reaction", "answer"}
     for path, grad in nnx.to_flat_state(jax.grad(loss)(params)):
         assert np.any(grad[...]) == (path[0] not in silent), path
     params["mixing"][...] = jnp.ones_like(params["mixing"][...])
@@ -76,6 +87,8 @@ def test_gradients_reach_everything_but_what_only_a_silent_matrix_carries():
         assert np.any(grad[...]), path
 
 
-def test_lags_must_fit_into_the_window():
+def test_sizes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="mixing_lags must be at most length = 30, got 31"):
         build(mixing_lags=31)
+    with pytest.raises(ValueError, match="echo = true needs mixing"):
+        build(mixing=False, echo=True)

@@ -97,6 +97,24 @@ def test_gradients_keep_each_argument_s_dtype(x64):
     assert [g.dtype for g in grads] == [jnp.float32, jnp.float64]
 
 
+@pytest.mark.parametrize(("taps", "stride"), [(1, 1), (4, 1), (5, 1), (3, 2)])
+def test_the_batch_may_come_last(x64, taps, stride):
+    layer = Convolution(3, 4, taps, stride, rngs=nnx.Rngs(0))
+    layer.bias[...] = jnp.arange(4, dtype=jnp.float32)
+    graph, state = nnx.split(layer)
+    x = draw((BATCH, 10, 3), 0)
+    cotangent = draw((BATCH, 10 // stride, 4), 1)
+
+    def first(state, x):
+        return nnx.merge(graph, state)(x)
+
+    def last(state, x):
+        return nnx.merge(graph, state).batch_last(x.T).T
+
+    actual, expected = (value_and_gradients(function, state, x, cotangent) for function in (last, first))
+    assert_close(actual, expected)
+
+
 @pytest.mark.parametrize("function", [convolve, convolve_transposed])
 @pytest.mark.parametrize("shapes", [((1, 8, 3), (4, 2, 5)), ((8, 3), (4, 3, 3)), ((1, 8, 3), (3, 3))], ids=str)
 def test_shapes_that_do_not_fit(function, shapes):

@@ -44,16 +44,19 @@ def test_reseed_reaches_every_dropout_and_gives_each_another_mask(rngs):
     assert not np.array_equal(first, other)
 
 
-def test_batch_norm_statistics():
+@pytest.mark.parametrize("axis", [0, 2])
+def test_batch_norm_statistics(axis):
     x = np.random.default_rng(0).normal(3, 2, (4, 5, 6)).astype(np.float32)
-    layer = BatchNorm(6)
-    y = np.asarray(layer(jnp.asarray(x), train=True))
+    layer = BatchNorm(6, axis=axis)
+    y = np.asarray(layer(jnp.asarray(np.moveaxis(x, 2, axis)), train=True))
+    y = np.moveaxis(y, axis, 2)
     np.testing.assert_allclose(y.mean((0, 1)), 0, atol=1e-5)
     np.testing.assert_allclose(y.var((0, 1)), 1, rtol=1e-4)
     np.testing.assert_allclose(layer.mean[...], 0.1 * x.mean((0, 1)), rtol=1e-5)
     np.testing.assert_allclose(layer.var[...], 0.9 + 0.1 * x.var((0, 1), ddof=1), rtol=1e-5)
     mean, var = np.asarray(layer.mean[...]), np.asarray(layer.var[...])
-    np.testing.assert_allclose(layer(jnp.asarray(x), train=False), (x - mean) / np.sqrt(var + 1e-5), rtol=1e-4)
+    again = layer(jnp.asarray(np.moveaxis(x, 2, axis)), train=False)
+    np.testing.assert_allclose(np.moveaxis(again, axis, 2), (x - mean) / np.sqrt(var + 1e-5), rtol=1e-4)
     np.testing.assert_array_equal(layer.mean[...], mean)
 
 
