@@ -71,7 +71,7 @@ def fit(config: Config, overrides: Overrides = None, out: Out = None, resume: Re
     console = Console()
     console.print(f"[bold]{loaded.name}[/] in {folder.path}", soft_wrap=True)
     with LiveObserver(console) as observer:
-        page = fit_stages(folder, observer.stage, observer.advance)
+        page = fit_stages(folder, observer.stage, observer.advance, observer.fitting)
     print_fit(console, folder.read_json("metrics.json"))
     console.print(f"report: {page}", soft_wrap=True)
 

@@ -18,6 +18,7 @@ from jneuro._types import unknown_name
 from jneuro.config_file import ConfigError, config_files
 from jneuro.datasets.variables import shared_unit
 from jneuro.experiment import versions
+from jneuro.fitting.watching import FitProgress
 from jneuro.models import MODELS
 from jneuro.simulators import SIMULATORS, STIMULI, accepted, parameters
 from jneuro.sweeps import SweepProgress
@@ -48,6 +49,8 @@ class _Bars:
 class LiveObserver(_Bars):
     """Shows a run's stages as rich progress bars; off a terminal, as lines."""
 
+    _tenth = 0
+
     def __exit__(self, *_: object) -> None:
         self._finish()
         super().__exit__()
@@ -63,6 +66,7 @@ class LiveObserver(_Bars):
     def stage(self, text: str) -> None:
         """Begin a stage."""
         self._finish()
+        self._tenth = 0
         if not self._console.is_terminal:
             self._console.print(text)
         elif not text.startswith("train "):
@@ -77,6 +81,15 @@ class LiveObserver(_Bars):
             self._progress.update(self._task, total=total, completed=done, description=text)
         elif done == total:
             self._console.print(f"simulated {total / 1e3:g} s")
+
+    def fitting(self, progress: FitProgress) -> None:
+        """Move a fit's bar; off a terminal, at most ten lines."""
+        cost = f", cost {progress.cost:.4g}" if np.isfinite(progress.cost) else ""
+        if self._task is not None:
+            self._progress.update(self._task, total=1, completed=progress.share, description=progress.text + cost)
+        elif not self._console.is_terminal and (tenth := int(10 * progress.share + 1e-9)) > self._tenth:
+            self._tenth = tenth
+            self._console.print(f"{progress.text}{cost}", highlight=False)
 
     def training(self, label: str) -> Iterable[Callback]:
         """A bar with epoch, losses and speed."""

@@ -25,12 +25,16 @@ class Source(NamedTuple):
 
     Attributes:
         simulator: the first run's, connected.
+        of_run: the connected simulator of any run.
+        per_run: whether every run has its own; else all have the first's.
         dt: time step of an ODE simulator [ms]; None for one that has its own.
         solver: its solver; None for one that has its own.
         record_every: time steps in a frame of the windows.
     """
 
     simulator: SteppedSimulator | ODESimulator
+    of_run: Callable[[int], SteppedSimulator | ODESimulator]
+    per_run: bool
     dt: float | None
     solver: Any
     record_every: int

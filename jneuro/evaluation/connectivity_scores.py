@@ -118,7 +118,13 @@ def agreement(score: Float[np.ndarray, " pair"], truth: Float[np.ndarray, " pair
 
 
 def cross_correlation(
-    step: Int[np.ndarray, " event"], neuron: Int[np.ndarray, " event"], neurons: int, steps: int, max_lag: int
+    step: Int[np.ndarray, " event"],
+    neuron: Int[np.ndarray, " event"],
+    neurons: int,
+    steps: int,
+    max_lag: int,
+    *,
+    fewer: bool = False,
 ) -> Float[np.ndarray, "pre post"]:
     r"""The largest excess of coincidences at any lag, \(\max_\ell (C_{ij}(\ell) - E_{ij}) / \sqrt{E_{ij}}\).
 
@@ -131,18 +137,19 @@ def cross_correlation(
         neurons: how many there are.
         steps: recorded, in all.
         max_lag: the lags are 1 to this [steps].
+        fewer: asks for the largest lack of coincidences instead, as after spikes of inhibitory neurons.
 
     Returns:
-        The excess; zero for neurons that never fire.
+        The excess, or the lack; zero for neurons that never fire.
     """
     shape = (int(step.max(initial=0)) + max_lag + 1, neurons)
     raster = sparse.coo_matrix((np.ones(len(step)), (step, neuron)), shape).tocsr()
     number = np.bincount(neuron, minlength=neurons).astype(float)
     expected = np.outer(number, number) / steps
-    best = np.full((neurons, neurons), -np.inf)
+    best, sign = np.full((neurons, neurons), -np.inf), -1 if fewer else 1
     for lag in range(1, max_lag + 1):
-        best = np.maximum(best, (raster[:-lag].T @ raster[lag:]).toarray())
-    return np.divide(best - expected, np.sqrt(expected), out=np.zeros_like(expected), where=expected > 0)
+        best = np.maximum(best, sign * (raster[:-lag].T @ raster[lag:]).toarray())
+    return np.divide(best - sign * expected, np.sqrt(expected), out=np.zeros_like(expected), where=expected > 0)
 
 
 def causal_weight(

@@ -65,6 +65,7 @@ class RolloutAnalysis(Analysis):
         valid_error: a forecast is valid until the root mean square over all z-scored states exceeds this.
         tolerance_ms: spikes farther apart do not match [ms].
         tau_ms: time constant of van Rossum's distance [ms].
+        cost_per_ms: q of Victor and Purpura's distance [1/ms]; spikes farther apart than 2/q do not match.
         batch_size: examples rolled out together.
         candidates: most training states among which the nearest is sought.
         lyapunov_currents: currents of each regime, spread evenly, for which the largest Lyapunov exponent is computed.
@@ -83,6 +84,7 @@ class RolloutAnalysis(Analysis):
     valid_error: float = Field(default=0.4, gt=0)
     tolerance_ms: float = Field(default=2.0, gt=0)
     tau_ms: float = Field(default=10.0, gt=0)
+    cost_per_ms: float = Field(default=1.0, gt=0)
     batch_size: int = Field(default=1000, ge=1)
     candidates: int = Field(default=500_000, ge=1)
     lyapunov_currents: int = Field(default=10, ge=1)
@@ -194,6 +196,7 @@ class RolloutAnalysis(Analysis):
         return score_rollouts(
             predict, sample, np.asarray(windows.target_scaling.scale), windows.dt, steps,
             batch_size=self.batch_size, valid_error=self.valid_error, tolerance=self.tolerance_ms, tau=self.tau_ms,
+            cost=self.cost_per_ms,
         )  # fmt: skip
 
     def _examples(self, sample: Sample, predict: Predict) -> Float[np.ndarray, "regime step"]:
@@ -256,7 +259,7 @@ class RolloutAnalysis(Analysis):
         return {"examples": self.timed, "seconds": {name: min(r[name] for r in rounds) for name in jobs}}
 
 
-_BY = ("valid_ms", "coincidence", "spike_error_ms", "van_rossum", "spikes", "true_spikes")
+_BY = ("valid_ms", "coincidence", "spike_error_ms", "van_rossum", "victor_purpura", "spikes", "true_spikes")
 """Scores that are one number for each example."""
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jneuro._types import Float, Int
-from jneuro.evaluation.spike_distance import van_rossum
+from jneuro.evaluation.spike_distance import van_rossum, victor_purpura
 from jneuro.evaluation.spike_matching import crossings, match_spikes
 
 __all__ = ["Predict", "RolloutScores", "Sample", "score_rollouts", "valid_frames"]
@@ -44,8 +44,8 @@ class RolloutScores(NamedTuple):
     Attributes:
         squared: mean squared error of the z-scored states, over a current's examples, in bins of 1 ms.
         by_current: means over a current's examples: `valid_ms`, `coincidence` (matched spikes over the mean number of
-            predicted and true ones), `spike_error_ms` (mean distance of matched spikes), `van_rossum`, `spikes` and
-            `true_spikes` (how many).
+            predicted and true ones), `spike_error_ms` (mean distance of matched spikes), `van_rossum`,
+            `victor_purpura`, `spikes` and `true_spikes` (how many).
         scale: of the z-scores.
     """
 
@@ -65,6 +65,7 @@ def score_rollouts(
     valid_error: float,
     tolerance: float,
     tau: float,
+    cost: float,
 ) -> RolloutScores:
     """Predict all examples, batch by batch, and keep what is scored.
 
@@ -80,6 +81,7 @@ def score_rollouts(
         valid_error: see `valid_frames`.
         tolerance: spikes farther apart do not match [ms].
         tau: time constant of van Rossum's distance [ms].
+        cost: of moving a spike, in Victor and Purpura's distance [1/ms].
 
     Returns:
         The scores.
@@ -99,7 +101,7 @@ def score_rollouts(
         single.setdefault("valid_ms", []).extend(valid_frames(error, valid_error) * dt)
         potential = truth[..., 0] + error[..., 0] * scale[0]
         for v, w in zip(truth[..., 0], potential, strict=True):
-            for name, value in _spike_scores(crossings(v, dt), crossings(w, dt), tolerance, tau).items():
+            for name, value in _spike_scores(crossings(v, dt), crossings(w, dt), tolerance, tau, cost).items():
                 single.setdefault(name, []).append(value)
     number = np.bincount(sample.current, minlength=len(sample.values))
     squared /= number[:, None, None]
@@ -121,12 +123,15 @@ def valid_frames(error: Float[np.ndarray, "example frame state"], limit: float) 
     return np.where(wrong.any(1), wrong.argmax(1), error.shape[1])
 
 
-def _spike_scores(truth: np.ndarray, predicted: np.ndarray, tolerance: float, tau: float) -> dict[str, float]:
+def _spike_scores(
+    truth: np.ndarray, predicted: np.ndarray, tolerance: float, tau: float, cost: float
+) -> dict[str, float]:
     errors, total = match_spikes(truth, predicted, tolerance).errors, len(truth) + len(predicted)
     return {
         "coincidence": 2 * len(errors) / total if total else 1.0,
         "spike_error_ms": float(np.abs(errors).mean()) if len(errors) else np.nan,
         "van_rossum": float(van_rossum(truth, predicted, tau)),
+        "victor_purpura": victor_purpura(truth, predicted, cost),
         "spikes": float(len(predicted)),
         "true_spikes": float(len(truth)),
     }

@@ -12,14 +12,8 @@ from jneuro._types import Array, Key
 from jneuro.config_file import ConfigError
 from jneuro.experiment.folder import RunFolder, finite
 from jneuro.fitting.config import FitConfig, chosen
-from jneuro.fitting.networks import (
-    FEATURE_NAMES,
-    FeatureFit,
-    FeatureTarget,
-    NetworkFeatures,
-    fit_features,
-    simulate_features,
-)
+from jneuro.fitting.network_fit import FeatureFit, NetworkFeatures, fit_features
+from jneuro.fitting.networks import FEATURE_NAMES, FeatureTarget, simulate_features
 from jneuro.fitting.parameters import Trainable
 from jneuro.fitting.uncertainty import Intervals, local_intervals
 from jneuro.prng import stream, trial_keys
@@ -50,9 +44,9 @@ def fit_network(folder: RunFolder[FitConfig], tell: Callable[[str], None]) -> No
         tell(f"fit: features, {i + 1} of {len(targets)}")
         found.append((truth, *_fit(config, target, stream(key, f"fit {i}"))))
     _, fit, certain = found[0]
-    target, fitted = targets[0][1], np.asarray(fit.problem.runs(fit.q))
+    target = targets[0][1]
     metrics = {
-        "fit": _about(found),
+        "fit": _about(found, target.duration),
         "parameters": _parameters(*found[0]),
         "identifiability": certain.table(),
         "baselines": [],
@@ -61,7 +55,8 @@ def fit_network(folder: RunFolder[FitConfig], tell: Callable[[str], None]) -> No
             "features": list(FEATURE_NAMES),
             "observed": np.asarray(target.features).mean(0).tolist(),
             "standard_error": (np.asarray(target.features).std(0, ddof=1) / len(target.features) ** 0.5).tolist(),
-            "fitted": fitted.mean(0).tolist(),
+            "fitted": fit.features.mean(0).tolist(),
+            "deviations": _deviations(found),
             "degrees_of_freedom": len(FEATURE_NAMES) - len(fit.values),
             "points": [
                 {
@@ -80,10 +75,10 @@ def fit_network(folder: RunFolder[FitConfig], tell: Callable[[str], None]) -> No
     history = np.asarray(fit.coarse.history)
     arrays = {
         "features": (("trial", "feature"), np.asarray(target.features)),
-        "fitted_features": (("run", "feature"), fitted),
+        "fitted_features": (("run", "feature"), fit.features),
         "fit_cost": (("fit_start",), np.asarray(fit.coarse.cost)),
         "fit_history": (("fit_start", "fit_iteration"), history),
-        "fit_values": (("fit_start", "unknown"), np.asarray(jax.vmap(fit.problem.values)(fit.coarse.q))),
+        "fit_values": (("fit_start", "unknown"), np.asarray(jax.vmap(fit.trainable.constrain)(fit.coarse.q))),
     }
     xr.Dataset(arrays).to_zarr(folder.path / "fit.zarr", mode="w", consolidated=False, zarr_format=3)
     folder.write_json("metrics.json", finite(metrics))
@@ -107,12 +102,16 @@ def _recorded(folder: RunFolder[FitConfig]) -> FeatureTarget:
 def _made(config: FitConfig, truth: dict[str, float], like: FeatureTarget, key: Key[Array, ""]) -> FeatureTarget:
     """Features of as many and as long runs at another truth."""
     assert config.simulation is not None  # the configuration saw to it
-    simulator = config.simulation.simulator.build()
-    trainable = Trainable.of(simulator, tuple(truth))
-    moved = trainable.insert(simulator, jnp.asarray([*truth.values()]))
+    simulator, options = config.simulation.simulator.build(), config.fit.method
+    assert isinstance(simulator, SteppedSimulator)
+    assert isinstance(options, NetworkFeatures)
+    trainable = Trainable.of(simulator, config.fit.trainable)  # that of the fit: one program for both
+    keys = trial_keys(key, len(like.features))
+    q = np.asarray(trainable.unconstrain(jnp.asarray([truth[name] for name in trainable.names])))
     warmup = config.cut_ms[0] if config.cut_ms else 0.0
-    how = {"duration": like.duration, "warmup": warmup, "dt": like.dt}
-    return like._replace(features=simulate_features(moved, trial_keys(key, len(like.features)), **how))  # pyright: ignore
+    how: dict[str, Any] = {"duration": like.duration, "warmup": warmup, "dt": like.dt, "trainable": trainable}
+    every = np.tile(q, (len(keys), 1))
+    return like._replace(features=simulate_features(simulator, keys, q=every, batch=options.batch, **how))
 
 
 def _fit(config: FitConfig, target: FeatureTarget, key: Key[Array, ""]) -> tuple[FeatureFit, Intervals]:
@@ -121,19 +120,32 @@ def _fit(config: FitConfig, target: FeatureTarget, key: Key[Array, ""]) -> tuple
     assert isinstance(options, NetworkFeatures)
     assert isinstance(simulator, SteppedSimulator)
     found = fit_features(simulator, target, config.fit.trainable, key=key, options=options)
-    problem = found.problem
-    return found, local_intervals(problem.names, problem.residuals, problem.values, found.q)
+    root, q = jnp.linalg.inv(jnp.linalg.cholesky(jnp.asarray(found.covariance))), jnp.asarray(found.q)
+    # Residuals of which it is the covariance.
+    return found, local_intervals(found.trainable.names, lambda x: root @ (x - q), found.trainable.constrain, q)
 
 
 def _parameters(truth: dict[str, float] | None, found: FeatureFit, certain: Intervals) -> dict[str, dict[str, Any]]:
     """Every fitted value with its interval, and the truth where it is known."""
     return {
         name: {"value": float(value), "se": float(error), "truth": (truth or {}).get(name)}
-        for name, value, error in zip(found.problem.names, found.values, certain.standard_errors, strict=True)
+        for name, value, error in zip(found.trainable.names, found.values, certain.standard_errors, strict=True)
     }
 
 
-def _about(found: list[tuple[Any, FeatureFit, Intervals]]) -> dict[str, Any]:
+def _deviations(found: list[tuple[Any, FeatureFit, Intervals]]) -> dict[str, float] | None:
+    """Errors of all values at all truths in units of their standard errors; their size is 1 if these are right."""
+    known = [
+        (value - truth[name]) / error
+        for truth, one, sure in found
+        if truth
+        for name, value, error in zip(one.trainable.names, one.values, sure.standard_errors, strict=True)
+    ]
+    z = np.asarray(known)
+    return None if not known else {"rms": float(np.sqrt(np.mean(z * z))), "largest": float(np.abs(z).max())}
+
+
+def _about(found: list[tuple[Any, FeatureFit, Intervals]], duration: float) -> dict[str, Any]:
     """What the method did, at the first truth."""
     _, fit, _ = found[0]
     count = len(FEATURE_NAMES)
@@ -144,11 +156,11 @@ def _about(found: list[tuple[Any, FeatureFit, Intervals]]) -> dict[str, Any]:
         "data_cost": fit.chi2 / (count - len(fit.values)),
         "starts": len(fit.coarse.cost),
         "agreeing": fit.agreeing,
-        "simulations": fit.simulated_s * 1e3 / fit.problem.duration,
+        "simulations": fit.simulated_s * 1e3 / duration,
         "seconds": float(np.median([one.seconds for _, one, _ in found[1:] or found])),
         "compiled": len(found) > 1,
         "first_seconds": fit.seconds,
         "accepted": sum(one.ok for _, one, _ in found),
         "fits": len(found),
-        "values": dict(zip(fit.problem.names, map(float, fit.values), strict=True)),
+        "values": dict(zip(fit.trainable.names, map(float, fit.values), strict=True)),
     }

@@ -38,6 +38,7 @@ def report_stage(folder: RunFolder) -> Path:
             run={
                 **{k: info.get(k) for k in ("name", "hash", "versions", "device", "started", "git_commit", "command")},
                 "jneuro_version": info["versions"]["jneuro"],
+                "loss": _loss(folder),
                 "seconds": {name: stage["seconds"] for name, stage in info["stages"].items()},
             },
             config_yaml=(folder.path / "config.yaml").read_text(),
@@ -54,6 +55,13 @@ def _arrays(folder: RunFolder, name: str) -> dict[str, np.ndarray]:
     """The arrays of an analysis."""
     data = xr.open_zarr(folder.path / "analyses.zarr", group=name, consolidated=False, chunks=None)
     return {str(key): data[key].values for key in data.variables}
+
+
+def _loss(folder: RunFolder) -> str:
+    """The loss that all models are trained with, or what else to call them."""
+    config = folder.config
+    losses = {(entry.train or config.train).loss for entry in config.models.values()}
+    return losses.pop() if len(losses) == 1 else "several"
 
 
 def _history(folder: RunFolder, name: str) -> list[dict[str, Any]]:

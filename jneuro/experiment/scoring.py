@@ -32,7 +32,7 @@ from jneuro.experiment.simulation import build_runs, initial_states
 from jneuro.experiment.training import Training, cut_windows, load_model, trainings, windows_for
 from jneuro.prng import stream
 from jneuro.recordings import Recording, has_events, open_recording, read_events, read_recording, read_state
-from jneuro.simulators import SteppedSimulator
+from jneuro.simulators import ODESimulator, SteppedSimulator
 from jneuro.simulators.config import SimulationConfig
 
 __all__ = ["evaluate_stage"]
@@ -181,12 +181,14 @@ def _source(folder: RunFolder, windows: Windows) -> Source | None:
     if "simulation" not in provenance:
         return None
     simulation = SimulationConfig.model_validate(provenance["simulation"])
-    runs = build_runs(simulation, jax.random.key(provenance["seed"])).of(np.arange(1))
-    simulator = runs.simulators
-    if runs.per_trial:
-        simulator = jax.tree.map(lambda x: x[0] if eqx.is_array(x) else x, simulator)
+    runs = build_runs(simulation, jax.random.key(provenance["seed"]))
+
+    def of_run(trial: int) -> SteppedSimulator | ODESimulator:
+        one = runs.of(np.array([trial])).simulators
+        return jax.tree.map(lambda x: x[0] if eqx.is_array(x) else x, one) if runs.per_trial else one
+
     each = folder.config.windows.frame(simulation.record_every_ms)
-    return Source(simulator, runs.dt, runs.solver, simulation.steps_of_a_frame * each)
+    return Source(of_run(0), of_run, runs.per_trial, runs.dt, runs.solver, simulation.steps_of_a_frame * each)
 
 
 def _analyse(folder: RunFolder, study: Study) -> dict[str, Any]:

@@ -94,14 +94,19 @@ def _horizon(numbers: Numbers) -> str:
         parts.append(f"{regime} {', '.join(quantity(e, 2) for e in errors)}")
     count = f"in {sum(held)} of {len(held)} regimes"
     lengths = ", ".join(str(n) for n in models.values())
-    distances = "; ".join(
-        f"{regime} {', '.join(quantity(number(scores[n]['van_rossum']), 1) for n in models)}"
-        for regime, scores in numbers["scores"].items()
-    )
+    apart = {
+        name: "; ".join(
+            f"{regime} {', '.join(quantity(number(scores[n][name]), 1) for n in models)}"
+            for regime, scores in numbers["scores"].items()
+        )
+        for name in ("van_rossum", "victor_purpura")
+    }
     return (
         f"Claim “RMSE falls with N_p in every regime”: {'reproduced' if all(held) else f'holds {count}'}. Mean RMSE "
         f"over the whole rollout for N_p = {lengths}: {'; '.join(parts)}. But RMSE forgives a forecast that falls "
-        f"silent more than one that fires out of phase; van Rossum's D² between the spike trains is {distances}."
+        f"silent more than one that fires out of phase. Between the spike trains, van Rossum's D² is "
+        f"{apart['van_rossum']}; Victor and Purpura's distance, at {numbers['settings']['cost_per_ms']:g} for moving a "
+        f"spike by 1 ms, {apart['victor_purpura']}."
     )
 
 
@@ -199,7 +204,8 @@ def tabulate_rollouts(numbers: Numbers) -> list[tuple[str, tuple[str, ...], list
     for regime, scores in numbers["scores"].items():
         times = list(next(iter(scores.values()))["rmse"])
         headings = ("predictor", *(f"RMSE at {t} ms [SD]" for t in times), f"of v at {_judged(numbers)} ms [mV]")
-        headings += ("valid for [ms]", "spikes matched", "spike error [ms]", "van Rossum D²", "spikes")
+        headings += ("valid for [ms]", "spikes matched", "spike error [ms]", "van Rossum D²", "Victor–Purpura D")
+        headings += ("spikes",)
         rows = [(name, *_cells(entry, times, _judged(numbers))) for name, entry in scores.items()]
         tables.append((f"Rollouts, {regime}", headings, rows))
     timing = numbers["timing"]
@@ -221,5 +227,6 @@ def _cells(entry: Numbers, times: list[str], judged: str) -> tuple[str, ...]:
         f"{quantity(100 * number(entry['coincidence']), 0)} %",
         quantity(number(entry["spike_error_ms"]), 2),
         quantity(number(entry["van_rossum"]), 1),
+        quantity(number(entry["victor_purpura"]), 1),
         f"{quantity(number(entry['spikes']), 1)} of {quantity(number(entry['true_spikes']), 1)}",
     )

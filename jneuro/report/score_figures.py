@@ -111,13 +111,12 @@ def learning_figure(data: ReportData) -> Figure | None:
     curves = [(s, data.history[s.name]) for s in scores(data) if data.history.get(s.name)]
     if not curves:
         return None
-    figure, (ax,) = panels(3.5)
+    figure, (ax,) = panels(2.7 + 0.2 * -(-(len(curves) + 1) // 2))
     seen = []
     for s, records in curves:
         epoch = [r["epoch"] + 1 for r in records]
-        for key, width, style in (("train_loss", 1.0, ":"), ("validation_loss", 1.8, "-")):
+        for key, width, style, label in (("train_loss", 1.0, ":", None), ("validation_loss", 1.8, "-", s.label)):
             loss = np.array([r.get(key) for r in records], float)
-            label = f"{s.label}, {key.split('_')[0]}"
             dot = s.marker if len(epoch) < 20 else None
             ax.plot(
                 epoch, loss, color=s.colour, linestyle=style, linewidth=width, marker=dot, markersize=3, label=label
@@ -135,8 +134,8 @@ def learning_figure(data: ReportData) -> Figure | None:
         ax.set_ylim(low - 0.08 * (high - low) - 1e-6, high + 0.05 * (high - low) + 1e-6)
     ax.locator_params(axis="x", integer=True)
     ax.set_xlabel("epoch")
-    ax.set_ylabel("squared error [z-score²]" if squared else "loss")
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
+    ax.set_ylabel("squared error [z-score²]" if squared else "loss, each its own")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return figure
 
 

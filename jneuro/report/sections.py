@@ -6,10 +6,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from jneuro.report.ablation_section import draw_ablation, say_ablation, tabulate_ablation
 from jneuro.report.connectivity_section import draw_connectivity, say_connectivity, tabulate_connectivity
 from jneuro.report.count_section import draw_counts, draw_sizes, say_counts, tabulate_counts
 from jneuro.report.data import ReportData
 from jneuro.report.error_section import draw_errors, say_errors
+from jneuro.report.interpretability_section import (
+    draw_importance,
+    draw_lags,
+    draw_memory,
+    draw_synapses,
+    say_interpretability,
+    tabulate_interpretability,
+)
 from jneuro.report.quantile_section import draw_calibration, say_quantiles, tabulate_quantiles
 from jneuro.report.reconstruction_section import draw_reconstruction, say_reconstruction
 from jneuro.report.rollout_figures import draw_rollout_errors, draw_rollout_traces
@@ -69,6 +78,21 @@ class Section(NamedTuple):
 
 
 SECTIONS: dict[str, Section] = {
+    "ablation": Section(
+        "What each part is worth",
+        say_ablation,
+        (
+            SectionFigure(
+                "ablation",
+                "Worth of each part",
+                "Difference in test R² between the whole model and the same without a part, one line a part, with 95 % "
+                "bounds and one tick for each pair of seeds.",
+                "Right of zero, the part helps. Bounds that hold zero leave it open.",
+                draw_ablation,
+            ),
+        ),
+        lambda numbers: [Table(*table) for table in tabulate_ablation(numbers)],
+    ),
     "connectivity_recovery": Section(
         "What attention says of the connections",
         say_connectivity,
@@ -123,6 +147,50 @@ SECTIONS: dict[str, Section] = {
                 draw_errors,
             ),
         ),
+    ),
+    "interpretability": Section(
+        "What the models learned, and from whom",
+        say_interpretability,
+        (
+            SectionFigure(
+                "importance",
+                "Whose past the forecast needs",
+                "R² that is lost when the past of a group of neurons is taken from another window, for every model, "
+                "with 95 % bounds; the groups are the neuron itself, others by population, synaptic partners and "
+                "strangers.",
+                "The axis is linear near zero and logarithmic beyond. A model that knows who talks to whom needs "
+                "partners, not strangers.",
+                draw_importance,
+            ),
+            SectionFigure(
+                "attribution_lags",
+                "Over which lags",
+                "Mean absolute attribution, by integrated gradients, of the neuron’s own past, of its partners and of "
+                "strangers against the time before the last sample, one panel for each model.",
+                "Solid: own past and partners; dotted: strangers. Spikes take 1.5 ms, so those of the last "
+                "milliseconds are still under way.",
+                draw_lags,
+            ),
+            SectionFigure(
+                "attribution_synapses",
+                "Do attributions find the synapses?",
+                "Chance that a pair of neurons with a synapse scores higher than one without, for the attributions of "
+                "every model, the weights of a vector autoregression and the cross-correlation of spikes, with bounds "
+                "and the range of shuffled neurons.",
+                "Blue: models. Grey: what needs no model of voltages. Bars of grey: shuffled neurons.",
+                draw_synapses,
+            ),
+            SectionFigure(
+                "lstm_parts",
+                "Memory of the LSTM, and reach of the convolutions",
+                "Share of LSTM units whose memory is shorter than a time, for every layer, and, where there are "
+                "convolutions, the share of their squared weights by the offset of the neuron’s index.",
+                "Memory is what a unit’s mean forget gate keeps. Weights off zero mix neurons whose numbers are close, "
+                "which no network here cares for.",
+                draw_memory,
+            ),
+        ),
+        lambda numbers: [Table(*table) for table in tabulate_interpretability(numbers)],
     ),
     "quantile_scores": Section(
         "Quantiles of rates",

@@ -71,7 +71,7 @@ def _verdict(data: xr.Dataset) -> str:
     if not len(reasons):
         return f"No point of {points:,} failed."
     frequent = Counter(map(str, reasons)).most_common()
-    said = "; ".join(f"{count:,} times “{reason}”" for reason, count in frequent[:_REASONS])
+    said = "; ".join(f"{count:,} × “{reason}”" for reason, count in frequent[:_REASONS])
     rest = f", and {len(frequent) - _REASONS} other reasons" if len(frequent) > _REASONS else ""
     return f"{len(reasons):,} of {points:,} points failed ({said}{rest}); they are white in the figures."
 

@@ -1,5 +1,7 @@
 """What rollouts are compared with and scored by, against closed forms."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from jneuro.evaluation.lyapunov import tangent_growth
 from jneuro.evaluation.repetition import nearest, period, repeat_period
 from jneuro.evaluation.rollout_analysis import RolloutAnalysis
 from jneuro.evaluation.rollout_scores import Sample, score_rollouts, valid_frames
-from jneuro.evaluation.spike_distance import van_rossum
+from jneuro.evaluation.spike_distance import van_rossum, victor_purpura
 
 
 @pytest.mark.parametrize("length", [37.0, 61.4, 250.7])
@@ -50,6 +52,40 @@ def test_van_rossum_against_its_integral():
     assert van_rossum(np.array([5.0]), np.array([900.0]), tau) == pytest.approx(1)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "cost", "want"),
+    [
+        ([1, 5, 9], [2], 0, 2),  # only the numbers count
+        ([1, 5, 9], [2, 30], 1e6, 5),  # nothing is moved
+        ([4], [4.3], 0.5, 0.15),
+        ([4], [9], 0.5, 2),  # dearer to move than to delete and insert
+        ([1, 5, 9], [1.2, 9.4], 1, 1.6),
+        ([1, 2, 3, 4], [2, 3, 4, 5], 0.25, 1),  # all moved; the shift of one alone costs 2
+        ([1, 2, 3, 4], [2, 3, 4, 5], 1, 2),
+        ([], [1, 2], 1, 2),
+        ([], [], 1, 0),
+    ],
+)
+def test_distance_of_victor_and_purpura(first, second, cost, want):
+    trains = np.array(first, float), np.array(second, float)
+    assert victor_purpura(*trains, cost) == pytest.approx(want)
+    assert victor_purpura(*trains[::-1], cost) == pytest.approx(want)
+
+
+def test_distance_of_victor_and_purpura_against_its_recursion():
+    rng = np.random.default_rng(2)
+    first, second, cost = np.sort(rng.uniform(0, 30, 7)), np.sort(rng.uniform(0, 30, 9)), 0.4
+
+    @functools.cache
+    def least(i, j):
+        if not i or not j:
+            return i + j
+        moved = least(i - 1, j - 1) + cost * abs(first[i - 1] - second[j - 1])
+        return min(least(i - 1, j) + 1, least(i, j - 1) + 1, moved)
+
+    assert victor_purpura(first, second, cost) == pytest.approx(least(7, 9))
+
+
 def test_exponent_of_a_linear_system():
     matrix = jnp.asarray([[0.9, 1.0], [0.0, 0.5]])
     growth = tangent_growth(lambda y: matrix @ y, jnp.ones(2), jnp.ones(2), 400)
@@ -73,13 +109,13 @@ def test_scores_of_a_shifted_forecast():
         return sample.cut(index, 1, steps)[..., :2] + np.array([0.0, 3.0])
 
     scores = score_rollouts(
-        predict, sample, scale, dt, steps, batch_size=2, valid_error=1.0, tolerance=1.0, tau=5.0
+        predict, sample, scale, dt, steps, batch_size=2, valid_error=1.0, tolerance=1.0, tau=5.0, cost=1.0
     )  # fmt: skip
     np.testing.assert_allclose(scores.squared, np.broadcast_to([0, 2.25], (2, 15, 2)), atol=1e-12)
     found = scores.by_current
     np.testing.assert_allclose(found["coincidence"], 1)
     np.testing.assert_allclose(found["spikes"], [3, 0])
-    np.testing.assert_allclose(found["van_rossum"], 0, atol=1e-12)
+    np.testing.assert_allclose([found["van_rossum"], found["victor_purpura"]], 0, atol=1e-12)
     # √(2.25 / 2) > 1 at once; a limit above it is never exceeded.
     np.testing.assert_array_equal(found["valid_ms"], 0)
     error = np.broadcast_to(np.array([0.0, 1.5]), (1, 30, 2))

@@ -30,7 +30,9 @@ evaluate:
   ceiling: {futures: 4, max_states: 6}
   leaky_twins: [compact]
   trace_ms: 50
-  analyses: [{name: error_analysis, bins: 3}]
+  analyses:
+    - {name: error_analysis, bins: 3}
+    - {name: interpretability, windows: 40, attributed: 40, steps: 2, draws: 20}
 """
 
 

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from jneuro.cli import _expected, app
 from jneuro.config_file import ConfigError, load_config
+from jneuro.fitting import LeastSquares, NelderMead
 from jneuro.fitting.config import FitConfig, chosen
 
 TEXT = """
@@ -47,10 +48,22 @@ def call(*words):
     return CliRunner().invoke(app, ["fit", *map(str, words)])
 
 
-def test_a_fit_from_its_file_to_its_report(file, tmp_path):
+def stopped(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_fit_from_its_file_to_its_report(file, tmp_path, monkeypatch):
     out = tmp_path / "run"
-    done = call(file, "--out", out)
+    with monkeypatch.context() as late:
+        late.setattr("jneuro.experiment.fitting._repeats", stopped)
+        assert call(file, "--out", out).exit_code != 0
+    assert len(list((out / "pieces").iterdir())) == 4  # two fits of each method
+    with monkeypatch.context() as again:
+        for method in (LeastSquares, NelderMead):
+            again.setattr(method, "solve", stopped)
+        done = call(file, "--out", out, "--resume")
     assert done.exit_code == 0, done.exception
+    assert not (out / "pieces").exists()
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["fit"]["ok"], metrics["fit"]["reason"]
     for name, true in {"g_na": 120.0, "g_k": 36.0}.items():

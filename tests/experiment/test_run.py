@@ -92,6 +92,23 @@ def test_analyses_are_told(tiny):
     assert (tiny.folder / "figures" / "error_analysis.png").exists()
 
 
+def test_what_a_model_learned_is_told(tiny):
+    found = tiny.metrics["analyses"]["interpretability"]
+    lost = found["importance"]["compact"]
+    assert len(lost["own past"]["seeds"]) == 2
+    assert lost["own past"]["lost"] > abs(lost["all others"]["lost"])
+    assert {"excitatory partners", "inhibitory strangers"} < set(lost) == set(found["settings"]["groups"])
+    assert found["settings"]["per_run"]
+    assert found["attribution"]["compact"]["incomplete"] < 0.05
+    assert set(found["synapses"]) == {"compact", "VAR weights", "cross-correlation"}
+    data = xr.open_zarr(tiny.folder / "analyses.zarr", group="interpretability", consolidated=False)
+    assert data["synapse"].shape == data["pairs.compact"].shape == (20, 20)
+    assert 0.15 < data["synapse"].mean() < 0.45
+    html = (tiny.folder / "report.html").read_text()
+    assert "without its own past" in html
+    assert "Whose past the forecast needs" in html
+
+
 def test_predictions_are_those_that_were_scored(tiny):
     data = xr.open_zarr(tiny.folder / "predictions.zarr", group="test", consolidated=False)
     error = (data["prediction.compact"] - data["target"]).isel(horizon=0).values
