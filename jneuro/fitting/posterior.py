@@ -15,7 +15,7 @@ from jneuro._types import Array, Config, Float, Int, Key
 from jneuro.fitting.nuts import Chain, Drawn, Ranked, Warm, blackjax_package, draw_chains, ranks_of, warm_chains
 from jneuro.fitting.parameters import Trainable
 from jneuro.fitting.problem import Problem
-from jneuro.fitting.watching import FitProgress, Watcher
+from jneuro.fitting.watching import SILENT, FitProgress, Part, Watcher
 from jneuro.prng import stream, trial_keys
 
 __all__ = ["Calibration", "Posterior", "PosteriorOptions", "Prior", "calibrate", "posterior", "sample", "uniformity"]
@@ -24,6 +24,8 @@ _TOGETHER = 50
 """Draws of each chain in one program."""
 _DATA_SETS = 20
 """Data sets in one program."""
+_CHAINS = 0.3
+"""Share of the chains in the work where there is a calibration, roughly."""
 _SEEN = ("diverged", "acceptance", "leapfrogs")
 """What is kept of each draw beside its values."""
 
@@ -154,7 +156,7 @@ def posterior(
     *,
     key: Key[Array, ""],
     options: PosteriorOptions | None = None,
-    watcher: Watcher | None = None,
+    watcher: Watcher = SILENT,
 ) -> tuple[Posterior, Calibration | None]:
     """Sample the posterior of a fit, and check the sampler on simulated data if that is wanted.
 
@@ -170,11 +172,13 @@ def posterior(
     """
     options = options or PosteriorOptions()
     prior = Prior.of(problem.trainable, problem.first, options.spread)
-    how: dict[str, Any] = {"options": options, "watcher": watcher}
-    found = sample(problem.names, problem.residuals, problem.values, prior, q, key=stream(key, "chains"), **how)
+    part = Part(watcher, "posterior", 0.0, _CHAINS if options.calibration else 1.0)
+    how: dict[str, Any] = {"key": stream(key, "chains"), "options": options, "watcher": part}
+    found = sample(problem.names, problem.residuals, problem.values, prior, q, **how)
     if not options.calibration:
         return found, None
-    return found, calibrate(problem.names, problem.residuals, prior, key=stream(key, "calibration"), **how)
+    how |= {"key": stream(key, "calibration"), "watcher": Part(watcher, "calibration", _CHAINS, 1.0)}
+    return found, calibrate(problem.names, problem.residuals, prior, **how)
 
 
 def sample(
@@ -186,7 +190,7 @@ def sample(
     *,
     key: Key[Array, ""],
     options: PosteriorOptions,
-    watcher: Watcher | None = None,
+    watcher: Watcher = SILENT,
 ) -> Posterior:
     r"""Sample \(\exp(-\frac12 |r(q)|^2)\) times the prior, in coordinates in which it is nearly a normal distribution.
 
@@ -203,7 +207,7 @@ def sample(
     Returns:
         The draws.
     """
-    blackjax, watcher = blackjax_package(), watcher or Watcher()
+    blackjax = blackjax_package()
     keys, size = trial_keys(key, options.chains), min(options.draws, _TOGETHER)
     warm = watcher.keep("warm-up", Warm, lambda: warm_chains(residuals, prior, q, keys, options.warmup))
     chains, count = Chain(*warm[1:]), -(-options.draws // size)
@@ -235,7 +239,7 @@ def calibrate(
     *,
     key: Key[Array, ""],
     options: PosteriorOptions,
-    watcher: Watcher | None = None,
+    watcher: Watcher = SILENT,
 ) -> Calibration:
     """Draw vectors from the prior, simulate data for each, sample their posteriors, and rank the truths among them.
 
@@ -254,7 +258,7 @@ def calibrate(
         The ranks, and their test.
     """
     blackjax_package()
-    watcher, wanted, count = watcher or Watcher(), options.calibration, options.calibration_draws
+    wanted, count = options.calibration, options.calibration_draws
     size = min(wanted, _DATA_SETS)
     keys = trial_keys(key, -(-wanted // size) * size)
     pieces: list[Ranked] = []

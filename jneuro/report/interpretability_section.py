@@ -39,8 +39,9 @@ def _from_others(name: str, found: Mapping[str, Any]) -> str:
     own, others = found["own past"], found["all others"]
     text = f"{name}: without its own past, a neuron’s forecast loses {_loss(own)} of R², without all others "
     text += _loss(others)
-    if others["lost"] > max(_SURE * _error(others), _LEAST):
-        text += ", so it has learned from other neurons"
+    partners = [g["more"] for g in found.values() if "more" in g]
+    if any(g["lost"] > max(_SURE * _error(g), _LEAST) for g in (others, *partners)):
+        text += ": it has learned from other neurons"
     elif others["lost"] < -max(_SURE * _error(others), _LEAST):
         text += ": what it takes from other neurons harms it"
     else:
