@@ -118,10 +118,12 @@ class CompactForecaster(nnx.Module):
     def _listen(self, past: Float[Array, "batch feature lag"]) -> Float[Array, "batch*feature channel"]:
         """Let all neurons speak, and sum what each hears, channel by channel."""
         first, second = self.message
-        each = lambda x: x.reshape(*past.shape[:2], -1)  # noqa: E731
+        neurons = past.shape[:2]
         x = first(past.reshape(-1, past.shape[-1]))
         if self.config.echo:
-            echo = jnp.einsum("bnc,cmn->bmc", each(self.reaction(jax.nn.silu(x))), self.mixing[...])
+            reaction = self.reaction(jax.nn.silu(x)).reshape(*neurons, -1)
+            echo = jnp.einsum("bnc,cmn->bmc", reaction, self.mixing[...])
             x = x + self.answer(echo.reshape(-1, echo.shape[-1]))
-        heard = jnp.einsum("bmc,cmn->bnc", each(second(jax.nn.silu(x))), self.mixing[...])
+        message = second(jax.nn.silu(x)).reshape(*neurons, -1)
+        heard = jnp.einsum("bmc,cmn->bnc", message, self.mixing[...])
         return heard.reshape(-1, heard.shape[-1])

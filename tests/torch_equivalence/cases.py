@@ -42,6 +42,10 @@ CASES = {
     "compact": Case(
         CompactForecasterConfig(**SMALL, lags=6, hidden=7, mixing_lags=3, mixing_hidden=4), CompactForecasterTwin
     ),
+    "compact, echo": Case(
+        CompactForecasterConfig(**SMALL, lags=6, hidden=7, mixing_lags=3, mixing_hidden=4, echo=True),
+        CompactForecasterTwin,
+    ),
     "seq2seq_lstm": Case(
         Seq2SeqLSTMConfig(**STACK, horizons=6, outputs=4, layers=2), Seq2SeqLSTMTwin, tuple(range(1, 7))
     ),

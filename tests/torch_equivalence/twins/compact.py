@@ -20,6 +20,9 @@ class CompactForecasterTwin(nn.Module):
             self.message = nn.ModuleList([nn.Linear(config.mixing_lags, width), nn.Linear(width, channels)])
             self.mixing = nn.Parameter(torch.zeros(channels, neurons, neurons))
             self.hearing = nn.Linear(channels, hidden, bias=False)
+            if config.echo:
+                self.reaction = nn.Linear(width, channels)
+                self.answer = nn.Linear(channels, width, bias=False)
 
     def forward(self, inputs, future=None):
         config = self.config
@@ -29,6 +32,9 @@ class CompactForecasterTwin(nn.Module):
         x = self.head(own)
         if config.mixing:
             first, second = self.message
-            said = second(silu(first(inputs[:, -config.mixing_lags :].transpose(1, 2))))
-            x = x + self.hearing(torch.einsum("bmc,cmn->bnc", said, self.mixing))
+            message = first(inputs[:, -config.mixing_lags :].transpose(1, 2))
+            if config.echo:
+                reaction = self.reaction(silu(message))
+                message = message + self.answer(torch.einsum("bnc,cmn->bmc", reaction, self.mixing))
+            x = x + self.hearing(torch.einsum("bmc,cmn->bnc", second(silu(message)), self.mixing))
         return inputs[:, -1:] + self.output_layer(silu(x)).transpose(1, 2)
