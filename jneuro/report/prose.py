@@ -176,7 +176,11 @@ def facts(data: ReportData) -> list[tuple[str, str]]:
         found.append(("Ceiling", f"{ceiling['futures']:,} futures, {ceiling['samples']:,} samples"))
     seconds = run.get("seconds") or {}
     if seconds:
-        stages = ", ".join(f"{stage} {duration(s)}".replace(" ", "\u00a0") for stage, s in seconds.items())
+        together: dict[str, float] = {}
+        for stage, s in seconds.items():  # the seeds of a model in one
+            name = stage.partition(" (seed ")[0]
+            together[name] = together.get(name, 0.0) + s
+        stages = ", ".join(f"{stage} {duration(s)}".replace(" ", "\u00a0") for stage, s in together.items())
         found.append(("Time", f"{duration(sum(seconds.values()))} ({stages})"))
     found += [("Device", str(run.get("device", "–"))), ("Started", str(run.get("started", "–")).replace("T", " "))]
     return found
