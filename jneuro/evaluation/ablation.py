@@ -38,7 +38,12 @@ class Ablation(Analysis):
             gains = np.subtract(scores[self.whole][:count], scores[name][:count]).tolist()
             parts[name] = {"part": part, "gains": gains, "mean": float(np.mean(gains)), "ci95": interval(gains)}
         told = {
-            name: {"seeds": r2, "mean": float(np.mean(r2)), "ci95": interval(r2)} | _cost(study.metrics["test"][name])
+            name: {
+                "seeds": r2,
+                "mean": float(np.mean(r2)),
+                "ci95": interval(r2),
+                "parameters": study.metrics["test"][name]["parameters"],
+            }
             for name, r2 in scores.items()
         }
         best = max((s["r2"] for s in study.metrics["baselines"].values()), default=None)
@@ -47,7 +52,3 @@ class Ablation(Analysis):
 
 def _seeds(score) -> list[float]:
     return score["seeds"]["r2"] if "seeds" in score else [score["r2"]]
-
-
-def _cost(score) -> dict[str, float]:
-    return {"parameters": score["parameters"]}

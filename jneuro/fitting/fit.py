@@ -45,7 +45,7 @@ class FitOptions(Config):
         dt_ms: time step of an ODE simulator [ms]; by default its own.
         solver: scheme of an ODE simulator.
         gradient: `exact` integrates Izhikevich's equations and locates spikes within samples, which gives them the
-            derivatives of the equations; see `jneuro.fitting.located`. Otherwise its own scheme and surrogate hold.
+            derivatives of the equations; see `jneuro.simulators.located`. Otherwise its own scheme and surrogate hold.
         accept: a fit whose mean squared error of the potential is more than this, in units of the noise's variance, is
             flagged as not explaining the data.
     """

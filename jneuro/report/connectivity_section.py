@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jneuro.report.data import ReportData, number
+from jneuro.report.prose import auroc
 from jneuro.report.style import INK, panels
 
 __all__ = ["draw_connectivity", "say_connectivity", "tabulate_connectivity"]
@@ -33,14 +34,10 @@ def say_connectivity(numbers: Mapping[str, Any]) -> list[str]:
         inside = mine["null_low"] <= mine["auroc"] <= mine["null_high"]
         verdict = "within the range of shuffled neurons" if inside else "outside the range of shuffled neurons"
         said.append(
-            f"{kind[0].upper()}{kind[1:]} ({share:.1%} of the pairs): {name} has AUROC {_bounds(mine)}, {verdict} "
-            f"({mine['null_low']:.3f} to {mine['null_high']:.3f}); the spikes' cross-correlation has {_bounds(other)}."
+            f"{kind[0].upper()}{kind[1:]} ({share:.1%} of the pairs): {name} has AUROC {auroc(mine)}, {verdict} "
+            f"({mine['null_low']:.3f} to {mine['null_high']:.3f}); the spikes' cross-correlation has {auroc(other)}."
         )
     return said
-
-
-def _bounds(found: Mapping[str, Any]) -> str:
-    return f"{number(found['auroc']):.3f} ({number(found['low']):.3f} to {number(found['high']):.3f})"
 
 
 def tabulate_connectivity(numbers: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
@@ -61,7 +58,7 @@ def tabulate_connectivity(numbers: Mapping[str, Any]) -> list[tuple[str, tuple[s
         for kind in kinds:
             one = found["neurons"][kind]
             seeds = f"; seeds {', '.join(f'{s:.3f}' for s in one['seeds'])}" if len(one["seeds"]) > 1 else ""
-            cells.append(f"{_bounds(one)}; null {one['null_low']:.3f} to {one['null_high']:.3f}{seeds}")
+            cells.append(f"{auroc(one)}; null {one['null_low']:.3f} to {one['null_high']:.3f}{seeds}")
         rows.append((name, *cells))
         both = [found["agreement"][what] for what in ("W", "Ω")]
         alike.append((name, *(f"{number(a[key]):.3f}" for a in both for key in ("cosine", "spearman"))))

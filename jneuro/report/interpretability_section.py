@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jneuro.report.data import COLOURS, ReportData, number
+from jneuro.report.prose import auroc
 from jneuro.report.style import INK, panels
 
 __all__ = [
@@ -92,15 +93,11 @@ def _from_synapses(numbers: Mapping[str, Any]) -> list[str]:
         told = []
         for kind, one in numbers["synapses"][name].items():
             found = one["auroc"] > one["null_high"] and one["low"] > 0.5
-            told.append(f"{kind} ones {_bounds(one)}, {'found' if found else 'not found'}")
+            told.append(f"{kind} ones {auroc(one)}, {'found' if found else 'not found'}")
         said.append(f"Synapses by integrated gradients of {name}, AUROC: {'; '.join(told)}.")
     rivals = {name: found for name, found in numbers["synapses"].items() if name not in numbers["importance"]}
-    told = [f"{name} {', '.join(f'{k} {_bounds(o)}' for k, o in found.items())}" for name, found in rivals.items()]
+    told = [f"{name} {', '.join(f'{k} {auroc(o)}' for k, o in found.items())}" for name, found in rivals.items()]
     return [*said, f"Without a model: {'; '.join(told)}."] if told else said
-
-
-def _bounds(found: Mapping[str, Any]) -> str:
-    return f"{number(found['auroc']):.3f} ({number(found['low']):.3f} to {number(found['high']):.3f})"
 
 
 def tabulate_interpretability(numbers: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
@@ -151,7 +148,7 @@ def _synapse_table(synapses: Mapping[str, Any], per_run: bool):
     kinds = list(dict.fromkeys(k for found in synapses.values() for k in found))
     rows = []
     for name, found in synapses.items():
-        cells = [f"{_bounds(o)}; null {o['null_low']:.3f} to {o['null_high']:.3f}" for o in map(found.get, kinds) if o]
+        cells = [f"{auroc(o)}; null {o['null_low']:.3f} to {o['null_high']:.3f}" for o in map(found.get, kinds) if o]
         rows.append((name, *cells))
     of = "mean over the test runs, each with a network of its own, with 95 % bounds over runs" if per_run else ""
     of = of or "with 95 % bounds over target neurons"

@@ -6,7 +6,7 @@ from typing import Any
 
 from jneuro.report.data import BASELINES, ReportData, Score, best, number, twin
 
-__all__ = ["duration", "facts", "paragraph", "quantity", "verdict"]
+__all__ = ["auroc", "duration", "facts", "paragraph", "quantity", "verdict"]
 
 
 def quantity(value: float, digits: int) -> str:
@@ -20,6 +20,18 @@ def quantity(value: float, digits: int) -> str:
         The text; an en dash for what is not finite.
     """
     return f"{value:,.{digits}f}".replace("-", "−") if math.isfinite(value) else "–"
+
+
+def auroc(found: Mapping[str, Any]) -> str:
+    """Write an area under the ROC curve with its bounds.
+
+    Args:
+        found: `auroc`, `low` and `high`.
+
+    Returns:
+        The text.
+    """
+    return f"{number(found['auroc']):.3f} ({number(found['low']):.3f} to {number(found['high']):.3f})"
 
 
 def duration(seconds: float) -> str:

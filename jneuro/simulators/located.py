@@ -32,7 +32,7 @@ def located_spikes(
 
     Returns:
         The potential at every sample [mV], and the spikes: each is split between two samples so that the sum over
-        samples, drawn with straight lines, passes a half at the spike's own time, as `ordered_times` reads it.
+        samples, drawn with straight lines, passes a half at the spike's own time.
     """
     held = jnp.concatenate([current[:1], current[:-1]])
     h = dt / steps

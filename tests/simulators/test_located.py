@@ -12,11 +12,11 @@ from scipy.integrate import solve_ivp
 import jneuro
 from jneuro.fitting import FitOptions
 from jneuro.fitting.data import Target
-from jneuro.fitting.located import located_spikes
 from jneuro.fitting.methods import LeastSquares
 from jneuro.fitting.parameters import double
 from jneuro.fitting.step_objectives import OrderedSpikes, ordered_times
 from jneuro.simulators import Izhikevich, Pospischil
+from jneuro.simulators.located import located_spikes
 
 NAMES = ("capacitance", "k", "v_r", "v_t", "v_u", "a", "b", "c", "d", "v_peak", "v_initial")
 CELLS = {"2003": (Izhikevich(), 10.0, 240), "2007": (Izhikevich.regular_spiking_2007(), 100.0, 500)}
