@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jneuro.allocator import keep_freed_memory
+from jneuro.cores import usable_cores
 from jneuro.experiment import versions
 
 __all__ = ["Yardstick", "fingerprint", "free_bytes", "settle"]
@@ -56,12 +57,11 @@ def fingerprint() -> dict[str, Any]:
     if (info := Path("/proc/cpuinfo")).exists():
         names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
         model = names[0] if names else model
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
     return {
         "device": ", ".join(sorted({d.device_kind for d in jax.devices()})),
         "platform": jax.default_backend(),
         "processor": model,
-        "cores": cores,
+        "cores": usable_cores(),
         "versions": versions(),
         "flags": os.environ.get("XLA_FLAGS", ""),
         "allocator": "keeps freed memory" if KEPT else "the system's",

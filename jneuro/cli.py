@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from jneuro.allocator import keep_freed_memory
+from jneuro.cores import usable_cores
 
 __all__ = ["app", "main"]
 
@@ -125,8 +126,7 @@ def _cpu_devices(wanted: int | None) -> None:
     flag, flags = "--xla_force_host_platform_device_count", os.environ.get("XLA_FLAGS", "")
     if wanted is None and flag in flags:
         return
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    os.environ["XLA_FLAGS"] = f"{flags} {flag}={wanted or cores}".strip()
+    os.environ["XLA_FLAGS"] = f"{flags} {flag}={wanted or usable_cores()}".strip()
 
 
 @app.command()

@@ -11,18 +11,23 @@ from flax import nnx
 from jax import lax
 
 from jneuro._types import Array, Float
+from jneuro.cores import usable_cores
 
 __all__ = ["in_microbatches", "microbatch"]
 
 _ROWS = 640
 """Rows of a matrix product that fill a core's second-level cache with what surrounds them."""
 
+_SHARED_ROWS = 5120
+"""Rows for each of several cores, enough to be worth sharing out."""
+
 
 def microbatch(batch: int, rows: int) -> int:
     """How many samples to process at a time.
 
-    On one CPU device, the divisor of the batch that comes closest to 640 rows of a matrix product. Elsewhere the whole
-    batch: accelerators want it, and over several CPU devices a loop would gather the samples that they share out.
+    On one CPU device, the divisor of the batch that comes closest to 640 rows of a matrix product on one core, and to
+    5120 for each of several cores. Elsewhere the whole batch: accelerators want it, and over several CPU devices a loop
+    would gather the samples that they share out.
 
     Args:
         batch: samples there are.
@@ -33,8 +38,10 @@ def microbatch(batch: int, rows: int) -> int:
     """
     if jax.default_backend() != "cpu" or jax.device_count() > 1:
         return batch
+    cores = usable_cores()
+    wanted = _ROWS if cores == 1 else _SHARED_ROWS * cores
     divisors = [size for size in range(1, batch + 1) if batch % size == 0]
-    return min(divisors, key=lambda size: abs(log(size * rows / _ROWS)))
+    return min(divisors, key=lambda size: abs(log(size * rows / wanted)))
 
 
 def in_microbatches(

@@ -35,6 +35,9 @@ FORMAT = 1
 
 _GROWING = ("time", "event", "snapshot")
 
+_FILE = 1 << 20
+"""Size that files of several trials may reach before compression [bytes]."""
+
 
 class StoreError(ValueError):
     """A store that is missing, incomplete, damaged or not ours."""
@@ -136,8 +139,11 @@ class RecordingWriter:
             with zarr.config.set({"array.write_empty_chunks": True}):
                 group[name].append(values, axis)
             return
-        # One trial and one appended chunk to a file: a trial is read without the others.
-        chunks = [1 if n == "trial" else s for n, s in zip(names, values.shape, strict=True)]
+        # One appended chunk to a file, of one trial, which is then read without the others, or of many small ones.
+        chunks = list(values.shape)
+        if "trial" in names:
+            trials = names.index("trial")
+            chunks[trials] = max(1, min(chunks[trials], _FILE * chunks[trials] // max(values.nbytes, 1)))
         chunks[axis] = chunk or max(values.shape[axis], 1)
         array = group.create_array(
             name,
@@ -223,7 +229,7 @@ def _read(path: Path, array: Any, name: str, selection: Any = ...) -> np.ndarray
 
 
 def read_recording(path: Path, names: Sequence[str] = ("v",)) -> Recording:
-    """Read a finished recording, trial by trial into one block of memory for each array.
+    """Read a finished recording, file by file into one block of memory for each array.
 
     Args:
         path: the store.
@@ -246,8 +252,10 @@ def read_recording(path: Path, names: Sequence[str] = ("v",)) -> Recording:
             raise StoreError(f"{path}: has no sampled array '{name}'; it has {', '.join(sampled)}")
         array = zarr.open_array(path / name, mode="r")
         values[name] = np.empty(array.shape, array.dtype)
-        for trial in range(array.shape[0]):
-            values[name][trial] = _read(path, array, name, trial)
+        together = array.chunks[0]
+        for first in range(0, array.shape[0], together):
+            trials = slice(first, first + together)
+            values[name][trials] = _read(path, array, name, trials)
     return Recording(
         values=values,
         ok=np.asarray(True),  # pyright: ignore

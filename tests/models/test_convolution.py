@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 from jax import lax
 
+from jneuro.models import microbatches
 from jneuro.models.convolution import Convolution, TransposedConvolution, convolve, convolve_transposed
 from jneuro.models.microbatches import in_microbatches, microbatch
 
@@ -160,9 +161,18 @@ def test_microbatches_change_neither_values_nor_gradients(x64):
 
 
 @pytest.mark.parametrize(
-    ("devices", "batch", "rows", "size"),
-    [(1, 32, 1280, 1), (1, 32, 160, 4), (1, 32, 5, 32), (1, 31, 80, 31), (2, 32, 640, 32)],
+    ("devices", "cores", "batch", "rows", "size"),
+    [
+        (1, 1, 32, 1280, 1),
+        (1, 1, 32, 160, 4),
+        (1, 1, 32, 5, 32),
+        (1, 1, 31, 80, 31),
+        (1, 2, 32, 1280, 8),
+        (1, 8, 32, 1280, 32),
+        (2, 2, 32, 640, 32),
+    ],
 )
-def test_how_many_samples_at_a_time(monkeypatch, devices, batch, rows, size):
+def test_how_many_samples_at_a_time(monkeypatch, devices, cores, batch, rows, size):
     monkeypatch.setattr(jax, "device_count", lambda: devices)
+    monkeypatch.setattr(microbatches, "usable_cores", lambda: cores)
     assert microbatch(batch, rows) == size

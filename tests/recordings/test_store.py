@@ -11,7 +11,15 @@ import zarr
 import zarr.storage._local
 from recording_problems import POPULATIONS, PROVENANCE, Other, make, piece
 
-from jneuro.recordings import RecordingWriter, StoreError, open_recording, read_events, read_recording, read_state
+from jneuro.recordings import (
+    RecordingWriter,
+    StoreError,
+    open_recording,
+    read_events,
+    read_recording,
+    read_state,
+    store,
+)
 
 
 def write(path, whole, states, cuts=(0, 12)):
@@ -97,10 +105,14 @@ def test_xarray_opens_it(finished):
     np.testing.assert_array_equal(ours["v"].sel(time=slice(2.5, 5)).values, whole.values["v"][:, 2:5])
 
 
-def test_a_trial_is_stored_apart(finished):
-    # A trial can then be read without the others.
-    array = zarr.open_array(finished[0] / "v", mode="r")
-    assert array.chunks[0] == 1
+@pytest.mark.parametrize(("limit", "together"), [(1, 1), (600, 2), (1 << 20, 3)])
+def test_a_large_trial_is_stored_apart_and_small_ones_together(tmp_path, monkeypatch, limit, together):
+    monkeypatch.setattr(store, "_FILE", limit)
+    whole, states = make()
+    write(tmp_path / "a.zarr", whole, states, (0, 12))
+    array = zarr.open_array(tmp_path / "a.zarr" / "v", mode="r")
+    assert array.chunks[0] == together
+    np.testing.assert_array_equal(read_recording(tmp_path / "a.zarr").values["v"], whole.values["v"])
 
 
 @pytest.mark.parametrize("cuts", [(0, 4, 8, 12), (0, 8, 12), (0, 4, 12)], ids=str)
@@ -242,7 +254,7 @@ ERRORS = {
         read_recording,
         ("unfinished", "--resume"),
     ),
-    "chunk gone": (lambda p: chunk(p).unlink(), read_recording, ("truncated, 1 of 3 chunks of 'v'", "jneuro simulate")),
+    "chunk gone": (lambda p: chunk(p).unlink(), read_recording, ("truncated, 1 of 1 chunks of 'v'", "jneuro simulate")),
     "event chunk gone": (lambda p: chunk(p, "events/trial").unlink(), read_recording, ("'events/trial' are missing",)),
     "chunk cut": (lambda p: cut(chunk(p)), read_recording, (V, "jneuro simulate")),
     "chunk emptied": (lambda p: chunk(p).write_bytes(b""), read_recording, (V, "jneuro simulate")),
