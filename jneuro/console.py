@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -51,6 +52,11 @@ class LiveObserver(_Bars):
 
     _tenth = 0
 
+    def __init__(self, console: Console) -> None:
+        """Prepare the display on a console."""
+        super().__init__(console)
+        self._beginning = threading.Lock()
+
     def __exit__(self, *_: object) -> None:
         self._finish()
         super().__exit__()
@@ -65,7 +71,8 @@ class LiveObserver(_Bars):
 
     def stage(self, text: str) -> None:
         """Begin a stage."""
-        self._finish()
+        with self._beginning:
+            self._finish()
         self._tenth = 0
         if not self._console.is_terminal:
             self._console.print(text)

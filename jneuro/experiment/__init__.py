@@ -1,17 +1,28 @@
 """One experiment, from its configuration to its report: simulate, window, train, evaluate, report."""
 
+import threading
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from jneuro.config import ExperimentConfig, load_experiment
 from jneuro.config_file import ConfigError
-from jneuro.datasets import WindowConfig, needed
+from jneuro.datasets import needed
 from jneuro.experiment.folder import RunFolder, versions
 from jneuro.experiment.reporting import report_stage
 from jneuro.experiment.scoring import evaluate_stage
 from jneuro.experiment.simulation import Runs, build_runs, simulate_stage
-from jneuro.experiment.training import Training, cut_windows, load_model, train_stage, trainings, windows_for
+from jneuro.experiment.training import (
+    Training,
+    cut_windows,
+    load_model,
+    side_by_side,
+    train_stage,
+    trainings,
+    windows_for,
+)
 from jneuro.recordings import read_recording
 from jneuro.training import Callback
 
@@ -40,7 +51,7 @@ STAGES = ("simulate", "train", "evaluate", "report")
 
 
 class Observer(Protocol):
-    """Hears how a run goes on."""
+    """Hears how a run goes on; of trainings side by side, from several threads."""
 
     def stage(self, text: str) -> None:
         """A stage, or a part of one, begins."""
@@ -146,13 +157,21 @@ def require_trained(folder: RunFolder) -> None:
 def _train_all(folder: RunFolder, observer: Observer) -> None:
     """Train what is not trained; models that see the same windows share them."""
     config = folder.config
-    groups: dict[WindowConfig, list[Training]] = {}
-    for training in trainings(config):
-        if not folder.done(f"train {training.label}"):
-            groups.setdefault(windows_for(config, training), []).append(training)
-    for how, group in groups.items():
-        observer.stage("windows")
-        windows = cut_windows(config, read_recording(folder.recording, needed(how.variables)), how)
-        for training in group:
-            observer.stage(f"train {training.label}")
-            train_stage(folder, training, windows, tuple(observer.training(training.label)))
+    left = [t for t in trainings(config) if not folder.done(f"train {t.label}")]
+    cutting, cut = threading.Lock(), {}
+    waiting = Counter(windows_for(config, t) for t in left)
+
+    def one(training: Training) -> None:
+        how = windows_for(config, training)
+        with cutting:
+            if how not in cut:
+                observer.stage("windows")
+                cut[how] = cut_windows(config, read_recording(folder.recording, needed(how.variables)), how)
+        observer.stage(f"train {training.label}")
+        train_stage(folder, training, cut[how], tuple(observer.training(training.label)))
+        with cutting:
+            waiting[how] -= 1
+            if not waiting[how]:
+                del cut[how]
+
+    side_by_side([partial(one, training) for training in left])

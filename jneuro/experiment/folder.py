@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,7 @@ class RunFolder(Generic[Kind]):
         """Wrap a folder that `prepare` or `find` has checked."""
         self.path = path
         self.config = config
+        self._writing = threading.Lock()  # of trainings side by side
 
     @classmethod
     def default_path(cls, config: RunConfig) -> Path:
@@ -174,9 +176,7 @@ class RunFolder(Generic[Kind]):
         """
         began = time.perf_counter()
         yield
-        stages = self.info.get("stages", {})
-        stages[name] = {"seconds": round(time.perf_counter() - began, 3), "hash": content}
-        self._update(stages=stages)
+        self._finish(name, {"seconds": round(time.perf_counter() - began, 3), "hash": content})
 
     def reuse(self, stage: str, content: str, source: str) -> bool:
         """Take a finished stage from a sibling run of the same content, code, versions and device, by hard links.
@@ -202,7 +202,7 @@ class RunFolder(Generic[Kind]):
                 shutil.copytree(other.parent / source, fresh, copy_function=os.link)
                 shutil.rmtree(self.path / source, ignore_errors=True)
                 os.replace(fresh, self.path / source)
-                self._update(stages=self.info["stages"] | {stage: found | {"from": other.parent.name}})
+                self._finish(stage, found | {"from": other.parent.name})
                 return True
         return False
 
@@ -219,6 +219,10 @@ class RunFolder(Generic[Kind]):
         if not (self.path / name).exists():
             raise ConfigError(f"{self.path}: {name} is missing; make it with `jneuro evaluate {self.path}`")
         return json.loads((self.path / name).read_text())
+
+    def _finish(self, stage: str, how: dict[str, Any]) -> None:
+        with self._writing:
+            self._update(stages=self.info.get("stages", {}) | {stage: how})
 
     def _update(self, **entries: Any) -> None:
         self.write_json("run.json", self.info | entries)

@@ -1,6 +1,8 @@
-"""The stage that trains: every model, and the leaky twins."""
+"""The stage that trains: every model, and the leaky twins; on a CPU, several at a time."""
 
-from collections.abc import Sequence
+import contextvars
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import NamedTuple
 
 import jax
@@ -11,14 +13,18 @@ from flax import nnx
 from jneuro._types import Array, Key
 from jneuro.config import ExperimentConfig, ModelEntry
 from jneuro.config_file import content_hash
+from jneuro.cores import usable_cores
 from jneuro.datasets import WindowConfig, Windows, window
 from jneuro.experiment.folder import RunFolder
 from jneuro.models import Model, SpikeCountLSTM, build_model
 from jneuro.prng import stream
 from jneuro.recordings import Recording
-from jneuro.training import Callback, Checkpoints, MetricsFile, load_best, train
+from jneuro.training import Callback, Checkpoints, MetricsFile, load_best, on_termination, train
 
-__all__ = ["Training", "cut_windows", "load_model", "train_stage", "trainings", "windows_for"]
+__all__ = ["Training", "cut_windows", "load_model", "side_by_side", "train_stage", "trainings", "windows_for"]
+
+_AT_ONCE = 4
+"""Most trainings at a time: each holds its activations."""
 
 
 class Training(NamedTuple):
@@ -155,3 +161,38 @@ def train_stage(folder: RunFolder, training: Training, windows: Windows, callbac
             callbacks=(*callbacks, MetricsFile(home / "metrics.jsonl")),
             checkpoint=Checkpoints(home / "checkpoints", every_seconds=30.0),
         )
+
+
+def side_by_side(work: Sequence[Callable[[], None]]) -> None:
+    """Do independent pieces of work, of which each alone would leave cores idle.
+
+    On a CPU as many at a time as there are cores, but four at most, in threads; on other devices, and where there are
+    several, one after the other. A fault in one, or SIGTERM, lets trainings among the others save and stop.
+
+    Args:
+        work: what to do; it must not rely on the order.
+
+    Raises:
+        Exception: the first that any of it raises.
+    """
+    at_once = min(usable_cores(), len(work), _AT_ONCE)
+    if at_once < 2 or jax.default_backend() != "cpu" or jax.device_count() > 1:
+        for piece in work:
+            piece()
+        return
+    x64, device = jax.config.jax_enable_x64, jax.config.jax_default_device  # pyright: ignore
+
+    def apart(piece: Callable[[], None]) -> None:
+        # A thread has settings of its own.
+        with jax.enable_x64(x64), jax.default_device(device):
+            piece()
+
+    with on_termination(True) as stop, ThreadPoolExecutor(at_once) as pool:
+        begun = [pool.submit(contextvars.copy_context().run, apart, piece) for piece in work]
+        try:
+            for piece in as_completed(begun):
+                piece.result()
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise

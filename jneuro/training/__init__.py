@@ -1,7 +1,7 @@
 """Training: a recipe, compiled steps, checkpoints that survive a kill, and what is told meanwhile."""
 
 from jneuro.training.callbacks import Callback, EpochRecord, MetricsFile, RichProgress, StepProgress
-from jneuro.training.checkpoints import CheckpointError, Checkpoints, load_best
+from jneuro.training.checkpoints import CheckpointError, Checkpoints, load_best, on_termination
 from jneuro.training.ensemble import train_ensemble
 from jneuro.training.loop import TrainingDiverged, TrainingInterrupted, TrainResult
 from jneuro.training.losses import LOSSES, Loss, mae, mse, pinball, poisson
@@ -31,6 +31,7 @@ __all__ = [
     "load_best",
     "mae",
     "mse",
+    "on_termination",
     "pinball",
     "poisson",
     "predict",

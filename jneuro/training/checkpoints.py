@@ -15,6 +15,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -304,6 +305,9 @@ def load_best(model: nnx.Module, directory: str | Path) -> nnx.Module:
     return nnx.merge(graph, best.params, rngs, best.rest, copy=True)
 
 
+_NOTED: ContextVar[threading.Event | None] = ContextVar("noted", default=None)
+
+
 @contextmanager
 def on_termination(active: bool) -> Iterator[threading.Event]:
     """Note a SIGTERM instead of dying of it.
@@ -312,14 +316,19 @@ def on_termination(active: bool) -> Iterator[threading.Event]:
         active: whether to; outside the main thread, where no handler can be installed, nothing is done either.
 
     Yields:
-        An event, set once the signal came. The former handler is restored afterwards.
+        An event, set once the signal came; within another such block, that block's. The former handler is restored
+        afterwards.
     """
-    event = threading.Event()
-    if not active or threading.current_thread() is not threading.main_thread():
-        yield event
+    event = _NOTED.get()
+    if not active or event is not None:
+        yield event if active and event else threading.Event()
         return
-    former = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    token = _NOTED.set(event := threading.Event())
+    here = threading.current_thread() is threading.main_thread()
+    former = signal.signal(signal.SIGTERM, lambda *_: event.set()) if here else None
     try:
         yield event
     finally:
-        signal.signal(signal.SIGTERM, former or signal.SIG_DFL)
+        _NOTED.reset(token)
+        if here:
+            signal.signal(signal.SIGTERM, former or signal.SIG_DFL)
