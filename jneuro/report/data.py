@@ -194,6 +194,6 @@ def excitatory(data: ReportData, neurons: int) -> np.ndarray:
     return np.arange(neurons) < data.example.get("n_excitatory", neurons)
 
 
-def _short(name: str, limit: int = 24) -> str:
+def _short(name: str, limit: int = 28) -> str:
     """A name that fits a figure, safe from Matplotlib's own markup."""
     return (name if len(name) <= limit else name[: limit - 1] + "…").replace("$", r"\$").removeprefix("_")

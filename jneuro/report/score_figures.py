@@ -129,7 +129,10 @@ def learning_figure(data: ReportData) -> Figure | None:
         ax.axhline(floor, color="black", linestyle="--", linewidth=1.2, label="noise ceiling, 1 − R²")
     values = np.concatenate([*seen, floors])
     values = values[np.isfinite(values)]
-    if values.size:
+    least = [loss[np.isfinite(loss)].min(initial=np.inf) for loss in seen]
+    if values.size and 0 < 10 * min(least) < max(least) < np.inf:
+        ax.set_yscale("log")
+    elif values.size:
         low, high = values.min(), min(values.max(), 2.2 * np.median(values))
         ax.set_ylim(low - 0.08 * (high - low) - 1e-6, high + 0.05 * (high - low) + 1e-6)
     ax.locator_params(axis="x", integer=True)
