@@ -36,7 +36,7 @@ def draw_questions(data: ReportData, arrays: Arrays) -> Figure:
     step.plot(arrays["target_ms"], arrays["step_true"], linewidth=1.2, **TRUE)
     step.plot(arrays["target_ms"], arrays["step_predicted"], linewidth=1.0, linestyle="--", **PREDICTED)
     step.set(xlabel="time [ms], step of 20 µA/cm² from 17.8 ms", ylabel="V [mV]")
-    step.legend(frameon=False, fontsize=8, loc="upper right")
+    step.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     sine.plot(arrays["sine_hz"], arrays["sine_true"], marker="o", markersize=3, **TRUE)
     sine.plot(arrays["sine_hz"], arrays["sine_predicted"], marker="s", markersize=3, linestyle="--", **PREDICTED)
     sine.set(xscale="log", xlabel="sine of 80 µA/cm² [Hz]", ylabel="spikes")
