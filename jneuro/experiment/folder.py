@@ -1,7 +1,7 @@
 """The folder of a run: what is in it, whose it is, and which stages are done.
 
 config.yaml       the resolved configuration
-run.json          versions, device, git commit, and the seconds and content hash of every finished stage
+run.json          versions, device, git commit, and seconds, end and content hash of every finished stage
 recording.zarr    the recording
 models/NAME/      checkpoints and metrics.jsonl of every model
 metrics.json      all scores
@@ -176,7 +176,18 @@ class RunFolder(Generic[Kind]):
         """
         began = time.perf_counter()
         yield
-        self._finish(name, {"seconds": round(time.perf_counter() - began, 3), "hash": content})
+        seconds = round(time.perf_counter() - began, 3)
+        self._finish(name, {"seconds": seconds, "ended": round(time.time(), 3), "hash": content})
+
+    @property
+    def seconds(self) -> float:
+        """How long the finished stages took; those that ran side by side count once."""
+        total = until = 0.0
+        stages = self.info.get("stages", {}).values()
+        for began, ended in sorted((s["ended"] - s["seconds"], s["ended"]) for s in stages):
+            total += max(0.0, ended - max(began, until))
+            until = max(until, ended)
+        return total
 
     def reuse(self, stage: str, content: str, source: str) -> bool:
         """Take a finished stage from a sibling run of the same content, code, versions and device, by hard links.

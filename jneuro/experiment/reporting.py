@@ -40,6 +40,7 @@ def report_stage(folder: RunFolder) -> Path:
                 "jneuro_version": info["versions"]["jneuro"],
                 "loss": _loss(folder),
                 "seconds": {name: stage["seconds"] for name, stage in info["stages"].items()},
+                "total_seconds": folder.seconds,
             },
             config_yaml=(folder.path / "config.yaml").read_text(),
             metrics=metrics,

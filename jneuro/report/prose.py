@@ -193,7 +193,7 @@ def facts(data: ReportData) -> list[tuple[str, str]]:
             name = stage.partition(" (seed ")[0]
             together[name] = together.get(name, 0.0) + s
         stages = ", ".join(f"{stage} {duration(s)}".replace(" ", "\u00a0") for stage, s in together.items())
-        found.append(("Time", f"{duration(sum(seconds.values()))} ({stages})"))
+        found.append(("Time", f"{duration(run['total_seconds'])} ({stages})"))
     found += [("Device", str(run.get("device", "–"))), ("Started", str(run.get("started", "–")).replace("T", " "))]
     return found
 

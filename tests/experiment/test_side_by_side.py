@@ -5,7 +5,7 @@ import threading
 import jax
 import pytest
 
-from jneuro.experiment import training
+from jneuro.experiment import RunFolder, training
 from jneuro.experiment.training import side_by_side
 from jneuro.training import on_termination
 
@@ -68,3 +68,10 @@ def test_precision_is_that_of_the_caller(cores):
         side_by_side([lambda: found.append(jax.numpy.zeros(()).dtype)] * 2)
     side_by_side([lambda: found.append(jax.numpy.zeros(()).dtype)] * 2)
     assert list(map(str, found)) == ["float64", "float64", "float32", "float32"]
+
+
+def test_time_side_by_side_counts_once(tmp_path):
+    folder = RunFolder(tmp_path, None)
+    stages = {"simulate": (5, 105), "train a": (10, 116), "train b": (8, 118), "evaluate": (2, 130)}
+    folder.write_json("run.json", {"stages": {k: {"seconds": s, "ended": e} for k, (s, e) in stages.items()}})
+    assert folder.seconds == 5 + 12 + 2

@@ -124,6 +124,7 @@ def data():
         "device": "cpu, 2 cores",
         "started": "2026-05-09T07:35:25+00:00",
         "seconds": {"simulate": 31.2, "train": 8554.3, "evaluate": 12.0, "ceiling": 140.5},
+        "total_seconds": 8738.0,
         "git_commit": None,
         "command": "jneuro run configs/brunel100.yaml train.seed=3",
     }
