@@ -182,9 +182,9 @@ class RunFolder(Generic[Kind]):
     @property
     def seconds(self) -> float:
         """How long the finished stages took; those that ran side by side count once."""
-        total = until = 0.0
         stages = self.info.get("stages", {}).values()
-        for began, ended in sorted((s["ended"] - s["seconds"], s["ended"]) for s in stages):
+        total, until = sum(s["seconds"] for s in stages if "ended" not in s), 0.0  # by an earlier version
+        for began, ended in sorted((s["ended"] - s["seconds"], s["ended"]) for s in stages if "ended" in s):
             total += max(0.0, ended - max(began, until))
             until = max(until, ended)
         return total

@@ -73,5 +73,6 @@ def test_precision_is_that_of_the_caller(cores):
 def test_time_side_by_side_counts_once(tmp_path):
     folder = RunFolder(tmp_path, None)
     stages = {"simulate": (5, 105), "train a": (10, 116), "train b": (8, 118), "evaluate": (2, 130)}
-    folder.write_json("run.json", {"stages": {k: {"seconds": s, "ended": e} for k, (s, e) in stages.items()}})
-    assert folder.seconds == 5 + 12 + 2
+    ended = {k: {"seconds": s, "ended": e} for k, (s, e) in stages.items()}
+    folder.write_json("run.json", {"stages": ended | {"windows": {"seconds": 7}}})
+    assert folder.seconds == 5 + 12 + 2 + 7
