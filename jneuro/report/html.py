@@ -119,11 +119,15 @@ def _cells(score: Score, unit: str) -> list[Cell]:
 
     se = number(score.values.get("r2_se"))
     error = f" ± {quantity(se, 4)}" if math.isfinite(se) else ""
+    seeds = score.values.get("seeds") or {}
+    mean, spread = number(seeds.get("mean")), quantity(number(seeds.get("ci95")), 4)
+    again = Cell(mean, f"{quantity(mean, 4)} ± {spread} ({len(seeds['r2'])})") if seeds else Cell(None, "–")
     own = shared_unit(score.values.get("targets") or {})
     other = f" {own}" if own not in ("", unit) else ""
     skill = cell("skill", lambda x: f"{quantity(100 * x, 1)} %")
     return [
         cell("r2", lambda x: quantity(x, 4) + error),
+        again,
         cell("rmse_mv", lambda x: quantity(x, 3) + other),
         cell("mae_mv", lambda x: quantity(x, 3) + other),
         cell("share_of_ceiling", lambda x: f"{quantity(100 * x, 1)} %"),

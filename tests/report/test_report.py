@@ -113,11 +113,14 @@ def test_every_figure_is_written_and_described(written):
 
 def test_table_repeats_the_metrics(data, written):
     _, page, _ = written
-    fields = ("r2", "rmse_mv", "mae_mv", "share_of_ceiling", "skill", "parameters", "train_seconds")
+    fields = ("r2", "over seeds", "rmse_mv", "mae_mv", "share_of_ceiling", "skill", "parameters", "train_seconds")
     names = {"ar": "AR", "var": "VAR"}
     for name, scores in {**data.metrics["baselines"], **data.metrics["test"]}.items():
-        assert page.rows[names.get(name, name)]["cells"] == [scores.get(f) for f in fields]
-    assert page.rows["noise ceiling"]["cells"] == [0.786, None, None, 1.0, None, None, None]
+        shown = scores | {"over seeds": scores.get("seeds", {}).get("mean")}
+        assert page.rows[names.get(name, name)]["cells"] == [shown.get(f) for f in fields]
+    assert page.rows["compact"]["cells"][1] == 0.7681
+    assert "0.7681 ± 0.0009 (3)" in page.text
+    assert page.rows["noise ceiling"]["cells"] == [0.786, None, None, None, 1.0, None, None, None]
     rows = [r for r in page.rows if r not in {"Predictor"} and page.rows[r]["cells"]]
     assert rows[-1] == "noise ceiling"
     assert page.rows["compact"]["class"] == "model best"
@@ -240,11 +243,13 @@ def test_windows_of_its_own_have_no_skill_over_the_tables_baselines(data, tmp_pa
     own = {"baselines": {"mean": {"r2": 0.0}}, "targets": {"rate": "Hz"}, "skill": 0.4321}
     run = with_targets(data, {"v": "mV"}, own)
     page, _ = render(run, tmp_path)
-    cells = dict(zip(("r2", "rmse", "mae", "share", "skill"), page.rows["compact"]["cells"], strict=False))
+    cells = dict(
+        zip(("r2", "over seeds", "rmse", "mae", "share", "skill"), page.rows["compact"]["cells"], strict=False)
+    )
     assert cells["r2"] == 0.7684
     assert cells["skill"] is None
     assert page.rows["cnn_lstm"]["class"] == "model best"
-    assert page.rows["cnn_lstm"]["cells"][4] is not None
+    assert page.rows["cnn_lstm"]["cells"][5] is not None
     for text in (page.text, printed(run)):
         assert "43.2" not in text
         assert "2.810 Hz" in text
