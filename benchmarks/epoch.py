@@ -16,9 +16,9 @@ import jax
 from flax import nnx
 from harness import Call
 
+from jneuro.core.random import trial_keys
 from jneuro.datasets import WindowConfig, Windows, window
 from jneuro.models import CNNLSTM, CNNLSTMConfig
-from jneuro.prng import trial_keys
 from jneuro.recordings import Recording
 from jneuro.simulators import Brunel, simulate
 from jneuro.training import TrainConfig, train

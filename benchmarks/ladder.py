@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from harness import Call, arguments, compiled, reason, record, take_turns
 
-from jneuro.prng import trial_keys
+from jneuro.core.random import trial_keys
 from jneuro.simulators import SIMULATORS, Brunel, ODESimulator, SuperSpike, TimeParallel, simulate, stimuli
 from jneuro.simulators.solvers import RK4
 

@@ -14,8 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jneuro.allocator import keep_freed_memory
-from jneuro.cores import usable_cores
+from jneuro.core.process import keep_freed_memory, usable_cores
 from jneuro.experiment import versions
 
 __all__ = ["Yardstick", "fingerprint", "free_bytes", "settle"]

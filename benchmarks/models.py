@@ -24,7 +24,7 @@ from flax import nnx
 from harness import Call, arguments, compiled, count_costs, peak_mib, record, take_turns
 
 from jneuro.datasets import Scaling, Windows
-from jneuro.evaluation.rollout import rollout
+from jneuro.evaluation.rollouts import rollout
 from jneuro.models import (
     CNNLSTMConfig,
     CompactForecasterConfig,

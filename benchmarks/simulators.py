@@ -16,7 +16,7 @@ import numpy as np
 from harness import Call, Peer, arguments, compiled, reason, record, take_turns, timed
 from machine import ROOT
 
-from jneuro.prng import trial_keys
+from jneuro.core.random import trial_keys
 from jneuro.simulators import (
     Brunel,
     CA1Pyramidal,

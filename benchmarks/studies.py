@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 from suite import seconds_of, write
 
-from jneuro.config import ExperimentConfig, load_experiment
 from jneuro.experiment import RunFolder
+from jneuro.experiment.config import ExperimentConfig, load_experiment
 
 __all__ = ["Job", "choose", "history", "jobs", "summary"]
 

@@ -12,8 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from jneuro.allocator import keep_freed_memory
-from jneuro.cores import usable_cores
+from jneuro.core.process import keep_freed_memory, usable_cores
 
 __all__ = ["app", "main"]
 
@@ -36,10 +35,10 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 def _stages(config: str, overrides: list[str] | None, out: Path | None, resume: bool, last: str) -> None:
     """Run an experiment up to a stage, with progress."""
-    from jneuro.config import load_experiment
-    from jneuro.config_file import find_config
     from jneuro.console import LiveObserver, print_scores
+    from jneuro.core.config import find_config
     from jneuro.experiment import RunFolder, run_stages
+    from jneuro.experiment.config import load_experiment
 
     folder = RunFolder.prepare(load_experiment(find_config(config), overrides or []), out, resume=resume)
     console = Console()
@@ -61,8 +60,8 @@ def run(config: Config, overrides: Overrides = None, out: Out = None, resume: Re
 @app.command()
 def fit(config: Config, overrides: Overrides = None, out: Out = None, resume: Resume = False) -> None:
     """Fit a simulator's parameters to a recording: simulate or read, fit, compare, report."""
-    from jneuro.config_file import find_config, load_config
     from jneuro.console import LiveObserver, print_fit
+    from jneuro.core.config import find_config, load_config
     from jneuro.experiment import RunFolder
     from jneuro.experiment.fitting import fit_stages
     from jneuro.fitting.config import FitConfig
@@ -100,8 +99,8 @@ def sweep(
     ] = None,
 ) -> None:
     """Simulate at many points of parameters, stimuli and seeds; figures and one labelled store."""
-    from jneuro.config_file import find_config, load_config
     from jneuro.console import SweepDisplay
+    from jneuro.core.config import find_config, load_config
     from jneuro.experiment.sweeping import join_processes, open_folder, sweep_stages
     from jneuro.sweeps.config import SweepConfig
 
@@ -249,7 +248,7 @@ def main() -> None:
 
 def _expected(error: Exception) -> tuple[int, str] | None:
     """The exit code of an error that needs no traceback, and what it is called."""
-    from jneuro.config_file import ConfigError
+    from jneuro.core.config import ConfigError
     from jneuro.interop import WeightsError
     from jneuro.recordings import StoreError
     from jneuro.simulators import SimulationError

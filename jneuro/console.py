@@ -15,8 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from jneuro._types import unknown_name
-from jneuro.config_file import ConfigError, config_files
+from jneuro.core.config import ConfigError, config_files, unknown_name
 from jneuro.datasets.variables import shared_unit
 from jneuro.experiment import versions
 from jneuro.fitting.watching import FitProgress

@@ -12,10 +12,10 @@ import torch
 from flax import nnx
 from torch.utils.data import DataLoader, Subset
 
+from jneuro.core.random import stream
 from jneuro.datasets import WindowConfig, window
 from jneuro.interop import to_torch
 from jneuro.models import CNNLSTM, CNNLSTMConfig
-from jneuro.prng import stream
 from jneuro.recordings import Recording
 from jneuro.training import TrainConfig
 

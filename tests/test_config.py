@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
-from jneuro.config import ExperimentConfig, load_experiment
-from jneuro.config_file import ConfigError, config_files, content_hash, find_config, load_config, to_yaml
+from jneuro.core.config import ConfigError, config_files, content_hash, find_config, load_config, to_yaml
+from jneuro.experiment.config import ExperimentConfig, load_experiment
 from jneuro.fitting.config import FitConfig
 from jneuro.recordings import Recording, RecordingWriter
 from jneuro.sweeps.config import SweepConfig

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from jneuro._types import Array, Float
+from jneuro.core.types import Array, Float
 
 __all__ = ["Scaling", "fit_scaling", "no_scaling"]
 

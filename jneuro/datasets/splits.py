@@ -3,7 +3,7 @@
 import numpy as np
 from pydantic import Field, model_validator
 
-from jneuro._types import Config
+from jneuro.core.config import Config
 
 __all__ = ["SPLITS", "Fractions", "split_indices"]
 

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Discriminator, Field, Tag
 
-from jneuro._types import Array, Config, Float, Key
+from jneuro.core.config import Config
+from jneuro.core.random import require_key, stream
+from jneuro.core.types import Array, Float, Key
 from jneuro.datasets.scaling import Scaling, fit_scaling, no_scaling
 from jneuro.datasets.splits import Fractions, split_indices
 from jneuro.datasets.variables import VariableConfig, columns_of, series
 from jneuro.datasets.windows import Windows, window_starts
-from jneuro.prng import require_key, stream
 from jneuro.recordings.recording import Recording
 
 __all__ = ["HorizonRange", "Horizons", "Scale", "WindowConfig", "window"]

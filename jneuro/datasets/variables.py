@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from pydantic import Field
 
-from jneuro._types import Config, Float
+from jneuro.core.config import Config
+from jneuro.core.types import Float
 from jneuro.recordings.recording import Recording
 
 __all__ = ["FROM_SPIKES", "VariableConfig", "columns_of", "needed", "series", "shared_unit", "units_of"]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jneuro._types import Array, Float, Int
+from jneuro.core.types import Array, Float, Int
 from jneuro.datasets.scaling import Scaling
 
 __all__ = ["Batch", "Windows", "window_starts"]

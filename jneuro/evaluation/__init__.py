@@ -4,10 +4,10 @@ from jneuro.evaluation.analyses import AnyAnalysis
 from jneuro.evaluation.analysis import Analysis, Findings, Source, Study
 from jneuro.evaluation.baselines import BaselineConfig, fit_baselines
 from jneuro.evaluation.ceiling import CeilingConfig, ceiling_scores, simulate_futures
-from jneuro.evaluation.evaluate import Evaluation, evaluate
 from jneuro.evaluation.forecasts import forecast, targets
 from jneuro.evaluation.metrics import forecast_scores, interval, ratio_error
-from jneuro.evaluation.rollout import rollout
+from jneuro.evaluation.rollouts import rollout
+from jneuro.evaluation.scores import Evaluation, evaluate
 from jneuro.evaluation.spike_trains import isi_cv
 
 __all__ = [

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import nnx
 
-from jneuro._types import Array, Config, Float, Key
+from jneuro.core.config import Config
+from jneuro.core.types import Array, Float, Key
 from jneuro.datasets import WindowConfig, Windows
 from jneuro.simulators.base import ODESimulator, SteppedSimulator
 

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from jneuro._types import Array, Bool, Float, Int
+from jneuro.core.types import Array, Bool, Float, Int
 from jneuro.datasets.windows import Batch, Windows
 
 __all__ = ["Attribution", "integrated_gradients", "permuted_errors", "shuffled_within"]

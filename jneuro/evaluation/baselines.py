@@ -12,7 +12,8 @@ import numpy as np
 from jax import lax
 from pydantic import Field
 
-from jneuro._types import Array, Config, Float, Int
+from jneuro.core.config import Config
+from jneuro.core.types import Array, Float, Int
 from jneuro.datasets.windows import Batch, Windows
 from jneuro.models.base import Prediction
 

@@ -20,11 +20,12 @@ import numpy as np
 from jax import lax
 from pydantic import Field
 
-from jneuro._types import Array, Config, Float, Key, PyTree
+from jneuro.core.config import Config
+from jneuro.core.random import stream, trial_keys
+from jneuro.core.types import Array, Float, Key, PyTree
 from jneuro.evaluation.metrics import ratio_error
-from jneuro.prng import stream, trial_keys
 from jneuro.simulators.base import SteppedSimulator
-from jneuro.simulators.simulate import simulate
+from jneuro.simulators.simulation import simulate
 from jneuro.simulators.stimuli import Stimulus
 
 __all__ = ["CeilingConfig", "ceiling_scores", "simulate_futures"]

@@ -9,14 +9,14 @@ import numpy as np
 from flax import nnx
 from pydantic import Field
 
-from jneuro._types import Float, Int
+from jneuro.core.random import stream
+from jneuro.core.types import Float, Int
 from jneuro.datasets.windows import Windows
 from jneuro.evaluation.analysis import Analysis, Findings, Study
 from jneuro.evaluation.baselines import Linear
 from jneuro.evaluation.connectivity_scores import agreement, causal_weight, cross_correlation, separate
 from jneuro.evaluation.forecasts import observe
 from jneuro.evaluation.metrics import interval
-from jneuro.prng import stream
 from jneuro.recordings import open_recording, read_events, read_state
 from jneuro.simulators.reservoir import IzhikevichReservoir
 

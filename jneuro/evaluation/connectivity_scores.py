@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sparse
 from scipy.stats import rankdata
 
-from jneuro._types import Bool, Float, Int
+from jneuro.core.types import Bool, Float, Int
 
 __all__ = ["Separation", "agreement", "auroc", "causal_weight", "cross_correlation", "separate"]
 

@@ -19,12 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jneuro._types import Bool, Float, Int, PyTree
+from jneuro.core.random import stream
+from jneuro.core.types import Bool, Float, Int, PyTree
 from jneuro.datasets.windows import Windows
 from jneuro.evaluation.analysis import Study
 from jneuro.evaluation.ceiling import simulate_futures
 from jneuro.evaluation.metrics import ratio_error
-from jneuro.prng import stream
 from jneuro.recordings import open_recording, read_state
 from jneuro.simulators.base import SteppedSimulator
 

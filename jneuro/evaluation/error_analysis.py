@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from jneuro._types import Float, Int
+from jneuro.core.types import Float, Int
 from jneuro.datasets import WindowConfig
 from jneuro.evaluation.analysis import Analysis, Findings, Study
 from jneuro.evaluation.forecasts import targets

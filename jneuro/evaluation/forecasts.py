@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from jneuro._types import Array, Float, Int
+from jneuro.core.types import Array, Float, Int
 from jneuro.datasets.windows import Windows
 from jneuro.models.base import Prediction
 from jneuro.training import predict

@@ -8,7 +8,8 @@ import numpy as np
 from flax import nnx
 from pydantic import Field
 
-from jneuro._types import Bool, Float, Int
+from jneuro.core.random import stream
+from jneuro.core.types import Bool, Float, Int
 from jneuro.datasets import WindowConfig
 from jneuro.evaluation.analysis import Analysis, Findings, Study
 from jneuro.evaluation.attribution import Attribution, integrated_gradients, permuted_errors, shuffled_within
@@ -18,7 +19,6 @@ from jneuro.evaluation.metrics import interval, ratio_error
 from jneuro.evaluation.neuron_groups import input_groups, members
 from jneuro.evaluation.synapse_scores import score_synapses
 from jneuro.models import CNNLSTM, LSTMForecaster
-from jneuro.prng import stream
 from jneuro.recordings import open_recording
 from jneuro.simulators import Brunel
 

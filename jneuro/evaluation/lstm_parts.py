@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jneuro._types import Array, Float, Int
+from jneuro.core.types import Array, Float, Int
 from jneuro.datasets.windows import Windows
 from jneuro.evaluation.forecasts import forecast, targets
 from jneuro.models import CNNLSTM, LSTMForecaster

@@ -8,10 +8,10 @@ import numpy as np
 import optax
 from jax import lax
 
-from jneuro._types import Array, Float, PyTree
-from jneuro.backend import double_precision
+from jneuro.core.devices import double_precision
+from jneuro.core.random import stream
+from jneuro.core.types import Array, Float, PyTree
 from jneuro.evaluation.analysis import Source
-from jneuro.prng import stream
 from jneuro.simulators import simulate
 from jneuro.simulators.stimuli import Constant
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from jneuro._types import Float
+from jneuro.core.types import Float
 
 __all__ = ["forecast_scores", "interval", "ratio_error"]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jneuro._types import Bool, Int
+from jneuro.core.types import Bool, Int
 
 __all__ = ["input_groups", "members"]
 

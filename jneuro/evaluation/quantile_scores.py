@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from jneuro._types import Array, Float, Int
+from jneuro.core.types import Array, Float, Int
 from jneuro.datasets.windows import Windows
 from jneuro.evaluation.analysis import Analysis, Findings, Study
 from jneuro.evaluation.baselines import BaselineConfig, fit_baselines

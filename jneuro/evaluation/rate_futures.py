@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jneuro._types import Float, Int
+from jneuro.core.random import stream, trial_keys
+from jneuro.core.types import Float, Int
 from jneuro.datasets.windows import Windows
 from jneuro.evaluation.analysis import Study
 from jneuro.evaluation.count_ceiling import stored_states
-from jneuro.prng import stream, trial_keys
-from jneuro.simulators.simulate import simulate
+from jneuro.simulators.simulation import simulate
 
 __all__ = ["Futures", "rate_futures"]
 

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from jneuro._types import Float, Int
+from jneuro.core.random import stream
+from jneuro.core.types import Float, Int
 from jneuro.datasets.windows import Windows
 from jneuro.evaluation.analysis import Analysis, Findings, Study
 from jneuro.evaluation.forecasts import forecast, observe, targets
 from jneuro.evaluation.metrics import interval, ratio_error
-from jneuro.prng import stream
 
 __all__ = ["Reconstruction", "code_spectrum", "explained", "principal_axes"]
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jneuro._types import Bool, Float
+from jneuro.core.types import Bool, Float
 from jneuro.evaluation.spike_matching import coincidence, crossings
 
 __all__ = ["Described", "Steps", "describe", "recording_scores", "steps_of"]

@@ -6,7 +6,7 @@ import numpy as np
 from jax import lax
 from scipy.signal import correlate
 
-from jneuro._types import Array, Float, Int
+from jneuro.core.types import Array, Float, Int
 
 __all__ = ["nearest", "period", "repeat_period"]
 

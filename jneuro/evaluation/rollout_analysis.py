@@ -10,16 +10,17 @@ import numpy as np
 from flax import nnx
 from pydantic import Field, model_validator
 
-from jneuro._types import Config, Float
+from jneuro.core.config import Config
+from jneuro.core.random import stream
+from jneuro.core.types import Float
 from jneuro.datasets import WindowConfig, Windows
 from jneuro.evaluation.analysis import Analysis, Findings, Source, Study
 from jneuro.evaluation.lyapunov import lyapunov_of_currents
 from jneuro.evaluation.metrics import interval
 from jneuro.evaluation.repetition import nearest, period, repeat_period
-from jneuro.evaluation.rollout import rollout
 from jneuro.evaluation.rollout_scores import Predict, RolloutScores, Sample, score_rollouts
+from jneuro.evaluation.rollouts import rollout
 from jneuro.models import Seq2SeqLSTM
-from jneuro.prng import stream
 from jneuro.simulators import ODESimulator, simulate
 from jneuro.simulators.stimuli import Constant
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jneuro._types import Float, Int
+from jneuro.core.types import Float, Int
 from jneuro.evaluation.spike_distance import van_rossum, victor_purpura
 from jneuro.evaluation.spike_matching import crossings, match_spikes
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jneuro._types import Float
+from jneuro.core.types import Float
 
 __all__ = ["van_rossum", "victor_purpura"]
 

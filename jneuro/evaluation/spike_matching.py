@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jneuro._types import Float
+from jneuro.core.types import Float
 from jneuro.evaluation.metrics import ratio_error
 
 __all__ = ["Matching", "coincidence", "crossings", "match_spikes", "peaks", "spike_scores"]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jneuro._types import Float, Int
+from jneuro.core.types import Float, Int
 
 __all__ = ["isi_cv"]
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jneuro._types import Float
+from jneuro.core.types import Float
 
 __all__ = ["Point", "families", "pulses", "ramp", "sine", "step"]
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from jneuro._types import Float
+from jneuro.core.random import stream
+from jneuro.core.types import Float
 from jneuro.datasets import WindowConfig, Windows
 from jneuro.evaluation.analysis import Analysis, Findings, Study
 from jneuro.evaluation.forecasts import forecast, targets
@@ -18,7 +19,6 @@ from jneuro.evaluation.stimulus_families import families, sine, step
 from jneuro.evaluation.surrogate_cost import gradients, timings
 from jneuro.evaluation.surrogate_probe import probe, simulator_response
 from jneuro.models import EncoderDecoder
-from jneuro.prng import stream
 
 __all__ = ["SurrogateAnalysis", "nearest"]
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jneuro._types import Array, Float
+from jneuro.core.types import Array, Float
 from jneuro.datasets import Windows
 from jneuro.datasets.windows import Batch
 from jneuro.evaluation.analysis import Source

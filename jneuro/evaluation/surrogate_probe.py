@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jneuro._types import Array, Float, Int
+from jneuro.core.types import Array, Float, Int
 from jneuro.datasets import Windows
 from jneuro.evaluation.analysis import Source
 from jneuro.simulators import simulate

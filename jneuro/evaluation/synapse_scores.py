@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jneuro._types import Bool, Float
+from jneuro.core.types import Bool, Float
 from jneuro.evaluation.analysis import Study
 from jneuro.evaluation.baselines import Linear
 from jneuro.evaluation.connectivity_scores import cross_correlation, separate

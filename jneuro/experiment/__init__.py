@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from jneuro.config import ExperimentConfig, load_experiment
-from jneuro.config_file import ConfigError
+from jneuro.core.config import ConfigError
 from jneuro.datasets import needed
+from jneuro.experiment.config import ExperimentConfig, load_experiment
 from jneuro.experiment.folder import RunFolder, versions
 from jneuro.experiment.reporting import report_stage
 from jneuro.experiment.scoring import evaluate_stage

@@ -13,11 +13,9 @@ from typing import Any
 import yaml
 from flax import nnx
 
-from jneuro._types import unknown_name
-from jneuro._yaml import Loader
-from jneuro.backend import double_precision
-from jneuro.config import load_experiment
-from jneuro.config_file import ConfigError, find_config
+from jneuro.core.config import ConfigError, Loader, find_config, unknown_name
+from jneuro.core.devices import double_precision
+from jneuro.experiment.config import load_experiment
 from jneuro.experiment.folder import RunFolder
 from jneuro.experiment.training import load_model, trainings
 from jneuro.interop.keras_weights import load_keras, save_keras

@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from jneuro._types import Array, Key
-from jneuro.config_file import ConfigError
+from jneuro.core.config import ConfigError
+from jneuro.core.random import stream
+from jneuro.core.types import Array, Key
 from jneuro.fitting.config import UncertaintyOptions
-from jneuro.fitting.fit import Fit
+from jneuro.fitting.fitter import Fit
 from jneuro.fitting.posterior import Posterior, posterior
 from jneuro.fitting.uncertainty import profiles
 from jneuro.fitting.watching import FitProgress, Watcher
-from jneuro.prng import stream
 
 __all__ = ["uncertainties"]
 

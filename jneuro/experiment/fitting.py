@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from jneuro._types import Array, Key
-from jneuro.backend import double_precision
-from jneuro.config_file import ConfigError, content_hash
+from jneuro.core.config import ConfigError, content_hash
+from jneuro.core.devices import double_precision
+from jneuro.core.random import stream, trial_keys
+from jneuro.core.types import Array, Key
 from jneuro.evaluation.recording_scores import recording_scores
 from jneuro.evaluation.spike_matching import spike_scores
 from jneuro.experiment.fit_pieces import Pieces
@@ -22,14 +23,13 @@ from jneuro.experiment.network_fitting import fit_network
 from jneuro.experiment.simulation import simulate_stage
 from jneuro.fitting.config import FitConfig, chosen
 from jneuro.fitting.data import Target
-from jneuro.fitting.fit import Fit, fit, predict, predict_spikes
+from jneuro.fitting.fitter import Fit, fit, predict, predict_spikes
 from jneuro.fitting.methods import AnyMethod
 from jneuro.fitting.parameters import Trainable
 from jneuro.fitting.problem import Problem
 from jneuro.fitting.solution import random_starts
 from jneuro.fitting.uncertainty import intervals
 from jneuro.fitting.watching import FitProgress, Part, Watcher
-from jneuro.prng import stream, trial_keys
 from jneuro.recordings import Recording
 from jneuro.recordings.readers import read
 from jneuro.report.fit_section import write_fit_report

@@ -34,8 +34,8 @@ try:
 except ImportError:  # not on Windows
     fcntl = None
 
-from jneuro.config import ExperimentConfig
-from jneuro.config_file import ConfigError, Kind, RunConfig, content_hash, load_config, to_yaml
+from jneuro.core.config import ConfigError, Kind, RunConfig, content_hash, load_config, to_yaml
+from jneuro.experiment.config import ExperimentConfig
 
 __all__ = ["RunFolder", "finite", "versions"]
 

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from jneuro._types import Array, Key
-from jneuro.config_file import ConfigError
+from jneuro.core.config import ConfigError
+from jneuro.core.random import stream, trial_keys
+from jneuro.core.types import Array, Key
 from jneuro.experiment.folder import RunFolder, finite
 from jneuro.fitting.config import FitConfig, chosen
 from jneuro.fitting.network_fit import FeatureFit, NetworkFeatures, fit_features
 from jneuro.fitting.networks import FEATURE_NAMES, FeatureTarget, simulate_features
 from jneuro.fitting.parameters import Trainable
 from jneuro.fitting.uncertainty import Intervals, local_intervals
-from jneuro.prng import stream, trial_keys
 from jneuro.recordings.store import read_recording
 from jneuro.simulators.base import SteppedSimulator
 

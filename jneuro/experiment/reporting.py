@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from jneuro.config_file import content_hash
+from jneuro.core.config import content_hash
 from jneuro.experiment.folder import RunFolder
 from jneuro.experiment.training import trainings
 from jneuro.recordings import has_events, open_recording, read_events

@@ -11,8 +11,9 @@ import numpy as np
 import xarray as xr
 from flax import nnx
 
-from jneuro._types import PyTree
-from jneuro.config_file import content_hash
+from jneuro.core.config import content_hash
+from jneuro.core.random import stream
+from jneuro.core.types import PyTree
 from jneuro.datasets import SPLITS, WindowConfig, Windows, needed
 from jneuro.datasets.variables import shared_unit, units_of
 from jneuro.evaluation import (
@@ -30,7 +31,6 @@ from jneuro.evaluation import (
 from jneuro.experiment.folder import RunFolder, finite
 from jneuro.experiment.simulation import build_runs, initial_states
 from jneuro.experiment.training import Training, cut_windows, load_model, trainings, windows_for
-from jneuro.prng import stream
 from jneuro.recordings import Recording, has_events, open_recording, read_events, read_recording, read_state
 from jneuro.simulators import ODESimulator, SteppedSimulator
 from jneuro.simulators.config import SimulationConfig

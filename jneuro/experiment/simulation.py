@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jneuro._types import Array, Key, PyTree
-from jneuro.config_file import content_hash
+from jneuro.core.config import content_hash
+from jneuro.core.random import stream, trial_keys
+from jneuro.core.types import Array, Key, PyTree
 from jneuro.experiment.folder import RunFolder
-from jneuro.prng import stream, trial_keys
 from jneuro.recordings import Recording, RecordingWriter, read_state
 from jneuro.simulators import ODESimulator, SimulationError, SteppedSimulator, first_state, simulate
 from jneuro.simulators.config import SimulationConfig

@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import xarray as xr
 
-from jneuro.config_file import ConfigError, content_hash
+from jneuro.core.config import ConfigError, content_hash
 from jneuro.experiment.folder import RunFolder
 from jneuro.report.sweep_section import write_sweep_report
 from jneuro.sweeps.config import SweepConfig
-from jneuro.sweeps.sweep import SweepProgress, sweep
+from jneuro.sweeps.runner import SweepProgress, sweep
 
 __all__ = ["join_processes", "open_folder", "sweep_stages"]
 

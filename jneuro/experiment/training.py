@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jneuro._types import Array, Key
-from jneuro.config import ExperimentConfig, ModelEntry
-from jneuro.config_file import content_hash
-from jneuro.cores import usable_cores
+from jneuro.core.config import content_hash
+from jneuro.core.process import usable_cores
+from jneuro.core.random import stream
+from jneuro.core.types import Array, Key
 from jneuro.datasets import WindowConfig, Windows, window
+from jneuro.experiment.config import ExperimentConfig, ModelEntry
 from jneuro.experiment.folder import RunFolder
 from jneuro.models import Model, SpikeCountLSTM, build_model
-from jneuro.prng import stream
 from jneuro.recordings import Recording
 from jneuro.training import Callback, Checkpoints, MetricsFile, load_best, on_termination, train
 

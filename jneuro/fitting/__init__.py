@@ -1,7 +1,7 @@
 """Fits: simulator parameters from recordings."""
 
 from jneuro.fitting.data import Target
-from jneuro.fitting.fit import Fit, FitOptions, fit, predict, predict_spikes
+from jneuro.fitting.fitter import Fit, FitOptions, fit, predict, predict_spikes
 from jneuro.fitting.methods import CMA, Gradient, LeastSquares, NelderMead
 from jneuro.fitting.objectives import Features, Rates, Residuals, SpikeTimes, Voltage
 from jneuro.fitting.parameters import Trainable

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from jneuro._types import Array, Float
+from jneuro.core.types import Array, Float
 
 __all__ = ["Arrow", "Eliminated", "eliminate", "substitute"]
 

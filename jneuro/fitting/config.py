@@ -5,10 +5,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from jneuro._types import Config, unknown_name
-from jneuro.backend import double_precision
-from jneuro.config_file import AbsolutePath, RunConfig
-from jneuro.fitting.fit import FitOptions
+from jneuro.core.config import AbsolutePath, Config, RunConfig, unknown_name
+from jneuro.core.devices import double_precision
+from jneuro.fitting.fitter import FitOptions
 from jneuro.fitting.methods import AnyMethod, LeastSquares
 from jneuro.fitting.network_fit import NetworkFeatures
 from jneuro.fitting.parameters import Trainable

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jneuro._types import Array, Float, PyTree
+from jneuro.core.types import Array, Float, PyTree
 from jneuro.recordings.clipping import clipped
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.base import Simulator

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 from scipy.interpolate import CubicSpline
 
-from jneuro._types import Array, Float, PyTree
+from jneuro.core.types import Array, Float, PyTree
 from jneuro.fitting.data import Target
 from jneuro.simulators.base import ODESimulator
 

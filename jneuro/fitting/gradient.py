@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jneuro._types import Array, Float, Key, PyTree
+from jneuro.core.random import trial_keys
+from jneuro.core.types import Array, Float, Key, PyTree
 from jneuro.fitting.solution import Solution
 from jneuro.fitting.watching import SILENT, FitProgress, Watcher
-from jneuro.prng import trial_keys
 
 __all__ = ["adam", "scale_by_polyak"]
 

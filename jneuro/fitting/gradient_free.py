@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import minimize
 
-from jneuro._types import Array, Float, Key
+from jneuro.core.types import Array, Float, Key
 from jneuro.fitting.solution import Solution
 from jneuro.fitting.watching import SILENT, FitProgress, Watcher
 

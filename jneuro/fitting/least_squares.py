@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optimistix
 from jax import lax
 
-from jneuro._types import Array, Float
+from jneuro.core.types import Array, Float
 from jneuro.fitting.solution import Solution
 from jneuro.fitting.watching import SILENT, FitProgress, Watcher
 

@@ -5,7 +5,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import jax.numpy as jnp
 from pydantic import Field
 
-from jneuro._types import Array, Config, Float, Key
+from jneuro.core.config import Config
+from jneuro.core.random import stream
+from jneuro.core.types import Array, Float, Key
 from jneuro.fitting.gradient import adam
 from jneuro.fitting.gradient_free import cma_es, nelder_mead
 from jneuro.fitting.least_squares import NUDGES, levenberg_marquardt
@@ -16,7 +18,6 @@ from jneuro.fitting.solution import Solution, random_starts
 from jneuro.fitting.spikes import Spikes
 from jneuro.fitting.watching import SILENT, Watcher
 from jneuro.fitting.weak_form import linear_stage, suits
-from jneuro.prng import stream
 
 __all__ = ["CMA", "AnyMethod", "Gradient", "LeastSquares", "NelderMead", "starts_of"]
 

@@ -6,14 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from jneuro._types import Array, Config, Float, Key
+from jneuro.core.config import Config
+from jneuro.core.random import stream
+from jneuro.core.types import Array, Float, Key
 from jneuro.fitting.objectives import Residuals, Voltage
 from jneuro.fitting.problem import Problem
 from jneuro.fitting.shooting import Shots, first_states, shoot
 from jneuro.fitting.solution import Solution, random_starts
 from jneuro.fitting.watching import SILENT, Part, Watcher
 from jneuro.fitting.weak_form import linear_stage, roles, suits
-from jneuro.prng import stream
 
 __all__ = ["Shooting"]
 

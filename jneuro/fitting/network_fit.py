@@ -18,11 +18,12 @@ import numpy as np
 from pydantic import Field
 from scipy.special import chdtrc
 
-from jneuro._types import Array, Config, Float, Key
+from jneuro.core.config import Config
+from jneuro.core.random import stream, trial_keys
+from jneuro.core.types import Array, Float, Key
 from jneuro.fitting.networks import FEATURE_NAMES, FeatureTarget, simulate_features
 from jneuro.fitting.parameters import Trainable
 from jneuro.fitting.solution import Solution
-from jneuro.prng import stream, trial_keys
 from jneuro.simulators.base import SteppedSimulator
 
 __all__ = ["FeatureFit", "FeatureProblem", "Features", "NetworkFeatures", "Refinement", "fit_features", "refined"]

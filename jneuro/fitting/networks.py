@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jneuro._types import Array, Float, Int, Key
+from jneuro.core.random import stream
+from jneuro.core.types import Array, Float, Int, Key
 from jneuro.fitting.parameters import Trainable
-from jneuro.prng import stream
 from jneuro.simulators.base import SteppedSimulator
-from jneuro.simulators.simulate import simulate
+from jneuro.simulators.simulation import simulate
 from jneuro.simulators.spike_statistics import isi_cvs
 
 __all__ = ["FEATURE_NAMES", "FeatureTarget", "population_features", "simulate_features"]

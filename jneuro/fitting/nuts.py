@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jneuro._types import Array
+from jneuro.core.random import stream, trial_keys
+from jneuro.core.types import Array
 from jneuro.fitting.least_squares import with_columns
-from jneuro.prng import stream, trial_keys
 
 __all__ = ["Chain", "Drawn", "Ranked", "Warm", "blackjax_package", "draw_chains", "ranks_of", "warm_chains"]
 

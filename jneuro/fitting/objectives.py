@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from pydantic import BeforeValidator, Field, field_validator
 
-from jneuro._types import Array, Config, Float, Key
+from jneuro.core.config import Config
+from jneuro.core.types import Array, Float, Key
 from jneuro.fitting.data import Target
 from jneuro.fitting.features import FEATURES, feature_function
 from jneuro.fitting.problem import Problem

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jneuro._types import Array, Float, PyTree, unknown_name
+from jneuro.core.config import unknown_name
+from jneuro.core.types import Array, Float, PyTree
 from jneuro.simulators.base import Bounds, Simulator, parameters
 
 __all__ = ["Trainable", "double"]

@@ -11,12 +11,13 @@ import numpy as np
 from pydantic import Field
 from scipy.special import chdtrc
 
-from jneuro._types import Array, Config, Float, Int, Key
+from jneuro.core.config import Config
+from jneuro.core.random import stream, trial_keys
+from jneuro.core.types import Array, Float, Int, Key
 from jneuro.fitting.nuts import Chain, Drawn, Ranked, Warm, blackjax_package, draw_chains, ranks_of, warm_chains
 from jneuro.fitting.parameters import Trainable
 from jneuro.fitting.problem import Problem
 from jneuro.fitting.watching import SILENT, FitProgress, Part, Watcher
-from jneuro.prng import stream, trial_keys
 
 __all__ = ["Calibration", "Posterior", "PosteriorOptions", "Prior", "calibrate", "posterior", "sample", "uniformity"]
 

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jneuro._types import Array, Float, PyTree
+from jneuro.core.types import Array, Float, PyTree
 from jneuro.fitting.data import Target, require_unit
 from jneuro.fitting.driven import where_it_begins
 from jneuro.fitting.parameters import Trainable, double
 from jneuro.simulators.base import ODESimulator, SteppedSimulator, step_count
 from jneuro.simulators.izhikevich import Izhikevich
 from jneuro.simulators.located import located_spikes
-from jneuro.simulators.simulate import simulate
+from jneuro.simulators.simulation import simulate
 from jneuro.simulators.solvers import RK4, MembraneTerm, Scheme
 
 __all__ = ["Problem", "integrate"]

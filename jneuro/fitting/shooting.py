@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jneuro._types import Array, Float
+from jneuro.core.types import Array, Float
 from jneuro.fitting.arrow import Arrow, Eliminated, eliminate, substitute
 from jneuro.fitting.driven import driven, held_current, upsampled
 from jneuro.fitting.problem import Problem, integrate

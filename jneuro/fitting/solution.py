@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jneuro._types import Array, Bool, Float, Key
+from jneuro.core.types import Array, Bool, Float, Key
 from jneuro.fitting.parameters import Trainable
 
 __all__ = ["Solution", "random_starts"]

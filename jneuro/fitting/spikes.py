@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 from pydantic import Field
 
-from jneuro._types import Array, Config, Key
+from jneuro.core.config import Config
+from jneuro.core.random import stream
+from jneuro.core.types import Array, Key
 from jneuro.fitting.gradient_free import cma_es
 from jneuro.fitting.least_squares import levenberg_marquardt
 from jneuro.fitting.objectives import Residuals
 from jneuro.fitting.solution import Solution
 from jneuro.fitting.watching import SILENT, Part, Watcher
-from jneuro.prng import stream
 
 __all__ = ["Spikes"]
 

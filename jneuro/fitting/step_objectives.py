@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from pydantic import Field
 
-from jneuro._types import Array, Bool, Config, Float, Int
+from jneuro.core.config import Config
+from jneuro.core.types import Array, Bool, Float, Int
 from jneuro.fitting.data import Target
 
 __all__ = ["OrderedSpikes", "Subthreshold", "away_from_spikes", "ordered_times", "stretches"]

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jneuro._types import Array, Float, unknown_name
+from jneuro.core.config import unknown_name
+from jneuro.core.types import Array, Float
 from jneuro.fitting.least_squares import minimise
 from jneuro.fitting.problem import Problem
 

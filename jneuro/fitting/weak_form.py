@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import nnls
 
-from jneuro._types import Array, Float
+from jneuro.core.types import Array, Float
 from jneuro.fitting.data import Target
 from jneuro.fitting.driven import driven, held_current, upsampled, where_it_begins
 from jneuro.fitting.parameters import Trainable, double

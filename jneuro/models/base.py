@@ -5,7 +5,8 @@ from typing import Literal, NamedTuple, Protocol
 
 from pydantic import Field
 
-from jneuro._types import Array, Config, Float
+from jneuro.core.config import Config
+from jneuro.core.types import Array, Float
 from jneuro.datasets.windows import Batch
 
 __all__ = ["Model", "ModelConfig", "Prediction", "check_inputs"]

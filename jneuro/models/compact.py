@@ -8,7 +8,7 @@ from flax import nnx
 from jax.nn.initializers import variance_scaling
 from pydantic import Field, model_validator
 
-from jneuro._types import Array, Float
+from jneuro.core.types import Array, Float
 from jneuro.datasets.windows import Batch
 from jneuro.models.base import ModelConfig, Prediction, check_inputs
 

@@ -20,8 +20,8 @@ from jax import lax
 from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
-from jneuro._types import Array, Float
-from jneuro.backend import route
+from jneuro.core.devices import route
+from jneuro.core.types import Array, Float
 from jneuro.models.layers import xavier_uniform
 
 __all__ = ["Convolution", "Formulation", "TransposedConvolution", "convolve", "convolve_transposed"]
@@ -29,7 +29,7 @@ __all__ = ["Convolution", "Formulation", "TransposedConvolution", "convolve", "c
 Formulation = Literal["auto", "gemm", "lax", "stuffed"]
 """Matrix products; XLA's convolutions; these without dilation, zeros between the samples in its place; or what suits.
 
-"auto" is XLA's on a GPU or TPU, zeros on Metal, which does not know dilation (`jneuro.backend`), products on a CPU.
+"auto" is XLA's on a GPU or TPU, zeros on Metal, which knows no dilation (`jneuro.core.devices`), products on a CPU.
 """
 
 

@@ -9,7 +9,7 @@ from jax.custom_batching import sequential_vmap
 from jax.experimental import rnn
 from jax.typing import DTypeLike
 
-from jneuro._types import Array, Float
+from jneuro.core.types import Array, Float
 
 __all__ = ["LSTMState", "LSTMWeights", "cudnn_applies", "cudnn_lstm", "pack_weights"]
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 from pydantic import Field, model_validator
 
-from jneuro._types import Array, Float
+from jneuro.core.types import Array, Float
 from jneuro.datasets.windows import Batch
 from jneuro.models.base import ModelConfig, Prediction, check_inputs
 from jneuro.models.convolution import Convolution, Formulation, TransposedConvolution

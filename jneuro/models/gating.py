@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jneuro._types import Array, Float
+from jneuro.core.types import Array, Float
 from jneuro.models.layers import INITIALISERS, compute_dtype, dropout_layer, layer_norm
 from jneuro.models.tft_config import TemporalFusionTransformerConfig
 

@@ -18,8 +18,8 @@ from jax import lax
 from jax.nn import initializers
 from jax.typing import DTypeLike
 
-from jneuro._types import Array, Float
-from jneuro.simulators.threefry import key_words, threefry
+from jneuro.core.random import key_words, threefry
+from jneuro.core.types import Array, Float
 
 __all__ = [
     "INITIALISERS",

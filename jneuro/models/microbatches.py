@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from jneuro._types import Array, Float
-from jneuro.cores import usable_cores
+from jneuro.core.process import usable_cores
+from jneuro.core.types import Array, Float
 
 __all__ = ["in_microbatches", "microbatch"]
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from pydantic import Field, model_validator
 
-from jneuro._types import Array
+from jneuro.core.types import Array
 from jneuro.datasets.windows import Batch
 from jneuro.models.base import ModelConfig, Prediction, check_inputs
 from jneuro.models.tft import TemporalFusionTransformer

@@ -14,8 +14,8 @@ from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 
-from jneuro._types import Array, Float
-from jneuro.backend import scan
+from jneuro.core.devices import scan
+from jneuro.core.types import Array, Float
 from jneuro.models.cudnn import LSTMState, LSTMWeights, cudnn_applies, cudnn_lstm
 from jneuro.models.layers import INITIALISERS, InitialiserName, dropout_layer
 

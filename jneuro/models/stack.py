@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 from pydantic import Field
 
-from jneuro._types import Array, Float
+from jneuro.core.types import Array, Float
 from jneuro.models.base import ModelConfig
 from jneuro.models.layers import INITIALISERS, InitialiserName, compute_dtype
 from jneuro.models.recurrent import LSTM, Backend

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jneuro._types import Array, Float
+from jneuro.core.types import Array, Float
 from jneuro.datasets.windows import Batch
 from jneuro.models.base import Prediction, check_inputs
 from jneuro.models.gating import GateAddNorm, GatedResidualNetwork, dense

@@ -16,7 +16,7 @@ from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 
-from jneuro._types import Array, Float
+from jneuro.core.types import Array, Float
 from jneuro.models.gating import GatedResidualNetwork, ResampledNorm, dense, gated_linear, interpolation
 from jneuro.models.layers import INITIALISERS, compute_dtype, dropout_layer
 from jneuro.models.tft_config import TemporalFusionTransformerConfig

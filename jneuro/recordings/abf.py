@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jneuro._types import Float
+from jneuro.core.types import Float
 from jneuro.recordings.foreign import ReadError, check_sweeps, extra, factor_to, parsed, sweeps_recording
 from jneuro.recordings.recording import Recording
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jneuro._types import Float
+from jneuro.core.types import Float
 from jneuro.recordings.clipping import clipped
 from jneuro.recordings.recording import Recording
 from jneuro.recordings.store import StoreError

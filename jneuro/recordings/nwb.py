@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jneuro._types import Float
+from jneuro.core.types import Float
 from jneuro.recordings.foreign import ReadError, check_sweeps, extra, factor_to, parsed, sweeps_recording
 from jneuro.recordings.recording import Recording
 

@@ -3,7 +3,7 @@
 import equinox as eqx
 import numpy as np
 
-from jneuro._types import Array, Bool, Int, PyTree
+from jneuro.core.types import Array, Bool, Int, PyTree
 
 __all__ = ["Recording"]
 

@@ -16,7 +16,7 @@ import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from jneuro._types import PyTree
+from jneuro.core.types import PyTree
 from jneuro.recordings.recording import Recording
 
 __all__ = [

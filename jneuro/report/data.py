@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jneuro._types import Float
+from jneuro.core.types import Float
 from jneuro.datasets.variables import shared_unit
 
 __all__ = ["Kind", "ReportData", "Score", "best", "compared", "excitatory", "in_unit", "number", "scores", "twin"]

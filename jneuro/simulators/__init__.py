@@ -5,14 +5,14 @@ from jneuro.simulators.adjoint import TimeParallel
 from jneuro.simulators.base import ODESimulator, Simulator, SteppedSimulator, accepted, parameters
 from jneuro.simulators.brunel import Brunel
 from jneuro.simulators.ca1 import CA1Pyramidal, CA1State
-from jneuro.simulators.excitability import REGIMES, Excitability, excitability
 from jneuro.simulators.hodgkin_huxley import HodgkinHuxley, HodgkinHuxleyState
 from jneuro.simulators.izhikevich import Izhikevich
 from jneuro.simulators.pospischil import Pospischil, PospischilState
+from jneuro.simulators.regimes import REGIMES, Excitability, excitability
 from jneuro.simulators.registry import SIMULATORS, SOLVERS, STIMULI
 from jneuro.simulators.reservoir import IzhikevichReservoir
 from jneuro.simulators.ring import RingNetwork
-from jneuro.simulators.simulate import SimulationError, first_state, simulate
+from jneuro.simulators.simulation import SimulationError, first_state, simulate
 from jneuro.simulators.spiking import Arctan, Boxcar, SuperSpike
 
 __all__ = [

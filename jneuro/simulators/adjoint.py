@@ -19,8 +19,8 @@ import numpy as np
 from jax import lax
 from jax.extend.core import Literal
 
-from jneuro._types import Array, Float, Int
-from jneuro.backend import scan
+from jneuro.core.devices import scan
+from jneuro.core.types import Array, Float, Int
 from jneuro.simulators.base import ODESimulator
 from jneuro.simulators.solvers import MembraneTerm, Scheme, _Explicit
 from jneuro.simulators.stepping import advance_blocks

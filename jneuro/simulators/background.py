@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.special import erfinv
 
-from jneuro._types import Array, Float, Int, Key, Scalar
-from jneuro.simulators.threefry import key_words, threefry
+from jneuro.core.random import key_words, threefry
+from jneuro.core.types import Array, Float, Int, Key, Scalar
 
 __all__ = ["binomial_counts", "binomial_thresholds", "normal_deviates", "step_words"]
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jneuro._types import Array, Float, Int, Key, PyTree
+from jneuro.core.types import Array, Float, Int, Key, PyTree
 
 __all__ = [
     "FRACTION",

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.core import Tracer
 
-from jneuro._types import Array, Float, Int, Key
-from jneuro.backend import route, scan
-from jneuro.prng import stream
+from jneuro.core.devices import route, scan
+from jneuro.core.random import stream
+from jneuro.core.types import Array, Float, Int, Key
 from jneuro.simulators.background import (
     binomial_counts,
     binomial_thresholds,

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 from pydantic import ConfigDict, Field, model_validator
 
-from jneuro._types import Array, Config, Float, Key, unknown_name
-from jneuro.prng import stream
+from jneuro.core.config import Config, unknown_name
+from jneuro.core.random import stream
+from jneuro.core.types import Array, Float, Key
 from jneuro.simulators.base import ODESimulator, SteppedSimulator, accepted, parameters, step_count
 from jneuro.simulators.integration import require_integrable
 from jneuro.simulators.registry import SIMULATORS, SOLVERS, STIMULI
-from jneuro.simulators.simulate import first_state
+from jneuro.simulators.simulation import first_state
 from jneuro.simulators.stimuli import Stimulus
 
 __all__ = ["Draw", "SimulationConfig", "SimulatorConfig", "StimulusConfig"]

@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jneuro._types import Array, Bool, Float, Int, Key, UInt
+from jneuro.core.random import key_words, threefry
+from jneuro.core.types import Array, Bool, Float, Int, Key, UInt
 from jneuro.simulators.background import normal_deviates
 from jneuro.simulators.events import pack, select, unpack, word_count
 from jneuro.simulators.propagation import propagate_bits, propagate_lists
-from jneuro.simulators.threefry import key_words, threefry
 
 __all__ = ["BitRows", "Connections", "Dense", "RowLists", "Rule", "draw_rows", "most_targets", "relative_weights"]
 

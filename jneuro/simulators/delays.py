@@ -11,8 +11,8 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jneuro._types import Array, Bool, Float, Int, Key, UInt
-from jneuro.prng import stream
+from jneuro.core.random import stream
+from jneuro.core.types import Array, Bool, Float, Int, Key, UInt
 from jneuro.simulators.events import each_spike, word_count
 
 __all__ = ["DelayedSynapses", "Synapses", "draw_delayed", "raster_width", "resend", "send"]

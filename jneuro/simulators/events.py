@@ -6,7 +6,7 @@ from typing import TypeVar
 import jax.numpy as jnp
 from jax import lax
 
-from jneuro._types import Array, Bool, Int, UInt
+from jneuro.core.types import Array, Bool, Int, UInt
 
 __all__ = ["each_chunk", "each_spike", "pack", "select", "unpack", "word_count"]
 

@@ -10,8 +10,8 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jneuro._types import Array, Int, PyTree
-from jneuro.backend import scan
+from jneuro.core.devices import scan
+from jneuro.core.types import Array, Int, PyTree
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.adjoint import TimeParallel, time_parallel
 from jneuro.simulators.base import ODESimulator

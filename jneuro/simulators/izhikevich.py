@@ -8,8 +8,8 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jneuro._types import Array, Float, Int, Key
-from jneuro.backend import scan
+from jneuro.core.devices import scan
+from jneuro.core.types import Array, Float, Int, Key
 from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Bounds, Recordable, SteppedSimulator, param, parameters
 from jneuro.simulators.spiking import Surrogate, spike
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import lax
 
-from jneuro._types import Array, Float
+from jneuro.core.types import Array, Float
 
 __all__ = ["exponentials", "linoid"]
 

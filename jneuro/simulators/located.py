@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jneuro._types import Array, Bool, Float
+from jneuro.core.types import Array, Bool, Float
 from jneuro.simulators.izhikevich import Izhikevich
 
 __all__ = ["located_spikes"]

@@ -6,8 +6,8 @@ from typing import NamedTuple, TypeVar
 import jax.numpy as jnp
 from jax import lax
 
-from jneuro._types import Array, Bool, Float, Int, Scalar, UInt
-from jneuro.backend import scan
+from jneuro.core.devices import scan
+from jneuro.core.types import Array, Bool, Float, Int, Scalar, UInt
 from jneuro.simulators.delays import DelayedSynapses
 from jneuro.simulators.events import each_spike, unpack
 

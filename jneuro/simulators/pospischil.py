@@ -5,7 +5,7 @@ from typing import ClassVar, NamedTuple, Self
 
 import jax.numpy as jnp
 
-from jneuro._types import Array, Float
+from jneuro.core.types import Array, Float
 from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, ODESimulator, Recordable, param
 from jneuro.simulators.kinetics import exponentials, linoid
 from jneuro.simulators.solvers import StaggeredCrankNicolson

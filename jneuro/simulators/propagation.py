@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
 
-from jneuro._types import Array, Bool, Float, Int, PyTree, UInt
+from jneuro.core.types import Array, Bool, Float, Int, PyTree, UInt
 from jneuro.simulators.events import each_chunk, pack
 
 __all__ = ["propagate_bits", "propagate_lists"]

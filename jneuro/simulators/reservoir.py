@@ -11,9 +11,9 @@ from jax import lax
 from jax.core import Tracer
 from jax.custom_batching import sequential_vmap
 
-from jneuro._types import Array, Float, Int, Key, UInt
-from jneuro.backend import scan
-from jneuro.prng import stream
+from jneuro.core.devices import scan
+from jneuro.core.random import stream
+from jneuro.core.types import Array, Float, Int, Key, UInt
 from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, Bounds, Recordable, SteppedSimulator, param
 from jneuro.simulators.delays import DelayedSynapses, Synapses, draw_delayed, raster_width, resend, send
 from jneuro.simulators.events import pack, unpack

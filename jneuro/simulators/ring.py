@@ -10,9 +10,9 @@ from jax import lax
 from jax.core import Tracer
 from jax.scipy.special import gammaln, xlogy
 
-from jneuro._types import Array, Bool, Float, Int, Key, Scalar
-from jneuro.backend import scan
-from jneuro.prng import stream
+from jneuro.core.devices import scan
+from jneuro.core.random import stream
+from jneuro.core.types import Array, Bool, Float, Int, Key, Scalar
 from jneuro.simulators.background import binomial_counts, step_words
 from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, Bounds, Recordable, SteppedSimulator, param
 from jneuro.simulators.spiking import Surrogate, spike

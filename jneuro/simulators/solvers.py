@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jneuro._types import Array, Float, PyTree
+from jneuro.core.types import Array, Float, PyTree
 from jneuro.simulators.base import ODESimulator
 from jneuro.simulators.stimuli import Stimulus
 

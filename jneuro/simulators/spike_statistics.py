@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import lax
 
-from jneuro._types import Array, Bool, Float, Int
+from jneuro.core.types import Array, Bool, Float, Int
 
 __all__ = ["interspike_intervals", "isi_cvs"]
 

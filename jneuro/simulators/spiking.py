@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from jneuro._types import Array, Float
+from jneuro.core.types import Array, Float
 
 __all__ = ["Arctan", "Boxcar", "SuperSpike", "Surrogate", "spike"]
 

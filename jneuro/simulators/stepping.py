@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jneuro._types import Array, Bool, Key, PyTree
-from jneuro.backend import route, scan
+from jneuro.core.devices import route, scan
+from jneuro.core.types import Array, Bool, Key, PyTree
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.base import Recordable, SteppedSimulator
 from jneuro.simulators.stimuli import Stimulus

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jneuro._types import Array, Float, Key, PyTree
-from jneuro.backend import route, scan
+from jneuro.core.devices import route, scan
+from jneuro.core.types import Array, Float, Key, PyTree
 from jneuro.simulators.base import _to_array
 
 __all__ = [
@@ -297,7 +297,7 @@ class OrnsteinUhlenbeck(Stimulus):
 
 
 def draw_outside_loops(stimulus: PyTree) -> PyTree:
-    """Draw a stimulus's noise at once where the device does not draw within loops (see `jneuro.backend`)."""
+    """Draw a stimulus's noise at once where the device does not draw within loops (see `jneuro.core.devices`)."""
     if route() == "ordinary":
         return stimulus
 

@@ -4,8 +4,8 @@ from jneuro.sweeps.config import SweepConfig, SweepFigure, SweptSimulation
 from jneuro.sweeps.design import AxisConfig, DesignConfig
 from jneuro.sweeps.measures import MEASURES, Measure
 from jneuro.sweeps.program import SweepMemoryError
+from jneuro.sweeps.runner import SweepProgress, sweep
 from jneuro.sweeps.store import open_sweep
-from jneuro.sweeps.sweep import SweepProgress, sweep
 
 __all__ = [
     "MEASURES",

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jneuro._types import Array
-from jneuro.sweeps.memory import is_out_of_memory
+from jneuro.core.devices import is_out_of_memory
+from jneuro.core.types import Array
 from jneuro.sweeps.program import REASON, Group, GroupProgram, SweepMemoryError
 
 __all__ = ["NOT_FINITE", "run_groups"]

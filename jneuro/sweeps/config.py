@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from jneuro._types import Config, unknown_name
-from jneuro.config_file import RunConfig, first_message
+from jneuro.core.config import Config, RunConfig, first_message, unknown_name
 from jneuro.simulators.base import accepted, parameters, step_count
 from jneuro.simulators.config import SimulationConfig, SimulatorConfig, StimulusConfig
 from jneuro.simulators.registry import SIMULATORS, STIMULI

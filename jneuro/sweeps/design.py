@@ -12,8 +12,9 @@ import jax
 import numpy as np
 from pydantic import Field, model_validator
 
-from jneuro._types import Array, Config, Float, Int, Key
-from jneuro.prng import stream
+from jneuro.core.config import Config
+from jneuro.core.random import stream
+from jneuro.core.types import Array, Float, Int, Key
 
 __all__ = ["AxisConfig", "DesignConfig", "Points", "design_points"]
 

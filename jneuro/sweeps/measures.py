@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jneuro._types import Array, Float, unknown_name
+from jneuro.core.config import unknown_name
+from jneuro.core.types import Array, Float
 from jneuro.recordings import Recording
-from jneuro.simulators.excitability import REGIMES, firing_pattern
+from jneuro.simulators.regimes import REGIMES, firing_pattern
 from jneuro.simulators.spike_statistics import isi_cvs
 
 __all__ = ["MEASURES", "STATES", "Measure", "load_measure", "result_names"]
@@ -131,7 +132,7 @@ MEASURES = {
     "regime": Measure(
         _regime,
         ("spikes",),
-        doc="pattern of a single cell's spikes; see jneuro.simulators.excitability",
+        doc="pattern of a single cell's spikes; see jneuro.simulators.regimes",
         meanings=REGIMES,
     ),
     "v_mean": Measure(_of_potential(jnp.mean), ("v",), "mV", "mean potential"),

@@ -17,13 +17,13 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jneuro._types import Array, Float, Int, Key, PyTree
-from jneuro.prng import stream
+from jneuro.core.devices import is_out_of_memory
+from jneuro.core.random import stream
+from jneuro.core.types import Array, Float, Int, Key, PyTree
 from jneuro.recordings import Recording
 from jneuro.simulators import ODESimulator, SteppedSimulator, simulate
 from jneuro.sweeps.config import SweepConfig
 from jneuro.sweeps.measures import load_measure, result_names
-from jneuro.sweeps.memory import is_out_of_memory
 
 __all__ = [
     "REASON",

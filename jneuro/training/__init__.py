@@ -8,7 +8,7 @@ from jneuro.training.losses import LOSSES, Loss, mae, mse, pinball, poisson
 from jneuro.training.optimizers import Adam, AdamW, Optimizer
 from jneuro.training.recipe import Plateau, TrainConfig
 from jneuro.training.steps import predict
-from jneuro.training.train import train
+from jneuro.training.trainer import train
 
 __all__ = [
     "LOSSES",

@@ -25,7 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
-from jneuro._types import PyTree
+from jneuro.core.types import PyTree
 
 __all__ = [
     "CheckpointError",

@@ -6,16 +6,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jneuro._types import Array, Key, PyTree
+from jneuro.core.random import require_key
+from jneuro.core.types import Array, Key, PyTree
 from jneuro.datasets.windows import Windows
-from jneuro.prng import require_key
 from jneuro.training.callbacks import Callback
 from jneuro.training.checkpoints import Checkpoints, Weights
 from jneuro.training.loop import Course, Run, TrainResult, split_model
 from jneuro.training.parallel import place_members
 from jneuro.training.recipe import TrainConfig
 from jneuro.training.steps import Common, Own, Program
-from jneuro.training.train import check_windows, fingerprint
+from jneuro.training.trainer import check_windows, fingerprint
 
 __all__ = ["train_ensemble"]
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jneuro._types import PyTree
+from jneuro.core.types import PyTree
 from jneuro.training.callbacks import Callback, EpochRecord, StepProgress
 from jneuro.training.checkpoints import (
     Checkpoints,

@@ -9,7 +9,7 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from jneuro._types import Array, Float
+from jneuro.core.types import Array, Float
 from jneuro.datasets.windows import Batch
 from jneuro.models.base import Prediction
 

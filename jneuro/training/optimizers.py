@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 from pydantic import Field
 
-from jneuro._types import Config, Scalar
+from jneuro.core.config import Config
+from jneuro.core.types import Scalar
 
 __all__ = ["Adam", "AdamW", "Optimizer", "clip_by_norm", "transformation"]
 

@@ -20,7 +20,7 @@ from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
-from jneuro._types import Array, Int, PyTree
+from jneuro.core.types import Array, Int, PyTree
 from jneuro.datasets.windows import Batch, Windows
 from jneuro.models.layers import batch_axis
 from jneuro.training.recipe import TrainConfig

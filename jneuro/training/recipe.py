@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field, model_validator
 
-from jneuro._types import Array, Config, Int, Scalar
+from jneuro.core.config import Config
+from jneuro.core.types import Array, Int, Scalar
 from jneuro.training.losses import LossName
 from jneuro.training.optimizers import Adam, Optimizer
 

@@ -16,9 +16,9 @@ import optax
 from flax import nnx
 from jax import lax
 
-from jneuro._types import Array, Float, Int, Key, PyTree, Scalar
+from jneuro.core.random import stream
+from jneuro.core.types import Array, Float, Int, Key, PyTree, Scalar
 from jneuro.datasets.windows import Batch, Windows
-from jneuro.prng import stream
 from jneuro.training.checkpoints import Weights
 from jneuro.training.losses import LOSSES
 from jneuro.training.optimizers import transformation

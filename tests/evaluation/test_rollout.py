@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from jneuro.datasets.windows import Batch
-from jneuro.evaluation.rollout import rollout
+from jneuro.evaluation.rollouts import rollout
 from jneuro.models import Seq2SeqLSTM, Seq2SeqLSTMConfig
 from jneuro.models.base import Prediction
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from jneuro.config import load_experiment
 from jneuro.experiment import run
+from jneuro.experiment.config import load_experiment
 
 TINY = """\
 name: tiny

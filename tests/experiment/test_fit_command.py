@@ -8,7 +8,7 @@ import xarray as xr
 from typer.testing import CliRunner
 
 from jneuro.cli import _expected, app
-from jneuro.config_file import ConfigError, load_config
+from jneuro.core.config import ConfigError, load_config
 from jneuro.fitting import LeastSquares, NelderMead
 from jneuro.fitting.config import FitConfig, chosen
 

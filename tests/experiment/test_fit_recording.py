@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jneuro.config_file import ConfigError, load_config
+from jneuro.core.config import ConfigError, load_config
 from jneuro.experiment import RunFolder
 from jneuro.experiment.fitting import fit_stages
 from jneuro.fitting.config import FitConfig

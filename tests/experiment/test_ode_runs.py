@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from jneuro.config import load_experiment
-from jneuro.config_file import ConfigError
+from jneuro.core.config import ConfigError
 from jneuro.experiment import RunFolder, Silent, run, run_stages
+from jneuro.experiment.config import load_experiment
 from jneuro.recordings import open_recording, read_events, read_recording
 from jneuro.simulators import HodgkinHuxley, simulate, stimuli
 
@@ -118,7 +118,7 @@ def test_two_thousand_cells_stay_below_three_gibibytes(tmp_path):
     import resource, sys
     from pathlib import Path
     import numpy as np
-    from jneuro.config import load_experiment
+    from jneuro.experiment.config import load_experiment
     from jneuro.experiment import RunFolder, Silent, run_stages
     home = Path(sys.argv[1])
     amplitude = np.linspace(0, 3, 2000).round(5).tolist()

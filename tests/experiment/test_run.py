@@ -16,9 +16,9 @@ import zarr
 
 import jneuro.experiment
 import jneuro.experiment.simulation as simulation
-from jneuro.config import load_experiment
-from jneuro.config_file import ConfigError
+from jneuro.core.config import ConfigError
 from jneuro.experiment import RunFolder, Silent, require_trained, run, run_stages
+from jneuro.experiment.config import load_experiment
 from jneuro.recordings import RecordingWriter, open_recording, read_recording
 from jneuro.simulators import SimulationError
 

@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from jneuro.config import load_experiment
-from jneuro.config_file import ConfigError
+from jneuro.core.config import ConfigError
+from jneuro.core.random import stream
 from jneuro.experiment import RunFolder, Silent, run_stages
+from jneuro.experiment.config import load_experiment
 from jneuro.experiment.simulation import build_runs
-from jneuro.prng import stream
 from jneuro.recordings import read_recording
 from jneuro.simulators import simulate
 

@@ -22,7 +22,7 @@ from jneuro.fitting import (
     Voltage,
     predict,
 )
-from jneuro.fitting.fit import conclude
+from jneuro.fitting.fitter import conclude
 from jneuro.fitting.uncertainty import intervals
 from jneuro.simulators import HodgkinHuxley, Izhikevich, SuperSpike
 

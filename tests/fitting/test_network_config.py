@@ -2,7 +2,7 @@
 
 import pytest
 
-from jneuro.config_file import ConfigError, load_config
+from jneuro.core.config import ConfigError, load_config
 from jneuro.fitting.config import FitConfig
 
 NETWORK = {

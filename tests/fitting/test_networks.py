@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jneuro.core.random import trial_keys
 from jneuro.fitting.network_fit import FeatureProblem, NetworkFeatures, fit_features, refined
 from jneuro.fitting.networks import FeatureTarget, population_features, simulate_features
 from jneuro.fitting.parameters import Trainable
-from jneuro.prng import trial_keys
 from jneuro.simulators import Brunel
 from jneuro.simulators.spike_statistics import interspike_intervals
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jneuro.prng import stream
+from jneuro.core.random import stream
 from jneuro.simulators import Arctan, SuperSpike, first_state, simulate, stimuli
 from jneuro.simulators.izhikevich import Izhikevich
 from jneuro.simulators.ring import RingNetwork

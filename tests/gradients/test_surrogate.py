@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from surrogate_reference import PARAMETERS, arctan, boxcar, network_tangents, super_spike
 
-from jneuro.prng import stream
+from jneuro.core.random import stream
 from jneuro.simulators import Arctan, Boxcar, Brunel, SuperSpike, first_state, simulate, stimuli
 
 KEY = jax.random.key(2)

@@ -12,8 +12,8 @@ import torch
 from flax import nnx
 
 import jneuro.cli
-from jneuro.config import load_experiment
 from jneuro.experiment import RunFolder
+from jneuro.experiment.config import load_experiment
 from jneuro.experiment.conversion import convert
 from jneuro.interop import WeightsError, load_weights, save_weights, to_torch
 from jneuro.models import (

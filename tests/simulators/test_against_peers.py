@@ -12,7 +12,7 @@ from brunel_reference import mean_field_rate
 from jax import lax
 from scipy import stats
 
-from jneuro.prng import stream, trial_keys
+from jneuro.core.random import stream, trial_keys
 from jneuro.simulators import Brunel, first_state, simulate, stimuli
 from jneuro.simulators.connectivity import RowLists
 from jneuro.simulators.delays import DelayedSynapses, raster_width

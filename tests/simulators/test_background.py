@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jneuro.prng import trial_keys
+from jneuro.core.random import key_words, threefry, trial_keys
 from jneuro.simulators.background import binomial_counts, binomial_thresholds, normal_deviates, step_words
-from jneuro.simulators.threefry import key_words, threefry
 
 STEPS, NEURONS = 2500, 500
 SIGMAS = 4.5

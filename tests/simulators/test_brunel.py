@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from brunel_reference import constants, mean_field_rate, simulate_reference, spiking_statistics
 
-from jneuro.prng import stream, trial_keys
+from jneuro.core.random import stream, trial_keys
 from jneuro.simulators import Brunel, SuperSpike, first_state, simulate, stimuli
 from jneuro.simulators.connectivity import BitRows, Dense, RowLists
 

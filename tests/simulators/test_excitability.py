@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jneuro.simulators import CA1Pyramidal, HodgkinHuxley, Izhikevich, excitability
-from jneuro.simulators.excitability import REGIMES, firing_pattern
+from jneuro.simulators.regimes import REGIMES, firing_pattern
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from reservoir_reference import constants, simulate_reference
 
-from jneuro.prng import stream, trial_keys
+from jneuro.core.random import stream, trial_keys
 from jneuro.simulators import SuperSpike, first_state, simulate, stimuli
 from jneuro.simulators.reservoir import IzhikevichReservoir
 

@@ -10,7 +10,7 @@ from ring_reference import constants, neighbours, passage_statistics, simulate_r
 from scipy import stats
 from scipy.integrate import solve_ivp
 
-from jneuro.prng import stream, trial_keys
+from jneuro.core.random import stream, trial_keys
 from jneuro.simulators import Arctan, first_state, simulate, stimuli
 from jneuro.simulators.ring import RingNetwork, _poisson_thresholds
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jneuro.prng import trial_keys
+from jneuro.core.random import trial_keys
 from jneuro.recordings import Recording
 from jneuro.simulators import Brunel, SimulationError, SuperSpike, first_state, simulate, stimuli
 

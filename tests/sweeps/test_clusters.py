@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jneuro.config_file import ConfigError
+from jneuro.core.config import ConfigError
 from jneuro.experiment.sweeping import join_processes
 
 ROOT = Path(__file__).parents[2]

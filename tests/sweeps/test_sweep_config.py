@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sweep_problems import cheap
 
-from jneuro.config_file import ConfigError, load_config
+from jneuro.core.config import ConfigError, load_config
 from jneuro.report.sweep_figures import default_figures, draw_sweep_figure
 from jneuro.sweeps import DesignConfig, SweepConfig, SweepFigure, sweep
 from jneuro.sweeps.design import design_points

@@ -20,11 +20,11 @@ from flax import nnx
 from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
+from jneuro.core.random import stream
 from jneuro.datasets.scaling import Scaling
 from jneuro.datasets.windows import Batch, Windows
 from jneuro.interop import to_torch
 from jneuro.models import ModelConfig, build_model
-from jneuro.prng import stream
 from jneuro.training import Adam, Plateau, TrainConfig
 from jneuro.training.checkpoints import Weights
 from jneuro.training.losses import LOSSES

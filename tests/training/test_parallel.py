@@ -14,7 +14,7 @@ from flax import nnx
 from parallel_child import SETTINGS, Terminate
 from training_problems import Layered, Noisy, config, curves, weights, windows
 
-from jneuro.config import load_experiment
+from jneuro.experiment.config import load_experiment
 from jneuro.training import Checkpoints, TrainingInterrupted, predict, train
 
 CHILD = Path(__file__).with_name("parallel_child.py")

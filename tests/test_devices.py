@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jneuro.backend import double_precision, on_route, route, scan
+from jneuro.core.devices import double_precision, on_route, route, scan
 from jneuro.datasets.windows import Batch
 from jneuro.models import LSTMForecasterConfig, build_model
 from jneuro.models.convolution import convolve_transposed

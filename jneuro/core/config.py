@@ -1,24 +1,24 @@
 """Configurations as YAML files: finding, loading, overriding, checking, and errors that say what to mend."""
 
+import difflib
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError
-
-from jneuro._types import Config, unknown_name
-from jneuro._yaml import Loader
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 __all__ = [
     "COMMANDS",
     "AbsolutePath",
+    "Config",
     "ConfigError",
     "Kind",
+    "Loader",
     "RunConfig",
     "config_files",
     "content_hash",
@@ -26,7 +26,72 @@ __all__ = [
     "first_message",
     "load_config",
     "to_yaml",
+    "unknown_name",
 ]
+
+
+class Config(BaseModel):
+    """A frozen piece of configuration: unknown keys are refused with a suggestion, and numbers must be finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, data: Any) -> Any:
+        """Refuse unknown keys, and say which one was probably meant."""
+        if isinstance(data, Mapping) and cls.model_config.get("extra") == "forbid":
+            for key in data:
+                if key not in cls.model_fields:
+                    raise ValueError(unknown_name(str(key), cls.model_fields, "key"))
+        return data
+
+
+def unknown_name(name: str, known: Iterable[str], kind: str) -> str:
+    """Say that a name is unknown, and which one was probably meant.
+
+    Args:
+        name: what was written.
+        known: what would have been right.
+        kind: what the name is of, such as "parameter".
+
+    Returns:
+        A phrase for an error message.
+    """
+    known = list(known)
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+    return f"unknown {kind} {name!r}; {hint}"
+
+
+class Loader(yaml.SafeLoader):
+    """YAML 1.1 with the numbers people write (`1e-3`), without dates and without silently repeated keys."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [r for r in resolvers if r[0] not in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:merge")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key at line {line} is not a word; text with braces needs quotes"
+                )
+            if (name := self.construct_object(key, deep=True)) in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {name!r} stands twice, again at line {line}")
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9]+)|[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+    list("-+0123456789."),
+)
 
 
 class RunConfig(Config):
@@ -165,7 +230,7 @@ def _blames(text: str, override: str, key: str) -> bool:
 def _config_root() -> Path:
     """The configurations of the working folder, or else those that came with the package."""
     here = Path("configs")
-    return here if here.is_dir() else Path(__file__).parent / "configs"
+    return here if here.is_dir() else Path(__file__).parents[1] / "configs"
 
 
 def config_files() -> list[Path]:

@@ -1,4 +1,4 @@
-"""What a device cannot do, and the way around it.
+"""Devices: what one cannot do and the way around it, and how much memory it has.
 
 Apple's GPUs, through the plugin `jax-mps`, compute in single precision only; every turn of a loop costs them a
 dispatch, and one that stacks its results the more, the longer the stack; random numbers drawn within loops have failed
@@ -12,15 +12,24 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jneuro._types import PyTree
+from jneuro.core.types import PyTree
 
-__all__ = ["Route", "double_precision", "on_route", "route", "scan"]
+__all__ = [
+    "Route",
+    "available_memory",
+    "double_precision",
+    "is_out_of_memory",
+    "on_route",
+    "route",
+    "scan",
+]
 
 Route = Literal["ordinary", "metal"]
 """How programs are written."""
@@ -115,3 +124,42 @@ def double_precision() -> Iterator[None]:
     where = jax.default_device(jax.local_devices(backend="cpu")[0]) if route() == "metal" else contextlib.nullcontext()
     with jax.enable_x64(True), where:
         yield
+
+
+_UNKNOWN = 2 << 30
+_SHARE = 0.5
+
+
+def available_memory(device: Any, devices: int) -> int:
+    """What a program may take on a device [byte]: half of what is free, shared among the devices of a host's memory.
+
+    Args:
+        device: the device.
+        devices: number of devices of this process.
+
+    Returns:
+        The budget.
+    """
+    if (stats := device.memory_stats()) and (limit := stats.get("bytes_limit")):
+        return int(_SHARE * (limit - stats.get("bytes_in_use", 0)))
+    return int(_SHARE * min(_free_host_memory()) / devices)
+
+
+def _free_host_memory() -> list[int]:
+    """What the host, and the group of processes that this one belongs to, have left [byte]."""
+    found = []
+    if (info := Path("/proc/meminfo")).exists():
+        found += [1024 * int(line.split()[1]) for line in info.read_text().splitlines() if "MemAvailable" in line]
+    group = Path("/sys/fs/cgroup")
+    limit, used = group / "memory.max", group / "memory.current"
+    if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdigit():
+        found.append(max(int(text) - int(used.read_text()), 0))
+    return found or [_UNKNOWN]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory did not suffice."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, jax.errors.JaxRuntimeError) and ("resource_exhausted" in text or "out of memory" in text)

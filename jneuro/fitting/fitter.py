@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from jneuro._types import Array, Config, Float, Key, PyTree
-from jneuro.backend import double_precision
+from jneuro.core.config import Config
+from jneuro.core.devices import double_precision
+from jneuro.core.random import require_key
+from jneuro.core.types import Array, Float, Key, PyTree
 from jneuro.fitting.data import Target
 from jneuro.fitting.driven import where_it_begins
 from jneuro.fitting.features import THRESHOLD
@@ -20,7 +22,6 @@ from jneuro.fitting.parameters import Trainable
 from jneuro.fitting.problem import Problem
 from jneuro.fitting.solution import Solution
 from jneuro.fitting.watching import SILENT, Watcher
-from jneuro.prng import require_key
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.base import ODESimulator, SteppedSimulator
 from jneuro.simulators.registry import SOLVERS

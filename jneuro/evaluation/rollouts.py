@@ -9,8 +9,8 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from jneuro._types import Array, Float, Int
-from jneuro.backend import scan
+from jneuro.core.devices import scan
+from jneuro.core.types import Array, Float, Int
 from jneuro.datasets.windows import Batch
 from jneuro.models.base import Prediction
 

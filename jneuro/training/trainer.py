@@ -8,9 +8,9 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jneuro._types import Array, Key
+from jneuro.core.random import require_key
+from jneuro.core.types import Array, Key
 from jneuro.datasets.windows import Windows
-from jneuro.prng import require_key
 from jneuro.training.callbacks import Callback
 from jneuro.training.checkpoints import Checkpoints, Weights, named_arrays
 from jneuro.training.loop import Course, Run, TrainResult, split_model

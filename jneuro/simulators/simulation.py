@@ -8,8 +8,8 @@ import equinox as eqx
 import numpy as np
 from jax.core import Tracer
 
-from jneuro._types import Array, Key, PyTree
-from jneuro.prng import require_key, stream
+from jneuro.core.random import require_key, stream
+from jneuro.core.types import Array, Key, PyTree
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.base import ODESimulator, Simulator, SteppedSimulator, step_count
 from jneuro.simulators.integration import begin, integrate, require_integrable

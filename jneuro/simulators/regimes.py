@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jneuro._types import Array, Bool, Float, Int
+from jneuro.core.types import Array, Bool, Float, Int
 from jneuro.simulators.base import ODESimulator, SteppedSimulator
-from jneuro.simulators.simulate import simulate
+from jneuro.simulators.simulation import simulate
 from jneuro.simulators.stimuli import Constant
 
 __all__ = ["REGIMES", "Excitability", "excitability", "firing_pattern"]

@@ -9,13 +9,13 @@ import jax
 import numpy as np
 import xarray as xr
 
+from jneuro.core.devices import available_memory
 from jneuro.simulators import SIMULATORS
 from jneuro.simulators.base import parameters
 from jneuro.sweeps.batches import NOT_FINITE, run_groups
 from jneuro.sweeps.config import SweepConfig
 from jneuro.sweeps.design import Points, design_points
 from jneuro.sweeps.measures import load_measure
-from jneuro.sweeps.memory import available_memory
 from jneuro.sweeps.program import REASON, Group, PointProgram, fitting_program, local_devices
 from jneuro.sweeps.store import Layout, Quantity, SweepStore, open_sweep
 

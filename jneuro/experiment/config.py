@@ -7,8 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from jneuro._types import Config, unknown_name
-from jneuro.config_file import AbsolutePath, RunConfig, first_message, load_config
+from jneuro.core.config import AbsolutePath, Config, RunConfig, first_message, load_config, unknown_name
 from jneuro.datasets import FROM_SPIKES, Horizons, Scale, WindowConfig, columns_of
 from jneuro.evaluation import AnyAnalysis, BaselineConfig, CeilingConfig
 from jneuro.models import AnyModelConfig

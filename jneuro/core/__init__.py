@@ -1,0 +1,1 @@
+"""What every package stands on: configuration, names, randomness, devices, files, progress."""
