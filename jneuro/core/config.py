@@ -4,13 +4,16 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from jneuro.core.code import code_folder, digest
 
 __all__ = [
     "COMMANDS",
@@ -44,6 +47,11 @@ class Config(BaseModel):
                 if key not in cls.model_fields:
                     raise ValueError(unknown_name(str(key), cls.model_fields, "key"))
         return data
+
+    @property
+    def source_digest(self) -> str | None:
+        """Stands for source that is not this package's; see `jneuro.core.code.digest`."""
+        return digest(type(self))
 
 
 def unknown_name(name: str, known: Iterable[str], kind: str) -> str:
@@ -119,13 +127,20 @@ class ConfigError(ValueError):
     """A configuration that cannot be run; the message names file, key, value and remedy."""
 
 
-def load_config(kind: type[Kind], path: str | Path, overrides: Sequence[str] = ()) -> Kind:
+def load_config(
+    kind: type[Kind],
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    code: tuple[Path, Mapping[str, str] | None] | None = None,
+) -> Kind:
     """Load and check a configuration.
 
     Args:
         kind: what the file describes.
         path: the YAML file.
         overrides: `a.b=value`, each replacing one key; values are read as YAML.
+        code: the folder of the modules that it names, and hashes that they must have; by default the file's own folder.
 
     Returns:
         The checked configuration.
@@ -153,8 +168,10 @@ def load_config(kind: type[Kind], path: str | Path, overrides: Sequence[str] = (
             continue
         if isinstance(given := above.get(key), str) and "\n" not in given:
             above[key] = str(path.parent / given)
+    folder, expected = (path.parent, None) if code is None else code
     try:
-        return kind.model_validate(data)
+        with code_folder(folder, expected):
+            return kind.model_validate(data)
     except ValidationError as error:
         raise ConfigError(_explain(error, path, overrides)) from error
 
@@ -179,8 +196,19 @@ def _override(data: dict[str, Any], text: str) -> None:
 def first_message(error: ValueError) -> str:
     """The first of an error's messages, in plain words."""
     if isinstance(error, ValidationError):
-        return _message(error.errors()[0])
+        return _message(next(_flat(error))[1])
     return str(error)
+
+
+def _flat(error: ValidationError, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """All errors with their keys; those of a configuration that a name has chosen among them."""
+    for item in error.errors():
+        keys = (*above, *map(str, item["loc"]))
+        inner = item.get("ctx", {}).get("error")
+        if isinstance(inner, ValidationError):
+            yield from _flat(inner, keys)
+        else:
+            yield keys, item
 
 
 def _message(error: Any) -> str:
@@ -208,9 +236,9 @@ _UNIONS = ("model", "optimizer", "horizons_ms")
 def _explain(error: ValidationError, path: Path, overrides: Sequence[str]) -> str:
     """All errors, one a line: file or command line, key, value and remedy."""
     lines = []
-    for item in error.errors():
+    for keys, item in _flat(error):
         # Behind a union's key, pydantic puts the tag that chose the member.
-        loc = ["", *map(str, item["loc"])]
+        loc = ["", *keys]
         key = ".".join(k for before, k in pairwise(loc) if before not in _UNIONS or k == "name")
         text = f"{key + ': ' if key else ''}{_message(item)}".replace(": = ", " = ")
         where = "command line" if any(_blames(text, o, key) for o in overrides) else str(path)
@@ -250,7 +278,27 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def content_hash(*parts: Any) -> str:
-    """Eight hexadecimal digits that stand for configurations and plain values."""
-    plain = [p.model_dump(mode="json") if isinstance(p, Config) else p for p in parts]
+def content_hash(*parts: Any, code: bool = True) -> str:
+    """Eight hexadecimal digits that stand for configurations and plain values.
+
+    Args:
+        parts: configurations, and values that JSON knows.
+        code: whether the source of what they name counts too. What has no source never has the same hash twice.
+    """
+    plain = [_hashed(part, code) for part in parts]
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def _hashed(value: Any, code: bool) -> Any:
+    """A value as JSON, with a digest wherever it names code that is not this package's."""
+    if isinstance(value, Mapping):
+        return {str(k): _hashed(v, code) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_hashed(v, code) for v in value]
+    if not isinstance(value, Config):
+        return value
+    found = {key: _hashed(getattr(value, key), code) for key in type(value).model_fields}
+    found |= {key: _hashed(v, code) for key, v in (value.model_extra or {}).items()}
+    if code and (source := value.source_digest) != "":
+        found["code"] = uuid.uuid4().hex if source is None else source
+    return found

@@ -1,0 +1,340 @@
+"""Code of one's own: `module:name`, found beside the YAML file or among the installed packages, loaded and hashed.
+
+Modules are read from the folder of the configuration, after all installed ones, which they therefore never shadow. The
+hash of an object covers the module that defines it and every module of the same folder that this one imports.
+"""
+
+import ast
+import contextlib
+import hashlib
+import importlib
+import importlib.machinery
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+import site
+import sys
+import sysconfig
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+__all__ = ["CodeError", "code_folder", "digest", "load_object", "loaded_code"]
+
+
+class CodeError(ValueError):
+    """Code of one's own that cannot be used; the message says which, why, and what is needed."""
+
+
+class _SourceLoader(importlib.machinery.SourceFileLoader):
+    """Executes what stands in the file now: bytecode kept beside it may be that of an older text of the same second."""
+
+    def get_code(self, fullname):
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
+class _FolderFinder:
+    """Finds modules in the configuration's folder; the last finder, so that installed modules come first."""
+
+    folder: Path | None = None
+    expected: Mapping[str, str] | None = None
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None):
+        if self.folder is None or (path is not None and not _inside(next(iter(path), ""), self.folder)):
+            return None
+        where = [str(self.folder)] if path is None else list(path)
+        for entry in where:
+            base = Path(entry) / fullname.rpartition(".")[2]
+            for file, package in ((base / "__init__.py", [str(base)]), (base.with_suffix(".py"), None)):
+                if file.is_file():
+                    self._require_expected(file)
+                    loader = _SourceLoader(fullname, str(file))
+                    return importlib.util.spec_from_file_location(
+                        fullname, file, loader=loader, submodule_search_locations=package
+                    )
+        return None
+
+    def _require_expected(self, file: Path) -> None:
+        """Refuse a file whose hash is not the recorded one, before it is executed."""
+        name = file.relative_to(self.folder).as_posix()  # type: ignore[arg-type]
+        if self.expected is not None and self.expected.get(name) != _file_hash(file):
+            said = "has changed since the run" if name in self.expected else "is no part of the run"
+            raise CodeError(f"{file}: {said}, so it is not executed; restore it, say --code DIR, or run again")
+
+
+_finder = _FolderFinder()
+
+
+def _inside(path: str | Path, folder: Path) -> bool:
+    return Path(path).resolve().is_relative_to(folder.resolve())
+
+
+def _file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def code_folder(folder: Path | None, expected: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Let `module:name` mean modules of a folder, for the duration of a `with` block.
+
+    The folder stays known afterwards, until another takes its place, so that imports within functions of its modules
+    work.
+
+    Args:
+        folder: the folder; None: only installed packages.
+        expected: hash of every file that may be executed, by its path in the folder; None allows every file.
+    """
+    before = _finder.folder, _finder.expected
+    _enter(folder, expected)
+    try:
+        yield
+    except BaseException:
+        _enter(*before)
+        raise
+
+
+def _enter(folder: Path | None, expected: Mapping[str, str] | None) -> None:
+    """Make a folder the one in which modules are found; forget the modules of the one before."""
+    if _finder not in sys.meta_path:
+        sys.meta_path.append(_finder)  # pyright: ignore[reportArgumentType]
+    folder = None if folder is None else folder.resolve()
+    if folder != _finder.folder:
+        _forget(_finder.folder)
+    _finder.folder, _finder.expected = folder, expected
+
+
+def _forget(folder: Path | None) -> None:
+    """Drop the modules of a folder, so that they are executed anew when they are named again."""
+    for name, module in [*sys.modules.items()] if folder else []:
+        spec = getattr(module, "__spec__", None)
+        if spec is not None and isinstance(spec.loader, _SourceLoader) and _inside(spec.origin or "", folder):
+            del sys.modules[name]
+    importlib.invalidate_caches()
+
+
+def load_object(reference: str, kind: str) -> Any:
+    """Load what `module:name` means.
+
+    Args:
+        reference: the module, dotted, and the name in it, which may be dotted too.
+        kind: what it should be, for error messages.
+
+    Returns:
+        The object.
+
+    Raises:
+        CodeError: if the module or the name does not exist, the module cannot be imported, or it is neither in the
+            configuration's folder nor installed.
+    """
+    module_name, _, attribute = reference.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), *attribute.split("."))):
+        raise CodeError(f"{reference!r} must be module:name, as in my_code:{kind.title().replace(' ', '')}")
+    module = _import(module_name, reference, kind)
+    found: Any = module
+    for part in attribute.split("."):
+        if getattr(found, part, _MISSING) is _MISSING:
+            known = [n for n in vars(module) if not n.startswith("_")]
+            raise CodeError(
+                f"{reference!r}: {_where(module)} has no {attribute!r}; it has {', '.join(known) or 'nothing'}"
+            )
+        found = getattr(found, part)
+    return found
+
+
+_MISSING = object()
+
+
+def _where(module: types.ModuleType) -> str:
+    return getattr(module, "__file__", None) or module.__name__
+
+
+def _import(name: str, reference: str, kind: str) -> types.ModuleType:
+    """Import a module of the folder, or an installed one; anew where its text has changed."""
+    top = name.partition(".")[0]
+    known = sys.modules.get(name)
+    own = known is not None and isinstance(getattr(known.__spec__, "loader", None), _SourceLoader)
+    if own and (not (_finder.folder and _inside(_where(known), _finder.folder)) or _stale(known)):
+        _forget(_finder.folder)
+        sys.modules.pop(name, None)
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        where = f" in {_finder.folder}" if _finder.folder else ""
+        raise CodeError(
+            f"{reference!r}: there is no module {top!r}{where} or among the installed packages; a {kind} of your own "
+            "stands in a file beside the YAML file, or in a package that is installed"
+        )
+    if not isinstance(spec.loader, _SourceLoader) and not _installed(spec):
+        raise CodeError(
+            f"{reference!r}: {spec.origin} is neither beside the YAML file nor installed, so it is not executed; "
+            "move it beside the YAML file, or install it"
+        )
+    try:
+        module = importlib.import_module(name)
+    except CodeError:
+        raise
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        if isinstance(error, ModuleNotFoundError) and error.name and name.startswith(error.name):
+            raise CodeError(f"{reference!r}: there is no module {error.name!r}") from error
+        line = _line_of(error)
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CodeError(f"{reference!r}: importing {spec.origin} failed{line} ({said})") from error
+    module.__dict__.setdefault("__jneuro_digest__", _module_digest(module))
+    return module
+
+
+def _line_of(error: BaseException) -> str:
+    """Where in code of one's own an import failed."""
+    if isinstance(error, SyntaxError):
+        return f", line {error.lineno}"
+    trace, found = error.__traceback__, ""
+    while trace is not None:
+        if _finder.folder and _inside(trace.tb_frame.f_code.co_filename, _finder.folder):
+            found = f", line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return found
+
+
+def _stale(module: types.ModuleType) -> bool:
+    return module.__dict__.get("__jneuro_digest__", "") != _module_digest(module)
+
+
+def _installed(spec: importlib.machinery.ModuleSpec) -> bool:
+    """Whether a module belongs to Python, or to an installed distribution, editable ones included."""
+    if spec.origin in ("built-in", "frozen"):
+        return True
+    places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
+    roots = [*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()]
+    own = str(Path(__file__).parents[2])
+    if any(_inside(place, Path(root)) for place in places for root in {*roots, own} if root and place):
+        return True
+    for distribution in importlib.metadata.distributions():
+        text = distribution.read_text("direct_url.json")
+        url = json.loads(text) if text else {}
+        if url.get("dir_info", {}).get("editable") and any(
+            _inside(place, Path(unquote(urlparse(url["url"]).path))) for place in places
+        ):
+            return True
+    return False
+
+
+def _root(module: types.ModuleType) -> Path | None:
+    """The folder in which a module's own imports are followed: that of the configuration, or of its package."""
+    file = getattr(module, "__file__", None)
+    if not file:
+        return None
+    if _finder.folder and _inside(file, _finder.folder):
+        return _finder.folder
+    return Path(file).resolve().parents[module.__name__.count(".") + Path(file).name.startswith("__init__")]
+
+
+def _closure(file: Path, root: Path) -> list[Path]:
+    """A file and all files below `root` that it imports, directly or not, wherever in it."""
+    found, waiting = {}, [file.resolve()]
+    while waiting:
+        here = waiting.pop()
+        if here in found:
+            continue
+        found[here] = None
+        package = here.parent.relative_to(root).parts
+        try:
+            tree = ast.parse(here.read_bytes())
+        except SyntaxError:
+            continue
+        for node in ast.walk(tree):
+            for parts in _imported(node, package):
+                for depth in range(1, len(parts) + 1):
+                    base = root.joinpath(*parts[:depth])
+                    waiting += [p.resolve() for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()]
+    return sorted(found)
+
+
+def _imported(node: ast.AST, package: tuple[str, ...]) -> Iterator[list[str]]:
+    """What an import statement may mean, as parts of a dotted name from the root."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name.split(".") for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        base = list(package[: len(package) - node.level + 1]) if node.level else []
+        base += node.module.split(".") if node.module else []
+        yield from ([*base, alias.name] for alias in node.names)
+
+
+def _files(module: types.ModuleType) -> dict[str, str]:
+    """Hash of every file that stands behind a module, by its path below the root."""
+    root, file = _root(module), getattr(module, "__file__", None)
+    if root is None or not file or not Path(file).is_file():
+        return {}
+    root = root.resolve()
+    return {p.relative_to(root).as_posix(): _file_hash(p) for p in _closure(Path(file), root) if p.is_relative_to(root)}
+
+
+def _module_digest(module: types.ModuleType) -> str:
+    return hashlib.sha256(json.dumps(_files(module), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def digest(thing: Any) -> str | None:
+    """Stand for the source of a class, a function or an instance, and of all that its module imports beside it.
+
+    Args:
+        thing: the object.
+
+    Returns:
+        Hexadecimal digits, or the name and version of the installed package; empty for this package's own; None where
+        there is no source (lambdas, objects made by other packages' functions), so that nothing can be kept for it.
+    """
+    about = thing if inspect.isclass(thing) or inspect.isroutine(thing) else type(thing)
+    name, qualified = getattr(about, "__module__", None), getattr(about, "__qualname__", "")
+    if not name or name == "builtins" or (thing is about and "<" in qualified and "<locals>" not in qualified):
+        return None
+    if name.partition(".")[0] == "jneuro":
+        return ""
+    module = sys.modules.get(name)
+    if "<lambda>" in qualified or module is None:
+        return None
+    if isinstance(getattr(module.__spec__, "loader", None), _SourceLoader):
+        return _module_digest(module)
+    if thing is not about and any(callable(leaf) for leaf in (thing if isinstance(thing, tuple) else ())):
+        return None  # closures, such as optax.adam(...): their constants cannot be seen
+    if version := _version(name.partition(".")[0]):
+        return version
+    if files := _files(module):
+        return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
+    try:
+        return hashlib.sha256(inspect.getsource(about).encode()).hexdigest()[:16]
+    except (OSError, TypeError):
+        return None
+
+
+def _version(top: str) -> str | None:
+    """Name and version of an installed package that is not editable."""
+    try:
+        distribution = importlib.metadata.distribution(top)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    text = distribution.read_text("direct_url.json")
+    if text and json.loads(text).get("dir_info", {}).get("editable"):
+        return None
+    return f"{top} {distribution.version}"
+
+
+def loaded_code() -> tuple[Path | None, dict[str, str]]:
+    """The folder of the configuration, and the hash of every file in it that was executed or is imported by one.
+
+    Returns:
+        The folder, None if nothing was loaded from one, and the hashes by path.
+    """
+    found: dict[str, str] = {}
+    for module in [*sys.modules.values()]:
+        spec = getattr(module, "__spec__", None)
+        own = spec is not None and isinstance(spec.loader, _SourceLoader)
+        if own and _finder.folder and _inside(spec.origin or "", _finder.folder):
+            found |= _files(module)
+    return (_finder.folder if found else None), dict(sorted(found.items()))
