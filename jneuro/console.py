@@ -16,11 +16,12 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 
 from jneuro.core.config import ConfigError, config_files, unknown_name
+from jneuro.core.registry import accepted
 from jneuro.datasets.variables import shared_unit
 from jneuro.experiment import versions
 from jneuro.fitting.watching import FitProgress
 from jneuro.models import MODELS
-from jneuro.simulators import SIMULATORS, STIMULI, accepted, parameters
+from jneuro.simulators import SIMULATORS, STIMULI, parameters
 from jneuro.sweeps import SweepProgress
 from jneuro.training import Callback, RichProgress
 

@@ -16,7 +16,8 @@ from flax import nnx
 from jneuro.core.config import Config
 from jneuro.core.types import Array, Float, Key
 from jneuro.datasets import WindowConfig, Windows
-from jneuro.simulators.base import ODESimulator, SteppedSimulator
+from jneuro.simulators.ode import ODESimulator
+from jneuro.simulators.stepped import SteppedSimulator
 
 __all__ = ["Analysis", "Findings", "Source", "Study"]
 

@@ -24,8 +24,8 @@ from jneuro.core.config import Config
 from jneuro.core.random import stream, trial_keys
 from jneuro.core.types import Array, Float, Key, PyTree
 from jneuro.evaluation.metrics import ratio_error
-from jneuro.simulators.base import SteppedSimulator
 from jneuro.simulators.simulation import simulate
+from jneuro.simulators.stepped import SteppedSimulator
 from jneuro.simulators.stimuli import Stimulus
 
 __all__ = ["CeilingConfig", "ceiling_scores", "simulate_futures"]

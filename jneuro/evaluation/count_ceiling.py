@@ -26,7 +26,7 @@ from jneuro.evaluation.analysis import Study
 from jneuro.evaluation.ceiling import simulate_futures
 from jneuro.evaluation.metrics import ratio_error
 from jneuro.recordings import open_recording, read_state
-from jneuro.simulators.base import SteppedSimulator
+from jneuro.simulators.stepped import SteppedSimulator
 
 __all__ = ["count_ceiling", "futures_of_counts", "stored_states"]
 

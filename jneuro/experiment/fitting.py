@@ -33,7 +33,7 @@ from jneuro.fitting.watching import FitProgress, Part, Watcher
 from jneuro.recordings import Recording
 from jneuro.recordings.readers import read
 from jneuro.report.fit_section import write_fit_report
-from jneuro.simulators.base import SteppedSimulator
+from jneuro.simulators.stepped import SteppedSimulator
 
 __all__ = ["fit_stages"]
 

@@ -18,7 +18,7 @@ from jneuro.fitting.networks import FEATURE_NAMES, FeatureTarget, simulate_featu
 from jneuro.fitting.parameters import Trainable
 from jneuro.fitting.uncertainty import Intervals, local_intervals
 from jneuro.recordings.store import read_recording
-from jneuro.simulators.base import SteppedSimulator
+from jneuro.simulators.stepped import SteppedSimulator
 
 __all__ = ["fit_network"]
 

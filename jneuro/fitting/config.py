@@ -12,8 +12,8 @@ from jneuro.fitting.methods import AnyMethod, LeastSquares
 from jneuro.fitting.network_fit import NetworkFeatures
 from jneuro.fitting.parameters import Trainable
 from jneuro.fitting.posterior import PosteriorOptions
-from jneuro.simulators.base import SteppedSimulator
 from jneuro.simulators.config import SimulationConfig, SimulatorConfig
+from jneuro.simulators.stepped import SteppedSimulator
 
 __all__ = ["FitConfig", "FitSection", "Trials", "UncertaintyOptions", "chosen"]
 

@@ -14,7 +14,7 @@ from scipy.interpolate import CubicSpline
 
 from jneuro.core.types import Array, Float, PyTree
 from jneuro.fitting.data import Target
-from jneuro.simulators.base import ODESimulator
+from jneuro.simulators.ode import ODESimulator
 
 __all__ = ["driven", "held_current", "upsampled", "where_it_begins"]
 

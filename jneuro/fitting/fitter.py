@@ -23,8 +23,9 @@ from jneuro.fitting.problem import Problem
 from jneuro.fitting.solution import Solution
 from jneuro.fitting.watching import SILENT, Watcher
 from jneuro.recordings.recording import Recording
-from jneuro.simulators.base import ODESimulator, SteppedSimulator
+from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.registry import SOLVERS
+from jneuro.simulators.stepped import SteppedSimulator
 
 __all__ = ["Fit", "FitOptions", "fit", "predict", "predict_spikes"]
 

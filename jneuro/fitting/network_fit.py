@@ -24,7 +24,7 @@ from jneuro.core.types import Array, Float, Key
 from jneuro.fitting.networks import FEATURE_NAMES, FeatureTarget, simulate_features
 from jneuro.fitting.parameters import Trainable
 from jneuro.fitting.solution import Solution
-from jneuro.simulators.base import SteppedSimulator
+from jneuro.simulators.stepped import SteppedSimulator
 
 __all__ = ["FeatureFit", "FeatureProblem", "Features", "NetworkFeatures", "Refinement", "fit_features", "refined"]
 

@@ -10,9 +10,9 @@ import numpy as np
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Int, Key
 from jneuro.fitting.parameters import Trainable
-from jneuro.simulators.base import SteppedSimulator
 from jneuro.simulators.simulation import simulate
 from jneuro.simulators.spike_statistics import isi_cvs
+from jneuro.simulators.stepped import SteppedSimulator
 
 __all__ = ["FEATURE_NAMES", "FeatureTarget", "population_features", "simulate_features"]
 

@@ -12,11 +12,13 @@ from jneuro.core.types import Array, Float, PyTree
 from jneuro.fitting.data import Target, require_unit
 from jneuro.fitting.driven import where_it_begins
 from jneuro.fitting.parameters import Trainable, double
-from jneuro.simulators.base import ODESimulator, SteppedSimulator, step_count
+from jneuro.simulators.base import step_count
 from jneuro.simulators.izhikevich import Izhikevich
 from jneuro.simulators.located import located_spikes
+from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.simulation import simulate
 from jneuro.simulators.solvers import RK4, MembraneTerm, Scheme
+from jneuro.simulators.stepped import SteppedSimulator
 
 __all__ = ["Problem", "integrate"]
 

@@ -20,7 +20,8 @@ from jneuro.core.types import Array, Float
 from jneuro.fitting.data import Target
 from jneuro.fitting.driven import driven, held_current, upsampled, where_it_begins
 from jneuro.fitting.parameters import Trainable, double
-from jneuro.simulators.base import ODESimulator, Simulator
+from jneuro.simulators.base import Simulator
+from jneuro.simulators.ode import ODESimulator
 
 __all__ = ["Roles", "linear_stage", "roles", "suits"]
 

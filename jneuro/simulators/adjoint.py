@@ -21,7 +21,7 @@ from jax.extend.core import Literal
 
 from jneuro.core.devices import scan
 from jneuro.core.types import Array, Float, Int
-from jneuro.simulators.base import ODESimulator
+from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.solvers import MembraneTerm, Scheme, _Explicit
 from jneuro.simulators.stepping import advance_blocks
 from jneuro.simulators.stimuli import Stimulus

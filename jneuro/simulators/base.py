@@ -2,9 +2,8 @@
 
 import abc
 import dataclasses
-import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import equinox as eqx
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jneuro.core.types import Array, Float, Int, Key, PyTree
+from jneuro.core.types import Array, Key
 
 __all__ = [
     "FRACTION",
@@ -21,12 +20,9 @@ __all__ = [
     "POSITIVE",
     "REAL",
     "Bounds",
-    "ODESimulator",
     "Parameter",
     "Recordable",
     "Simulator",
-    "SteppedSimulator",
-    "accepted",
     "param",
     "parameters",
     "step_count",
@@ -123,12 +119,6 @@ def parameters(simulator: "type[Simulator] | Simulator") -> dict[str, Parameter]
     return found
 
 
-def accepted(make: Callable) -> list[str]:
-    """The names of the arguments that a simulator, a stimulus or a preset is built from."""
-    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    return [name for name, p in inspect.signature(make).parameters.items() if p.kind not in kinds]
-
-
 class Recordable(NamedTuple):
     """A quantity that can be recorded.
 
@@ -170,134 +160,6 @@ class Simulator(eqx.Module):
     @abc.abstractmethod
     def connect(self, key: Key[Array, ""]) -> Self:
         """Draw the random connectivity, once, and return the simulator that has it; single cells return themselves."""
-
-
-class SteppedSimulator(Simulator):
-    """A simulator with a time step of its own, advanced in blocks of steps.
-
-    Neurons that talk with a delay cannot hear each other within that delay. A block is such a stretch: all its steps
-    are known from the state alone, so its recurrent input, random numbers and records are each one array operation.
-    Results do not depend on how a run is cut into blocks.
-    """
-
-    dt: eqx.AbstractVar[float]
-    """Time step [ms]."""
-
-    @property
-    @abc.abstractmethod
-    def populations(self) -> dict[str, int]:
-        """Name and size of each population of neurons, in their order."""
-
-    @property
-    def neurons(self) -> int:
-        """Number of neurons."""
-        return sum(self.populations.values())
-
-    @property
-    @abc.abstractmethod
-    def longest_block(self) -> int:
-        """The most steps that `advance` takes at once, at least 1."""
-
-    @abc.abstractmethod
-    def init(self, key: Key[Array, ""]) -> PyTree:
-        """Draw an initial state: a NamedTuple that has a field `step`, the number of steps taken so far."""
-
-    @abc.abstractmethod
-    def draw(self, key: Key[Array, ""], first_step: Int[Array, ""], steps: int) -> PyTree:
-        """Draw the noise of `steps` steps, by absolute step, so that a run may be cut anywhere.
-
-        Args:
-            key: the run's key.
-            first_step: the number of the first.
-            steps: how many; not limited by `longest_block`.
-
-        Returns:
-            Arrays `[step, ...]`, or None where nothing is random.
-        """
-
-    @abc.abstractmethod
-    def take(
-        self, state: PyTree, drive: Float[Array, "step #neuron"] | None, noise: PyTree, steps: int
-    ) -> tuple[PyTree, dict[str, Array]]:
-        """Take `steps` steps, at most `longest_block`, under noise that was drawn for them.
-
-        Args:
-            state: where to start.
-            drive: the stimulus at each step, in the simulator's unit; None where there is none.
-            noise: what `draw` gave for these steps.
-            steps: how many.
-
-        Returns:
-            The new state, and every recordable at every step, `[step, ...]`.
-        """
-
-    def advance(
-        self, state: PyTree, drive: Float[Array, "step #neuron"] | None, key: Key[Array, ""], steps: int
-    ) -> tuple[PyTree, dict[str, Array]]:
-        """Draw the noise of `steps` steps and take them; see `take`, which this is where the noise is not at hand."""
-        return self.take(state, drive, self.draw(key, state.step, steps), steps)
-
-    def step_count(self, duration: float, name: str = "duration") -> int:
-        """Convert a time [ms] to a whole number of this simulator's steps; see `step_count`."""
-        return step_count(duration, self.dt, name)
-
-
-class ODESimulator(Simulator):
-    r"""Neurons whose state obeys \(\dot y = f(t, y)\): one cell, or a population of uncoupled cells.
-
-    The number of cells is not declared: parameters, stimulus and initial state broadcast, and whichever of them has one
-    value a cell makes a population. The state is a NamedTuple, its first field `v` the membrane potential. Given the
-    potential, every variable relaxes towards a steady value, which is what exponential and implicit schemes rest on:
-
-    \[ \dot y_k = r_k(y)\,(\bar y_k(y) - y_k) \]
-    """
-
-    v_spike: eqx.AbstractVar[Array]
-    """Potential [mV] whose upward crossing counts as a spike."""
-
-    default_dt: ClassVar[float]
-    """The time step [ms] of the default solver."""
-
-    separable: ClassVar[bool]
-    r"""Whether \(\dot v\) is linear in `v` given the other variables, and theirs depend on `v` only."""
-
-    busiest: ClassVar[tuple[tuple[float, ...], ...]]
-    """States at which relaxation is fastest in ordinary use, such as the peak of a spike; see `fastest_rate`."""
-
-    @property
-    @abc.abstractmethod
-    def default_solver(self) -> Any:
-        """The fixed-step solver that `simulate` takes where none is given."""
-
-    @abc.abstractmethod
-    def init(self, key: Key[Array, ""]) -> PyTree:
-        """Make the initial state: a NamedTuple of scalars, or of one value a cell."""
-
-    @abc.abstractmethod
-    def relaxation(self, y: PyTree, drive: Float[Array, "*neuron"] | float) -> tuple[PyTree, PyTree]:
-        """Return the steady values, and the rates [1/ms] at which the state relaxes towards them.
-
-        Args:
-            y: the state.
-            drive: the stimulus, in the simulator's unit.
-        """
-
-    def vector_field(self, y: PyTree, drive: Float[Array, "*neuron"] | float) -> PyTree:
-        """Return the time derivative of every variable [unit/ms]; arguments as in `relaxation`."""
-        steady, rate = self.relaxation(y, drive)
-        return type(y)(*(r * (s - x) for x, s, r in zip(y, steady, rate, strict=True)))
-
-    @property
-    def cells(self) -> tuple[int, ...]:
-        """The shape of a variable: `()` for one cell, `(neuron,)` where a parameter has a value for each."""
-        return np.broadcast_shapes(*(np.shape(p.default) for p in parameters(self).values() if not p.static))
-
-    def fastest_rate(self) -> float:
-        """The fastest relaxation [1/ms] at the `busiest` states; an explicit scheme's step must resolve it."""
-        with jax.ensure_compile_time_eval():
-            state = type(self.init(jax.random.key(0)))
-            rates = [self.relaxation(state(*map(jnp.asarray, values)), 0.0)[1] for values in self.busiest]
-            return max(float(np.max(rate)) for rate in jax.tree.leaves(rates))
 
 
 def step_count(duration: float, dt: float, name: str = "duration") -> int:

@@ -19,7 +19,7 @@ from jneuro.simulators.background import (
     normal_deviates,
     step_words,
 )
-from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, Bounds, Recordable, SteppedSimulator, param
+from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, Bounds, Recordable, param
 from jneuro.simulators.connectivity import (
     BitRows,
     Connections,
@@ -31,6 +31,7 @@ from jneuro.simulators.connectivity import (
     relative_weights,
 )
 from jneuro.simulators.spiking import Surrogate, spike
+from jneuro.simulators.stepped import SteppedSimulator
 
 __all__ = ["Brunel", "BrunelState"]
 

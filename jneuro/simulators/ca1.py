@@ -5,8 +5,9 @@ from typing import ClassVar, NamedTuple, Self
 import jax.numpy as jnp
 
 from jneuro.core.types import Array, Float
-from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, ODESimulator, Recordable, param
+from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Recordable, param
 from jneuro.simulators.kinetics import exponentials
+from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.solvers import RK4
 
 __all__ = ["CA1Pyramidal", "CA1State"]

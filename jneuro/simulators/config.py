@@ -10,11 +10,14 @@ from pydantic import ConfigDict, Field, model_validator
 
 from jneuro.core.config import Config, unknown_name
 from jneuro.core.random import stream
+from jneuro.core.registry import accepted
 from jneuro.core.types import Array, Float, Key
-from jneuro.simulators.base import ODESimulator, SteppedSimulator, accepted, parameters, step_count
+from jneuro.simulators.base import parameters, step_count
 from jneuro.simulators.integration import require_integrable
+from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.registry import SIMULATORS, SOLVERS, STIMULI
 from jneuro.simulators.simulation import first_state
+from jneuro.simulators.stepped import SteppedSimulator
 from jneuro.simulators.stimuli import Stimulus
 
 __all__ = ["Draw", "SimulationConfig", "SimulatorConfig", "StimulusConfig"]

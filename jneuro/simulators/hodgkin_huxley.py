@@ -6,8 +6,9 @@ from typing import Any, ClassVar, NamedTuple, Self
 import jax.numpy as jnp
 
 from jneuro.core.types import Array, Float
-from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, ODESimulator, Recordable, param
+from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Recordable, param
 from jneuro.simulators.kinetics import exponentials, linoid
+from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.solvers import StaggeredCrankNicolson
 
 __all__ = ["HodgkinHuxley", "HodgkinHuxleyState"]

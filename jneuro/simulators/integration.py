@@ -14,7 +14,7 @@ from jneuro.core.devices import scan
 from jneuro.core.types import Array, Int, PyTree
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.adjoint import TimeParallel, time_parallel
-from jneuro.simulators.base import ODESimulator
+from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.solvers import Adaptive, MembraneTerm, Scheme
 from jneuro.simulators.stepping import finite, repeat
 from jneuro.simulators.stimuli import Sampled, Stimulus

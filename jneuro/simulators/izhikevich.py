@@ -10,8 +10,9 @@ from jax.core import Tracer
 
 from jneuro.core.devices import scan
 from jneuro.core.types import Array, Float, Int, Key
-from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Bounds, Recordable, SteppedSimulator, param, parameters
+from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Bounds, Recordable, param, parameters
 from jneuro.simulators.spiking import Surrogate, spike
+from jneuro.simulators.stepped import SteppedSimulator
 
 __all__ = ["Izhikevich", "IzhikevichState"]
 

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jneuro.core.types import Array, Bool, Float, Int
-from jneuro.simulators.base import ODESimulator, SteppedSimulator
+from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.simulation import simulate
+from jneuro.simulators.stepped import SteppedSimulator
 from jneuro.simulators.stimuli import Constant
 
 __all__ = ["REGIMES", "Excitability", "excitability", "firing_pattern"]

@@ -4,15 +4,16 @@ from typing import Any
 
 import diffrax
 
-from jneuro.simulators.base import ODESimulator, SteppedSimulator
 from jneuro.simulators.brunel import Brunel
 from jneuro.simulators.ca1 import CA1Pyramidal
 from jneuro.simulators.hodgkin_huxley import HodgkinHuxley
 from jneuro.simulators.izhikevich import Izhikevich
+from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.pospischil import Pospischil
 from jneuro.simulators.reservoir import IzhikevichReservoir
 from jneuro.simulators.ring import RingNetwork
 from jneuro.simulators.solvers import RK4, Adaptive, Euler, Heun, RushLarsen, StaggeredCrankNicolson
+from jneuro.simulators.stepped import SteppedSimulator
 from jneuro.simulators.stimuli import (
     Chirp,
     Constant,

@@ -14,11 +14,12 @@ from jax.custom_batching import sequential_vmap
 from jneuro.core.devices import scan
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Int, Key, UInt
-from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, Bounds, Recordable, SteppedSimulator, param
+from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, Bounds, Recordable, param
 from jneuro.simulators.delays import DelayedSynapses, Synapses, draw_delayed, raster_width, resend, send
 from jneuro.simulators.events import pack, unpack
 from jneuro.simulators.plasticity import PairRule, histogram, pair_changes, pair_step
 from jneuro.simulators.spiking import Surrogate, spike
+from jneuro.simulators.stepped import SteppedSimulator
 
 __all__ = ["IzhikevichReservoir", "OnlineState", "ReservoirState"]
 

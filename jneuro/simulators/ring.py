@@ -14,8 +14,9 @@ from jneuro.core.devices import scan
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Bool, Float, Int, Key, Scalar
 from jneuro.simulators.background import binomial_counts, step_words
-from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, Bounds, Recordable, SteppedSimulator, param
+from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, Bounds, Recordable, param
 from jneuro.simulators.spiking import Surrogate, spike
+from jneuro.simulators.stepped import SteppedSimulator
 
 __all__ = ["RingNetwork", "RingNetworkState", "Synapse"]
 

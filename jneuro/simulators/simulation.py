@@ -11,8 +11,10 @@ from jax.core import Tracer
 from jneuro.core.random import require_key, stream
 from jneuro.core.types import Array, Key, PyTree
 from jneuro.recordings.recording import Recording
-from jneuro.simulators.base import ODESimulator, Simulator, SteppedSimulator, step_count
+from jneuro.simulators.base import Simulator, step_count
 from jneuro.simulators.integration import begin, integrate, require_integrable
+from jneuro.simulators.ode import ODESimulator
+from jneuro.simulators.stepped import SteppedSimulator
 from jneuro.simulators.stepping import advance_blocks
 from jneuro.simulators.stimuli import Stimulus, draw_outside_loops
 

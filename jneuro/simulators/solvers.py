@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jneuro.core.types import Array, Float, PyTree
-from jneuro.simulators.base import ODESimulator
+from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.stimuli import Stimulus
 
 __all__ = ["RK4", "Adaptive", "Euler", "Heun", "MembraneTerm", "RushLarsen", "StaggeredCrankNicolson"]

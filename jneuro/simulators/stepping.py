@@ -11,7 +11,8 @@ from jax import lax
 from jneuro.core.devices import route, scan
 from jneuro.core.types import Array, Bool, Key, PyTree
 from jneuro.recordings.recording import Recording
-from jneuro.simulators.base import Recordable, SteppedSimulator
+from jneuro.simulators.base import Recordable
+from jneuro.simulators.stepped import SteppedSimulator
 from jneuro.simulators.stimuli import Stimulus
 
 __all__ = ["advance_blocks", "finite", "repeat"]

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from jneuro.core.config import Config, RunConfig, first_message, unknown_name
-from jneuro.simulators.base import accepted, parameters, step_count
+from jneuro.core.registry import accepted
+from jneuro.simulators.base import parameters, step_count
 from jneuro.simulators.config import SimulationConfig, SimulatorConfig, StimulusConfig
 from jneuro.simulators.registry import SIMULATORS, STIMULI
 from jneuro.sweeps.design import AxisConfig, DesignConfig

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jneuro.simulators import SIMULATORS, accepted, parameters
+from jneuro.core.registry import accepted
+from jneuro.simulators import SIMULATORS, parameters
 from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, REAL, Bounds, Parameter
 
 DECLARED = [(name, p) for name, cls in SIMULATORS.items() for p in parameters(cls).values()]
