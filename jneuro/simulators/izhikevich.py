@@ -5,13 +5,12 @@ from typing import Any, ClassVar, NamedTuple, Self
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.core import Tracer
 
 from jneuro.core.devices import scan
 from jneuro.core.types import Array, Float, Int, Key
 from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Bounds, Recordable, param, parameters
-from jneuro.simulators.spiking import Surrogate, spike
+from jneuro.simulators.spiking import reset, spike
 from jneuro.simulators.stepped import SteppedSimulator
 
 __all__ = ["Izhikevich", "IzhikevichState"]
@@ -89,11 +88,6 @@ class Izhikevich(SteppedSimulator):
     substeps: int = param(
         1, unit="1", source="numerical", bounds=Bounds(1, 2), doc="parts in which v takes a step", static=True
     )
-    surrogate: Surrogate | None = None
-    """Derivative of the spike; None: spikes are boolean and carry no gradient."""
-    detach_reset: bool = eqx.field(static=True, default=True)
-    """Whether the jumps of v and u at a spike pass no gradient back to the spike."""
-
     presets: ClassVar = (
         "regular_spiking",
         "intrinsically_bursting",
@@ -231,12 +225,6 @@ class Izhikevich(SteppedSimulator):
             slope = (self.k * (v - self.v_r) * (v - self.v_t) + current) / self.capacitance
             v = v + (self.dt / self.substeps) * slope
         u = u + self.dt * (self.a * (self.b * (v - self.v_u) - u))
-        if self.surrogate is None:
-            spikes = v >= self.v_peak
-            after = jnp.where(spikes, self.c, v), jnp.where(spikes, u + self.d, u)
-        else:
-            # From the other side, because a potential at the peak is a spike.
-            spikes = 1 - spike(self.v_peak - v, self.surrogate)
-            gate = lax.stop_gradient(spikes) if self.detach_reset else spikes
-            after = (1 - gate) * v + gate * self.c, u + gate * self.d
+        spikes = spike(v - self.v_peak, inclusive=True)
+        after = reset(spikes, v, to=self.c), reset(spikes, u, to=u + self.d)
         return after, (*after, spikes)

@@ -14,6 +14,8 @@ from jneuro.recordings.recording import Recording
 from jneuro.simulators.base import Simulator, step_count
 from jneuro.simulators.integration import begin, integrate, require_integrable
 from jneuro.simulators.ode import ODESimulator
+from jneuro.simulators.spiking import Surrogate
+from jneuro.simulators.spiking import spike_gradient as differentiating_spikes
 from jneuro.simulators.stepped import SteppedSimulator
 from jneuro.simulators.stepping import advance_blocks
 from jneuro.simulators.stimuli import Stimulus, draw_outside_loops
@@ -43,6 +45,7 @@ def simulate(
     warmup: float = 0.0,
     initial_state: PyTree | None = None,
     solver: Any = None,
+    spike_gradient: Surrogate | None = None,
     checkpoint: int | None = None,
     throw: bool = True,
 ) -> Recording:
@@ -62,6 +65,8 @@ def simulate(
         warmup: time simulated first and not recorded [ms].
         initial_state: a state to start from: the `final_state` of a recording, or an ODE simulator's bare state.
         solver: how to integrate an ODE, see `jneuro.simulators.solvers`; stepped simulators bring their own scheme.
+        spike_gradient: what stands for the derivative of a spike, such as `SuperSpike(scale=0.01)`; by default spikes
+            are booleans and carry no gradient.
         checkpoint: in reverse mode, keep states only every so many frames and recompute between them; bounds memory.
         throw: raise if a value is not finite; otherwise the recording's `ok` says so.
 
@@ -73,6 +78,8 @@ def simulate(
         SimulationError: if a value is not finite and `throw` is set; inside `jit` or `vmap`, equinox's run-time error.
     """
     require_key(key)
+    if not isinstance(spike_gradient, Surrogate | None):
+        raise ValueError(f"spike_gradient = {spike_gradient!r} must be a Surrogate, such as SuperSpike(), or None")
     solver, dt = _scheme(simulator, solver, dt)
     names = _names(simulator, record)
     for argument, value in {"record_every": record_every, "checkpoint": checkpoint}.items():
@@ -94,6 +101,7 @@ def simulate(
         key,
         initial_state,
         solver,
+        spike_gradient,
         dt=dt,
         names=names,
         frames=steps // record_every,
@@ -174,11 +182,12 @@ def _where(recording: Recording) -> str:
 
 
 @eqx.filter_jit
-def _simulate(simulator, stimulus, key, initial_state, solver, *, dt, **how) -> Recording:
+def _simulate(simulator, stimulus, key, initial_state, solver, spike_gradient, *, dt, **how) -> Recording:
     """Start, and hand over to the engine."""
     stimulus = draw_outside_loops(stimulus)
-    if isinstance(simulator, ODESimulator):
-        start = begin(simulator, stimulus, stream(key, "init"), initial_state, solver, dt)
-        return integrate(simulator, stimulus, start, solver=solver, dt=dt, **how)
-    state = first_state(simulator, key) if initial_state is None else initial_state
-    return advance_blocks(simulator, stimulus, stream(key, "noise"), state, **how)
+    with differentiating_spikes(spike_gradient):
+        if isinstance(simulator, ODESimulator):
+            start = begin(simulator, stimulus, stream(key, "init"), initial_state, solver, dt)
+            return integrate(simulator, stimulus, start, solver=solver, dt=dt, **how)
+        state = first_state(simulator, key) if initial_state is None else initial_state
+        return advance_blocks(simulator, stimulus, stream(key, "noise"), state, **how)
