@@ -84,7 +84,7 @@ def simulate_futures(
             duration=duration,
             key=key,
             record=(variable,),
-            record_every=record_every,
+            record_every=record_every * simulators.dt,
             initial_state=state,
             throw=False,
         )
