@@ -2,13 +2,14 @@
 
 from jneuro.simulators import solvers, stimuli
 from jneuro.simulators.adjoint import TimeParallel
-from jneuro.simulators.base import Simulator, parameters
+from jneuro.simulators.base import Drive, Simulator, param, parameters, state
 from jneuro.simulators.brunel import Brunel
-from jneuro.simulators.ca1 import CA1Pyramidal, CA1State
-from jneuro.simulators.hodgkin_huxley import HodgkinHuxley, HodgkinHuxleyState
+from jneuro.simulators.ca1 import CA1Pyramidal
+from jneuro.simulators.hodgkin_huxley import HodgkinHuxley
 from jneuro.simulators.izhikevich import Izhikevich
+from jneuro.simulators.located import Exact
 from jneuro.simulators.ode import ODESimulator
-from jneuro.simulators.pospischil import Pospischil, PospischilState
+from jneuro.simulators.pospischil import Pospischil
 from jneuro.simulators.regimes import REGIMES, Excitability, excitability
 from jneuro.simulators.registry import SIMULATORS, SOLVERS, STIMULI
 from jneuro.simulators.reservoir import IzhikevichReservoir
@@ -26,15 +27,14 @@ __all__ = [
     "Boxcar",
     "Brunel",
     "CA1Pyramidal",
-    "CA1State",
+    "Drive",
+    "Exact",
     "Excitability",
     "HodgkinHuxley",
-    "HodgkinHuxleyState",
     "Izhikevich",
     "IzhikevichReservoir",
     "ODESimulator",
     "Pospischil",
-    "PospischilState",
     "RingNetwork",
     "SimulationError",
     "Simulator",
@@ -43,8 +43,10 @@ __all__ = [
     "TimeParallel",
     "excitability",
     "first_state",
+    "param",
     "parameters",
     "simulate",
     "solvers",
+    "state",
     "stimuli",
 ]

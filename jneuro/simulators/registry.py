@@ -12,7 +12,7 @@ from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.pospischil import Pospischil
 from jneuro.simulators.reservoir import IzhikevichReservoir
 from jneuro.simulators.ring import RingNetwork
-from jneuro.simulators.solvers import RK4, Adaptive, Euler, Heun, RushLarsen, StaggeredCrankNicolson
+from jneuro.simulators.solvers import RK4, Adaptive, Euler, Heun, RushLarsen, SequentialEuler, StaggeredCrankNicolson
 from jneuro.simulators.stepped import SteppedSimulator
 from jneuro.simulators.stimuli import (
     Chirp,
@@ -58,6 +58,7 @@ SOLVERS: dict[str, Any] = {
     "heun": Heun(),
     "rk4": RK4(),
     "rush_larsen": RushLarsen(),
+    "sequential_euler": SequentialEuler(),
     "staggered_crank_nicolson": StaggeredCrankNicolson(),
     "tsit5": Adaptive(diffrax.Tsit5()),
     "dopri8": Adaptive(diffrax.Dopri8()),
