@@ -1,7 +1,7 @@
 """Where long work is: one protocol for all of it, and what shows it on a terminal, in a notebook, or as lines of a log.
 
 Work begins a `Task` and updates it; the `Progress` that it was given decides how that is shown. Inside the library the
-default is `Progress()`, which shows nothing; the verbs (`simulate`, `train`, `fit`, `sweep`, `run`) go through `showing`.
+default is `Progress()`, which shows nothing; verbs go through `showing`, which finds what suits the place.
 """
 
 import contextlib
