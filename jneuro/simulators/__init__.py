@@ -7,10 +7,10 @@ from jneuro.simulators.brunel import Brunel
 from jneuro.simulators.ca1 import CA1Pyramidal, CA1State
 from jneuro.simulators.hodgkin_huxley import HodgkinHuxley, HodgkinHuxleyState
 from jneuro.simulators.izhikevich import Izhikevich
+from jneuro.simulators.kinds import SIMULATORS, SOLVERS, STIMULI
 from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.pospischil import Pospischil, PospischilState
 from jneuro.simulators.regimes import REGIMES, Excitability, excitability
-from jneuro.simulators.registry import SIMULATORS, SOLVERS, STIMULI
 from jneuro.simulators.reservoir import IzhikevichReservoir
 from jneuro.simulators.ring import RingNetwork
 from jneuro.simulators.simulation import SimulationError, first_state, simulate
