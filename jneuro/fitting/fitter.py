@@ -23,8 +23,8 @@ from jneuro.fitting.problem import Problem
 from jneuro.fitting.solution import Solution
 from jneuro.fitting.watching import SILENT, Watcher
 from jneuro.recordings.recording import Recording
+from jneuro.simulators.kinds import as_solver
 from jneuro.simulators.ode import ODESimulator
-from jneuro.simulators.registry import SOLVERS
 from jneuro.simulators.stepped import SteppedSimulator
 
 __all__ = ["Fit", "FitOptions", "fit", "predict", "predict_spikes"]
@@ -291,7 +291,7 @@ def _untrained(simulator, target: Target, dt: float | None, solver: str, gradien
 
 def _scheme(simulator, solver: str):
     """The scheme of an ODE simulator; a stepped one brings its own."""
-    return SOLVERS[solver] if isinstance(simulator, ODESimulator) else None
+    return as_solver(solver) if isinstance(simulator, ODESimulator) else None
 
 
 @eqx.filter_jit

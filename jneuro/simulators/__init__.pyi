@@ -15,9 +15,9 @@ from .pospischil import PospischilState as PospischilState
 from .regimes import REGIMES as REGIMES
 from .regimes import Excitability as Excitability
 from .regimes import excitability as excitability
-from .registry import SIMULATORS as SIMULATORS
-from .registry import SOLVERS as SOLVERS
-from .registry import STIMULI as STIMULI
+from .kinds import SIMULATORS as SIMULATORS
+from .kinds import SOLVERS as SOLVERS
+from .kinds import STIMULI as STIMULI
 from .reservoir import IzhikevichReservoir as IzhikevichReservoir
 from .ring import RingNetwork as RingNetwork
 from .simulation import SimulationError as SimulationError
