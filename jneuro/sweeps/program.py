@@ -100,7 +100,7 @@ class PointProgram:
             warmup=simulation.warmup_ms,
             key=stream(key, "run"),
             record=self._plain.recorded,
-            record_every=self._plain.steps_of_a_frame,
+            record_every=self._plain.record_every_ms,
             throw=False,
             **self._plain.scheme,
         )
