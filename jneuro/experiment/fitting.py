@@ -32,7 +32,6 @@ from jneuro.fitting.uncertainty import intervals
 from jneuro.fitting.watching import FitProgress, Part, Watcher
 from jneuro.recordings import Recording
 from jneuro.recordings.readers import read
-from jneuro.report.fit_section import write_fit_report
 
 __all__ = ["fit_stages"]
 
@@ -315,6 +314,8 @@ def _arrays(config: FitConfig, found: Fit, target: Target, baselines: list[Fit])
 
 def _report(folder: RunFolder[FitConfig]) -> Path:
     """Write the report and its figures from what is in the folder."""
+    from jneuro.report.fit_section import write_fit_report  # with Matplotlib
+
     stored = xr.open_zarr(folder.path / "fit.zarr", consolidated=False, chunks=None)
     arrays = {str(name): stored[name].values for name in stored.variables}
     info = folder.info

@@ -181,8 +181,8 @@ def _simulate_into(writer: RecordingWriter, config: SimulationConfig, seed: int,
     states = initial_states(runs)
     if writer.frames:
         states = jax.tree.map(jnp.asarray, read_state(writer.path, states, complete=False))
-    elif config.settle_ms:
-        states = _settled(runs, states, config.settle_ms, seed)
+    elif config.warmup_ms:
+        states = _settled(runs, states, config.warmup_ms, seed)
     frames = round(config.snapshot_every_ms / config.record_every_ms)
     total, done = round(config.duration_ms / config.snapshot_every_ms), writer.frames // frames
     most = max(1, _CHUNK // (frames * config.runs * config.neurons))

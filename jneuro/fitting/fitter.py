@@ -23,9 +23,9 @@ from jneuro.fitting.problem import Problem
 from jneuro.fitting.solution import Solution
 from jneuro.fitting.watching import SILENT, Watcher
 from jneuro.recordings.recording import Recording
+from jneuro.simulators.kinds import as_solver
 from jneuro.simulators.located import Exact
 from jneuro.simulators.ode import ODESimulator
-from jneuro.simulators.registry import SOLVERS
 from jneuro.simulators.spiking import Surrogate
 
 __all__ = ["Fit", "FitOptions", "fit", "predict", "predict_spikes"]
@@ -300,7 +300,7 @@ def _untrained(simulator, target: Target, dt: float | None, solver: str, gradien
 
 def _scheme(simulator, solver: str):
     """The scheme of a cell; one with a reset brings its own."""
-    return None if simulator.has_reset else SOLVERS[solver]
+    return None if simulator.has_reset else as_solver(solver)
 
 
 def _gradient(value: Any) -> Any:

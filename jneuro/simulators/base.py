@@ -82,6 +82,8 @@ class Parameter(NamedTuple):
 
 def _to_array(value: Any) -> Array:
     """A strongly typed floating-point array, of the precision in force unless the value brings its own."""
+    if isinstance(value, eqx.Module):
+        return value  # a number that is drawn; see `jneuro.simulators.parameters`
     if isinstance(value, jax.Array | np.ndarray) and jnp.issubdtype(value.dtype, jnp.floating):
         return jnp.asarray(value, jax.dtypes.canonicalize_dtype(value.dtype))
     return jnp.asarray(value, jnp.result_type(float))
@@ -178,7 +180,9 @@ def state_variables(kind: Any) -> dict[str, StateVariable]:
         Name to declaration.
     """
     given = kind._field_defaults
-    return {n: given[n] if isinstance(given.get(n), StateVariable) else StateVariable(given.get(n)) for n in kind._fields}
+    return {
+        n: given[n] if isinstance(given.get(n), StateVariable) else StateVariable(given.get(n)) for n in kind._fields
+    }
 
 
 def parameters(simulator: "type[Simulator] | Simulator") -> dict[str, Parameter]:
