@@ -32,7 +32,6 @@ from jneuro.fitting.uncertainty import intervals
 from jneuro.fitting.watching import FitProgress, Part, Watcher
 from jneuro.recordings import Recording
 from jneuro.recordings.readers import read
-from jneuro.simulators.stepped import SteppedSimulator
 
 __all__ = ["fit_stages"]
 
@@ -161,7 +160,7 @@ def _fit_all(folder: RunFolder[FitConfig], tell: Callable[[str], None], pieces: 
         if data.held_out is not None:
             predicted = np.array(predict(first.simulator, data.held_out, **_how(config)))
             times = predict_spikes(first.simulator, data.held_out, **_how(config))
-            if isinstance(first.simulator, SteppedSimulator):  # whose potential is already reset where it spikes
+            if first.simulator.has_reset:  # whose potential is already reset where it spikes
                 for row, t in zip(predicted, times, strict=True):
                     row[np.floor(t / data.held_out.dt + 1).astype(int)] = _PEAK_MV
             metrics["held_out"] = _held_out(np.asarray(data.held_out.v), predicted, data.held_out.dt)
