@@ -83,7 +83,7 @@ class Parameter(NamedTuple):
 def _to_array(value: Any) -> Array:
     """A strongly typed floating-point array, of the precision in force unless the value brings its own."""
     if isinstance(value, eqx.Module):
-        return value  # a number that is drawn; see `jneuro.simulators.parameters`
+        return value  # a number that is drawn; see `jneuro.simulators.paths`
     if isinstance(value, jax.Array | np.ndarray) and jnp.issubdtype(value.dtype, jnp.floating):
         return jnp.asarray(value, jax.dtypes.canonicalize_dtype(value.dtype))
     return jnp.asarray(value, jnp.result_type(float))

@@ -16,7 +16,7 @@ from jneuro.simulators.base import step_count
 from jneuro.simulators.integration import require_integrable
 from jneuro.simulators.kinds import SIMULATORS, SOLVERS, STIMULI, as_solver, made, product
 from jneuro.simulators.ode import ODESimulator
-from jneuro.simulators.parameters import Distribution, as_distribution, parameters, replace
+from jneuro.simulators.paths import Distribution, as_distribution, parameters, replace
 from jneuro.simulators.simulation import first_state
 from jneuro.simulators.stimuli import Stimulus
 

@@ -11,7 +11,7 @@ from jneuro.core.config import Config, RunConfig, first_message, unknown_name
 from jneuro.core.registry import accepted
 from jneuro.simulators.config import RunSettings, SimulationConfig
 from jneuro.simulators.kinds import SIMULATORS, STIMULI
-from jneuro.simulators.parameters import parameters
+from jneuro.simulators.paths import parameters
 from jneuro.sweeps.design import AxisConfig, DesignConfig
 from jneuro.sweeps.measures import load_measure
 
