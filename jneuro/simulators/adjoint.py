@@ -23,6 +23,7 @@ from jneuro.core.devices import scan
 from jneuro.core.types import Array, Float, Int
 from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.solvers import MembraneTerm, Scheme, _Explicit
+from jneuro.simulators.stepped import SteppedState
 from jneuro.simulators.stepping import advance_blocks
 from jneuro.simulators.stimuli import Stimulus
 
@@ -100,14 +101,14 @@ def time_parallel(
         chunks,
         None,
         no_key,
-        _State(jnp.stack(start.y), start.step),
+        SteppedState(_State(jnp.stack(start.y), start.step), start.step),
         names=names,
         frames=frames,
         record_every=every,
         warmup=warmup,
         checkpoint=checkpoint,
     )
-    final: Any = recording.final_state
+    final: Any = recording.final_state.y
     y = type(start.y)(*final.y)
     return recording.values, recording.ok, dataclasses.replace(start, y=y, carry=y, step=final.step)
 
@@ -122,16 +123,16 @@ class _Chunks:
 
     def __init__(self, simulator, stimulus, solver, dt, y):
         self.simulator, self.stimulus, self.scheme, self.dt, self.kind = simulator, stimulus, solver.solver, dt, type(y)
-        self.longest_block, self.recordables = solver.chunk, simulator.recordables
+        self.block, self.recordables = solver.chunk, simulator.recordables
         leaves, self.definition = jax.tree.flatten(simulator)
         # A parameter's derivative is summed over steps for each cell, and over cells at the end of the run.
         self.handles = [jnp.broadcast_to(x, y.v.shape) for x in leaves]
         self.leaves = [h if jnp.ndim(x) else x for x, h in zip(leaves, self.handles, strict=True)]
 
-    def draw(self, key, first_step, steps):
+    def draw(self, key, step):
         """Nothing is random."""
 
-    def take(self, state, drive, noise, steps):
+    def advance(self, state, drive, noise, steps):
         """Take `steps` steps; `drive` and `noise` are None."""
         del drive, noise
         dtype, cells = state.y.dtype, state.y.shape[1:]

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import equinox as eqx
@@ -82,7 +82,16 @@ def _to_array(value: Any) -> Array:
     return jnp.asarray(value, jnp.result_type(float))
 
 
-def param(default: Any, *, unit: str, source: str, bounds: Bounds = REAL, doc: str, static: bool = False) -> Any:
+def param(
+    default: Any,
+    *,
+    unit: str,
+    source: str,
+    bounds: Bounds = REAL,
+    doc: str,
+    static: bool = False,
+    converter: Callable[[Any], Any] | None = None,
+) -> Any:
     """Declare a simulator's parameter, once for documentation, checks, fits and recordings.
 
     Args:
@@ -92,13 +101,15 @@ def param(default: Any, *, unit: str, source: str, bounds: Bounds = REAL, doc: s
         bounds: the interval in which it makes sense; values outside are refused at construction.
         doc: its meaning, in one phrase.
         static: structural (a count, a time step, a choice): part of the compiled program, not differentiable.
+        converter: of a static parameter that is an object, such as a rule: makes it of what is given.
 
     Returns:
         An `equinox` field. A parameter that is not static is converted to a strongly typed array.
     """
     metadata = {"jneuro": {"unit": unit, "source": source, "bounds": bounds, "doc": doc, "static": static}}
     if static:
-        return eqx.field(default=default, static=True, metadata=metadata)
+        convert = {} if converter is None else {"converter": converter}
+        return eqx.field(default=default, static=True, metadata=metadata, **convert)
     return eqx.field(default=default, converter=_to_array, metadata=metadata)
 
 

@@ -175,7 +175,7 @@ class SimulationConfig(Config):
             return self
         if isinstance(simulator, ODESimulator) or self.connectivity != "fixed" or self.stimulus is not None:
             raise ValueError("settle_ms needs a network that all runs share, connectivity: fixed, and no stimulus")
-        block = simulator.longest_block * simulator.dt
+        block = simulator.block * simulator.dt
         if round(self.settle_ms / block) < 1 or abs(self.settle_ms / block - round(self.settle_ms / block)) > 1e-6:
             raise ValueError(
                 f"settle_ms = {self.settle_ms:g} must be a multiple of {self.simulator.name}'s {block:g} ms"

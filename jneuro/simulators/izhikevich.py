@@ -2,13 +2,11 @@
 
 from typing import Any, ClassVar, NamedTuple, Self
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jneuro.core.devices import scan
-from jneuro.core.types import Array, Float, Int, Key
+from jneuro.core.types import Array, Float, Key
 from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Bounds, Recordable, param, parameters
 from jneuro.simulators.spiking import reset, spike
 from jneuro.simulators.stepped import SteppedSimulator
@@ -26,12 +24,10 @@ class IzhikevichState(NamedTuple):
     Attributes:
         v: membrane potential [mV].
         u: recovery current [pA].
-        step: steps taken.
     """
 
     v: Float[Array, " neuron"]
     u: Float[Array, " neuron"]
-    step: Int[Array, ""]
 
 
 class Izhikevich(SteppedSimulator):
@@ -189,7 +185,7 @@ class Izhikevich(SteppedSimulator):
         return {"cells": self.n}
 
     @property
-    def longest_block(self) -> int:
+    def block(self) -> int:
         """Nobody listens to anybody, so a block may be of any length; this one's records fit into the cache."""
         return 100
 
@@ -207,24 +203,16 @@ class Izhikevich(SteppedSimulator):
                 )
         u = self.b * (self.v_initial - self.v_u)
         v, u = (jnp.broadcast_to(x, (self.n,)).astype(u.dtype) for x in (self.v_initial, u))
-        return IzhikevichState(v, u, jnp.int32(0))
+        return IzhikevichState(v, u)
 
-    def draw(self, key, first_step, steps):
-        """Nothing is random."""
-
-    def take(self, state, drive, noise, steps):
-        """See `SteppedSimulator`."""
-        (v, u), (vs, us, spikes) = scan(lambda c, x: self._step(c, x), (state.v, state.u), drive, length=steps)
-        return IzhikevichState(v, u, state.step + steps), {"v": vs, "u": us, "spikes": spikes}
-
-    def _step(self, carry, drive):
+    def step(self, y, drive, noise):
         """Integrate, test, reset."""
-        v, u = carry
-        current = -u if drive is None else drive - u
+        v, u = y
+        current = drive - u
         for _ in range(self.substeps):
             slope = (self.k * (v - self.v_r) * (v - self.v_t) + current) / self.capacitance
             v = v + (self.dt / self.substeps) * slope
         u = u + self.dt * (self.a * (self.b * (v - self.v_u) - u))
         spikes = spike(v - self.v_peak, inclusive=True)
-        after = reset(spikes, v, to=self.c), reset(spikes, u, to=u + self.d)
-        return after, (*after, spikes)
+        y = IzhikevichState(reset(spikes, v, to=self.c), reset(spikes, u, to=u + self.d))
+        return y, {"spikes": spikes}

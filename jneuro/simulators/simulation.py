@@ -16,7 +16,7 @@ from jneuro.simulators.integration import begin, integrate, require_integrable
 from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.spiking import Surrogate
 from jneuro.simulators.spiking import spike_gradient as differentiating_spikes
-from jneuro.simulators.stepped import SteppedSimulator
+from jneuro.simulators.stepped import SteppedSimulator, begin_stepped
 from jneuro.simulators.stepping import advance_blocks
 from jneuro.simulators.stimuli import Stimulus, draw_outside_loops
 
@@ -63,7 +63,7 @@ def simulate(
         record: names of what to record; all of `simulator.recordables` by default.
         record_every: steps in one recorded frame. States are sampled at its end, spikes are summed over it.
         warmup: time simulated first and not recorded [ms].
-        initial_state: a state to start from: the `final_state` of a recording, or an ODE simulator's bare state.
+        initial_state: a state to start from: the `final_state` of a recording, or the simulator's bare state.
         solver: how to integrate an ODE, see `jneuro.simulators.solvers`; stepped simulators bring their own scheme.
         spike_gradient: what stands for the derivative of a spike, such as `SuperSpike(scale=0.01)`; by default spikes
             are booleans and carry no gradient.
@@ -140,7 +140,7 @@ def first_state(
     """
     if isinstance(simulator, ODESimulator):
         return begin(simulator, stimulus, stream(key, "init"), None, *_scheme(simulator, solver, dt))
-    return simulator.init(stream(key, "init"))
+    return begin_stepped(simulator, stream(key, "init"), None)
 
 
 def _scheme(simulator: SteppedSimulator | ODESimulator, solver: Any, dt: float | None) -> tuple[Any, float]:
@@ -189,5 +189,5 @@ def _simulate(simulator, stimulus, key, initial_state, solver, spike_gradient, *
         if isinstance(simulator, ODESimulator):
             start = begin(simulator, stimulus, stream(key, "init"), initial_state, solver, dt)
             return integrate(simulator, stimulus, start, solver=solver, dt=dt, **how)
-        state = first_state(simulator, key) if initial_state is None else initial_state
+        state = begin_stepped(simulator, stream(key, "init"), initial_state)
         return advance_blocks(simulator, stimulus, stream(key, "noise"), state, **how)
