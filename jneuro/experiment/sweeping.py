@@ -10,7 +10,6 @@ import xarray as xr
 
 from jneuro.core.config import ConfigError, content_hash
 from jneuro.experiment.folder import RunFolder
-from jneuro.report.sweep_section import write_sweep_report
 from jneuro.sweeps.config import SweepConfig
 from jneuro.sweeps.runner import SweepProgress, sweep
 
@@ -125,6 +124,8 @@ def sweep_stages(
 
 def _report(folder: RunFolder[SweepConfig], data: xr.Dataset, seconds: float) -> Path:
     """Write figures and page."""
+    from jneuro.report.sweep_section import write_sweep_report  # with Matplotlib
+
     info: dict[str, Any] = folder.info
     run = {
         "name": folder.config.name,

@@ -12,7 +12,7 @@ from jneuro.core.devices import route
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Int, Key
 from jneuro.simulators.background import binomial_counts, binomial_thresholds, normal_deviates, step_words
-from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Bounds, Recordable, param
+from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Bounds, Recordable, param, state
 from jneuro.simulators.connectivity import (
     Bernoulli,
     BitRows,
@@ -28,7 +28,7 @@ from jneuro.simulators.kernels.brunel import advance_block
 from jneuro.simulators.spiking import reset, spike, surrogate_in_force
 from jneuro.simulators.stepped import SteppedSimulator
 
-__all__ = ["Brunel", "BrunelState"]
+__all__ = ["Brunel"]
 
 Propagation = Literal["auto", "dense", "bits", "rows"]
 
@@ -40,20 +40,6 @@ _SMALL = 4096
 
 _REPORT = "CNN-LSTM Voltage Forecasting on Simulated Neural Networks (2025), code"
 _BRUNEL = "Brunel, J. Comput. Neurosci. 8 (2000) 183"
-
-
-class BrunelState(NamedTuple):
-    """The state between two steps.
-
-    Attributes:
-        v: membrane potential [mV].
-        refractory: steps for which the neuron stays frozen.
-        pending: recurrent input that is under way [mV], the next step's first.
-    """
-
-    v: Float[Array, " neuron"]
-    refractory: Int[Array, " neuron"]
-    pending: Float[Array, "delay neuron"]
 
 
 class Brunel(SteppedSimulator):
@@ -94,9 +80,7 @@ class Brunel(SteppedSimulator):
         80, unit="1", source=_REPORT, bounds=Bounds(1), doc="excitatory neurons; they come first", static=True
     )
     n_inhibitory: int = param(20, unit="1", source=_REPORT, bounds=Bounds(0), doc="inhibitory neurons", static=True)
-    rule: Rule = param(
-        Bernoulli(0.1), unit="1", source=_REPORT, doc="who hears whom", static=True, converter=as_rule
-    )
+    rule: Rule = param(Bernoulli(0.1), unit="1", source=_REPORT, doc="who hears whom", static=True, converter=as_rule)
     refractory: float = param(2.0, unit="ms", source=_REPORT, bounds=NON_NEGATIVE, doc="refractory period", static=True)
     delay: float = param(1.5, unit="ms", source=_REPORT, bounds=POSITIVE, doc="transmission delay", static=True)
     n_external: int = param(
@@ -126,6 +110,13 @@ class Brunel(SteppedSimulator):
     structure: Connections | None = None
     """Who hears whom, where `connect` has drawn it."""
 
+    class State(NamedTuple):
+        """The state between two steps."""
+
+        v: Float[Array, " neuron"] = state(unit="mV", doc="membrane potential")
+        refractory: Int[Array, " neuron"] = state(doc="steps for which the neuron stays frozen")
+        pending: Float[Array, "delay neuron"] = state(unit="mV", doc="recurrent input under way, the next step's first")
+
     presets: ClassVar = ("forecasting_report", "original")
     recordables: ClassVar = {
         "v": Recordable("mV", "last", "membrane potential"),
@@ -139,7 +130,7 @@ class Brunel(SteppedSimulator):
         self.step_count(self.delay, "Brunel: delay")
         self.step_count(self.refractory, "Brunel: refractory")
         rate = self.rate_external
-        if not isinstance(rate, Tracer) and rate.ndim == 0:
+        if isinstance(rate, jax.Array) and not isinstance(rate, Tracer) and rate.ndim == 0:
             p = float(rate) * self.dt * 1e-3
             if p >= 1:
                 raise ValueError(
@@ -237,6 +228,7 @@ class Brunel(SteppedSimulator):
         Returns:
             The network with its `structure`; itself, if its `connections` are given.
         """
+        self = super().connect(key)
         if self.connections is not None:
             return self
         sizes, n = (self.n_excitatory, self.n_inhibitory), self.neurons
@@ -273,11 +265,11 @@ class Brunel(SteppedSimulator):
             )
         return Dense(found.adjacency, found.populations)
 
-    def init(self, key: Key[Array, ""]) -> BrunelState:
+    def init(self, key: Key[Array, ""]) -> State:
         """Draw normally distributed potentials; nobody is refractory, and nothing is under way."""
         dtype = self.v_rest.dtype
         v = self.v_initial + self.v_initial_sd * jax.random.normal(key, (self.neurons,), dtype)
-        return BrunelState(
+        return self.State(
             v=v,
             refractory=jnp.zeros(self.neurons, jnp.int32),
             pending=jnp.zeros((self.block, self.neurons), dtype),
@@ -292,7 +284,7 @@ class Brunel(SteppedSimulator):
         arrived = y.pending[0] + self.background(noise)
         v, refractory, spikes = self.membrane(y.v, y.refractory, arrived, drive)
         pending = jnp.concatenate([y.pending[1:], self.sent(spikes[None])])
-        return BrunelState(v, refractory, pending), {"spikes": spikes}
+        return self.State(v, refractory, pending), {"spikes": spikes}
 
     def advance(self, y, drive, noise, steps):
         """See `SteppedSimulator`; `jneuro.simulators.kernels.brunel` says what is fast."""
@@ -300,6 +292,10 @@ class Brunel(SteppedSimulator):
 
     def background(self, words: Int[Array, "*any"]) -> Float[Array, "*any"]:
         """What uniform words mean: background spikes and normal noise [mV]."""
+        if self.rate_external.ndim:
+            raise ValueError(
+                f"Brunel: rate_external has the shape {self.rate_external.shape}; it must be one value for all neurons"
+            )
         probability = self.rate_external * (self.dt * 1e-3)
         count = min(self.n_external, self.external_cap)
         counts = binomial_counts(words, binomial_thresholds(self.n_external, lax.stop_gradient(probability), count))

@@ -23,7 +23,7 @@ from jneuro.core.types import Array, Bool, Float, Int, Key, UInt
 from jneuro.simulators.background import normal_deviates
 from jneuro.simulators.kernels.events import pack, select, unpack, word_count
 from jneuro.simulators.kernels.propagation import propagate_bits, propagate_lists
-from jneuro.simulators.kinds import RULES
+from jneuro.simulators.kinds import RULES, made, product
 
 __all__ = [
     "Bernoulli",
@@ -498,13 +498,8 @@ def as_rule(value: Any) -> Rule:
     Raises:
         ValueError: if it is none.
     """
-    if isinstance(value, Rule):
-        return value
     block = RULES.block(value)
-    found = block.target if isinstance(block.target, Rule) else block.build()
-    if not isinstance(found, Rule):
-        raise ValueError(f"{block.name} returned {found!r}, which is no Rule")
-    return found
+    return product(RULES, block.name, block.build()) if made(block.target) else block.target
 
 
 def _check_probability(rule: Rule, p: float) -> None:

@@ -11,43 +11,17 @@ from jax.core import Tracer
 
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Bool, Float, Int, Key
-from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, Bounds, Recordable, param
+from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, Bounds, Recordable, param, state
 from jneuro.simulators.delays import DelayedSynapses, Synapses, draw_delayed, raster_width
 from jneuro.simulators.kernels.reservoir import advance_events
 from jneuro.simulators.plasticity import PairRule, by_sender, histogram, pair_step
 from jneuro.simulators.spiking import reset, spike, surrogate_in_force
-from jneuro.simulators.stepped import SteppedSimulator
+from jneuro.simulators.stepped import SteppedSimulator, SteppedState
 
-__all__ = ["IzhikevichReservoir", "ReservoirState"]
+__all__ = ["IzhikevichReservoir"]
 
 _CELL = "Izhikevich, Neural Comput. 18 (2006) 245"
 _NET = "Kulkarni et al., NICE (2023); STACS, network polynet"
-
-
-class ReservoirState(NamedTuple):
-    """The state between two steps.
-
-    Attributes:
-        v: membrane potential [mV].
-        u: recovery current [pA].
-        spikes: the spikes of the longest lag, the last step's first.
-        weights: plastic weights [pA], row by row; 0 where a row has no more synapses.
-        change: what earlier updates left of the changes of the weights [pA].
-        gained: what potentiation has added since the last update [pA], by receiver; empty in a fixed network.
-        lost: what depression has added since the last update [pA], by sender; empty in a fixed network.
-        traces: e^(−t/τ) of the time since each neuron's last spike, as `spikes`.
-        since: steps since the last update.
-    """
-
-    v: Float[Array, " neuron"]
-    u: Float[Array, " neuron"]
-    spikes: Bool[Array, "lag neuron"] | Float[Array, "lag neuron"]
-    weights: Float[Array, "pre synapse"]
-    change: Float[Array, "pre synapse"]
-    gained: Float[Array, "post source"]
-    lost: Float[Array, "pre synapse"]
-    traces: Float[Array, "lag neuron"]
-    since: Int[Array, ""]
 
 
 class IzhikevichReservoir(SteppedSimulator):
@@ -124,6 +98,29 @@ class IzhikevichReservoir(SteppedSimulator):
     structure: DelayedSynapses | None = None
     """Who hears whom, and how late, where `connect` has drawn it."""
 
+    class State(NamedTuple):
+        """The state between two steps."""
+
+        v: Float[Array, " neuron"] = state(unit="mV", doc="membrane potential")
+        u: Float[Array, " neuron"] = state(unit="pA", doc="recovery current")
+        spikes: Bool[Array, "lag neuron"] | Float[Array, "lag neuron"] = state(
+            doc="of the longest lag, the last step's first"
+        )
+        weights: Float[Array, "pre synapse"] = state(
+            unit="pA", doc="plastic ones, row by row; 0 where a row has no more"
+        )
+        change: Float[Array, "pre synapse"] = state(
+            unit="pA", doc="what earlier updates left of the changes of the weights"
+        )
+        gained: Float[Array, "post source"] = state(
+            unit="pA", doc="potentiation since the last update, by receiver; empty if fixed"
+        )
+        lost: Float[Array, "pre synapse"] = state(
+            unit="pA", doc="depression since the last update, by sender; empty if fixed"
+        )
+        traces: Float[Array, "lag neuron"] = state(doc="e^(−t/τ) of the time since each neuron's last spike, as spikes")
+        since: Int[Array, ""] = state(doc="steps since the last update")
+
     presets: ClassVar = ("polychronization",)
     recordables: ClassVar = {
         "v": Recordable("mV", "last", "membrane potential"),
@@ -179,6 +176,7 @@ class IzhikevichReservoir(SteppedSimulator):
         Returns:
             The network with its `structure`; itself, if its `connections` are given.
         """
+        self = super().connect(key)
         if self.connections is not None:
             return self
         low, high, inhibitory = (self.lag(d) for d in (self.delay_min, self.delay_max, self.delay_inhibitory))
@@ -186,13 +184,13 @@ class IzhikevichReservoir(SteppedSimulator):
         probabilities = (self.probability_excitatory, self.probability_inhibitory)
         return dataclasses.replace(self, structure=draw_delayed(key, sizes, probabilities, (low, high), inhibitory))
 
-    def init(self, key: Key[Array, ""]) -> ReservoirState:
+    def init(self, key: Key[Array, ""]) -> State:
         """All neurons and weights start alike; nothing is under way. The key is not used."""
         synapses, dtype = self.synapses_drawn(), self.v_initial.dtype
         neurons, lag = self.neurons, self.lag(self.delay_max)
         weights = jnp.where(synapses.exists[: self.n_excitatory], self.weight_initial, 0)
         nothing = jnp.zeros((self.n_excitatory if self.plastic else 0, weights.shape[1]), dtype)
-        return ReservoirState(
+        return self.State(
             v=jnp.full(neurons, self.v_initial),
             u=jnp.full(neurons, self.u_initial),
             spikes=jnp.zeros((lag, neurons), bool),
@@ -211,9 +209,10 @@ class IzhikevichReservoir(SteppedSimulator):
         pre, slot = jnp.nonzero(synapses.exists)
         return Synapses(pre, post[pre, slot], (lag[pre, slot] - 1) * self.dt, pre < self.n_excitatory)
 
-    def weights(self, state: ReservoirState) -> Float[Array, " synapse"]:
-        """The weight of every synapse [pA], in the order of `synapses`."""
-        return self.rows(state.weights)[jnp.nonzero(self.synapses_drawn().exists)]
+    def weights(self, state: SteppedState | State) -> Float[Array, " synapse"]:
+        """The weight of every synapse [pA] in a state, in the order of `synapses`."""
+        y = state.y if isinstance(state, SteppedState) else state
+        return self.rows(y.weights)[jnp.nonzero(self.synapses_drawn().exists)]
 
     def draw(self, key, step):
         """Draw who receives thalamic input."""
@@ -251,7 +250,7 @@ class IzhikevichReservoir(SteppedSimulator):
             return super().advance(y, drive, noise, steps)
         return advance_events(self, y, drive, noise, steps)
 
-    def _learned(self, y: ReservoirState, gained, lost) -> ReservoirState:
+    def _learned(self, y: State, gained, lost) -> State:
         """Keep the changes since the last update; where it is due, let them act."""
         weights, change = self.updated(y.weights, y.change + (lost + by_sender(self.synapses_drawn(), gained)))
         due = y.since + 1 == self.interval

@@ -12,31 +12,15 @@ from jax.scipy.special import gammaln, xlogy
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Bool, Float, Int, Key, Scalar
 from jneuro.simulators.background import binomial_counts, step_words
-from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, Bounds, Recordable, param
+from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, Bounds, Recordable, param, state
 from jneuro.simulators.spiking import reset, spike
 from jneuro.simulators.stepped import SteppedSimulator
 
-__all__ = ["RingNetwork", "RingNetworkState", "Synapse"]
+__all__ = ["RingNetwork", , "Synapse"]
 
 Synapse = Literal["delta", "current", "conductance"]
 
 _PAPER = "Xiao and Lin, J. Comput. Neurosci. 50 (2022) 9"
-
-
-class RingNetworkState(NamedTuple):
-    """The state between two steps.
-
-    Attributes:
-        v: membrane potential [1].
-        refractory: steps for which the neuron stays frozen.
-        synaptic: external, excitatory and inhibitory currents or conductances [1/ms]; none with delta synapses.
-        sent: spikes of the last step, which arrive in the next.
-    """
-
-    v: Float[Array, " neuron"]
-    refractory: Int[Array, " neuron"]
-    synaptic: Float[Array, "synapse neuron"]
-    sent: Bool[Array, " neuron"] | Float[Array, " neuron"]
 
 
 class RingNetwork(SteppedSimulator):
@@ -124,6 +108,18 @@ class RingNetwork(SteppedSimulator):
     )
     dt: float = param(0.1, unit="ms", source=_PAPER, bounds=POSITIVE, doc="time step", static=True)
 
+    class State(NamedTuple):
+        """The state between two steps."""
+
+        v: Float[Array, " neuron"] = state(doc="membrane potential")
+        refractory: Int[Array, " neuron"] = state(doc="steps for which the neuron stays frozen")
+        synaptic: Float[Array, "synapse neuron"] = state(
+            unit="1/ms", doc="external, excitatory, inhibitory currents or conductances; none with delta synapses"
+        )
+        sent: Bool[Array, " neuron"] | Float[Array, " neuron"] = state(
+            doc="spikes of the last step, which arrive in the next"
+        )
+
     presets: ClassVar = ("xiao_lin",)
     recordables: ClassVar = {
         "v": Recordable("1", "last", "membrane potential"),
@@ -142,7 +138,7 @@ class RingNetwork(SteppedSimulator):
             raise ValueError(f"RingNetwork: synapse = {self.synapse!r} must be 'delta', 'current' or 'conductance'")
         self.step_count(self.refractory, "RingNetwork: refractory")
         rate = self.rate_external
-        if not isinstance(rate, Tracer):
+        if isinstance(rate, jax.Array) and not isinstance(rate, Tracer):
             mean = float(np.asarray(rate).max()) * self.dt * 1e-3
             needed = mean + 7 * mean**0.5 + 5
             if self.external_cap < needed:
@@ -190,15 +186,11 @@ class RingNetwork(SteppedSimulator):
         near = np.minimum(apart, self.positions - apart) <= self.reach
         return jnp.asarray(np.tile(near, (2, 2)) & ~np.eye(self.neurons, dtype=bool))
 
-    def connect(self, key: Key[Array, ""]) -> Self:
-        """Nothing is drawn: the ring is given."""
-        return self
-
-    def init(self, key: Key[Array, ""]) -> RingNetworkState:
+    def init(self, key: Key[Array, ""]) -> State:
         """Draw potentials uniformly between reset and threshold; nobody is refractory, and nothing is under way."""
         dtype, n = self.v_threshold.dtype, self.neurons
         v = self.v_reset + (self.v_threshold - self.v_reset) * jax.random.uniform(key, (n,), dtype)
-        return RingNetworkState(
+        return self.State(
             v=v,
             refractory=jnp.zeros(n, jnp.int32),
             synaptic=jnp.zeros((0 if self.synapse == "delta" else 3, n), dtype),
@@ -207,6 +199,11 @@ class RingNetwork(SteppedSimulator):
 
     def draw(self, key, step):
         """Draw the external events of each neuron: its own, and those of the last word, which all share."""
+        for name in ("rate_external", "share"):
+            if getattr(self, name).ndim:
+                raise ValueError(
+                    f"RingNetwork: {name} has the shape {getattr(self, name).shape}; it must be one value for all neurons"
+                )
         words = step_words(stream(key, "external"), step, self.neurons + 1)
         mean = self.rate_external * (self.dt * 1e-3)
         own, common = (
@@ -242,7 +239,7 @@ class RingNetwork(SteppedSimulator):
         held = max(self.step_count(self.refractory) - 1, 0)
         refractory = jnp.where(spikes.astype(bool), held, jnp.maximum(y.refractory - 1, 0))
         seen = {"external": noise, "excitation": shown[0] + shown[1], "inhibition": shown[2]}
-        return RingNetworkState(v, refractory, synaptic, spikes), {"spikes": spikes} | seen
+        return self.State(v, refractory, synaptic, spikes), {"spikes": spikes} | seen
 
     def _arriving(self, sent, external):
         """What external events and the last step's spikes add, `[synapse, neuron]`."""

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import equinox as eqx
 import jax
@@ -11,8 +11,10 @@ import numpy as np
 from jax import lax
 
 from jneuro.core.devices import scan
+from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Int, Key, PyTree
-from jneuro.simulators.base import Recordable, Simulator, parameters, step_count
+from jneuro.simulators.base import Recordable, Simulator, initial_state, parameters, state_variables, step_count
+from jneuro.simulators.parameters import Distribution, draw, resolve
 from jneuro.simulators.spiking import spike_gradient
 
 __all__ = ["SteppedSimulator", "SteppedState", "begin_stepped", "take_steps"]
@@ -30,12 +32,36 @@ class SteppedState(NamedTuple):
     step: Int[Array, ""]
 
 
+class _Recordables:
+    """What can be recorded, of a class or of an instance: the variables of the state, and what `step` returns."""
+
+    def __get__(self, instance: Any, owner: type["SteppedSimulator"]) -> Mapping[str, Recordable]:
+        kind = getattr(owner, "State", None)
+        found = (
+            {}
+            if kind is None
+            else {n: Recordable(s.unit, "last", s.doc or n) for n, s in state_variables(kind).items()}
+        )
+        if instance is None:
+            try:
+                instance = owner()
+            except TypeError:  # an argument without a default: what `step` returns is known of an instance
+                return found
+        with spike_gradient(None):
+            y, seen = jax.eval_shape(instance.first_step, jax.random.key(0))
+        found = found or {name: Recordable("1", "last", name) for name in y._fields}
+        for name, x in seen.items():
+            about = found.get(name, Recordable("1", "last", name))
+            found[name] = about._replace(reduce="sum" if x.dtype == jnp.bool_ else "last")
+        return found
+
+
 class SteppedSimulator(Simulator):
     r"""A simulator with a time step of its own: a network, a map, a neuron in discrete time; abstract.
 
-    It needs `dt`, `init` and `step`; everything else has a default. Its state is a NamedTuple of arrays, with one value
-    for each neuron, or more axes before the neurons. What the state holds can be recorded, and so can what `step`
-    returns besides.
+    It needs `dt`, a `State` and `step`; everything else has a default. The state is a NamedTuple of arrays, whose last
+    axis is that of the neurons. What it holds can be recorded, and so can what `step` returns besides: booleans, which
+    are events, are summed over the steps of a frame; everything else is sampled at its end.
 
     **Order within a step.** Neurons hear what was sent in earlier steps, so a network chooses between two orders.
     Integrate, test the threshold, deliver, reset (`Brunel`): what arrives in a step is tested in the next one, and lost
@@ -55,7 +81,7 @@ class SteppedSimulator(Simulator):
             dt: float = jn.param(1.0, unit="ms", static=True)
 
             class State(NamedTuple):
-                x: jn.Array
+                x: jn.Array = jn.state(unit="mV", doc="potential")
 
             def init(self, key):
                 return self.State(jax.random.uniform(key, (self.n,)))
@@ -70,8 +96,14 @@ class SteppedSimulator(Simulator):
         ```
     """
 
+    State: ClassVar[Any]
+    """A NamedTuple of the variables, each with a `state` as its default."""
+
     dt: eqx.AbstractVar[float]
     """Time step [ms]."""
+
+    recordables: ClassVar[Mapping[str, Recordable]] = _Recordables()  # pyright: ignore[reportAssignmentType]
+    """What can be recorded."""
 
     @property
     def populations(self) -> dict[str, int]:
@@ -89,22 +121,28 @@ class SteppedSimulator(Simulator):
         """The most steps that `advance` takes at once, at least 1: at most the least delay."""
         return 1
 
-    @property
-    def recordables(self) -> Mapping[str, Recordable]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What can be recorded: by default all variables of the state, and what `step` returns besides.
+    def connect(self, key: Key[Array, ""]) -> Self:
+        """Draw what is random in the network itself: here, parameters that are distributions, one value a neuron.
 
-        Booleans, which are events, are summed over the steps of a frame; everything else is sampled at its end.
+        Args:
+            key: random key.
+
+        Returns:
+            The simulator, which keeps the standard deviates; numbers stay differentiable in mean and deviation.
         """
-        with spike_gradient(None):
-            y, seen = jax.eval_shape(self._first_step, jax.random.key(0))
-        found = {name: Recordable("1", "last", "state variable") for name in y._fields}
-        for name, x in seen.items():
-            found[name] = Recordable("1", "sum" if x.dtype == jnp.bool_ else "last", "returned by step")
-        return found
+        if not any(isinstance(p.default, Distribution) for p in parameters(self).values()):
+            return self
+        key = stream(key, "parameters")
+        return draw(self, key, (resolve(draw(self, key)).neurons,))
 
-    @abc.abstractmethod
-    def init(self, key: Key[Array, ""]) -> PyTree:
-        """Make, or draw, the initial state: a NamedTuple of arrays."""
+    def init(self, key: Key[Array, ""]) -> Any:
+        """Make, or draw, the initial state: here, the values that `State` declares.
+
+        Args:
+            key: for what is drawn.
+        """
+        del key
+        return initial_state(self)
 
     def draw(self, key: Key[Array, ""], step: Int[Array, ""]) -> PyTree:
         """Draw the noise of one step, by its absolute number, so that a run may be cut anywhere.
@@ -159,8 +197,8 @@ class SteppedSimulator(Simulator):
         """Convert a time [ms] to a whole number of this simulator's steps; see `step_count`."""
         return step_count(duration, self.dt, name)
 
-    def _first_step(self, key):
-        """What the first step returns."""
+    def first_step(self, key: Key[Array, ""]) -> tuple[PyTree, dict[str, Array]]:
+        """What the first step of a run returns; its shapes and types are those of all."""
         return self.step(self.init(key), jnp.asarray(0.0), self.draw(key, jnp.int32(0)))
 
 
@@ -211,7 +249,7 @@ def begin_stepped(simulator: SteppedSimulator, key: Key[Array, ""], start: PyTre
     step = start.step if isinstance(start, SteppedState) else jnp.int32(0)
     y = start.y if isinstance(start, SteppedState) else start
     if said := _difference(y, expected):
-        raise ValueError(f"{name} starts from a recording's final_state, or a {type(expected).__name__}: {said}")
+        raise ValueError(f"{name} starts from a recording's final_state, or a {type(expected).__qualname__}: {said}")
     returned = jax.eval_shape(lambda y: simulator.step(y, jnp.asarray(0.0), simulator.draw(key, step)), y)
     if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], dict)):
         raise ValueError(f"{name}.step must return the state and a dict of what can be recorded, got {returned!r}")
@@ -224,7 +262,7 @@ def begin_stepped(simulator: SteppedSimulator, key: Key[Array, ""], start: PyTre
 def _difference(found: Any, expected: Any) -> str:
     """How two states differ in structure or shape, in words."""
     if jax.tree.structure(found) != jax.tree.structure(expected):
-        return f"got {found!r}" if not isinstance(found, tuple) else f"got a {type(found).__name__}"
+        return f"got {found!r}" if not isinstance(found, tuple) else f"got a {type(found).__qualname__}"
     for (path, x), like in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True):
         if np.shape(x) != like.shape:
             return f"{jax.tree_util.keystr(path, simple=True)} has the shape {np.shape(x)}, not {like.shape}"
