@@ -17,7 +17,8 @@ from pathlib import Path
 
 from harness import peak_mib, record
 
-from jneuro.sweeps import SweepConfig, SweepProgress, sweep
+from jneuro.sweeps.config import SweepConfig
+from jneuro.sweeps.runner import SweepProgress, run_sweep
 
 FLAG = "--xla_force_host_platform_device_count"
 CASES = ("devices", "processes", "stream")
@@ -52,7 +53,8 @@ DESIGNS = {"network": network, "cell": cell}
 def child(design: str, points: int, path: str, process: int, processes: int) -> None:
     """Sweep, and print the speed after compilation, and the most memory held."""
     seen: list[SweepProgress] = []
-    sweep(DESIGNS[design](points), path, process=process, processes=processes, tell=seen.append)
+    problem = DESIGNS[design](points).problem()
+    run_sweep(problem, path, process=process, processes=processes, progress=seen.append)
     print(json.dumps({"points_per_second": seen[-1].points_per_second, "peak_mib": peak_mib()}))
 
 

@@ -12,7 +12,7 @@ from jneuro.core.config import ConfigError, content_hash
 from jneuro.experiment.folder import RunFolder
 from jneuro.report.sweep_section import write_sweep_report
 from jneuro.sweeps.config import SweepConfig
-from jneuro.sweeps.runner import SweepProgress, sweep
+from jneuro.sweeps.runner import SweepProgress, run_sweep
 
 __all__ = ["join_processes", "open_folder", "sweep_stages"]
 
@@ -111,7 +111,8 @@ def sweep_stages(
     content = content_hash(folder.config)
     began = time.perf_counter()
     try:
-        found = sweep(folder.config, store, process=process, processes=processes, memory=memory, tell=tell)
+        how = {"process": process, "processes": processes, "memory": memory, "progress": tell}
+        found = run_sweep(folder.config.problem(), store, **how)
     except ValueError as error:
         raise (
             error if type(error) is not ValueError else ConfigError(f"{folder.path / 'config.yaml'}: {error}")
