@@ -32,8 +32,6 @@ from jneuro.fitting.uncertainty import intervals
 from jneuro.fitting.watching import FitProgress, Part, Watcher
 from jneuro.recordings import Recording
 from jneuro.recordings.readers import read
-from jneuro.report.fit_section import write_fit_report
-from jneuro.simulators.stepped import SteppedSimulator
 
 __all__ = ["fit_stages"]
 
@@ -162,7 +160,7 @@ def _fit_all(folder: RunFolder[FitConfig], tell: Callable[[str], None], pieces: 
         if data.held_out is not None:
             predicted = np.array(predict(first.simulator, data.held_out, **_how(config)))
             times = predict_spikes(first.simulator, data.held_out, **_how(config))
-            if isinstance(first.simulator, SteppedSimulator):  # whose potential is already reset where it spikes
+            if first.simulator.has_reset:  # whose potential is already reset where it spikes
                 for row, t in zip(predicted, times, strict=True):
                     row[np.floor(t / data.held_out.dt + 1).astype(int)] = _PEAK_MV
             metrics["held_out"] = _held_out(np.asarray(data.held_out.v), predicted, data.held_out.dt)
@@ -316,6 +314,8 @@ def _arrays(config: FitConfig, found: Fit, target: Target, baselines: list[Fit])
 
 def _report(folder: RunFolder[FitConfig]) -> Path:
     """Write the report and its figures from what is in the folder."""
+    from jneuro.report.fit_section import write_fit_report  # with Matplotlib
+
     stored = xr.open_zarr(folder.path / "fit.zarr", consolidated=False, chunks=None)
     arrays = {str(name): stored[name].values for name in stored.variables}
     info = folder.info

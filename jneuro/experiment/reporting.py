@@ -11,7 +11,6 @@ from jneuro.core.config import content_hash
 from jneuro.experiment.folder import RunFolder
 from jneuro.experiment.training import trainings
 from jneuro.recordings import has_events, open_recording, read_events
-from jneuro.report import ReportData, write_report
 
 __all__ = ["report_stage"]
 
@@ -31,6 +30,8 @@ def report_stage(folder: RunFolder) -> Path:
     Raises:
         ConfigError: if the run has not been evaluated.
     """
+    from jneuro.report import ReportData, write_report  # with Matplotlib, which no other stage needs
+
     metrics = folder.read_json("metrics.json")
     with folder.stage("report", content_hash(folder.config)):
         info = folder.info

@@ -1,7 +1,6 @@
 """A sweep from its configuration to its figures, by one process or by several."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,10 @@ import jax
 import xarray as xr
 
 from jneuro.core.config import ConfigError, content_hash
+from jneuro.core.progress import Progress
 from jneuro.experiment.folder import RunFolder
-from jneuro.report.sweep_section import write_sweep_report
 from jneuro.sweeps.config import SweepConfig
-from jneuro.sweeps.runner import SweepProgress, run_sweep
+from jneuro.sweeps.runner import run_sweep
 
 __all__ = ["join_processes", "open_folder", "sweep_stages"]
 
@@ -84,7 +83,7 @@ def open_folder(config: SweepConfig, out: Path | None, *, resume: bool, process:
 
 def sweep_stages(
     folder: RunFolder[SweepConfig],
-    tell: Callable[[SweepProgress], None],
+    progress: Progress,
     *,
     process: int = 0,
     processes: int = 1,
@@ -94,7 +93,7 @@ def sweep_stages(
 
     Args:
         folder: the run.
-        tell: hears how it goes on.
+        progress: hears how it goes on.
         process: which of several processes this is.
         processes: how many there are.
         memory: most memory of a device [byte].
@@ -111,7 +110,7 @@ def sweep_stages(
     content = content_hash(folder.config)
     began = time.perf_counter()
     try:
-        how = {"process": process, "processes": processes, "memory": memory, "progress": tell}
+        how = {"process": process, "processes": processes, "memory": memory, "progress": progress}
         found = run_sweep(folder.config.problem(), store, **how)
     except ValueError as error:
         raise (
@@ -126,6 +125,8 @@ def sweep_stages(
 
 def _report(folder: RunFolder[SweepConfig], data: xr.Dataset, seconds: float) -> Path:
     """Write figures and page."""
+    from jneuro.report.sweep_section import write_sweep_report  # with Matplotlib
+
     info: dict[str, Any] = folder.info
     run = {
         "name": folder.config.name,

@@ -143,6 +143,7 @@ SOLVERS = Registry(
         "heun": "jneuro.simulators.solvers:Heun",
         "rk4": "jneuro.simulators.solvers:RK4",
         "rush_larsen": "jneuro.simulators.solvers:RushLarsen",
+        "sequential_euler": "jneuro.simulators.solvers:SequentialEuler",
         "staggered_crank_nicolson": "jneuro.simulators.solvers:StaggeredCrankNicolson",
         "tsit5": "jneuro.simulators.kinds:adaptive_tsit5",
         "dopri8": "jneuro.simulators.kinds:adaptive_dopri8",

@@ -20,7 +20,6 @@ from jneuro.core.devices import is_out_of_memory
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Int, Key, PyTree
 from jneuro.recordings.recording import Recording
-from jneuro.simulators.base import step_count
 from jneuro.simulators.simulation import simulate
 from jneuro.sweeps.measures import result_like, result_names
 from jneuro.sweeps.problem import SweepProblem
@@ -53,7 +52,6 @@ class PointProgram:
         """Prepare the point of a sweep."""
         self.problem = problem
         self._populations = tuple(problem.populations.values())
-        self._steps = step_count(problem.frame, problem.scheme["dt"], "record_every")
 
     def __call__(self, index: Int[Array, ""], seed: Int[Array, ""], values: Float[Array, " axis"]) -> dict[str, PyTree]:
         """Simulate a point, and measure.
@@ -88,7 +86,7 @@ class PointProgram:
             warmup=problem.warmup,
             key=stream(key, "run"),
             record=problem.recorded,
-            record_every=self._steps,
+            record_every=problem.frame,
             throw=False,
             **problem.scheme,
         )

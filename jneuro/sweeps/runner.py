@@ -3,16 +3,16 @@
 import functools
 import inspect
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 import xarray as xr
 
 from jneuro.core.devices import available_memory
+from jneuro.core.progress import Progress, showing
 from jneuro.core.random import require_key
 from jneuro.core.registry import accepted
 from jneuro.core.types import Array, Key
@@ -27,7 +27,7 @@ from jneuro.sweeps.problem import Drawn, Fixed, Recipe, SweepProblem, described,
 from jneuro.sweeps.program import REASON, Group, PointProgram, fitting_program, local_devices
 from jneuro.sweeps.store import Layout, Quantity, SweepStore, open_sweep
 
-__all__ = ["SweepProgress", "run_sweep", "sweep"]
+__all__ = ["run_sweep", "sweep"]
 
 _CHUNKS = 256
 """Chunks of a large design."""
@@ -37,22 +37,6 @@ _RECORDED = 256 << 20
 """Recorded values of these points [byte]."""
 _KEPT = 64 << 20
 """Results of a chunk [byte]."""
-
-
-class SweepProgress(NamedTuple):
-    """Where a sweep is.
-
-    Attributes:
-        done: points of this process that are done.
-        total: points of this process.
-        failed: those of them that left the finite numbers, or raised an error.
-        points_per_second: speed since the program was compiled.
-    """
-
-    done: int
-    total: int
-    failed: int
-    points_per_second: float
 
 
 def sweep(
@@ -74,7 +58,7 @@ def sweep(
     processes: int = 1,
     devices: Sequence[Any] | None = None,
     memory: int | None = None,
-    progress: Callable[[SweepProgress], None] | None = None,
+    progress: Progress | bool | None = None,
 ) -> xr.Dataset | None:
     """Simulate at many points of parameters, stimuli and seeds, and keep what is measured of each.
 
@@ -102,7 +86,8 @@ def sweep(
         processes: how many there are.
         devices: which devices are used; by default all of this process.
         memory: most memory of a device that may be used [byte]; by default half of what is free.
-        progress: hears how it goes on.
+        progress: where it is shown how far the sweep is: None shows sweeps that last longer than 2 s, on a terminal and
+            in a notebook; True always, elsewhere as lines; False never; or a `Progress` of one's own.
 
     Returns:
         What was measured, labelled by the axes; see `open_sweep`. None while chunks of other processes are missing.
@@ -202,7 +187,7 @@ def run_sweep(
     processes: int = 1,
     devices: Sequence[Any] | None = None,
     memory: int | None = None,
-    progress: Callable[[SweepProgress], None] | None = None,
+    progress: Progress | bool | None = None,
 ) -> xr.Dataset | None:
     """Simulate every point of a sweep, and stream what is measured into one store; go on with what is there.
 
@@ -219,7 +204,8 @@ def run_sweep(
         processes: how many there are.
         devices: which devices are used; by default all of this process.
         memory: most memory of a device that may be used [byte]; by default half of what is free.
-        progress: hears how it goes on.
+        progress: where it is shown how far the sweep is: None shows sweeps that last longer than 2 s, on a terminal and
+            in a notebook; True always, elsewhere as lines; False never; or a `Progress` of one's own.
 
     Returns:
         The results, opened lazily (see `open_sweep`); None while chunks of other processes are missing.
@@ -236,7 +222,8 @@ def run_sweep(
     store = SweepStore.create(Path(path), layout, _quantities(point), _coords(points, point), problem.provenance)
     chosen = tuple(devices) if devices is not None else local_devices()
     mine = range(process, layout.chunks, processes)
-    _compute(store, points, point, lanes, mine, chosen, memory, progress or (lambda _: None))
+    with showing(progress) as shown:
+        _compute(store, points, point, lanes, mine, chosen, memory, shown)
     if not all(store.done(chunk) for chunk in range(layout.chunks)):
         return None
     store.tidy()
@@ -251,7 +238,7 @@ def _compute(
     mine: range,
     devices: Sequence[Any],
     memory: int | None,
-    tell: Callable[[SweepProgress], None],
+    progress: Progress,
 ) -> None:
     """Compute the chunks that are missing."""
     layout = store.layout
@@ -261,17 +248,18 @@ def _compute(
     done, failed = sum(len(layout.points(c)) for c in there), sum(store.failures(c) for c in there)
     if not missing:
         return
-    tell(SweepProgress(done, total, failed, 0.0))
-    groups = [group for chunk in missing for group in _groups(points, layout, chunk, lanes)]
-    most = -(-len(groups) // len(devices))
-    if devices[0].platform == "cpu":
-        # More groups than a chunk has take longer, and no more of them at once.
-        most = min(most, -(-len(layout.points(missing[0])) // lanes))
-    program = fitting_program(point, lanes, most, devices, memory or available_memory(devices[0], len(devices)))
-    began, before = time.perf_counter(), done
-    for count, bad in _write(store, run_groups(program, groups)):
-        done, failed = done + count, failed + bad
-        tell(SweepProgress(done, total, failed, (done - before) / (time.perf_counter() - began)))
+    with progress.begin("sweep", total, "points", done) as task:
+        task.update(text="compiling", failed=failed)
+        groups = [group for chunk in missing for group in _groups(points, layout, chunk, lanes)]
+        most = -(-len(groups) // len(devices))
+        if devices[0].platform == "cpu":
+            # More groups than a chunk has take longer, and no more of them at once.
+            most = min(most, -(-len(layout.points(missing[0])) // lanes))
+        program = fitting_program(point, lanes, most, devices, memory or available_memory(devices[0], len(devices)))
+        task.update(text="")
+        for count, bad in _write(store, run_groups(program, groups)):
+            done, failed = done + count, failed + bad
+            task.update(done, failed=failed)
 
 
 def _write(store: SweepStore, results: Iterator[tuple[Group, dict[str, np.ndarray]]]) -> Iterator[tuple[int, int]]:

@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 import zarr
 
-import jneuro.experiment
+import jneuro.experiment.running
 import jneuro.experiment.simulation as simulation
 from jneuro.core.config import ConfigError
 from jneuro.experiment import RunFolder, Silent, require_trained, run, run_stages
@@ -141,7 +141,7 @@ def idle(monkeypatch):
         raise AssertionError("computed again")
 
     for name in ("simulate_stage", "train_stage", "evaluate_stage", "report_stage"):
-        monkeypatch.setattr(jneuro.experiment, name, refuse)
+        monkeypatch.setattr(jneuro.experiment.running, name, refuse)
 
 
 @pytest.mark.usefixtures("idle")

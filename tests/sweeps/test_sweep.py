@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from sweep_problems import HIGH, cheap, picky, spread
 
+from jneuro.core.progress import Progress, Task
 from jneuro.recordings import StoreError
 from jneuro.simulators import Izhikevich, simulate
 from jneuro.simulators.stimuli import Constant
@@ -66,9 +67,18 @@ def test_only_what_is_missing_is_computed_and_the_bytes_are_the_same(whole, tmp_
     before = {f: f.stat().st_mtime_ns for f in path.rglob("*") if f.is_file()}
     (path / "rate" / "c" / "0" / "0.killed.partial").write_bytes(b"torn")
     assert open_sweep(path, complete=False).rate.isnull().any()
-    run(cheap(), path, progress=seen.append)
-    assert seen[0].done > 0
-    assert seen[-1].done == seen[-1].total == 35
+
+    class Heard(Progress, Task):
+        def begin(self, text, total=None, unit="", done=0.0):
+            seen.append((done, total, unit))
+            return self
+
+        def update(self, done=None, total=None, text=None, **values):
+            seen.append((done, values))
+
+    run(cheap(), path, progress=Heard())
+    assert 0 < seen[0][0] < seen[0][1] == 35
+    assert seen[-1] == (35, {"failed": 0})
     assert all(f.stat().st_mtime_ns == t for f, t in before.items())
     assert digest(path) == digest(whole[0])
 

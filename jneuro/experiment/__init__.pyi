@@ -1,0 +1,17 @@
+from .folder import RunFolder as RunFolder
+from .folder import versions as versions
+from .reporting import report_stage as report_stage
+from .running import STAGES as STAGES
+from .running import Observer as Observer
+from .running import Silent as Silent
+from .running import require_trained as require_trained
+from .running import run as run
+from .running import run_stages as run_stages
+from .scoring import evaluate_stage as evaluate_stage
+from .simulation import Runs as Runs
+from .simulation import build_runs as build_runs
+from .simulation import simulate_stage as simulate_stage
+from .training import cut_windows as cut_windows
+from .training import load_model as load_model
+from .training import train_stage as train_stage
+from .training import trainings as trainings
