@@ -99,8 +99,8 @@ def sweep(
     ] = None,
 ) -> None:
     """Simulate at many points of parameters, stimuli and seeds; figures and one labelled store."""
-    from jneuro.console import SweepDisplay
     from jneuro.core.config import find_config, load_config
+    from jneuro.core.progress import showing
     from jneuro.experiment.sweeping import join_processes, open_folder, sweep_stages
     from jneuro.sweeps.config import SweepConfig
 
@@ -112,8 +112,8 @@ def sweep(
     console = Console()
     console.print(f"[bold]{loaded.name}[/] in {folder.path}", soft_wrap=True)
     most = None if memory is None else int(memory * 2**30)
-    with SweepDisplay(console) as display:
-        page = sweep_stages(folder, display.advance, process=mine, processes=all_of_them, memory=most)
+    with showing(True, console) as progress:
+        page = sweep_stages(folder, progress, process=mine, processes=all_of_them, memory=most)
     if page is None:
         console.print("this process's points are done; others are missing, of processes that run or must be started")
     else:

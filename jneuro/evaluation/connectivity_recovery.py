@@ -147,7 +147,9 @@ class _Truth(NamedTuple):
 def _truth(study: Study, simulator: IzhikevichReservoir, tau: float) -> _Truth:
     """Read it from the recording."""
     data, runs = open_recording(study.recording), study.windows.trials("train")
-    stored = read_state(study.recording, jax.eval_shape(lambda key: first_state(simulator, key), study.key), slice(None))
+    stored = read_state(
+        study.recording, jax.eval_shape(lambda key: first_state(simulator, key), study.key), slice(None)
+    )
     rows = np.asarray(stored.y.weights)[runs]
     synapses = simulator.synapses()
     listed = lambda w: np.asarray(simulator.weights(stored.y._replace(weights=jnp.asarray(w))))  # noqa: E731

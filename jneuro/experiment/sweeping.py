@@ -1,7 +1,6 @@
 """A sweep from its configuration to its figures, by one process or by several."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,10 @@ import jax
 import xarray as xr
 
 from jneuro.core.config import ConfigError, content_hash
+from jneuro.core.progress import Progress
 from jneuro.experiment.folder import RunFolder
 from jneuro.sweeps.config import SweepConfig
-from jneuro.sweeps.runner import SweepProgress, sweep
+from jneuro.sweeps.runner import run_sweep
 
 __all__ = ["join_processes", "open_folder", "sweep_stages"]
 
@@ -83,7 +83,7 @@ def open_folder(config: SweepConfig, out: Path | None, *, resume: bool, process:
 
 def sweep_stages(
     folder: RunFolder[SweepConfig],
-    tell: Callable[[SweepProgress], None],
+    progress: Progress,
     *,
     process: int = 0,
     processes: int = 1,
@@ -93,7 +93,7 @@ def sweep_stages(
 
     Args:
         folder: the run.
-        tell: hears how it goes on.
+        progress: hears how it goes on.
         process: which of several processes this is.
         processes: how many there are.
         memory: most memory of a device [byte].
@@ -110,7 +110,8 @@ def sweep_stages(
     content = content_hash(folder.config)
     began = time.perf_counter()
     try:
-        found = sweep(folder.config, store, process=process, processes=processes, memory=memory, tell=tell)
+        how = {"process": process, "processes": processes, "memory": memory, "progress": progress}
+        found = run_sweep(folder.config.problem(), store, **how)
     except ValueError as error:
         raise (
             error if type(error) is not ValueError else ConfigError(f"{folder.path / 'config.yaml'}: {error}")

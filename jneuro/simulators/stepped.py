@@ -14,7 +14,7 @@ from jneuro.core.devices import scan
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Int, Key, PyTree
 from jneuro.simulators.base import Recordable, Simulator, initial_state, parameters, state_variables, step_count
-from jneuro.simulators.parameters import Distribution, draw, resolve
+from jneuro.simulators.paths import Distribution, draw, resolve
 from jneuro.simulators.spiking import spike_gradient
 
 __all__ = ["SteppedSimulator", "SteppedState", "begin_stepped", "take_steps"]
