@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from pydantic import ConfigDict, PrivateAttr, SerializationInfo
 from pydantic_core import core_schema
 
-from jneuro.core.code import CodeError, digest, load_object
+from jneuro.core.code import CodeError, load_object
 from jneuro.core.config import Config, unknown_name
 
 __all__ = ["Block", "Registry", "accepted", "required"]
@@ -70,9 +70,9 @@ class Block(Config):
         return self._target
 
     @property
-    def source_digest(self) -> str | None:
-        """Stands for the source behind the name; see `jneuro.core.code.digest`."""
-        return digest(self._target)
+    def source_object(self) -> Any:
+        """What stands behind the name."""
+        return self._target
 
     def check_arguments(self, *given: str) -> None:
         """Refuse arguments that the target does not take, and the lack of one that it needs.
