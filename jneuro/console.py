@@ -46,6 +46,10 @@ class _Bars:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
+    def note(self, text: str) -> None:
+        """Print a line that stays."""
+        self._console.print(escape(text), soft_wrap=True)
+
 
 class LiveObserver(_Bars):
     """Shows a run's stages as rich progress bars; off a terminal, as lines."""
