@@ -157,7 +157,10 @@ def _import(name: str, reference: str, kind: str) -> types.ModuleType:
     top = name.partition(".")[0]
     known = sys.modules.get(name)
     own = known is not None and isinstance(getattr(known.__spec__, "loader", None), _SourceLoader)
-    if own and (not (_finder.folder and _inside(_where(known), _finder.folder)) or _stale(known)):
+    if own and (
+        not (_finder.folder and _inside(_where(known), _finder.folder))
+        or known.__dict__.get("__jneuro_digest__") != _module_digest(known)
+    ):
         _forget(_finder.folder)
         sys.modules.pop(name, None)
     try:
@@ -201,10 +204,6 @@ def _line_of(error: BaseException) -> str:
             found = f", line {trace.tb_lineno}"
         trace = trace.tb_next
     return found
-
-
-def _stale(module: types.ModuleType) -> bool:
-    return module.__dict__.get("__jneuro_digest__", "") != _module_digest(module)
 
 
 def _installed(spec: importlib.machinery.ModuleSpec) -> bool:

@@ -42,11 +42,6 @@ def _signature(make: Callable) -> list[inspect.Parameter]:
     return [p for p in inspect.signature(make).parameters.values() if p.kind not in kinds]
 
 
-def _open_ended(make: Callable) -> bool:
-    """Whether a callable takes keywords that its signature does not name."""
-    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(make).parameters.values())
-
-
 class Block(Config):
     """A thing by its name, with its constructor's arguments beside the name.
 
@@ -84,8 +79,9 @@ class Block(Config):
             ValueError: with the name, and the one that was probably meant.
         """
         known = accepted(self.target)
+        any_keyword = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(self.target).parameters.values())
         for key in self.arguments:
-            if key not in known and not _open_ended(self.target):
+            if key not in known and not any_keyword:
                 raise ValueError(f"{self.name}: {unknown_name(key, [k for k in known if k not in given], 'argument')}")
         missing = [k for k in required(self.target) if k not in self.arguments and k not in given]
         if missing:
