@@ -33,7 +33,9 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue an unfinished r
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 Code = Annotated[
     Path | None,
-    typer.Option("--code", metavar="DIR", help="Where your own code lies; by default beside the file, or as in the run."),
+    typer.Option(
+        "--code", metavar="DIR", help="Where your own code lies; by default beside the file, or as in the run."
+    ),
 ]
 
 

@@ -95,9 +95,8 @@ class ExperimentConfig(RunConfig):
             raise ValueError("give either 'simulation' or 'recording', the path of a finished one")
         for name in self.models:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-                raise ValueError(
-                    f"models: {name!r} must be made of letters, digits, '_', '.' and '-', and begin with a letter or digit"
-                )
+                made_of = "must be made of letters, digits, '_', '.' and '-', and begin with a letter or digit"
+                raise ValueError(f"models: {name!r} {made_of}")
             if name in self.evaluate.baselines.names:
                 raise ValueError(f"models: {name!r} is the name of a baseline; choose another")
         if self.evaluate.leaky_twins and self.windows.split == "report":
@@ -116,4 +115,3 @@ class ExperimentConfig(RunConfig):
     def train_config_of(self, name: str) -> TrainConfig:
         """How a model is trained."""
         return self.models[name].train or self.train
-

@@ -43,10 +43,10 @@ class Pieces(Watcher):
         """Read a piece that is there, or make it and write it."""
         file = self._path / f"{re.sub(r'[^a-z0-9]+', '-', name)}.npz"
         # What is damaged is made again, as what is missing.
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-            with np.load(file) as stored:
-                plain = json.loads(str(stored["plain"]))
-                return kind(**plain, **{k: jnp.asarray(stored[k]) for k in stored.files if k != "plain"})
+        damaged = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
+        with contextlib.suppress(*damaged), np.load(file) as stored:
+            plain = json.loads(str(stored["plain"]))
+            return kind(**plain, **{k: jnp.asarray(stored[k]) for k in stored.files if k != "plain"})
         piece = make()
         _write(file, piece._asdict())  # pyright: ignore
         return piece

@@ -96,7 +96,10 @@ def resolve_fit(config: FitConfig) -> FitPlan:
         _check_truths(config, trainable)
     if config.simulation is not None:
         _check_simulation(config, config.simulation)
-    named: dict[str, tuple[str, ...]] = {"fit": ("metrics.json", "fit.zarr", "pieces"), "report": ("report.html", "figures")}
+    named: dict[str, tuple[str, ...]] = {
+        "fit": ("metrics.json", "fit.zarr", "pieces"),
+        "report": ("report.html", "figures"),
+    }
     stages = {name: Stage(name, content_of(config, name), outputs) for name, outputs in named.items()}
     if config.simulation is not None:
         first = Stage("simulate", content_of(config.simulation, config.seed), ("recording.zarr",))

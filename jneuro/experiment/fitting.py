@@ -17,8 +17,8 @@ from jneuro.core.types import Array, Key
 from jneuro.evaluation.recording_scores import recording_scores
 from jneuro.evaluation.spike_matching import spike_scores
 from jneuro.experiment.fit_pieces import Pieces
-from jneuro.experiment.fit_uncertainty import uncertainties
 from jneuro.experiment.fit_plan import FitPlan
+from jneuro.experiment.fit_uncertainty import uncertainties
 from jneuro.experiment.folder import RunFolder, wanted
 from jneuro.experiment.network_fitting import fit_network
 from jneuro.experiment.simulation import simulate_stage

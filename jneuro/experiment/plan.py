@@ -8,7 +8,16 @@ from typing import Any, NamedTuple
 import jax
 
 from jneuro.core.code import loaded_code
-from jneuro.core.config import ConfigError, Kind, Resolved, content_hash, content_of, first_message, load_config, unknown_name
+from jneuro.core.config import (
+    ConfigError,
+    Kind,
+    Resolved,
+    content_hash,
+    content_of,
+    first_message,
+    load_config,
+    unknown_name,
+)
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Key
 from jneuro.datasets.tasks import WindowConfig
@@ -174,9 +183,7 @@ def reopen(run: Path, code: Path | None = None) -> tuple[Plan, RunFolder]:
     folder = RunFolder.find(run)
     plan = load_plan(run / "config.yaml", code=code)
     if content_hash(plan.config, code=False) != folder.info["hash"]:
-        raise ConfigError(
-            f"{run / 'config.yaml'}: has changed since the run; restore it, or run it with another --out"
-        )
+        raise ConfigError(f"{run / 'config.yaml'}: has changed since the run; restore it, or run it with another --out")
     return plan, folder
 
 

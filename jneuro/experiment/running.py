@@ -59,6 +59,9 @@ class Silent:
         """No callbacks."""
         return ()
 
+    def fitting(self, progress: object) -> None:
+        """Say nothing."""
+
 
 def run(
     config: ExperimentConfig | Mapping[str, Any] | str | Path,

@@ -263,9 +263,7 @@ def _ceiling(plan: Plan, store: Path, windows: Windows) -> dict[str, Any] | None
         return None
     usable = usable[np.unique(np.linspace(0, len(usable) - 1, wanted.max_states).round().astype(int))]
     like = initial_states(runs)
-    states: PyTree = jax.tree.map(
-        lambda s: jnp.asarray(s[trials][:, usable]), read_state(store, like, slice(None))
-    )
+    states: PyTree = jax.tree.map(lambda s: jnp.asarray(s[trials][:, usable]), read_state(store, like, slice(None)))
     if not isinstance(runs.simulators, SteppedSimulator):
         return None
     mean, variance = simulate_futures(

@@ -12,7 +12,7 @@ from pathlib import Path
 from flax import nnx
 from pydantic import TypeAdapter, ValidationError
 
-from jneuro.core.files import written, write_json
+from jneuro.core.files import write_json, written
 from jneuro.interop.tensors import WeightsError, check_tensors
 from jneuro.models import AnyModelConfig, Model, ModelConfig, build_model
 from jneuro.training.checkpoints import Checkpoints, CheckpointStore, Weights, named_arrays, with_arrays
