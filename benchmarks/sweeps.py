@@ -29,7 +29,7 @@ def network(points: int) -> SweepConfig:
         "g": {"low": 0, "high": 20, "points": points},
         "eta": {"of": "simulator.rate_external", "times": 500, "low": 0.5, "high": 4, "points": points},
     }
-    simulation = {"simulator": {"name": "brunel"}, "duration_ms": 1000, "discard_ms": 200}
+    simulation = {"simulator": {"name": "brunel"}, "duration_ms": 1000, "warmup_ms": 200}
     return SweepConfig.model_validate(
         {"name": "network", "simulation": simulation, "sweep": {"axes": axes}, "measures": ["rate", "isi_cv"]}
     )

@@ -201,9 +201,9 @@ def print_list(console: Console, what: str) -> None:
         ConfigError: for an unknown name.
     """
     groups = {
-        "simulators": {name: _first_line(cls) for name, cls in SIMULATORS.items()},
+        "simulators": {name: SIMULATORS.about(name) for name in SIMULATORS},
         "models": {name: _first_line(module) for name, (_, module) in MODELS.items()},
-        "stimuli": {name: _first_line(cls) for name, cls in STIMULI.items()},
+        "stimuli": {name: STIMULI.about(name) for name in STIMULI},
         "configs": {str(path): _header(path) for path in config_files()},
     }
     if what in ("", *groups):

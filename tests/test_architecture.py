@@ -33,6 +33,8 @@ ORDER = (
     {"cli"},
 )
 PLACE = {name: place for place, names in enumerate(ORDER) for name in names}
+LIGHT = [["--help"], ["run", "--help"]]
+"""Commands that need no JAX."""
 VERBS = {"simulate", "simulate_many", "train", "fit", "sweep", "evaluate", "run"}
 
 # What the kinds have in common, which general code may ask for.
@@ -261,17 +263,30 @@ def test_all_names_exist(path):
     assert len(set(module.__all__)) == len(module.__all__)
 
 
-def test_importing_does_nothing():
-    """No backend is started, nothing is configured, and no number type changes."""
-    code = """
-import jax
-before = dict(jax.config.values)
-import jneuro, jneuro.experiment.config, jneuro.report, jneuro.console, jneuro.cli
-assert dict(jax.config.values) == before, "jax.config was changed"
-from jax._src import xla_bridge
-assert not xla_bridge._backends, "a backend was started"
-print("fine")
-"""
+STUBS = sorted(PACKAGE.rglob("*.pyi"))
+
+
+@pytest.mark.parametrize("stub", STUBS, ids=lambda p: name_of(p.with_suffix(".py")))
+def test_what_a_package_exports_stands_in_its_stub_alone(stub):
+    """Names are loaded when they are used; type checkers read the same list."""
+    package = importlib.import_module(name_of(stub.with_suffix(".py")))
+    lines = ast.parse(stub.read_text(encoding="utf-8")).body
+    assert all(isinstance(line, ast.ImportFrom) and line.level == 1 for line in lines)
+    names = {alias.name: line.module for line in lines for alias in line.names}
+    # `as` the same name is what makes it public to type checkers.
+    assert all(alias.asname == alias.name for line in lines for alias in line.names)
+    assert package.__all__ == dir(package) == sorted(names)
+    for name, module in names.items():
+        assert (getattr(package, name) is not None) and (module is None or not (stub.parent / f"{name}.py").exists())
+
+
+def test_every_package_has_a_stub():
+    packages = {p.parent for p in FILES if p.name == "__init__.py"} - {PACKAGE / "core"}
+    assert packages == {stub.parent for stub in STUBS}
+
+
+def run_python(code):
+    """Run code in a process of its own, warnings being errors."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         capture_output=True,
@@ -279,7 +294,42 @@ print("fine")
         timeout=120,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
-    assert (done.returncode, done.stdout.strip()) == (0, "fine"), done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_does_nothing():
+    """No backend is started, nothing is configured, and no number type changes."""
+    code = """
+import jax
+before = dict(jax.config.values)
+import jneuro, jneuro.cli, jneuro.console
+for name in jneuro.__all__:
+    getattr(jneuro, name)
+assert dict(jax.config.values) == before, "jax.config was changed"
+from jax._src import xla_bridge
+assert not xla_bridge._backends, "a backend was started"
+print("fine")
+"""
+    assert run_python(code).strip() == "fine"
+
+
+def test_what_computes_nothing_loads_nothing():
+    """What costs seconds to import is loaded by the first thing that needs it."""
+    code = f"""
+import sys
+def loaded(*names): return [n for n in names if n in sys.modules]
+import jneuro
+print("import jneuro", loaded("jax", "numpy", "scipy", "flax", "matplotlib", "rich", "pydantic"))
+from jneuro.cli import app
+for command in {LIGHT}:
+    app(command, standalone_mode=False)
+    print(command, loaded("jax", "scipy", "flax", "matplotlib"))
+"""
+    said = run_python(code)
+    assert "import jneuro []" in said
+    for command in LIGHT:
+        assert f"{command} []" in said
 
 
 def test_the_tests_mirror_the_package():

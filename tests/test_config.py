@@ -74,7 +74,7 @@ OVERRIDES = {
     "simulation.simulator.delay=0.25": ("delay = 0.25 ms is not a multiple of the time step, 0.1 ms",),
     "simulation.simulator.name=brunnel": ("unknown simulator 'brunnel'; did you mean 'brunel'",),
     "simulation.simulator.preset=origin": ("unknown preset of brunel 'origin'; did you mean 'original'",),
-    "simulation.simulator=brunel": ("simulation.simulator = 'brunel'", "dictionary"),
+    "simulation.simulator=[brunel]": ("simulation.simulator = ['brunel']", "dictionary"),
     "simulation.stimulus={name: sin}": ("simulation.stimulus: unknown stimulus 'sin'; did you mean 'sine'",),
     "simulation.stimulus={name: sine}": ("sine: missing 2 required", "'amplitude' and 'frequency'"),
     "simulation.stimulus={name: sine, amplitud: 3}": ("unknown parameter 'amplitud'; did you mean 'amplitude'",),

@@ -31,7 +31,7 @@ class Source(NamedTuple):
         per_run: whether every run has its own; else all have the first's.
         dt: time step of an ODE simulator [ms]; None for one that has its own.
         solver: its solver; None for one that has its own.
-        record_every: time steps in a frame of the windows.
+        record_every: time between frames of the windows [ms].
     """
 
     simulator: SteppedSimulator | ODESimulator
@@ -39,7 +39,7 @@ class Source(NamedTuple):
     per_run: bool
     dt: float | None
     solver: Any
-    record_every: int
+    record_every: float
 
 
 @dataclass(frozen=True)

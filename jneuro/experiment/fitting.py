@@ -32,8 +32,6 @@ from jneuro.fitting.uncertainty import intervals
 from jneuro.fitting.watching import FitProgress, Part, Watcher
 from jneuro.recordings import Recording
 from jneuro.recordings.readers import read
-from jneuro.report.fit_section import write_fit_report
-from jneuro.simulators.stepped import SteppedSimulator
 
 __all__ = ["FitObserver", "fit_stages"]
 
@@ -178,7 +176,7 @@ def _fit_all(plan: FitPlan, folder: RunFolder, tell: Callable[[str], None], piec
         if data.held_out is not None:
             predicted = np.array(predict(first.simulator, data.held_out, **_how(plan)))
             times = predict_spikes(first.simulator, data.held_out, **_how(plan))
-            if isinstance(first.simulator, SteppedSimulator):  # whose potential is already reset where it spikes
+            if first.simulator.has_reset:  # whose potential is already reset where it spikes
                 for row, t in zip(predicted, times, strict=True):
                     row[np.floor(t / data.held_out.dt + 1).astype(int)] = _PEAK_MV
             metrics["held_out"] = _held_out(np.asarray(data.held_out.v), predicted, data.held_out.dt)
@@ -330,6 +328,8 @@ def _arrays(plan: FitPlan, found: Fit, target: Target, baselines: list[Fit]) -> 
 
 def _report(folder: RunFolder) -> Path:
     """Write the report and its figures from what is in the folder."""
+    from jneuro.report.fit_section import write_fit_report  # with Matplotlib
+
     stored = folder.load("fit.zarr", xr.Dataset)
     arrays = {str(name): stored[name].values for name in stored.variables}
     info = folder.info

@@ -10,7 +10,6 @@ import xarray as xr
 from jneuro.experiment.folder import RunFolder
 from jneuro.experiment.plan import Plan
 from jneuro.recordings import has_events, open_recording, read_events
-from jneuro.report import ReportData, write_report
 
 __all__ = ["report_stage"]
 
@@ -31,6 +30,8 @@ def report_stage(plan: Plan, folder: RunFolder) -> Path:
     Raises:
         ConfigError: if the run has not been evaluated.
     """
+    from jneuro.report import ReportData, write_report  # with Matplotlib, which no other stage needs
+
     metrics, store = folder.load("metrics.json"), plan.recording(folder)
     with folder.stage(plan.stages["report"]):
         info = folder.info

@@ -190,7 +190,7 @@ def _source(plan: Plan) -> Source | None:
         return jax.tree.map(lambda x: x[0] if eqx.is_array(x) else x, one) if runs.per_trial else one
 
     each = plan.config.windows.frame(simulation.record_every_ms)
-    return Source(of_run(0), of_run, runs.per_trial, runs.dt, runs.solver, simulation.steps_of_a_frame * each)
+    return Source(of_run(0), of_run, runs.per_trial, runs.dt, runs.solver, simulation.record_every_ms * each)
 
 
 def _analyse(plan: Plan, study: Study) -> tuple[dict[str, Any], dict[str, xr.Dataset]]:
@@ -274,7 +274,7 @@ def _ceiling(plan: Plan, store: Path, windows: Windows) -> dict[str, Any] | None
         stimuli=runs.stimuli,
         variable=config.targets[0],
         horizons=windows.horizons,
-        record_every=simulation.steps_of_a_frame * config.frame(simulation.record_every_ms),
+        record_every=simulation.record_every_ms * config.frame(simulation.record_every_ms),
         futures=wanted.futures,
         key=stream(key, "ceiling"),
     )

@@ -111,7 +111,7 @@ def initial_states(runs: Runs) -> PyTree:
 
 @eqx.filter_jit
 def _simulate_chunk(
-    runs: Runs, states: PyTree, snapshots: int, duration: float, record_every: int
+    runs: Runs, states: PyTree, snapshots: int, duration: float, record_every: float
 ) -> tuple[Recording, PyTree]:
     """Simulate `snapshots` stretches of `duration` ms; also return the state after each, `[trial, snapshot, ...]`."""
 
@@ -147,7 +147,7 @@ def _simulate_chunk(
         first_step=states.step[0],
         final_state=final,
         step=like.step,
-        record_every=record_every,
+        record_every=like.record_every,
         frames=snapshots * like.frames,
         unit_pairs=like.unit_pairs,
     )
@@ -191,13 +191,13 @@ def _simulate_into(writer: RecordingWriter, config: SimulationConfig, seed: int,
     states = initial_states(runs)
     if writer.frames:
         states = jax.tree.map(jnp.asarray, read_state(writer.path, states, complete=False))
-    elif config.settle_ms:
-        states = _settled(runs, states, config.settle_ms, seed)
+    elif config.warmup_ms:
+        states = _settled(runs, states, config.warmup_ms, seed)
     frames = round(config.snapshot_every_ms / config.record_every_ms)
     total, done = round(config.duration_ms / config.snapshot_every_ms), writer.frames // frames
     most = max(1, _CHUNK // (frames * config.runs * config.neurons))
     size = max(n for n in range(1, min(total, most) + 1) if (total - done) % n == 0) if done < total else 1
-    every, waiting = config.steps_of_a_frame, None
+    every, waiting = config.record_every_ms, None
     while done < total or waiting is not None:
         following = None
         if done < total:

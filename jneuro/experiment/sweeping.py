@@ -14,7 +14,6 @@ from jneuro.core.config import ConfigError, content_of
 from jneuro.core.files import remove
 from jneuro.experiment.folder import RunFolder, Stage
 from jneuro.experiment.plan import load_with_code
-from jneuro.report.sweep_section import write_sweep_report
 from jneuro.sweeps.config import SweepConfig
 from jneuro.sweeps.runner import SweepProgress, sweep
 
@@ -180,6 +179,8 @@ def sweep_stages(
 
 def _report(config: SweepConfig, folder: RunFolder, data: xr.Dataset, seconds: float) -> Path:
     """Write figures and page."""
+    from jneuro.report.sweep_section import write_sweep_report  # with Matplotlib
+
     info: dict[str, Any] = folder.info
     run = {
         "name": config.name,

@@ -1,61 +1,25 @@
 """A sweep as configuration: what is simulated, what is varied and how, what is kept of every point."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import jax
 import jax.numpy as jnp
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import ValidationError, field_validator, model_validator
 
 from jneuro.core.config import Config, RunConfig, first_message, unknown_name
 from jneuro.core.registry import accepted
-from jneuro.simulators.base import parameters, step_count
-from jneuro.simulators.config import SimulationConfig, SimulatorConfig, StimulusConfig
-from jneuro.simulators.registry import SIMULATORS, STIMULI
+from jneuro.simulators.config import RunSettings, SimulationConfig
+from jneuro.simulators.kinds import SIMULATORS, STIMULI
+from jneuro.simulators.parameters import parameters
 from jneuro.sweeps.design import AxisConfig, DesignConfig
 from jneuro.sweeps.measures import load_measure
 
 __all__ = ["SweepConfig", "SweepFigure", "SweptSimulation"]
 
 
-class SweptSimulation(Config):
-    """What every point of a sweep simulates.
-
-    Attributes:
-        simulator: which, with the parameters that are not varied.
-        stimulus: what drives it; what is random in it is drawn for every point.
-        duration_ms: recorded time [ms].
-        discard_ms: time simulated first and not recorded [ms].
-        record_every_ms: time between recorded frames [ms]; by default every step.
-        dt_ms: time step of an ODE simulator [ms]; by default its own.
-        solver: solver of an ODE simulator; by default its own.
-    """
-
-    simulator: SimulatorConfig
-    stimulus: StimulusConfig | None = None
-    duration_ms: float = Field(default=1000.0, gt=0)
-    discard_ms: float = Field(default=0.0, ge=0)
-    record_every_ms: float | None = Field(default=None, gt=0)
-    dt_ms: float | None = Field(default=None, gt=0)
-    solver: str | None = None
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        step_count(self.discard_ms, self.step, "discard_ms")
-        self.plain()
-        return self
-
-    @property
-    def step(self) -> float:
-        """The time step [ms]."""
-        simulator: Any = self.simulator.build()
-        own = accepted(type(simulator))
-        return simulator.dt if "dt" in own else self.dt_ms or simulator.default_dt
-
-    @property
-    def frame(self) -> float:
-        """Time between recorded frames [ms]."""
-        return self.record_every_ms or self.step
+class SweptSimulation(RunSettings):
+    """What every point of a sweep simulates."""
 
     def plain(self, record: tuple[str, ...] | None = None) -> SimulationConfig:
         """The same as a simulation of one run, whose checks and schemes are those of every simulation."""

@@ -97,10 +97,10 @@ class PointProgram:
             simulator.connect(stream(key, "connect")),
             stimulus,
             duration=simulation.duration_ms,
-            warmup=simulation.discard_ms,
+            warmup=simulation.warmup_ms,
             key=stream(key, "run"),
             record=self._plain.recorded,
-            record_every=self._plain.steps_of_a_frame,
+            record_every=self._plain.record_every_ms,
             throw=False,
             **self._plain.scheme,
         )

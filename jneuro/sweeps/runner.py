@@ -198,7 +198,7 @@ def _coords(config: SweepConfig, points: Points, point: PointProgram) -> dict[st
     if config.keep:
         recording = point.recording
         steps = recording.record_every * np.arange(1, recording.frames + 1)
-        time_ms = config.simulation.discard_ms + steps * recording.step
+        time_ms = config.simulation.warmup_ms + steps * recording.step
         coords["time"] = (("time",), time_ms, {"role": "axis", "units": "ms"})
     if "population_rates" in config.measures:
         meaning = {str(k): name for k, name in enumerate(config.simulation.plain().populations)}

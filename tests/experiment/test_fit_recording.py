@@ -18,8 +18,9 @@ YAML = """
 name: small
 recording: cell.nwb
 sample_ms: 0.2
-simulator: {name: izhikevich, preset: regular_spiking_2007, dt: 0.2, k: 0.8}
+simulator: {name: izhikevich, preset: regular_spiking_2007, k: 0.8}
 fit:
+  dt_ms: 0.2
   trainable: {k: [0.3, 2], d: [20, 400]}
   method: {name: spikes, starts: 1, evaluations: 12, sigma: 0.1}
   objective: [{name: ordered_spikes, slots: 8}, {name: subthreshold}]

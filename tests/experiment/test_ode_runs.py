@@ -40,7 +40,7 @@ def test_recorded_as_simulated(tmp_path, amplitude):
     run_stages(plan, RunFolder.prepare(plan, tmp_path / "run"), Silent(), "simulate")
     found = open_recording(tmp_path / "run" / "recording.zarr")
     stimulus = stimuli.Constant(np.asarray(amplitude, np.float32))
-    alone = simulate(HodgkinHuxley(), stimulus, duration=40.0, record_every=20, key=jax.random.key(0))
+    alone = simulate(HodgkinHuxley(), stimulus, duration=40.0, record_every=0.5, key=jax.random.key(0))
     cells = np.size(amplitude)
     assert found["v"].shape == (2, 80, cells)
     assert "m" not in found
@@ -71,7 +71,7 @@ def test_every_run_draws_its_stimulus(tmp_path):
     assert set(onset.tolist()) <= {0, 9}  # the first frame is at 0.5 ms; current at 5 ms stands in the tenth
     for trial in range(6):
         stimulus = stimuli.Step(amplitude[trial], onset=5.0 if onset[trial] else 0.0)
-        alone = simulate(HodgkinHuxley(), stimulus, duration=40.0, record_every=20, key=jax.random.key(0)).values
+        alone = simulate(HodgkinHuxley(), stimulus, duration=40.0, record_every=0.5, key=jax.random.key(0)).values
         np.testing.assert_allclose(recording.values["v"][trial, :, 0], alone["v"], atol=0.05)
         np.testing.assert_array_equal(recording.values["spikes"][trial, :, 0], alone["spikes"])
 

@@ -13,7 +13,7 @@ from jneuro.recordings import read_recording
 from jneuro.simulators import simulate
 
 # A block of this network is 1.5 ms.
-SETTLED = ["simulation.connectivity=fixed", "evaluate.leaky_twins=[]", "simulation.settle_ms=150"]
+SETTLED = ["simulation.connectivity=fixed", "evaluate.leaky_twins=[]", "simulation.warmup_ms=150"]
 SHORT = ["simulation.duration_ms=100", "windows.stride_ms=1", "evaluate.ceiling=null", "train.batch_size=2"]
 
 
@@ -37,7 +37,7 @@ def test_runs_begin_where_the_shared_past_ends(tiny, tmp_path):
     ("override", "message"),
     [
         ("simulation.connectivity=per_run", "all runs share"),
-        ("simulation.settle_ms=100", "multiple of brunel's 1.5 ms"),
+        ("simulation.warmup_ms=100", "multiple of brunel's 1.5 ms"),
     ],
 )
 def test_what_cannot_settle(tiny, override, message):

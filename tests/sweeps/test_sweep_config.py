@@ -76,7 +76,7 @@ BAD = {
     "measures=[]": "nothing would be kept",
     "figures=[{kind: heat_map, of: rate, x: g}]": "heat_map needs y",
     "figures=[{kind: curves, of: rate, x: q}]": "unknown name 'q'",
-    "simulation.discard_ms=0.05": "discard_ms = 0.05 ms is not a multiple",
+    "simulation.warmup_ms=0.05": "warmup_ms = 0.05 ms is not a multiple",
 }
 
 

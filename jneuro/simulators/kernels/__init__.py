@@ -1,0 +1,1 @@
+"""Fast forms of the simulators' equations; tests hold each equal to the equations as they are published."""

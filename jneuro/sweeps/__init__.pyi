@@ -1,0 +1,11 @@
+from .config import SweepConfig as SweepConfig
+from .config import SweepFigure as SweepFigure
+from .config import SweptSimulation as SweptSimulation
+from .design import AxisConfig as AxisConfig
+from .design import DesignConfig as DesignConfig
+from .measures import MEASURES as MEASURES
+from .measures import Measure as Measure
+from .program import SweepMemoryError as SweepMemoryError
+from .runner import SweepProgress as SweepProgress
+from .runner import sweep as sweep
+from .store import open_sweep as open_sweep
