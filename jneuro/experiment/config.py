@@ -1,13 +1,14 @@
 """An experiment as one YAML file."""
 
 import re
-from typing import Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from jneuro.core.config import AbsolutePath, Config, RunConfig, unknown_name
 from jneuro.datasets import Horizons, Scale, WindowConfig
-from jneuro.evaluation import AnyAnalysis, BaselineConfig, CeilingConfig
+from jneuro.evaluation import BaselineConfig, CeilingConfig
+from jneuro.evaluation.kinds import ANALYSES
 from jneuro.models import AnyModelConfig
 from jneuro.simulators.config import SimulationConfig
 from jneuro.training import TrainConfig
@@ -60,7 +61,7 @@ class EvaluationConfig(Config):
     ceiling: CeilingConfig | None = CeilingConfig()
     leaky_twins: tuple[str, ...] = ()
     trace_ms: float = Field(default=300.0, gt=0)
-    analyses: tuple[AnyAnalysis, ...] = ()
+    analyses: tuple[Annotated[Any, ANALYSES.field()], ...] = ()
 
     @model_validator(mode="after")
     def _once(self) -> Self:

@@ -7,8 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from jneuro.core.config import AbsolutePath, Config, RunConfig, unknown_name
 from jneuro.fitting.fitter import FitOptions
-from jneuro.fitting.methods import AnyMethod, LeastSquares
-from jneuro.fitting.network_fit import NetworkFeatures
+from jneuro.fitting.kinds import METHODS, of_networks
 from jneuro.fitting.posterior import PosteriorOptions
 from jneuro.simulators.config import SimulationConfig, SimulatorConfig
 
@@ -56,7 +55,6 @@ class FitSection(FitOptions):
     """What is fitted, and how.
 
     Attributes:
-        method: the way; `features` for a network.
         uncertainty: profiles and the posterior.
         trainable: parameters, each with its bounds, or null for those that the simulator declares; or only names.
         baselines: other methods, on the same objective and from the same random starts, for comparison.
@@ -66,9 +64,14 @@ class FitSection(FitOptions):
         dict[str, tuple[float, float] | None],
         BeforeValidator(lambda x: x if isinstance(x, Mapping) else dict.fromkeys(x)),
     ] = Field(min_length=1)
-    method: Annotated[AnyMethod | NetworkFeatures, Field(discriminator="name")] = LeastSquares()  # pyright: ignore
-    baselines: tuple[AnyMethod, ...] = ()
+    baselines: tuple[Annotated[Any, METHODS.field()], ...] = ()
     uncertainty: UncertaintyOptions = UncertaintyOptions()
+
+    @model_validator(mode="after")
+    def _baselines_of_cells(self) -> Self:
+        if wrong := [b.name for b in self.baselines if of_networks(b)]:
+            raise ValueError(f"baselines: {wrong[0]} is for networks; name methods for cells")
+        return self
 
 
 class FitConfig(RunConfig):
@@ -126,7 +129,7 @@ class FitConfig(RunConfig):
     @property
     def of_network(self) -> bool:
         """Whether a network is fitted, to statistics of its spikes."""
-        return isinstance(self.fit.method, NetworkFeatures)
+        return of_networks(self.fit.method)
 
     def _check_uncertainty(self) -> None:
         known = [*self.fit.trainable]
