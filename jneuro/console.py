@@ -20,7 +20,7 @@ from jneuro.core.registry import accepted
 from jneuro.datasets.variables import shared_unit
 from jneuro.experiment import versions
 from jneuro.fitting.watching import FitProgress
-from jneuro.models import MODELS
+from jneuro.models.kinds import MODELS
 from jneuro.simulators import SIMULATORS, STIMULI, parameters
 from jneuro.sweeps import SweepProgress
 from jneuro.training import Callback, RichProgress
@@ -198,7 +198,7 @@ def print_list(console: Console, what: str) -> None:
     """
     groups = {
         "simulators": {name: _first_line(cls) for name, cls in SIMULATORS.items()},
-        "models": {name: _first_line(module) for name, (_, module) in MODELS.items()},
+        "models": {name: MODELS.about(name) for name in MODELS},
         "stimuli": {name: _first_line(cls) for name, cls in STIMULI.items()},
         "configs": {str(path): _header(path) for path in config_files()},
     }
@@ -245,8 +245,8 @@ def _print_simulator(console: Console, name: str) -> None:
 
 
 def _print_model(console: Console, name: str) -> None:
-    config, module = MODELS[name]
-    console.print(f"[bold]{name}[/]: {_first_line(module)}")
+    config = MODELS[name]
+    console.print(f"[bold]{name}[/]: {_first_line(config)}")
     about = {k: text for cls in reversed(config.__mro__) for k, text in _attributes(cls.__doc__ or "").items()}
     table = Table("key", "default", "meaning")
     for key, field in config.model_fields.items():

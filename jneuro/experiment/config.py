@@ -3,14 +3,16 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from jneuro.core.config import AbsolutePath, Config, RunConfig, first_message, load_config, unknown_name
 from jneuro.datasets import FROM_SPIKES, Horizons, Scale, WindowConfig, columns_of
-from jneuro.evaluation import AnyAnalysis, BaselineConfig, CeilingConfig
-from jneuro.models import AnyModelConfig
+from jneuro.evaluation import AnyAnalysis, CeilingConfig
+from jneuro.evaluation.baselines import DEFAULTS, Baselines, check_baselines
+from jneuro.models.build import Sizes, sized
+from jneuro.models.kinds import MODELS
 from jneuro.recordings import has_events, open_recording
 from jneuro.simulators.config import SimulationConfig
 from jneuro.training import TrainConfig
@@ -42,7 +44,7 @@ class ModelEntry(Config):
         seeds: how many are trained, from as many random starts; scores are the first's, with the spread of all.
     """
 
-    model: AnyModelConfig
+    model: Annotated[Any, MODELS.field()]
     train: TrainConfig | None = None
     windows: WindowOverrides | None = None
     seeds: int = Field(default=1, ge=1, le=100)
@@ -52,14 +54,15 @@ class EvaluationConfig(Config):
     """What stands beside the models' scores.
 
     Attributes:
-        baselines: which, and how large.
+        baselines: a list of names, with arguments where needed, such as `[persistence, {name: ar, order: 20}]`; or
+            `module:name` of your own, with a method `fit(windows)` that returns a model.
         ceiling: how the noise ceiling is computed; null leaves it out.
         leaky_twins: models that are trained once more under the report's leaky split, to show what the leak is worth.
         trace_ms: length of the stretch of a test run that is forecast sample by sample, for the figures [ms].
         analyses: what else is asked of the models, each once.
     """
 
-    baselines: BaselineConfig = BaselineConfig()
+    baselines: Baselines = DEFAULTS
     ceiling: CeilingConfig | None = CeilingConfig()
     leaky_twins: tuple[str, ...] = ()
     trace_ms: float = Field(default=300.0, gt=0)
@@ -163,7 +166,7 @@ class ExperimentConfig(RunConfig):
                 frame = windows.frame(dt) * dt
                 observed = set(windows.targets) <= set(windows.observed)
                 if key == "windows":
-                    self.evaluate.baselines.check(windows.frames(frame)[1], observed=observed)
+                    check_baselines(self.evaluate.baselines, windows.frames(frame)[1], observed=observed)
             except ValueError as error:
                 raise ValueError(f"{key}: {error}") from error
         filled = {}
@@ -179,7 +182,7 @@ class ExperimentConfig(RunConfig):
                     f"{key} = {size} is more than the {least} training windows; lower it or windows.stride_ms"
                 )
             try:
-                filled[name] = entry.model_copy(update={"model": _sized(entry.model, windows, dt, neurons)})
+                filled[name] = entry.model_copy(update={"model": sized(entry.model, _sizes(windows, dt, neurons))})
             except ValueError as error:
                 raise ValueError(f"models.{name}.model: {first_message(error)}") from error
         # Frozen for users; the resolved configuration must state the sizes.
@@ -196,18 +199,15 @@ class ExperimentConfig(RunConfig):
         return self.models[name].train or self.train
 
 
-def _sized(config: AnyModelConfig, windows: WindowConfig, dt: float, neurons: int) -> AnyModelConfig:
-    """A model's configuration with the sizes of its data."""
+def _sizes(windows: WindowConfig, dt: float, neurons: int) -> Sizes:
+    """What a model takes from its data."""
     _, length, _, horizons = windows.frames(windows.frame(dt) * dt)
     neurons = len(windows.kept(neurons))
-    features, outputs = (sum(columns_of(n, neurons) for n in names) for names in (windows.observed, windows.targets))
-    sizes: dict[str, Any] = {"features": features, "length": length, "horizons": len(horizons)}
-    if windows.observed != windows.targets or type(config).model_fields["outputs"].default is not None:
-        sizes["outputs"] = outputs
-    for key in config.model_fields_set & sizes.keys():
-        if getattr(config, key) != sizes[key]:
-            raise ValueError(f"{key} = {getattr(config, key)}, but the data give {sizes[key]}; leave it out")
-    return type(config).model_validate(config.model_dump() | sizes)
+    features, outputs, known = (
+        sum(columns_of(n, neurons) for n in names) for names in (windows.observed, windows.targets, windows.known)
+    )
+    alike = windows.observed == windows.targets
+    return Sizes(features, length, len(horizons), None if alike else outputs, known)
 
 
 def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:

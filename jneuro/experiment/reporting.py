@@ -61,7 +61,7 @@ def _arrays(folder: RunFolder, name: str) -> dict[str, np.ndarray]:
 def _loss(folder: RunFolder) -> str:
     """The loss that all models are trained with, or what else to call them."""
     config = folder.config
-    losses = {(entry.train or config.train).loss for entry in config.models.values()}
+    losses = {(entry.train or config.train).loss.name for entry in config.models.values()}
     return losses.pop() if len(losses) == 1 else "several"
 
 

@@ -3,12 +3,9 @@
 import contextvars
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from flax import nnx
 
 from jneuro.core.config import content_hash
 from jneuro.core.process import usable_cores
@@ -17,7 +14,7 @@ from jneuro.core.types import Array, Key
 from jneuro.datasets import WindowConfig, Windows, window
 from jneuro.experiment.config import ExperimentConfig, ModelEntry
 from jneuro.experiment.folder import RunFolder
-from jneuro.models import Model, SpikeCountLSTM, build_model
+from jneuro.models.build import build_model, initialised, model_rngs
 from jneuro.recordings import Recording
 from jneuro.training import Callback, Checkpoints, MetricsFile, load_best, on_termination, train
 
@@ -87,23 +84,13 @@ def _start(config: ExperimentConfig, purpose: str, training: Training) -> Key[Ar
     return jax.random.fold_in(key, training.seed) if training.seed else key
 
 
-def _fresh(config: ExperimentConfig, training: Training) -> Model:
+def _fresh(config: ExperimentConfig, training: Training) -> Any:
     """A model before training; a leaky twin starts from the same weights."""
     key, name = _start(config, "model", training), training.name
-    rngs = nnx.Rngs(params=stream(key, "params"), dropout=stream(key, "dropout"))
-    return build_model(config.models[name].model, rngs=rngs)
+    return build_model(config.models[name].model, rngs=model_rngs(key))
 
 
-def _at_training_means(model: Model, windows: Windows) -> Model:
-    """Let a model of counts start at the means of its training targets; others start as they are."""
-    if isinstance(model, SpikeCountLSTM):
-        values, last = np.asarray(windows.values), np.asarray(windows.starts["train"]) + windows.length - 1
-        means = np.stack([values[last + h].mean(0) for h in windows.horizons])
-        model.start_at(jnp.asarray(means if windows.target_columns is None else means[:, windows.target_columns]))
-    return model
-
-
-def load_model(folder: RunFolder, training: Training) -> Model:
+def load_model(folder: RunFolder, training: Training) -> Any:
     """Load a trained model, with its best weights.
 
     Args:
@@ -116,7 +103,7 @@ def load_model(folder: RunFolder, training: Training) -> Model:
     Raises:
         CheckpointError: if it has not been trained.
     """
-    return load_best(_fresh(folder.config, training), folder.model(training.folder) / "checkpoints")  # type: ignore
+    return load_best(_fresh(folder.config, training), folder.model(training.folder) / "checkpoints")
 
 
 def train_stage(folder: RunFolder, training: Training, windows: Windows, callbacks: Sequence[Callback] = ()) -> None:
@@ -154,7 +141,7 @@ def train_stage(folder: RunFolder, training: Training, windows: Windows, callbac
         return
     with folder.stage(stage, content):
         train(
-            _at_training_means(_fresh(config, training), windows),  # pyright: ignore
+            initialised(_fresh(config, training), windows),
             windows,
             recipe,
             key=_start(config, "train", training),

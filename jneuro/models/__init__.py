@@ -1,15 +1,12 @@
-"""Sequence models: each a `flax.nnx.Module` built from its configuration, all called alike."""
-
-from typing import Annotated
-
-from flax import nnx
-from pydantic import Field
+"""Sequence models: each a `flax.nnx.Module`, all called alike."""
 
 from jneuro.models.autoencoder import LSTMAutoencoder, LSTMAutoencoderConfig
 from jneuro.models.base import Model, ModelConfig, Prediction
+from jneuro.models.build import Sizes, build_model
 from jneuro.models.compact import CompactForecaster, CompactForecasterConfig
 from jneuro.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from jneuro.models.forecaster import CNNLSTM, CNNLSTMConfig, LSTMForecaster, LSTMForecasterConfig
+from jneuro.models.kinds import MODELS
 from jneuro.models.neuron_tft import NeuronTFT, NeuronTFTConfig
 from jneuro.models.recurrent import LSTM, LSTMLayer, lstm
 from jneuro.models.seq2seq import Seq2SeqLSTM, Seq2SeqLSTMConfig
@@ -21,7 +18,6 @@ __all__ = [
     "CNNLSTM",
     "LSTM",
     "MODELS",
-    "AnyModelConfig",
     "CNNLSTMConfig",
     "CompactForecaster",
     "CompactForecasterConfig",
@@ -39,6 +35,7 @@ __all__ = [
     "Prediction",
     "Seq2SeqLSTM",
     "Seq2SeqLSTMConfig",
+    "Sizes",
     "SpikeCountLSTM",
     "SpikeCountLSTMConfig",
     "TemporalFusionTransformer",
@@ -46,49 +43,3 @@ __all__ = [
     "build_model",
     "lstm",
 ]
-
-AnyModelConfig = Annotated[
-    LSTMForecasterConfig
-    | CNNLSTMConfig
-    | CompactForecasterConfig
-    | Seq2SeqLSTMConfig
-    | LSTMAutoencoderConfig
-    | SpikeCountLSTMConfig
-    | TemporalFusionTransformerConfig
-    | NeuronTFTConfig
-    | EncoderDecoderConfig,
-    Field(discriminator="name"),
-]
-"""The configuration of any model, told apart by `name`."""
-
-MODELS: dict[str, tuple[type[ModelConfig], type[nnx.Module]]] = {
-    "lstm": (LSTMForecasterConfig, LSTMForecaster),
-    "cnn_lstm": (CNNLSTMConfig, CNNLSTM),
-    "compact": (CompactForecasterConfig, CompactForecaster),
-    "seq2seq_lstm": (Seq2SeqLSTMConfig, Seq2SeqLSTM),
-    "lstm_autoencoder": (LSTMAutoencoderConfig, LSTMAutoencoder),
-    "spike_count_lstm": (SpikeCountLSTMConfig, SpikeCountLSTM),
-    "tft": (TemporalFusionTransformerConfig, TemporalFusionTransformer),
-    "neuron_tft": (NeuronTFTConfig, NeuronTFT),
-    "encoder_decoder": (EncoderDecoderConfig, EncoderDecoder),
-}
-"""Every model's configuration and module, by the configuration's `name`."""
-
-
-def build_model(config: ModelConfig, *, rngs: nnx.Rngs) -> Model:
-    """Build the model that a configuration describes.
-
-    Args:
-        config: one of the configurations in `MODELS`.
-        rngs: draws the weights (`params`) and seeds the dropout streams (`dropout`).
-
-    Returns:
-        The model, a `flax.nnx.Module`.
-
-    Raises:
-        ValueError: if no model has this configuration.
-    """
-    for known, module in MODELS.values():
-        if type(config) is known:
-            return module(config, rngs=rngs)  # pyright: ignore
-    raise ValueError(f"no model is configured by {type(config).__name__}; there are {', '.join(MODELS)}")

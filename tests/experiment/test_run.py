@@ -216,7 +216,7 @@ def test_a_read_only_folder_is_refused(tiny):
 
 def test_a_sibling_shares_recording_and_models(tiny, monkeypatch):
     monkeypatch.setattr(simulation, "build_runs", lambda *_: pytest.fail("simulated again"))
-    config = load_experiment(tiny.file, ["evaluate.baselines.bins=20", "evaluate.leaky_twins=[]"])
+    config = load_experiment(tiny.file, ["evaluate.baselines=[persistence, lookup]", "evaluate.leaky_twins=[]"])
     folder = RunFolder.prepare(config, tiny.home / "sibling")
     try:
         run_stages(folder, Silent(), "train")
