@@ -245,7 +245,7 @@ def _message(error: Any) -> str:
     return f"{shown}{text[0].lower()}{text[1:]}"
 
 
-_UNIONS = ("model", "optimizer", "horizons_ms")
+_UNIONS = ("horizons_ms",)
 """Keys whose value is one of several kinds."""
 
 

@@ -10,6 +10,7 @@ from .ceiling import simulate_futures as simulate_futures
 from .forecasts import forecast as forecast
 from .forecasts import targets as targets
 from .kinds import ANALYSES as ANALYSES
+from .kinds import BASELINES as BASELINES
 from .metrics import forecast_scores as forecast_scores
 from .metrics import interval as interval
 from .metrics import ratio_error as ratio_error

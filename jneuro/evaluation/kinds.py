@@ -1,11 +1,30 @@
-"""The analyses that a configuration may name; nothing heavy is imported to list them."""
+"""The baselines and analyses that a configuration may name; nothing heavy is imported to list them."""
 
 import inspect
 from typing import Any
 
 from jneuro.core.registry import Registry
 
-__all__ = ["ANALYSES"]
+__all__ = ["ANALYSES", "BASELINES"]
+
+
+def _lacks_as_baseline(thing: Any) -> str | None:
+    """What something lacks to be a baseline."""
+    return None if callable(getattr(thing, "fit", None)) else "it has no method fit(windows)"
+
+
+BASELINES = Registry(
+    "baseline",
+    {
+        "mean": "jneuro.evaluation.baselines:MeanConfig",
+        "persistence": "jneuro.evaluation.baselines:PersistenceConfig",
+        "ar": "jneuro.evaluation.baselines:ARConfig",
+        "var": "jneuro.evaluation.baselines:VARConfig",
+        "lookup": "jneuro.evaluation.baselines:LookupConfig",
+    },
+    _lacks_as_baseline,
+)
+"""Every baseline by the name that a configuration gives it; each has a method `fit(windows)` that returns a model."""
 
 
 def _lacks_as_analysis(thing: Any) -> str | None:

@@ -7,9 +7,10 @@ from pydantic import Field, model_validator
 
 from jneuro.core.config import AbsolutePath, Config, RunConfig, unknown_name
 from jneuro.datasets import Horizons, Scale, WindowConfig
-from jneuro.evaluation import BaselineConfig, CeilingConfig
-from jneuro.evaluation.kinds import ANALYSES
-from jneuro.models import AnyModelConfig
+from jneuro.evaluation import CeilingConfig
+from jneuro.evaluation.baselines import DEFAULTS, Baselines, label_of
+from jneuro.evaluation.kinds import ANALYSES, BASELINES
+from jneuro.models.kinds import MODELS
 from jneuro.simulators.config import SimulationConfig
 from jneuro.training import TrainConfig
 
@@ -40,7 +41,7 @@ class ModelEntry(Config):
         seeds: how many are trained, from as many random starts; scores are the first's, with the spread of all.
     """
 
-    model: AnyModelConfig
+    model: Annotated[Any, MODELS.field()]
     train: TrainConfig | None = None
     windows: WindowOverrides | None = None
     seeds: int = Field(default=1, ge=1, le=100)
@@ -50,14 +51,15 @@ class EvaluationConfig(Config):
     """What stands beside the models' scores.
 
     Attributes:
-        baselines: which, and how large.
+        baselines: a list of names, with arguments where needed, such as `[persistence, {name: ar, order: 20}]`; or
+            `module:name` of your own, with a method `fit(windows)` that returns a model.
         ceiling: how the noise ceiling is computed; null leaves it out.
         leaky_twins: models that are trained once more under the report's leaky split, to show what the leak is worth.
         trace_ms: length of the stretch of a test run that is forecast sample by sample, for the figures [ms].
         analyses: what else is asked of the models, each once.
     """
 
-    baselines: BaselineConfig = BaselineConfig()
+    baselines: Baselines = DEFAULTS
     ceiling: CeilingConfig | None = CeilingConfig()
     leaky_twins: tuple[str, ...] = ()
     trace_ms: float = Field(default=300.0, gt=0)
@@ -98,7 +100,7 @@ class ExperimentConfig(RunConfig):
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
                 made_of = "must be made of letters, digits, '_', '.' and '-', and begin with a letter or digit"
                 raise ValueError(f"models: {name!r} {made_of}")
-            if name in self.evaluate.baselines.names:
+            if name in {*BASELINES, *map(label_of, self.evaluate.baselines)}:
                 raise ValueError(f"models: {name!r} is the name of a baseline; choose another")
         if self.evaluate.leaky_twins and self.windows.split == "report":
             raise ValueError("evaluate.leaky_twins: windows.split = 'report' is the leaky split already; leave one out")

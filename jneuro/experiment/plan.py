@@ -22,8 +22,10 @@ from jneuro.core.random import stream
 from jneuro.core.types import Array, Key
 from jneuro.datasets.tasks import WindowConfig
 from jneuro.datasets.variables import FROM_SPIKES, columns_of
+from jneuro.evaluation.baselines import check_baselines
 from jneuro.experiment.config import ExperimentConfig, ModelEntry
 from jneuro.experiment.folder import RunFolder, Stage
+from jneuro.models.build import Sizes, sized
 from jneuro.recordings.store import has_events, open_recording
 from jneuro.simulators.config import SimulationConfig
 from jneuro.training.recipe import TrainConfig
@@ -293,7 +295,7 @@ def _check_windows(config: ExperimentConfig, data: _Data) -> None:
             frame = windows.frame(data.dt) * data.dt
             observed = set(windows.targets) <= set(windows.observed)
             if key == "windows":
-                config.evaluate.baselines.check(windows.frames(frame)[1], observed=observed)
+                check_baselines(config.evaluate.baselines, windows.frames(frame)[1], observed=observed)
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from error
 
@@ -308,34 +310,22 @@ def _sized(config: ExperimentConfig, name: str, data: _Data) -> ModelEntry:
     if (size := config.train_config_of(name).batch_size) > least:
         key = f"models.{name}.train.batch_size" if entry.train else "train.batch_size"
         raise ValueError(f"{key} = {size} is more than the {least} training windows; lower it or windows.stride_ms")
-    _, length, _, horizons = windows.frames(windows.frame(data.dt) * data.dt)
-    neurons = len(windows.kept(data.neurons))
-    features, outputs = (sum(columns_of(n, neurons) for n in names) for names in (windows.observed, windows.targets))
     try:
-        model = sized(entry.model, features, length, len(horizons), outputs, windows.observed != windows.targets)
+        model = sized(entry.model, _sizes(windows, data))
     except ValueError as error:
         raise ValueError(f"models.{name}.model: {first_message(error)}") from error
     return entry.model_copy(update={"model": model})
 
 
-def sized(config: Any, features: int, length: int, horizons: int, outputs: int, apart: bool) -> Any:
-    """A model's configuration with the sizes of its data.
-
-    Args:
-        config: of a model.
-        features: input columns.
-        length: frames of a window.
-        horizons: how many.
-        outputs: target columns.
-        apart: whether they are others than the inputs.
-    """
-    sizes: dict[str, Any] = {"features": features, "length": length, "horizons": horizons}
-    if apart or type(config).model_fields["outputs"].default is not None:
-        sizes["outputs"] = outputs
-    for key in config.model_fields_set & sizes.keys():
-        if getattr(config, key) != sizes[key]:
-            raise ValueError(f"{key} = {getattr(config, key)}, but the data give {sizes[key]}; leave it out")
-    return type(config).model_validate(config.model_dump() | sizes)
+def _sizes(windows: WindowConfig, data: _Data) -> Sizes:
+    """What a model takes from its data."""
+    _, length, _, horizons = windows.frames(windows.frame(data.dt) * data.dt)
+    neurons = len(windows.kept(data.neurons))
+    features, outputs, known = (
+        sum(columns_of(n, neurons) for n in names) for names in (windows.observed, windows.targets, windows.known)
+    )
+    alike = windows.observed == windows.targets
+    return Sizes(features, length, len(horizons), None if alike else outputs, known)
 
 
 def _trainings(config: ExperimentConfig) -> tuple[Training, ...]:

@@ -61,7 +61,7 @@ def _arrays(folder: RunFolder, name: str) -> dict[str, np.ndarray]:
 
 def _loss(plan: Plan) -> str:
     """The loss that all models are trained with, or what else to call them."""
-    losses = {t.recipe.loss for t in plan.trainings}
+    losses = {t.recipe.loss.name for t in plan.trainings}
     return losses.pop() if len(losses) == 1 else "several"
 
 

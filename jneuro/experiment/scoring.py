@@ -17,7 +17,6 @@ from jneuro.core.types import PyTree
 from jneuro.datasets import SPLITS, WindowConfig, Windows, needed
 from jneuro.datasets.variables import shared_unit, units_of
 from jneuro.evaluation import (
-    BaselineConfig,
     Source,
     Study,
     ceiling_scores,
@@ -28,6 +27,7 @@ from jneuro.evaluation import (
     simulate_futures,
     targets,
 )
+from jneuro.evaluation.baselines import allowed_baselines
 from jneuro.experiment.folder import RunFolder
 from jneuro.experiment.plan import Plan, Training
 from jneuro.experiment.simulation import build_runs, initial_states
@@ -115,7 +115,7 @@ def _score(plan: Plan, folder: RunFolder, tell: Callable[[str], None]) -> _Score
         found = evaluate(
             models,
             cut,
-            baselines=None if leaky_twins else _fitting(config.evaluate.baselines, cut),
+            baselines=None if leaky_twins else allowed_baselines(config.evaluate.baselines, cut),
             ceiling=ceiling if _alike(how, config.windows) and cut.horizons == windows.horizons else None,
         )
         metrics["test"] |= found.metrics["test"]
@@ -136,15 +136,6 @@ def _score(plan: Plan, folder: RunFolder, tell: Callable[[str], None]) -> _Score
 def _alike(one: WindowConfig, other: WindowConfig) -> bool:
     """Whether the same is predicted."""
     return (one.targets, one.neurons, one.frame_ms) == (other.targets, other.neurons, other.frame_ms)
-
-
-def _fitting(config: BaselineConfig, windows: Windows) -> BaselineConfig:
-    """The baselines that a model's own windows allow, no longer than those are."""
-    observed = windows.own_inputs is not None
-    given = observed and windows.horizons[0] <= 0  # what reads the answer is no baseline
-    names = tuple(n for n in config.names if n == "mean" or (n == "var" and not given) or (observed and not given))
-    orders = {name: min(getattr(config, name), windows.length) for name in ("ar_order", "var_order")}
-    return config.model_copy(update={"names": names, **orders})
 
 
 def _study(plan: Plan, folder: RunFolder, scored: _Scored, tell: Callable[[str], None]) -> Study:

@@ -3,18 +3,16 @@
 import contextvars
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from flax import nnx
 
 from jneuro.core.process import usable_cores
 from jneuro.core.random import stream
 from jneuro.datasets import WindowConfig, Windows, window
 from jneuro.experiment.folder import RunFolder
 from jneuro.experiment.plan import Plan, Training
-from jneuro.models import Model, SpikeCountLSTM, build_model
+from jneuro.models.build import build_model, initialised, model_rngs
 from jneuro.recordings import Recording
 from jneuro.training import Callback, Checkpoints, MetricsFile, load_best, on_termination, train
 
@@ -36,23 +34,12 @@ def cut_windows(plan: Plan, recording: Recording, windows: WindowConfig | None =
     return window(recording, windows or config.windows, key=stream(jax.random.key(config.seed), "windows"))
 
 
-def _fresh(training: Training) -> Model:
+def _fresh(training: Training) -> Any:
     """A model before training; a leaky twin starts from the same weights."""
-    key = training.stream("model")
-    rngs = nnx.Rngs(params=stream(key, "params"), dropout=stream(key, "dropout"))
-    return build_model(training.model, rngs=rngs)
+    return build_model(training.model, rngs=model_rngs(training.stream("model")))
 
 
-def _at_training_means(model: Model, windows: Windows) -> Model:
-    """Let a model of counts start at the means of its training targets; others start as they are."""
-    if isinstance(model, SpikeCountLSTM):
-        values, last = np.asarray(windows.values), np.asarray(windows.starts["train"]) + windows.length - 1
-        means = np.stack([values[last + h].mean(0) for h in windows.horizons])
-        model.start_at(jnp.asarray(means if windows.target_columns is None else means[:, windows.target_columns]))
-    return model
-
-
-def load_model(training: Training, folder: RunFolder) -> Model:
+def load_model(training: Training, folder: RunFolder) -> Any:
     """Load a trained model, with its best weights.
 
     Args:
@@ -65,7 +52,7 @@ def load_model(training: Training, folder: RunFolder) -> Model:
     Raises:
         CheckpointError: if it has not been trained.
     """
-    return load_best(_fresh(training), folder.path / "models" / training.folder / "checkpoints")  # type: ignore
+    return load_best(_fresh(training), folder.path / "models" / training.folder / "checkpoints")
 
 
 def train_stage(training: Training, folder: RunFolder, windows: Windows, callbacks: Sequence[Callback] = ()) -> None:
@@ -86,7 +73,7 @@ def train_stage(training: Training, folder: RunFolder, windows: Windows, callbac
     home = folder.path / "models" / training.folder
     with folder.stage(training.stage):
         train(
-            _at_training_means(_fresh(training), windows),  # pyright: ignore
+            initialised(_fresh(training), windows),
             windows,
             training.recipe,
             key=training.stream("train"),

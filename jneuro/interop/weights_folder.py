@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flax import nnx
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from jneuro.core.files import write_json, written
 from jneuro.interop.tensors import WeightsError, check_tensors
-from jneuro.models import AnyModelConfig, Model, ModelConfig, build_model
+from jneuro.models.base import Model, ModelConfig
+from jneuro.models.build import build_model
+from jneuro.models.kinds import MODELS
 from jneuro.training.checkpoints import Checkpoints, CheckpointStore, Weights, named_arrays, with_arrays
 
 __all__ = ["CONFIG", "load_weights", "model_config", "new_model", "save_weights", "written_whole"]
@@ -59,10 +61,12 @@ def model_config(values: object, source: str) -> ModelConfig:
         WeightsError: naming key, value and remedy.
     """
     try:
-        return TypeAdapter(AnyModelConfig).validate_python(values)
+        return MODELS.block(values)
     except ValidationError as error:
-        said = (f"{'.'.join(map(str, e['loc'][1:])) or 'the model'}: {e['msg']}" for e in error.errors())
+        said = (f"{'.'.join(map(str, e['loc'])) or 'the model'}: {e['msg']}" for e in error.errors())
         raise WeightsError(f"{source}: {'; '.join(said)}") from error
+    except ValueError as error:
+        raise WeightsError(f"{source}: the model: {error}") from error
 
 
 def new_model(config: ModelConfig) -> Model:
@@ -86,9 +90,14 @@ def save_weights(model: nnx.Module, path: str | Path, *, overwrite: bool = False
         overwrite: replace a weights folder that is there.
 
     Raises:
-        WeightsError: if something is there that is not to be replaced.
+        WeightsError: if something is there that is not to be replaced, or the model has no configuration.
     """
-    config: ModelConfig = model.config  # pyright: ignore
+    config = getattr(model, "config", None)
+    if not isinstance(config, ModelConfig):
+        raise WeightsError(
+            f"{type(model).__name__} has no configuration to be rebuilt from; give it one, a ModelConfig, as its "
+            "attribute `config`, or train it with a checkpoint, and read that by jneuro.training.load_best"
+        )
     values = config.model_dump(mode="json")
     _, params, _, rest = nnx.split(model, nnx.Param, nnx.RngState, ...)
     with written_whole(Path(path), overwrite=overwrite) as folder:

@@ -26,7 +26,7 @@ models:
   compact: {model: {name: compact, lags: 4, hidden: 8, mixing_hidden: 4}, seeds: 2}
 train: {batch_size: 32, epochs: 2, optimizer: {name: adam, learning_rate: 3e-3}, steps_per_call: 3}
 evaluate:
-  baselines: {ar_order: 3, var_order: 2, bins: 10}
+  baselines: [persistence, {name: ar, order: 3}, {name: var, order: 2}, {name: lookup, bins: 10}]
   ceiling: {futures: 4, max_states: 6}
   leaky_twins: [compact]
   trace_ms: 50

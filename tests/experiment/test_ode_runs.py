@@ -28,7 +28,7 @@ windows: {length_ms: 5, discard_ms: 0, stride_ms: 5, split: report}
 models:
   m: {model: {name: compact, lags: 4}}
 train: {batch_size: 4}
-evaluate: {ceiling: null, baselines: {ar_order: 4}}
+evaluate: {ceiling: null, baselines: [persistence, {name: ar, order: 4}, var, lookup]}
 """
 
 

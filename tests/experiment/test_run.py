@@ -215,7 +215,7 @@ def test_a_read_only_folder_is_refused(tiny):
 
 def test_a_sibling_shares_recording_and_models(tiny, monkeypatch):
     monkeypatch.setattr(simulation, "build_runs", lambda *_: pytest.fail("simulated again"))
-    plan = load_plan(tiny.file, ["evaluate.baselines.bins=20", "evaluate.leaky_twins=[]"])
+    plan = load_plan(tiny.file, ["evaluate.baselines=[persistence, lookup]", "evaluate.leaky_twins=[]"])
     folder = RunFolder.prepare(plan, tiny.home / "sibling")
     try:
         run_stages(plan, folder, Silent(), "train")

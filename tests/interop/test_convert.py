@@ -33,7 +33,7 @@ simulation: {simulator: {name: brunel, n_excitatory: 16, n_inhibitory: 4}, runs:
 windows: {discard_ms: 50, length_ms: 20, stride_ms: 5, fractions: {train: 0.6, validation: 0.2, test: 0.2}}
 models: {small: {model: {name: compact, lags: 4, hidden: 3}}}
 train: {batch_size: 8}
-evaluate: {ceiling: null, baselines: {ar_order: 3, var_order: 2}}
+evaluate: {ceiling: null, baselines: [persistence, {name: ar, order: 3}, {name: var, order: 2}, lookup]}
 """
 
 
