@@ -17,6 +17,7 @@ from jneuro.evaluation.baselines import Linear
 from jneuro.evaluation.connectivity_scores import agreement, causal_weight, cross_correlation, separate
 from jneuro.evaluation.forecasts import observe
 from jneuro.evaluation.metrics import interval
+from jneuro.models.base import forward
 from jneuro.recordings import open_recording, read_events, read_state
 from jneuro.simulators.reservoir import IzhikevichReservoir
 from jneuro.simulators.simulation import first_state
@@ -215,7 +216,7 @@ def sensitivity(model: Any, windows: Windows, starts: np.ndarray) -> Float[np.nd
     batch = windows.gather(jnp.asarray(starts))
 
     def said(inputs, variables):
-        return nnx.merge(graph, variables)(batch._replace(inputs=inputs), train=False).mean[:, 0].mean(0)
+        return forward(nnx.merge(graph, variables), batch._replace(inputs=inputs)).mean[:, 0].mean(0)
 
     @jax.jit
     def rows(variables):
