@@ -32,7 +32,7 @@ from jneuro.testing import ContractError, check_measure, check_model, check_simu
 
 KEY = jax.random.key(0)
 
-# Objects that break one promise each. ----------------------------------------------------------------------------------
+# Objects that break one promise each.
 
 
 class Own(Stimulus):
