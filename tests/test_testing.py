@@ -368,7 +368,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(
-    ("check", "promise", "thing", "options"), BROKEN, ids=lambda x: x if isinstance(x, str) else ""
+    ("check", "promise", "thing", "options"), BROKEN, ids=[f"{c.__name__}-{p}" for c, p, *_ in BROKEN]
 )
 def test_a_broken_promise_is_caught_by_its_name(check, promise, thing, options):
     with pytest.raises(ContractError) as caught:

@@ -1,7 +1,6 @@
 """What models promise."""
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,10 +10,11 @@ import numpy as np
 from flax import nnx
 
 from jneuro.core.devices import double_precision
-from jneuro.core.random import stream
+from jneuro.core.registry import Block
 from jneuro.datasets.windows import Batch
-from jneuro.models.base import ModelConfig, Prediction
-from jneuro.models.registry import build_model
+from jneuro.models.base import ModelConfig, Prediction, forward
+from jneuro.models.build import Sizes, build_model, model_rngs
+from jneuro.models.kinds import MODELS
 from jneuro.testing.contract import (
     Promise,
     apart,
@@ -37,21 +37,15 @@ _MODEL: list[Promise] = []
 class _ModelCase:
     """A model, how to build it anew, and a batch; compiled in few programs, since eager calls of models are slow."""
 
-    def __init__(self, build: Callable[[nnx.Rngs], Any], sizes: Mapping[str, int], known: int):
+    def __init__(self, build: Callable[[nnx.Rngs], Any], sizes: Sizes):
         self.build = build
         rng = np.random.default_rng(11)
-        count, horizons = 4, sizes["horizons"]
-        draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
-        self.batch = Batch(
-            draw(count, sizes["length"], sizes["features"]),
-            draw(count, horizons, sizes["outputs"]),
-            draw(count, horizons, known) if known else None,
-        )
+        self.batch = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), sizes.batch(4))
         self.graphs: list[Any] = []
 
     def state(self, key: Any) -> Any:
         """The variables of a new model; to be traced."""
-        graph, state = nnx.split(self.build(nnx.Rngs(params=stream(key, "params"), dropout=stream(key, "dropout"))))
+        graph, state = nnx.split(self.build(model_rngs(key)))
         self.graphs.append(graph)
         return state
 
@@ -68,8 +62,7 @@ class _ModelCase:
     def call(self, graph: Any, state: Any, batch: Batch, train: bool = False) -> tuple[Prediction, Any]:
         """What the model says, and its variables afterwards; to be traced."""
         model = nnx.merge(graph, state, copy=True)
-        said = model(batch, train=train)
-        return said if isinstance(said, Prediction) else Prediction(said), nnx.split(model)[1]
+        return forward(model, batch, train=train), nnx.split(model)[1]
 
     @functools.cached_property
     def forward(self) -> Callable[..., Any]:
@@ -94,7 +87,7 @@ class _ModelCase:
 )
 def _(case):
     made = []
-    jax.eval_shape(lambda key: made.append(case.build(nnx.Rngs(key))), jax.random.key(0))
+    jax.eval_shape(lambda key: made.append(case.build(model_rngs(key))), jax.random.key(0))
     return None if isinstance(made[0], nnx.Module) else f"{type(made[0]).__qualname__}"
 
 
@@ -244,8 +237,7 @@ def _(case):
 
         def total(varied):
             model = nnx.merge(graph, varied[0], others, copy=True)
-            said = model(batch._replace(inputs=varied[1]), train=False)
-            mean = said.mean if isinstance(said, Prediction) else said
+            mean = forward(model, batch._replace(inputs=varied[1])).mean
             return jnp.sum(mean * pull.astype(mean.dtype))
 
         if jax.eval_shape(total, (at, batch.inputs)).dtype != jnp.float64:
@@ -271,11 +263,6 @@ def _(case):
     return apart(case.forward(graph, state, case.batch)[0].mean, case.prediction.mean)
 
 
-def _constructor(model: Any) -> Callable[..., Any]:
-    """What says which arguments a model takes; flax's metaclass hides those of a class."""
-    return model.__init__ if inspect.isclass(model) else model
-
-
 def check_model(
     model: Any,
     *,
@@ -293,8 +280,8 @@ def check_model(
     serialisation.
 
     Args:
-        model: a class, built from its constructor's arguments; a typed configuration, whose own sizes then hold; or an
-            instance, of which it is not asked how it is built.
+        model: a class, or a function that returns a model; a name, alone or in a mapping with arguments; a typed
+            configuration, whose own sizes then hold; or an instance, of which it is not asked how it is built.
         features: columns that are observed.
         length: frames of a window.
         horizons: times that are predicted.
@@ -311,15 +298,25 @@ def check_model(
         >>> import jneuro as jn
         >>> jn.testing.check_model(MyModel, length=20, arguments={"hidden": 8})  # doctest: +SKIP
     """
-    sizes = {"features": features, "length": length, "horizons": horizons, "outputs": outputs}
-    if isinstance(model, ModelConfig):
-        sizes = {"features": model.features, "length": model.length, "horizons": model.horizons}
-        case = _ModelCase(lambda rngs: build_model(model, rngs=rngs), sizes | {"outputs": model.targets}, known)
-    elif isinstance(model, nnx.Module):
-        case = _ModelCase(lambda rngs: nnx.clone(model), sizes, known)
+    sizes = Sizes(features, length, horizons, outputs, known)
+    if isinstance(model, nnx.Module):
+        build = lambda rngs: nnx.clone(model)  # noqa: E731
+    elif isinstance(model, ModelConfig):
+        sizes = Sizes(model.features, model.length, model.horizons, model.targets, known)
+        build = lambda rngs: build_model(model, rngs=rngs)  # noqa: E731
     else:
-        given = {k: v for k, v in sizes.items() if k in inspect.signature(_constructor(model)).parameters} | dict(
-            arguments or {}
-        )
-        case = _ModelCase(lambda rngs: model(**given, rngs=rngs), sizes, known)
-    verify(name_of(model), "model", _MODEL, case, skip)
+        block = _block(model, dict(arguments or {}))
+        build = lambda rngs: build_model(block, sizes, rngs=rngs)  # noqa: E731
+    about = model if isinstance(model, str) else name_of(model)
+    verify(about, "model", _MODEL, _ModelCase(build, sizes), skip)
+
+
+def _block(model: Any, arguments: dict[str, Any]) -> Any:
+    """A model with arguments of its constructor, or of its configuration."""
+    if isinstance(model, str | Mapping):
+        return ({"name": model} if isinstance(model, str) else dict(model)) | arguments
+    try:
+        block = MODELS.block(model)
+    except ValueError:
+        return model  # refused when it is built, as the promise "kind"
+    return block.model_copy(update=arguments) if isinstance(block, Block) else block
