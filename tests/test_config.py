@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 import yaml
 
-from jneuro.core.config import ConfigError, config_files, content_hash, find_config, load_config, to_yaml
-from jneuro.experiment.config import ExperimentConfig, load_experiment
-from jneuro.fitting.config import FitConfig
+from jneuro.core.config import ConfigError, config_files, content_hash, find_config, to_yaml
+from jneuro.experiment.fit_plan import load_fit
+from jneuro.experiment.plan import load_plan
+from jneuro.experiment.sweeping import load_sweep
 from jneuro.recordings import Recording, RecordingWriter
-from jneuro.sweeps.config import SweepConfig
+
+
+def load_experiment(path, overrides=()):
+    """The resolved configuration."""
+    return load_plan(path, overrides).config
+
 
 TINY = """\
 name: tiny
@@ -68,7 +74,7 @@ OVERRIDES = {
     "simulation.simulator.delay=0.25": ("delay = 0.25 ms is not a multiple of the time step, 0.1 ms",),
     "simulation.simulator.name=brunnel": ("unknown simulator 'brunnel'; did you mean 'brunel'",),
     "simulation.simulator.preset=origin": ("unknown preset of brunel 'origin'; did you mean 'original'",),
-    "simulation.simulator=brunel": ("simulation.simulator = 'brunel'", "dictionary"),
+    "simulation.simulator=[brunel]": ("simulation.simulator = ['brunel']", "dictionary"),
     "simulation.stimulus={name: sin}": ("simulation.stimulus: unknown stimulus 'sin'; did you mean 'sine'",),
     "simulation.stimulus={name: sine}": ("sine: missing 2 required", "'amplitude' and 'frequency'"),
     "simulation.stimulus={name: sine, amplitud: 3}": ("unknown parameter 'amplitud'; did you mean 'amplitude'",),
@@ -409,15 +415,14 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
-KINDS = {"fit": FitConfig, "sweep": SweepConfig}
-"""What a file is, by the key that only such files have."""
+KINDS = {"fit": load_fit, "sweep": load_sweep}
+"""How a file is loaded, by the key that only such files have."""
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_configuration_loads_and_says_what_it_is(path):
     text = path.read_text()
-    kind = next((kind for key, kind in KINDS.items() if f"\n{key}:" in text), ExperimentConfig)
-    load_config(kind, path)
+    next((load for key, load in KINDS.items() if f"\n{key}:" in text), load_plan)(path)
     header = [line for line in path.read_text().split("\n\n")[0].splitlines() if line]
     assert all(line.startswith("#") for line in header)
     assert len(header[0]) > 10

@@ -65,7 +65,8 @@ def timings(
             entry[f"{name}_s"] = entry[f"{name}_compile_s"] = None
             if slow:
                 continue
-            currents = jnp.asarray(_steps(np.linspace(1, 60, int(entry["batch"] or 0)), windows))
+            amplitudes = np.linspace(1, 60, int(entry["batch"] or 0)).astype(np.float32)
+            currents = jnp.asarray(amplitudes[:, None] * _shape(windows))
             first = _seconds(function, currents)
             # A call too slow to repeat counts once.
             often = 1 if first > 4 * longest else repeats
@@ -84,10 +85,6 @@ def _seconds(function: Callable, argument: Array) -> float:
 def _shape(windows: Windows) -> Float[np.ndarray, " frame"]:
     """A step of amplitude one."""
     return (windows.dt * np.arange(1, windows.length + 1) >= ONSET_MS).astype(np.float32)
-
-
-def _steps(amplitudes: np.ndarray, windows: Windows) -> Float[np.ndarray, "run frame"]:
-    return np.asarray(amplitudes, np.float32)[:, None] * _shape(windows)
 
 
 def gradients(

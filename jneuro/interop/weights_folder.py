@@ -5,8 +5,6 @@
 """
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 from flax import nnx
 from pydantic import ValidationError
 
+from jneuro.core.files import write_json, written
 from jneuro.interop.tensors import WeightsError, check_tensors
 from jneuro.models.base import Model, ModelConfig
 from jneuro.models.build import build_model
@@ -44,25 +43,8 @@ def written_whole(path: Path, *, overwrite: bool) -> Iterator[Path]:
         raise WeightsError(f"{path}: is a folder of something else; choose another target")
     if path.exists() and not overwrite:
         raise WeightsError(f"{path}: exists already; choose another target, or replace it with --overwrite")
-    fresh, former = (path.with_name(path.name + end) for end in (".new", ".former"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for rest in (fresh, former):
-        _remove(rest)
-    try:
+    with written(path) as fresh:
         yield fresh
-        if path.is_dir():
-            os.replace(path, former)
-        os.replace(fresh, path)
-    finally:
-        _remove(fresh)
-        _remove(former)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def model_config(values: object, source: str) -> ModelConfig:
@@ -120,7 +102,7 @@ def save_weights(model: nnx.Module, path: str | Path, *, overwrite: bool = False
     _, params, _, rest = nnx.split(model, nnx.Param, nnx.RngState, ...)
     with written_whole(Path(path), overwrite=overwrite) as folder:
         folder.mkdir()
-        (folder / CONFIG).write_text(json.dumps(values, indent=1), encoding="utf-8")
+        write_json(folder / CONFIG, values)
         with CheckpointStore(Checkpoints(folder / "checkpoints"), {"model": values}) as store:
             store.save(0, named_arrays({"best": Weights(params, rest)}), [])
 

@@ -1,7 +1,6 @@
 """What a training tells while it runs: a progress bar, a metrics file, or anything with one of the same methods."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -9,6 +8,7 @@ from typing import NamedTuple, Protocol
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from jneuro.core.config import Config
+from jneuro.core.files import flush, write_text
 
 __all__ = ["Callback", "EpochRecord", "MetricsFile", "RichProgress", "StepProgress"]
 
@@ -174,6 +174,7 @@ class MetricsFile:
             self._clean = True
         with self._path.open("a") as file:
             file.write(json.dumps(record._asdict()) + "\n")
+        flush(self._path)
 
     def _drop_from(self, epoch: int) -> None:
         lines = self._path.read_text().splitlines() if self._path.exists() else []
@@ -185,7 +186,4 @@ class MetricsFile:
                 break
             if known:
                 kept.append(line + "\n")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self._path.with_name(self._path.name + ".new")
-        fresh.write_text("".join(kept))
-        os.replace(fresh, self._path)
+        write_text(self._path, "".join(kept))

@@ -39,7 +39,7 @@ def population():
 
 
 def futures(simulator, states, number, key=2, per_trial=False, **more):
-    words = {"variable": "v", "horizons": HORIZONS, "record_every": EVERY, "futures": number}
+    words = {"variable": "v", "horizons": HORIZONS, "record_every": 0.1 * EVERY, "futures": number}
     return simulate_futures(simulator, states, per_trial=per_trial, key=jax.random.key(key), **words | more)
 
 
@@ -72,7 +72,7 @@ def recorded(population):
     simulator, states = population
 
     def one(state, key):
-        kwargs = {"record": ("v",), "record_every": EVERY, "throw": False}
+        kwargs = {"record": ("v",), "record_every": 0.1 * EVERY, "throw": False}
         return simulate(simulator, duration=3.0, key=key, initial_state=state, **kwargs).values["v"]
 
     keys = jax.random.split(jax.random.key(9), (TRIALS, STATES))

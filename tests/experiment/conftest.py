@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from jneuro.experiment import run
-from jneuro.experiment.config import load_experiment
+from jneuro.experiment.plan import load_plan
 
 TINY = """\
 name: tiny
@@ -44,4 +44,4 @@ def tiny(tmp_path_factory):
     file.write_text(TINY)
     with jax.numpy_rank_promotion("raise"):
         metrics = run(file, out=home / "whole")
-    return SimpleNamespace(home=home, file=file, folder=home / "whole", metrics=metrics, config=load_experiment(file))
+    return SimpleNamespace(home=home, file=file, folder=home / "whole", metrics=metrics, plan=load_plan(file))

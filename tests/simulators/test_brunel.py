@@ -94,7 +94,7 @@ def test_a_surrogate_leaves_the_forward_run_unchanged():
 KEY = jax.random.key(4)
 
 
-def runs_of(representations, record_every=1, **settings):
+def runs_of(representations, record_every=0.1, **settings):
     """The same run, once for each representation."""
     for propagation in representations:
         sim = Brunel(propagation=propagation, **settings).connect(jax.random.key(3))
@@ -145,7 +145,7 @@ def test_a_batch_equals_its_runs_bit_by_bit(propagation, variation):
 
     def run(key):
         network = sim.connect(stream(key, "connectivity"))
-        return simulate(network, duration=45.0, key=key, record_every=5, throw=False).values
+        return simulate(network, duration=45.0, key=key, record_every=0.5, throw=False).values
 
     batch = jax.jit(jax.vmap(run))(keys)
     assert batch["spikes"].sum() > 200
@@ -173,7 +173,7 @@ def test_blocks_and_frames_change_nothing(propagation, refractory, frames):
     sim = Brunel(propagation=propagation, refractory=refractory).connect(jax.random.key(3))
     whole = simulate(sim, duration=42.0, key=KEY)
     for every in frames:
-        rec = simulate(sim, duration=42.0, key=KEY, record_every=every)
+        rec = simulate(sim, duration=42.0, key=KEY, record_every=0.1 * every)
         np.testing.assert_array_equal(rec.values["v"], whole.values["v"][every - 1 :: every])
         spikes = np.asarray(whole.values["spikes"]).reshape(-1, every, sim.neurons).sum(1)
         np.testing.assert_array_equal(rec.values["spikes"], spikes)

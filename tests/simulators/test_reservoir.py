@@ -140,10 +140,10 @@ def test_chunks_of_ten_seconds_equal_the_whole_and_compile_once():
 
     @jax.jit
     def chunk(sim, state, key):
-        rec = simulate(sim, duration=10e3, key=key, record=("spikes",), record_every=1000, initial_state=state)
+        rec = simulate(sim, duration=10e3, key=key, record=("spikes",), record_every=1000.0, initial_state=state)
         return rec.values["spikes"], rec.final_state
 
-    whole = simulate(sim, duration=180e3, key=key, record=("spikes",), record_every=1000, initial_state=start)
+    whole = simulate(sim, duration=180e3, key=key, record=("spikes",), record_every=1000.0, initial_state=start)
     state, spikes = start, []
     for _ in range(18):
         seen, state = chunk(sim, state, key)
@@ -184,7 +184,7 @@ def study():
     def run(key):
         sim = IzhikevichReservoir.polychronization().connect(stream(key, "connectivity"))
         names = ("spikes", "weight_histogram")
-        return simulate(sim, duration=180e3, key=key, record=names, record_every=1000, throw=False).values
+        return simulate(sim, duration=180e3, key=key, record=names, record_every=1000.0, throw=False).values
 
     rates, shares = [], []
     for key in trial_keys(jax.random.key(0), 4):
@@ -222,7 +222,7 @@ def test_rates_without_plasticity():
     @jax.jit
     def run(key):
         sim = IzhikevichReservoir.polychronization(plastic=False).connect(stream(key, "connectivity"))
-        return simulate(sim, duration=20e3, key=key, record=("spikes",), record_every=1000, throw=False).values
+        return simulate(sim, duration=20e3, key=key, record=("spikes",), record_every=1000.0, throw=False).values
 
     rates = []
     for key in trial_keys(jax.random.key(1), 8):

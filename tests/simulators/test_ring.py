@@ -149,7 +149,7 @@ def test_shot_noise_has_its_mean_and_variance(rate, kick, tau, x64):
     sim = RingNetwork(**UNCOUPLED, v_threshold=1e3, rate_external=rate, kick=kick, tau_m=tau)
     state = first_state(sim, jax.random.key(0))._replace(v=jnp.full(600, rate * kick * tau * 1e-3))
     rec = simulate(
-        sim, duration=6000.0, warmup=200.0, record_every=1000, initial_state=state, key=jax.random.key(3), record=["v"]
+        sim, duration=6000.0, warmup=200.0, record_every=100.0, initial_state=state, key=jax.random.key(3), record=["v"]
     )
     v, decay = np.asarray(rec.values["v"]), 1 - 0.1 / tau
     mean, variance = rate * kick * tau * 1e-3, rate * 1e-4 * kick**2 / (1 - decay**2)
@@ -268,7 +268,7 @@ def test_a_batch_is_its_runs(x64):
 
 def test_frames_sum_events_and_spikes():
     sim, key = RingNetwork.xiao_lin(**SMALL), jax.random.key(1)
-    fine, coarse = (simulate(sim, duration=100.0, key=key, record_every=n).values for n in (1, 100))
+    fine, coarse = (simulate(sim, duration=100.0, key=key, record_every=ms).values for ms in (0.1, 10.0))
     for name in ("spikes", "external"):
         np.testing.assert_array_equal(coarse[name], np.asarray(fine[name]).reshape(10, 100, -1).sum(1, dtype=np.int64))
     assert coarse["external"].sum() == pytest.approx(0.055 * 1000 * 60, rel=SIGMAS / np.sqrt(0.055 * 1000 * 60))
