@@ -676,7 +676,9 @@ def check_model(
     elif isinstance(model, nnx.Module):
         case = _ModelCase(lambda rngs: nnx.clone(model), sizes, known)
     else:
-        given = {k: v for k, v in sizes.items() if k in inspect.signature(_constructor(model)).parameters} | dict(arguments or {})
+        given = {k: v for k, v in sizes.items() if k in inspect.signature(_constructor(model)).parameters} | dict(
+            arguments or {}
+        )
         case = _ModelCase(lambda rngs: model(**given, rngs=rngs), sizes, known)
     _verify(_name(model), "model", _MODEL, case, skip)
 
@@ -1025,7 +1027,8 @@ def _(case):
             found = jax.eval_shape(lambda s, y, noise: s.step(y, jnp.zeros(()), noise)[0], wide, y, noise)
     for name, x, old in zip(found._fields, found, y, strict=True):
         if any(
-            a.dtype == jnp.float32 for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(old), strict=True)
+            a.dtype == jnp.float32
+            for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(old), strict=True)
             if jnp.result_type(b) == jnp.float64
         ):
             return f"{name} in float32 from float64"

@@ -193,7 +193,8 @@ class Registry:
                     f"{name!r}, of the package {entries[name].source}, cannot be loaded ({error})"
                 ) from error
         else:
-            raise ValueError(f"{unknown_name(name, entries, self.kind)}, or module:name of your own")
+            said = unknown_name(name, entries, self.kind).removesuffix("?")
+            raise ValueError(f"{said}, or module:name of your own")
         if (lacks := self._check(found)) is not None:
             raise ValueError(f"{name!r} is no {self.kind}: {lacks}")
         return found

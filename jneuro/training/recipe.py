@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+import optax
 from pydantic import Field, model_validator
 
 from jneuro.core.config import Config
@@ -90,6 +91,9 @@ class TrainConfig(Config):
             ValueError: naming the key.
         """
         transformation(self.optimizer)
+        if isinstance(self.optimizer.target, optax.GradientTransformation):
+            block = self.optimizer.model_copy(update={"name": "optax"})
+            object.__setattr__(self, "optimizer", block)
         off = {"warmup_epochs": 0, "plateau": None, "schedule": SCHEDULES.block("constant")}
         for key, value in off.items():
             if key in self.model_fields_set and getattr(self, key) != value:
