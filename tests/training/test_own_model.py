@@ -170,7 +170,7 @@ REFUSED = {
     ),
     "a scalar loss": (
         lambda: {"loss": lambda p, b: jnp.mean(p.mean - b.targets)},
-        r"<lambda> returned shape \[\], but must return one value for each of the 38 windows; take the mean over all axes",
+        r"<lambda> returned shape \[\], but must return one value for each of the 38 windows; take the mean over all",
     ),
     "a loss of one argument": (
         lambda: {"loss": lambda p: p.mean},
@@ -219,12 +219,9 @@ def test_values_that_are_not_finite_are_found_before_training_and_scoring():
     for frame, column, split in ((20, 1, "train"), (130, 0, "validation"), (359, 2, "test")):
         values = data.values.at[frame, column].set(jnp.nan)
         bad = type(data)(**(vars(data) | {"values": values}))
-        said = f"split '{split}' hold 1 values .* the first in run {frame // 120}, frame {frame % 120}, column {column}; mend"
-        with pytest.raises(ValueError, match=said):
-            if split == "test":
-                evaluate({"linear": model}, bad)
-            else:
-                train(model, bad, config(), key=KEY)
+        where = f"the first in run {frame // 120}, frame {frame % 120}, column {column}; mend"
+        with pytest.raises(ValueError, match=f"split '{split}' hold 1 values .* {where}"):
+            _ = evaluate({"linear": model}, bad) if split == "test" else train(model, bad, config(), key=KEY)
 
 
 def test_other_initial_weights_are_another_training(tmp_path):
@@ -258,7 +255,7 @@ def test_any_optax_state_is_saved_and_restored(tmp_path, optimizer):
     again = run(tmp_path)
     assert_same(again, run())
     assert again.history[0].learning_rate is None
-    with pytest.raises(ValueError, match="the source of the optimizer .* has changed"):
+    with pytest.raises(ValueError, match="the source of the optimizer optax has changed"):
         run(tmp_path, optimizer=optax.sgd(3e-2))
 
 
@@ -292,7 +289,7 @@ def test_built_from_what_the_constructor_asks_for(own):
             check_shapes(given, sizes)
     with pytest.raises(ValueError, match="horizons = 3, but the data give 2; leave it out"):
         build_model({"name": "compact", "lags": 2, "horizons": 3}, sizes, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match="<lambda> made dict, which is not a flax.nnx.Module"):
+    with pytest.raises(ValueError, match=r"<lambda> made dict, which is not a flax\.nnx\.Module"):
         build_model(lambda: {}, sizes, rngs=nnx.Rngs(0))
 
 
