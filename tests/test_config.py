@@ -70,7 +70,7 @@ OVERRIDES = {
     "simulation.simulator.tau_m=fast": ("tau_m = 'fast' must be a number",),
     "simulation.simulator.tau_m=null": ("tau_m = None must be a number",),
     "simulation.simulator.n_excitatory=2.5": ("n_excitatory = 2.5 must be a whole number",),
-    "simulation.simulator.rule=all": ("rule = 'all' must be 'bernoulli' or 'fixed_in_degree'",),
+    "simulation.simulator.rule=all": ("unknown rule 'all'; known are bernoulli, fixed_in_degree",),
     "simulation.simulator.delay=0.25": ("delay = 0.25 ms is not a multiple of the time step, 0.1 ms",),
     "simulation.simulator.name=brunnel": ("unknown simulator 'brunnel'; did you mean 'brunel'",),
     "simulation.simulator.preset=origin": ("unknown preset of brunel 'origin'; did you mean 'original'",),

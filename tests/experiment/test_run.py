@@ -300,7 +300,7 @@ def test_one_network_for_all_runs_and_the_same_in_chunks(tiny, tmp_path, monkeyp
     assert set(metrics["test"]) == {"compact"}
     runs = simulation.build_runs(plan.simulation, simulation.jax.random.key(3))
     assert not runs.per_trial
-    assert runs.simulators.connections.adjacency.shape == (20, 20)
+    assert runs.simulators.adjacency.shape == (20, 20)
     # Chunk by chunk, stopped in the middle and continued.
     heard = []
 
