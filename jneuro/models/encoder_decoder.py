@@ -52,6 +52,14 @@ class LayerSizes(NamedTuple):
     stride: int
 
 
+def _receptive_field(sizes: "tuple[LayerSizes, ...]") -> int:
+    field, step = 1, 1
+    for size in sizes:
+        field += (size.kernel - 1) * step
+        step *= size.stride
+    return field
+
+
 class EncoderDecoderConfig(ModelConfig):
     """A convolutional encoder and decoder that map a whole window to as long a window.
 
@@ -102,11 +110,7 @@ class EncoderDecoderConfig(ModelConfig):
     @property
     def receptive_field(self) -> int:
         """Input samples that reach one value of the deepest layer: 1 + Σ (kernel − 1) · product of earlier strides."""
-        field, step = 1, 1
-        for size in self.sizes:
-            field += (size.kernel - 1) * step
-            step *= size.stride
-        return field
+        return _receptive_field(self.sizes)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -200,6 +204,10 @@ class EncoderDecoder(nnx.Module):
             self.decoder_prelu = nnx.List([PReLU(count) for count in outputs[:-1]])
         if config.output_activation == "prelu":
             self.output_prelu = PReLU(config.targets)
+
+    def receptive_field(self, layers: int | None = None) -> int:
+        """Input samples that reach one value of the deepest layer, or of the last of the first `layers`."""
+        return _receptive_field(self.config.sizes[:layers])
 
     def __call__(self, batch: Batch, *, train: bool) -> Prediction:
         """Predict the window's targets.

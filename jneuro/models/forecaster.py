@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from pydantic import Field
 
@@ -16,6 +17,7 @@ from jneuro.datasets.windows import Batch
 from jneuro.models.base import Prediction, check_inputs
 from jneuro.models.convolution import Convolution
 from jneuro.models.layers import INITIALISERS, BatchNorm, InitialiserName, compute_dtype, dropout_layer, layer_norm
+from jneuro.models.recurrent import Gates
 from jneuro.models.stack import StackConfig, build_stack, output_layer
 
 __all__ = ["CNNLSTM", "CNNLSTMConfig", "LSTMForecaster", "LSTMForecasterConfig"]
@@ -131,6 +133,10 @@ class LSTMForecaster(nnx.Module):
         _, states = self.lstm(batch.inputs, train=train)
         return Prediction(self.head(states[-1][0], batch.inputs[:, -1], train=train))
 
+    def gates(self, inputs: Float[Array, "batch time feature"]) -> list[Gates]:
+        """The LSTM's gates, layer by layer, when it reads these inputs."""
+        return self.lstm.gates(inputs)
+
 
 class CNNLSTM(nnx.Module):
     """Add features convolved over the neuron index to the window, and forecast from it with an LSTM.
@@ -186,6 +192,22 @@ class CNNLSTM(nnx.Module):
             x = norm(jax.nn.relu(convolution.batch_last(x)), train=train)
             x = self.dropout(x, deterministic=not train, batch=2)
         return (window + x).transpose(2, 0, 1)
+
+    def gates(self, inputs: Float[Array, "batch time feature"]) -> list[Gates]:
+        """The LSTM's gates, layer by layer, when these inputs are augmented and read."""
+        return self.lstm.gates(self.augment(inputs, train=False))
+
+    def without_convolutions(self) -> Self:
+        """A copy whose convolutions add nothing."""
+        copy = nnx.clone(self)
+        if len(copy.norms):
+            for parameter in (copy.norms[-1].scale, copy.norms[-1].bias):
+                parameter[...] = jnp.zeros_like(parameter[...])
+        return copy
+
+    def taps(self) -> list[Float[np.ndarray, " tap"]]:
+        """The sum of the squared weights of each convolution by its offset on the neuron index."""
+        return [np.square(np.asarray(c.kernel[...], np.float64)).sum((1, 2)) for c in self.convolutions]
 
 
 class ForecastHead(nnx.Module):

@@ -50,9 +50,9 @@ class Stimulus(eqx.Module):
     def __call__(self, t: Float[Array, ""]) -> Float[Array, "*neuron"]:
         """Value at time `t` [ms]."""
 
-    @abc.abstractmethod
     def jumps(self) -> Float[Array, " jump"]:
-        """Times [ms] at which the value or its slope jumps, for solvers that adapt their step."""
+        """Times [ms] at which the value or its slope jumps, for solvers that adapt their step; by default none."""
+        return jnp.zeros(0)
 
     def __add__(self, other: "Stimulus") -> "Sum":
         """Their sum."""
