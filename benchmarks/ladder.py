@@ -56,7 +56,12 @@ def program(name: str, gradient: bool, batch: int) -> tuple[Callable, tuple[Any,
 
         return _differentiated(run, PARAMETERS.get(name, "g_l"), gradient), (simulator, cells), amount
     kept = ["v"] if gradient else ["spikes"]
-    how = {"record": kept, "record_every": max(round(1.5 / simulator.dt), 1) * simulator.dt, "throw": False, "duration": duration}
+    how = {
+        "record": kept,
+        "record_every": max(round(1.5 / simulator.dt), 1) * simulator.dt,
+        "throw": False,
+        "duration": duration,
+    }
     how |= {"spike_gradient": SuperSpike()} if gradient else {}
     stimulus = stimuli.Constant(jnp.linspace(0, CURRENTS[name], batch)) if name in CURRENTS else None
 

@@ -60,7 +60,12 @@ def row(case, solver, dt):
     frame = max(0.1 if isinstance(solver, Adaptive) else 0.02, dt)
 
     def run(simulator, stimulus):
-        how = {"key": jax.random.key(0), "record": ["v"], "record_every": max(round(frame / dt), 1) * dt, "throw": False}
+        how = {
+            "key": jax.random.key(0),
+            "record": ["v"],
+            "record_every": max(round(frame / dt), 1) * dt,
+            "throw": False,
+        }
         return simulate(
             simulator, stimulus, duration=DURATION, dt=dt, solver=solver, initial_state=start, **how
         ).values["v"]

@@ -18,7 +18,15 @@ from jneuro.simulators.adjoint import TimeParallel, time_parallel
 from jneuro.simulators.base import state_variables
 from jneuro.simulators.located import Exact, located_step, parts, spread
 from jneuro.simulators.ode import ODESimulator, is_separable, require_one_equation
-from jneuro.simulators.solvers import WATCH, Adaptive, Coarseness, MembraneTerm, RushLarsen, Scheme, StaggeredCrankNicolson
+from jneuro.simulators.solvers import (
+    WATCH,
+    Adaptive,
+    Coarseness,
+    MembraneTerm,
+    RushLarsen,
+    Scheme,
+    StaggeredCrankNicolson,
+)
 from jneuro.simulators.spiking import reset, spike, spike_gradient, surrogate_in_force
 from jneuro.simulators.stepping import finite, repeat
 from jneuro.simulators.stimuli import Sampled, Stimulus
@@ -213,7 +221,9 @@ def too_coarse(simulator: ODESimulator, solver: Any, dt: float, rate: float, whe
     limit = _limit(solver)
     if not dt * rate > limit:
         return None
-    advice = "" if isinstance(solver, RushLarsen | StaggeredCrankNicolson) else ", or an exponential scheme, RushLarsen()"
+    advice = (
+        "" if isinstance(solver, RushLarsen | StaggeredCrankNicolson) else ", or an exponential scheme, RushLarsen()"
+    )
     return (
         f"dt = {dt:g} ms is too large for {type(solver).__name__}: {type(simulator).__name__} relaxes at "
         f"{rate:.3g}/ms {when}, and dt times that rate must stay below {limit:g}, so take dt below {limit / rate:.2g} ms"

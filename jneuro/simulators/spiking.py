@@ -118,9 +118,7 @@ def spike_gradient(surrogate: Surrogate | None) -> Iterator[None]:
         ValueError: if it is no `Surrogate`.
     """
     if not isinstance(surrogate, Surrogate | None):
-        raise ValueError(
-            f"spike_gradient = {surrogate!r} must be a Surrogate, such as SuperSpike(scale=0.01), or None"
-        )
+        raise ValueError(f"spike_gradient = {surrogate!r} must be a Surrogate, such as SuperSpike(scale=0.01), or None")
     with _chosen(None if surrogate is None else _Choice(surrogate)):
         yield
 

@@ -259,7 +259,10 @@ def test_the_cells_gradient_is_the_surrogate_s_definition(form, name, detach_res
     amplitude = 25.0 if form == "regular_spiking" else 500.0
     theta = {n: amplitude if n == "amplitude" else float(getattr(sim, n)) for n in CELL_PARAMETERS}
     assert_is_the_definition(
-        lambda x: cell_means(sim, x, gradient), lambda detach: cells_by_hand(sim, theta, slope, detach), theta, detach_reset
+        lambda x: cell_means(sim, x, gradient),
+        lambda detach: cells_by_hand(sim, theta, slope, detach),
+        theta,
+        detach_reset,
     )
 
 

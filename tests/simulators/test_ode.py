@@ -104,7 +104,9 @@ def test_ca1_counts_rates_and_first_spikes(precision):
     chaotic = {1.0: (81, 79), 1.5: (128.5, 123)}
     with jax.enable_x64(precision == np.float64):
         current = stimuli.Constant(np.array([*table, *chaotic], precision))
-        recording = simulate(CA1Pyramidal(), current, duration=1000.0, key=KEY, record=["v", "spikes"], record_every=0.1)
+        recording = simulate(
+            CA1Pyramidal(), current, duration=1000.0, key=KEY, record=["v", "spikes"], record_every=0.1
+        )
         spikes, v = np.asarray(recording.values["spikes"], int), np.asarray(recording.values["v"], float)
     assert v.dtype == float
     assert v.min() > -71.9
@@ -332,7 +334,9 @@ def test_a_population_is_a_batch_is_a_loop(cell, current):
     """To rounding: a population is laid out otherwise, so its operations may be fused otherwise."""
     cell = jax.tree.map(lambda x: x.astype(np.float64), cell)
     currents = jnp.linspace(0.5, 1.5, 3) * current
-    run = lambda i: simulate(cell, stimuli.Constant(i), duration=12.0, key=KEY, record_every=10 * cell.default_dt).values  # noqa: E731
+    run = lambda i: (
+        simulate(cell, stimuli.Constant(i), duration=12.0, key=KEY, record_every=10 * cell.default_dt).values
+    )
     population, batch = run(currents), jax.vmap(run)(currents)
     for k, i in enumerate(currents):
         alone = run(i)
@@ -404,7 +408,10 @@ def test_adaptive_steps_stop_at_jumps():
         ({"dt": 1.0, "solver": RK4()}, r"dt = 1 ms is too large for RK4: .* in its initial state, .* below 0\.\d+ ms, or"),
         ({"dt": -0.1}, "dt = -0.1 ms must be positive"),
         ({"dt": float("nan")}, "dt = nan ms must be positive"),
-        ({"record": ["v", "w"]}, "HodgkinHuxley cannot record 'w'; it records v, m, h, n, current, spikes, i_k, i_l, i_na"),
+        (
+            {"record": ["v", "w"]},
+            "HodgkinHuxley cannot record 'w'; it records v, m, h, n, current, spikes, i_k, i_l, i_na",
+        ),
         ({"key": jax.random.PRNGKey(0)}, "key must be a typed key"),
         ({"solver": "rk4"}, "solver = 'rk4' must be one of"),
         ({"solver": diffrax.Kvaerno5()}, r"Kvaerno5 is implicit .* pass Adaptive\(Kvaerno5\(\)\)"),

@@ -269,7 +269,10 @@ BAD_CALLS = {
     "negative time": ({"duration": -1.0}, "duration = -1.0"),
     "infinite": ({"duration": float("inf")}, "duration = inf"),
     "not a number": ({"duration": float("nan")}, "duration = nan"),
-    "no multiple of a frame": ({"record_every": 0.7}, "duration = 10.0 ms must be a positive multiple of record_every = 0.7"),
+    "no multiple of a frame": (
+        {"record_every": 0.7},
+        "duration = 10.0 ms must be a positive multiple of record_every = 0.7",
+    ),
     "frame of no step": ({"record_every": 0}, "record_every = 0 ms must be at least the time step, 0.1 ms"),
     "negative frame": ({"record_every": -1}, "record_every = -1 ms must be at least"),
     "broken frame": ({"record_every": 0.25}, "record_every = 0.25 ms is not a multiple of the time step"),

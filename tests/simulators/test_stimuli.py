@@ -217,7 +217,7 @@ def test_sum_is_flat_enough_to_add_to():
 
 def test_every_named_stimulus_is_covered():
     covered = {type(make()) for make, _, _ in CASES.values()} | {WhiteNoise, OrnsteinUhlenbeck}
-    assert set(STIMULI.values()) <= covered
+    assert {STIMULI[name] for name in STIMULI} <= covered
     assert set(stimuli.__all__) == {c.__name__ for c in covered} | {"Stimulus", "draw_outside_loops"}
 
 
