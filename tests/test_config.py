@@ -452,7 +452,7 @@ ODE = "simulation.simulator={name: hodgkin_huxley}"
     ("overrides", "words"),
     [
         (["simulation.solver=rk5"], ["unknown solver 'rk5'; did you mean 'rk4'"]),
-        (["simulation.solver=rk4", "simulation.dt_ms=0.5"], ["dt = 0.5 ms is too large for RK4", "take dt below"]),
+        (["simulation.solver=rk4", "simulation.dt_ms=1.0"], ["dt = 1 ms is too large for RK4", "take dt below"]),
         (["simulation.dt_ms=0.03"], ["record_every_ms = 1.0 ms is not a multiple of the time step, 0.03 ms"]),
         (["simulation.simulator={name: ca1_pyramidal}", "simulation.solver=staggered_crank_nicolson"], ["first order"]),
         (
