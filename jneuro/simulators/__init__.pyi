@@ -4,7 +4,6 @@ from .adjoint import TimeParallel as TimeParallel
 from .base import Drive as Drive
 from .base import Simulator as Simulator
 from .base import param as param
-from .base import parameters as parameters
 from .base import state as state
 from .brunel import Brunel as Brunel
 from .ca1 import CA1Pyramidal as CA1Pyramidal
@@ -15,6 +14,15 @@ from .kinds import SOLVERS as SOLVERS
 from .kinds import STIMULI as STIMULI
 from .located import Exact as Exact
 from .ode import ODESimulator as ODESimulator
+from .parameters import Choice as Choice
+from .parameters import Distribution as Distribution
+from .parameters import LogNormal as LogNormal
+from .parameters import Normal as Normal
+from .parameters import Uniform as Uniform
+from .parameters import draw as draw
+from .parameters import parameters as parameters
+from .parameters import replace as replace
+from .parameters import resolve as resolve
 from .pospischil import Pospischil as Pospischil
 from .regimes import REGIMES as REGIMES
 from .regimes import Excitability as Excitability
@@ -28,3 +36,4 @@ from .spiking import Arctan as Arctan
 from .spiking import Boxcar as Boxcar
 from .spiking import SuperSpike as SuperSpike
 from .stepped import SteppedSimulator as SteppedSimulator
+from .stimuli import Stimulus as Stimulus
