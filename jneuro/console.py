@@ -20,7 +20,7 @@ from jneuro.core.registry import accepted
 from jneuro.datasets.variables import shared_unit
 from jneuro.experiment import versions
 from jneuro.fitting.watching import FitProgress
-from jneuro.models import MODELS
+from jneuro.models.kinds import MODELS
 from jneuro.simulators import SIMULATORS, STIMULI, parameters
 from jneuro.training import Callback, RichProgress
 
@@ -44,6 +44,10 @@ class _Bars:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+
+    def note(self, text: str) -> None:
+        """Print a line that stays."""
+        self._console.print(escape(text), soft_wrap=True)
 
 
 class LiveObserver(_Bars):
@@ -178,7 +182,7 @@ def print_list(console: Console, what: str) -> None:
     """
     groups = {
         "simulators": {name: SIMULATORS.about(name) for name in SIMULATORS},
-        "models": {name: _first_line(module) for name, (_, module) in MODELS.items()},
+        "models": {name: MODELS.about(name) for name in MODELS},
         "stimuli": {name: STIMULI.about(name) for name in STIMULI},
         "configs": {str(path): _header(path) for path in config_files()},
     }
@@ -225,8 +229,8 @@ def _print_simulator(console: Console, name: str) -> None:
 
 
 def _print_model(console: Console, name: str) -> None:
-    config, module = MODELS[name]
-    console.print(f"[bold]{name}[/]: {_first_line(module)}")
+    config = MODELS[name]
+    console.print(f"[bold]{name}[/]: {_first_line(config)}")
     about = {k: text for cls in reversed(config.__mro__) for k, text in _attributes(cls.__doc__ or "").items()}
     table = Table("key", "default", "meaning")
     for key, field in config.model_fields.items():

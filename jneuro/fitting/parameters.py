@@ -12,7 +12,7 @@ import numpy as np
 from jneuro.core.config import unknown_name
 from jneuro.core.types import Array, Float, PyTree
 from jneuro.simulators.base import Bounds, Simulator
-from jneuro.simulators.parameters import parameters, replace
+from jneuro.simulators.paths import parameters, replace
 
 __all__ = ["Trainable", "double"]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from pydantic import Field, model_validator
@@ -14,11 +15,11 @@ from jneuro.core.config import Config, unknown_name
 from jneuro.core.random import stream
 from jneuro.core.registry import Block, Registry, accepted
 from jneuro.core.types import Array, Key
-from jneuro.simulators.base import step_count
+from jneuro.simulators.base import Parameter, step_count
 from jneuro.simulators.integration import require_integrable
 from jneuro.simulators.kinds import SIMULATORS, SOLVERS, STIMULI, as_solver, made, product
 from jneuro.simulators.ode import ODESimulator
-from jneuro.simulators.parameters import Distribution, as_distribution, parameters, replace
+from jneuro.simulators.paths import Distribution, as_distribution, parameters, replace
 from jneuro.simulators.simulation import _scheme, first_state
 from jneuro.simulators.stimuli import Stimulus
 
@@ -67,7 +68,9 @@ class _Physical(Block):
         read = {}
         for name, value in values.items():
             try:
-                read[name] = as_distribution(value)
+                # A mapping with a name is a thing of its own, such as a rule; its parameter reads it.
+                block = isinstance(value, Mapping) and "name" in value
+                read[name] = value if block else as_distribution(value)
             except ValueError as error:
                 raise ValueError(f"{self.name}: {name}: {error}") from error
         return read
@@ -81,11 +84,16 @@ def _arguments(make: Any, owner: Any) -> tuple[set[str], list[str] | None, set[s
         return set(), [name for name in declared if name not in fixed], fixed
     signature = [p for p in inspect.signature(make).parameters.values() if p.name in accepted(make)]
     words = {p.name for p in signature if isinstance(p.default, str | bool) or p.annotation in _WORDS}
-    words |= {name for name, p in declared.items() if isinstance(p.default, str | bool)}
+    words |= {name for name, p in declared.items() if isinstance(p.default, str | bool) or _is_thing(p)}
     # A field without a declaration whose default is None, such as connections, is no number.
     known = dict.fromkeys([*declared, *(p.name for p in signature if p.default is not None or p.name in words)])
     anything = not declared and len(signature) < len(inspect.signature(make).parameters)
     return words, None if anything else [*known], fixed
+
+
+def _is_thing(parameter: Parameter) -> bool:
+    """Whether a parameter is an object of its own, which may be given by name, such as the rule of a network."""
+    return parameter.static and isinstance(parameter.default, eqx.Module)
 
 
 _WORDS = (str, bool, "str", "bool", bool | None, "bool | None", str | None, "str | None")
@@ -331,7 +339,7 @@ class SimulationConfig(RunSettings):
             return self
         if isinstance(simulator, ODESimulator) or self.connectivity != "fixed" or self.stimulus is not None:
             raise ValueError("warmup_ms needs a network that all runs share, connectivity: fixed, and no stimulus")
-        block = simulator.longest_block * simulator.dt
+        block = simulator.block * simulator.dt
         if round(self.warmup_ms / block) < 1 or abs(self.warmup_ms / block - round(self.warmup_ms / block)) > 1e-6:
             raise ValueError(
                 f"warmup_ms = {self.warmup_ms:g} must be a multiple of {self.simulator.name}'s {block:g} ms"

@@ -8,7 +8,7 @@ from jax.core import Tracer
 from jneuro.core.types import Array, Float
 from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Bounds, param, state
 from jneuro.simulators.ode import ODESimulator
-from jneuro.simulators.parameters import parameters
+from jneuro.simulators.paths import parameters
 from jneuro.simulators.solvers import SequentialEuler
 
 __all__ = ["Izhikevich"]

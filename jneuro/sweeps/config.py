@@ -11,7 +11,7 @@ from jneuro.core.config import Config, RunConfig, unknown_name
 from jneuro.core.registry import accepted
 from jneuro.simulators.config import RunSettings, StimulusConfig
 from jneuro.simulators.kinds import as_solver, made
-from jneuro.simulators.parameters import parameters
+from jneuro.simulators.paths import parameters
 from jneuro.sweeps.design import DesignConfig
 from jneuro.sweeps.kinds import MEASURES
 from jneuro.sweeps.measures import as_measure

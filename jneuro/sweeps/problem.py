@@ -20,7 +20,7 @@ from jneuro.core.random import stream
 from jneuro.core.types import Array, Key
 from jneuro.simulators.base import Simulator, step_count
 from jneuro.simulators.config import populations_of, require_possible, scheme_of
-from jneuro.simulators.parameters import draw, parameters, replace, resolve
+from jneuro.simulators.paths import draw, parameters, replace, resolve
 from jneuro.simulators.stimuli import Stimulus
 from jneuro.sweeps.design import DesignConfig
 from jneuro.sweeps.measures import Measure

@@ -18,7 +18,7 @@ from jneuro.core.registry import accepted
 from jneuro.core.types import Array, Key
 from jneuro.simulators.base import Simulator
 from jneuro.simulators.kinds import SIMULATORS, as_solver
-from jneuro.simulators.parameters import parameters
+from jneuro.simulators.paths import parameters
 from jneuro.simulators.stimuli import Stimulus
 from jneuro.sweeps.batches import NOT_FINITE, run_groups
 from jneuro.sweeps.design import Points, as_design, design_points

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jneuro.simulators.parameters import parameters
+from jneuro.simulators.paths import parameters
 
 
 def constants(sim):

@@ -9,7 +9,7 @@ import pytest
 from jneuro.core.random import stream
 from jneuro.simulators import Brunel, HodgkinHuxley, stimuli
 from jneuro.simulators.base import POSITIVE, param
-from jneuro.simulators.parameters import (
+from jneuro.simulators.paths import (
     Choice,
     LogNormal,
     Normal,

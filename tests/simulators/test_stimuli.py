@@ -11,7 +11,7 @@ import pytest
 
 from jneuro.simulators import STIMULI, Brunel, HodgkinHuxley, simulate, solvers, stimuli
 from jneuro.simulators.base import POSITIVE, param
-from jneuro.simulators.parameters import parameters
+from jneuro.simulators.paths import parameters
 from jneuro.simulators.stimuli import (
     Chirp,
     Constant,
