@@ -114,8 +114,8 @@ def sweep(
     code: Code = None,
 ) -> None:
     """Simulate at many points of parameters, stimuli and seeds; figures and one labelled store."""
-    from jneuro.console import SweepDisplay
     from jneuro.core.config import find_config
+    from jneuro.core.progress import showing
     from jneuro.experiment.sweeping import join_processes, load_sweep, open_folder, sweep_stages
 
     _cpu_devices(devices)
@@ -126,9 +126,8 @@ def sweep(
     console = Console()
     console.print(f"[bold]{plan.config.name}[/] in {folder.path}", soft_wrap=True)
     most = None if memory is None else int(memory * 2**30)
-    with SweepDisplay(console) as display:
-        how = {"process": mine, "processes": all_of_them, "memory": most, "note": display.note}
-        page = sweep_stages(plan, folder, display.advance, **how)
+    with showing(True, console) as progress:
+        page = sweep_stages(plan, folder, progress, process=mine, processes=all_of_them, memory=most)
     if page is None:
         console.print("this process's points are done; others are missing, of processes that run or must be started")
     else:

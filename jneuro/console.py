@@ -22,10 +22,9 @@ from jneuro.experiment import versions
 from jneuro.fitting.watching import FitProgress
 from jneuro.models.kinds import MODELS
 from jneuro.simulators import SIMULATORS, STIMULI, parameters
-from jneuro.sweeps import SweepProgress
 from jneuro.training import Callback, RichProgress
 
-__all__ = ["LiveObserver", "SweepDisplay", "print_doctor", "print_fit", "print_list", "print_scores"]
+__all__ = ["LiveObserver", "print_doctor", "print_fit", "print_list", "print_scores"]
 
 
 class _Bars:
@@ -105,25 +104,6 @@ class LiveObserver(_Bars):
     def training(self, label: str) -> Iterable[Callback]:
         """A bar with epoch, losses and speed."""
         return (RichProgress(f"train {label}", self._progress),)
-
-
-class SweepDisplay(_Bars):
-    """Shows how a sweep goes on: points, speed, failures, time left; off a terminal, as ten lines."""
-
-    _tenth = -1
-
-    def advance(self, progress: SweepProgress) -> None:
-        """Show where the sweep is."""
-        done, total = progress.done, progress.total
-        text = f"{done:,} of {total:,} points, {progress.points_per_second:.3g} points/s, {progress.failed:,} failed"
-        if self._console.is_terminal:
-            if self._task is None:
-                self._task = self._progress.add_task(text, total=total, completed=done)
-            self._progress.update(self._task, completed=done, description=text)
-        elif (tenth := 10 * done // total) > self._tenth:
-            self._tenth = tenth
-            left = (total - done) / progress.points_per_second if progress.points_per_second else 0.0
-            self._console.print(f"{text}, {left:.0f} s left" if left else text)
 
 
 def print_scores(console: Console, metrics: Mapping[str, Any]) -> None:

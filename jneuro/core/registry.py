@@ -159,6 +159,9 @@ class Registry:
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries())
 
+    def __len__(self) -> int:
+        return len(self.entries())
+
     def __contains__(self, name: object) -> bool:
         return name in self._builtin or name in self.entries()
 

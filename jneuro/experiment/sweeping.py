@@ -1,7 +1,7 @@
 """A sweep from its configuration to its figures, by one process or by several."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ import xarray as xr
 from jneuro.core.code import loaded_code
 from jneuro.core.config import ConfigError, content_of
 from jneuro.core.files import remove
+from jneuro.core.progress import Progress
 from jneuro.experiment.folder import RunFolder, Stage
 from jneuro.experiment.plan import load_with_code
 from jneuro.sweeps.config import SweepConfig
-from jneuro.sweeps.runner import SweepProgress, sweep
+from jneuro.sweeps.runner import run_sweep
 
 __all__ = ["SweepPlan", "join_processes", "load_sweep", "open_folder", "resolve_sweep", "sweep_stages"]
 
@@ -133,23 +134,21 @@ def open_folder(plan: SweepPlan, out: Path | None, *, resume: bool, process: int
 def sweep_stages(
     plan: SweepPlan,
     folder: RunFolder,
-    tell: Callable[[SweepProgress], None],
+    progress: Progress,
     *,
     process: int = 0,
     processes: int = 1,
     memory: int | None = None,
-    note: Callable[[str], None] = lambda text: None,
 ) -> Path | None:
     """Compute what is missing of this process's part; whoever comes last writes the report.
 
     Args:
         plan: the sweep.
         folder: of the run.
-        tell: hears how it goes on.
+        progress: hears how it goes on, and in one line what the user should know.
         process: which of several processes this is.
         processes: how many there are.
         memory: most memory of a device [byte].
-        note: told in one line what the user should know.
 
     Returns:
         The path of report.html; None while points of other processes are missing.
@@ -161,11 +160,12 @@ def sweep_stages(
         return folder.path / "report.html"
     store = folder.path / "sweep.zarr"
     if process == 0 and (why := folder.why_stale(stage)):
-        note(f"sweep: {why}; computed again")
+        progress.note(f"sweep: {why}; computed again")
         remove(store)
     began = time.perf_counter()
     try:
-        found = sweep(plan.config, store, process=process, processes=processes, memory=memory, tell=tell)
+        how = {"process": process, "processes": processes, "memory": memory, "progress": progress}
+        found = run_sweep(plan.config.problem(), store, **how)
     except ValueError as error:
         raise (
             error if type(error) is not ValueError else ConfigError(f"{folder.path / 'config.yaml'}: {error}")

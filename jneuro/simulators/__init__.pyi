@@ -4,7 +4,6 @@ from .adjoint import TimeParallel as TimeParallel
 from .base import Drive as Drive
 from .base import Simulator as Simulator
 from .base import param as param
-from .base import parameters as parameters
 from .base import state as state
 from .brunel import Brunel as Brunel
 from .ca1 import CA1Pyramidal as CA1Pyramidal
@@ -15,6 +14,8 @@ from .kinds import SOLVERS as SOLVERS
 from .kinds import STIMULI as STIMULI
 from .located import Exact as Exact
 from .ode import ODESimulator as ODESimulator
+from .paths import parameters as parameters
+from .paths import replace as replace
 from .pospischil import Pospischil as Pospischil
 from .regimes import REGIMES as REGIMES
 from .regimes import Excitability as Excitability
