@@ -9,6 +9,7 @@ import copy
 import functools
 import importlib.util
 import math
+import operator
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,14 @@ from typing import NamedTuple
 __all__ = ["Argument", "Outline", "outline"]
 
 _DECLARE = ("param", "state", "field", "Field")
+_ARITHMETIC = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+}
+_NUMBERS = {"math.pi": math.pi, "math.inf": math.inf, "float('inf')": math.inf}
 _LIMITS = {"ge": ("[", 0), "gt": ("(", 0), "le": ("]", 1), "lt": (")", 1)}
 
 
@@ -153,9 +162,9 @@ def _string(node: ast.stmt | None) -> str:
 def _family(text: _Text, cls: ast.ClassDef) -> Iterator[tuple[_Text, ast.ClassDef]]:
     """A class and its bases, the most basic first, as far as they belong to the same package or folder."""
     for base in reversed(cls.bases):
-        if isinstance(base, ast.Name) and (found := _find(text.module, base.id)) is not None:
-            if isinstance(found.node, ast.ClassDef):
-                yield from _family(found.text, found.node)
+        found = _find(text.module, base.id) if isinstance(base, ast.Name) else None
+        if found is not None and isinstance(found.node, ast.ClassDef):
+            yield from _family(found.text, found.node)
     yield text, cls
 
 
@@ -203,10 +212,25 @@ def _expanded(text: _Text, call: ast.Call) -> tuple[_Text, ast.Call]:
 
 
 def _written(node: ast.expr | None) -> str:
-    """A value as it is written; a string without its quotes."""
+    """A value as it is written; a string without its quotes, the value of what can be calculated."""
     if node is None:
         return ""
-    return str(node.value) if isinstance(node, ast.Constant) else ast.unparse(node)
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    number = _number(node)
+    return ast.unparse(node) if number is None else f"{number:.6g}"
+
+
+def _number(node: ast.expr) -> float | None:
+    """The value of arithmetic on numbers; None where it is something else."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, int | float) and not isinstance(node.value, bool) else None
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and (value := _number(node.operand)) is not None:
+        return -value
+    if isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
+        left, right = _number(node.left), _number(node.right)
+        return None if left is None or right is None else _ARITHMETIC[type(node.op)](left, right)
+    return _NUMBERS.get(ast.unparse(node))
 
 
 def _fields(family: list[tuple[_Text, ast.ClassDef]]) -> dict[str, Argument]:
@@ -250,19 +274,12 @@ def _interval(given: Mapping[str | None, ast.expr | None]) -> str:
         values = dict(enumerate(bounds.args)) | {i: words[k] for i, k in enumerate(("low", "high")) if k in words}
         open_ends = _written(words.get("open", bounds.args[2] if len(bounds.args) > 2 else None)) == "True"
         for i, node in values.items():
-            if i < 2 and (end := _number(node)) != (math.inf, -math.inf)[1 - i]:
+            if i < 2 and (end := _number(node)) is not None and end != (-math.inf, math.inf)[i]:
                 ends[i], marks[i] = f"{end:g}", marks[i] if open_ends or math.isinf(end) else "[]"[i]
     for limit, (mark, i) in _LIMITS.items():
         if (node := given.get(limit)) is not None:
             ends[i], marks[i] = _written(node), mark
     return "" if ends == ["-inf", "inf"] else f"{marks[0]}{ends[0]}, {ends[1]}{marks[1]}"
-
-
-def _number(node: ast.expr) -> float:
-    try:
-        return float(ast.literal_eval(node))
-    except (ValueError, TypeError):
-        return -math.inf if isinstance(node, ast.UnaryOp) else math.inf
 
 
 def _of_function(text: _Text, function: ast.FunctionDef, cls: ast.ClassDef | None = None) -> dict[str, Argument]:
@@ -273,13 +290,8 @@ def _of_function(text: _Text, function: ast.FunctionDef, cls: ast.ClassDef | Non
     places = [*given.posonlyargs, *given.args]
     defaults: list[ast.expr | None] = [None] * (len(places) - len(given.defaults)) + [*given.defaults]
     pairs = [*zip(places, defaults, strict=True), *zip(given.kwonlyargs, given.kw_defaults, strict=True)]
-    return {
-        a.arg: Argument(
-            None if d is None else _written(_Filled(text, {}).visit(copy.deepcopy(d))), doc=docs.get(a.arg, "")
-        )
-        for a, d in pairs
-        if a.arg not in ("self", "cls")
-    }
+    filled = {a.arg: d and _Filled(text, {}).visit(copy.deepcopy(d)) for a, d in pairs if a.arg not in ("self", "cls")}
+    return {name: Argument(d and _written(d), doc=docs.get(name, "")) for name, d in filled.items()}
 
 
 def _section(doc: str, title: str) -> dict[str, str]:

@@ -319,8 +319,9 @@ def showing(progress: Progress | bool | None, console: "Console | None" = None) 
 def _display(console: "Console | None", *, always: bool) -> _Display | None:
     """What shows work here; None where nothing should unasked."""
     if console is not None:
-        how = {"soft_wrap": True, "highlight": False, "markup": False}
-        return Terminal(console) if console.is_terminal else Lines(lambda line: console.print(line, **how))
+        if console.is_terminal:
+            return Terminal(console)
+        return Lines(lambda line: console.print(line, soft_wrap=True, highlight=False, markup=False))
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     if shell is not None and type(shell).__name__ != "TerminalInteractiveShell":
