@@ -20,12 +20,11 @@ from jneuro.core.registry import accepted
 from jneuro.datasets.variables import shared_unit
 from jneuro.experiment import versions
 from jneuro.fitting.watching import FitProgress
-from jneuro.models import MODELS
+from jneuro.models.kinds import MODELS
 from jneuro.simulators import SIMULATORS, STIMULI, parameters
-from jneuro.sweeps import SweepProgress
 from jneuro.training import Callback, RichProgress
 
-__all__ = ["LiveObserver", "SweepDisplay", "print_doctor", "print_fit", "print_list", "print_scores"]
+__all__ = ["LiveObserver", "print_doctor", "print_fit", "print_list", "print_scores"]
 
 
 class _Bars:
@@ -45,6 +44,10 @@ class _Bars:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+
+    def note(self, text: str) -> None:
+        """Print a line that stays."""
+        self._console.print(escape(text), soft_wrap=True)
 
 
 class LiveObserver(_Bars):
@@ -101,25 +104,6 @@ class LiveObserver(_Bars):
     def training(self, label: str) -> Iterable[Callback]:
         """A bar with epoch, losses and speed."""
         return (RichProgress(f"train {label}", self._progress),)
-
-
-class SweepDisplay(_Bars):
-    """Shows how a sweep goes on: points, speed, failures, time left; off a terminal, as ten lines."""
-
-    _tenth = -1
-
-    def advance(self, progress: SweepProgress) -> None:
-        """Show where the sweep is."""
-        done, total = progress.done, progress.total
-        text = f"{done:,} of {total:,} points, {progress.points_per_second:.3g} points/s, {progress.failed:,} failed"
-        if self._console.is_terminal:
-            if self._task is None:
-                self._task = self._progress.add_task(text, total=total, completed=done)
-            self._progress.update(self._task, completed=done, description=text)
-        elif (tenth := 10 * done // total) > self._tenth:
-            self._tenth = tenth
-            left = (total - done) / progress.points_per_second if progress.points_per_second else 0.0
-            self._console.print(f"{text}, {left:.0f} s left" if left else text)
 
 
 def print_scores(console: Console, metrics: Mapping[str, Any]) -> None:
@@ -198,7 +182,7 @@ def print_list(console: Console, what: str) -> None:
     """
     groups = {
         "simulators": {name: SIMULATORS.about(name) for name in SIMULATORS},
-        "models": {name: _first_line(module) for name, (_, module) in MODELS.items()},
+        "models": {name: MODELS.about(name) for name in MODELS},
         "stimuli": {name: STIMULI.about(name) for name in STIMULI},
         "configs": {str(path): _header(path) for path in config_files()},
     }
@@ -245,8 +229,8 @@ def _print_simulator(console: Console, name: str) -> None:
 
 
 def _print_model(console: Console, name: str) -> None:
-    config, module = MODELS[name]
-    console.print(f"[bold]{name}[/]: {_first_line(module)}")
+    config = MODELS[name]
+    console.print(f"[bold]{name}[/]: {_first_line(config)}")
     about = {k: text for cls in reversed(config.__mro__) for k, text in _attributes(cls.__doc__ or "").items()}
     table = Table("key", "default", "meaning")
     for key, field in config.model_fields.items():

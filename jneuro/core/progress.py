@@ -105,6 +105,13 @@ class Progress:
         del text, total, unit, done
         return Task()
 
+    def note(self, text: str) -> None:
+        """Say in one line what the user should know, such as that something is computed again, and why.
+
+        Args:
+            text: the line.
+        """
+
 
 class _Shown(Task):
     """What a display knows of a task."""
@@ -202,6 +209,10 @@ class Lines(_Display):
         super().__init__()
         self._write, self._last = write, {}
 
+    def note(self, text: str) -> None:
+        """Write the line."""
+        self._write(text)
+
     def changed(self, task: _Shown) -> None:
         """Write a line if it is time."""
         where = task.text if task.share is None else int(10 * task.share + 1e-9)
@@ -233,6 +244,12 @@ class Terminal(_Display):
         self._bars = Bars(*columns, TimeRemainingColumn(), console=self._console or Console(stderr=True))
         self._bars.start()
 
+    def note(self, text: str) -> None:
+        """Print the line above the bars."""
+        console = self._bars.console if self._bars else self._console
+        if console is not None:
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     def changed(self, task: _Shown) -> None:
         """Move the task's bar."""
         if self._bars is None:
@@ -257,6 +274,11 @@ class Notebook(_Display):
     _handle: Any = None
     _drawn = 0.0
 
+    def __init__(self) -> None:
+        """Begin without notes."""
+        super().__init__()
+        self._notes: list[str] = []
+
     def open(self) -> None:
         """Make the place."""
         from IPython.display import display  # pyright: ignore[reportMissingImports]
@@ -273,8 +295,12 @@ class Notebook(_Display):
         self._drawn = time.monotonic()
         self._handle.update(self)
 
+    def note(self, text: str) -> None:
+        """Show the line above the bars."""
+        self._notes.append(text)
+
     def _repr_html_(self) -> str:
-        rows = []
+        rows = [f"<div>{html.escape(text)}</div>" for text in self._notes]
         for task in self.tasks:
             value = 1.0 if task.over and task.share is None else task.share
             bar = "<progress></progress>" if value is None else f"<progress value='{value:.4f}'></progress>"

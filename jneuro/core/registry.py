@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from pydantic import ConfigDict, PrivateAttr, SerializationInfo
 from pydantic_core import core_schema
 
-from jneuro.core.code import CodeError, digest, load_object
+from jneuro.core.code import CodeError, load_object
 from jneuro.core.config import Config, unknown_name
 from jneuro.core.outline import outline
 
@@ -36,9 +36,19 @@ def required(make: Callable) -> list[str]:
     return [p.name for p in _signature(make) if p.default is p.empty]
 
 
+_VARIABLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+
+
+def _parameters(make: Callable) -> list[inspect.Parameter]:
+    found = [*inspect.signature(make).parameters.values()]
+    if inspect.isclass(make) and all(p.kind in _VARIABLE for p in found):
+        # A metaclass that has a call of its own, as Flax's modules have, hides the constructor's signature.
+        found = [*inspect.signature(make.__init__).parameters.values()][1:]
+    return found
+
+
 def _signature(make: Callable) -> list[inspect.Parameter]:
-    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    return [p for p in inspect.signature(make).parameters.values() if p.kind not in kinds]
+    return [p for p in _parameters(make) if p.kind not in _VARIABLE]
 
 
 class Block(Config):
@@ -64,9 +74,9 @@ class Block(Config):
         return self._target
 
     @property
-    def source_digest(self) -> str | None:
-        """Stands for the source behind the name; see `jneuro.core.code.digest`."""
-        return digest(self._target)
+    def source_object(self) -> Any:
+        """What stands behind the name."""
+        return self._target
 
     def check_arguments(self, *given: str) -> None:
         """Refuse arguments that the target does not take, and the lack of one that it needs.

@@ -17,8 +17,10 @@ from jneuro.evaluation.baselines import Linear
 from jneuro.evaluation.connectivity_scores import agreement, causal_weight, cross_correlation, separate
 from jneuro.evaluation.forecasts import observe
 from jneuro.evaluation.metrics import interval
+from jneuro.models.base import forward
 from jneuro.recordings import open_recording, read_events, read_state
 from jneuro.simulators.reservoir import IzhikevichReservoir
+from jneuro.simulators.simulation import first_state
 
 __all__ = ["ConnectivityRecovery", "attention_matrices", "sensitivity"]
 
@@ -146,10 +148,12 @@ class _Truth(NamedTuple):
 def _truth(study: Study, simulator: IzhikevichReservoir, tau: float) -> _Truth:
     """Read it from the recording."""
     data, runs = open_recording(study.recording), study.windows.trials("train")
-    stored = read_state(study.recording, jax.eval_shape(simulator.init, study.key), slice(None))
-    rows = np.asarray(stored.weights)[runs]
+    stored = read_state(
+        study.recording, jax.eval_shape(lambda key: first_state(simulator, key), study.key), slice(None)
+    )
+    rows = np.asarray(stored.y.weights)[runs]
     synapses = simulator.synapses()
-    listed = lambda w: np.asarray(simulator.weights(stored._replace(weights=jnp.asarray(w))))  # noqa: E731
+    listed = lambda w: np.asarray(simulator.weights(stored.y._replace(weights=jnp.asarray(w))))  # noqa: E731
     place, plastic = (np.asarray(synapses.pre), np.asarray(synapses.post)), np.asarray(synapses.plastic)
     weight, delay = np.zeros((2, simulator.neurons, simulator.neurons))
     weight[place], delay[place] = listed(rows.mean((0, 1))), np.asarray(synapses.delay)
@@ -212,7 +216,7 @@ def sensitivity(model: Any, windows: Windows, starts: np.ndarray) -> Float[np.nd
     batch = windows.gather(jnp.asarray(starts))
 
     def said(inputs, variables):
-        return nnx.merge(graph, variables)(batch._replace(inputs=inputs), train=False).mean[:, 0].mean(0)
+        return forward(nnx.merge(graph, variables), batch._replace(inputs=inputs)).mean[:, 0].mean(0)
 
     @jax.jit
     def rows(variables):

@@ -150,7 +150,7 @@ class _Looked:
 
 
 def _synapses(network: Any) -> Bool[np.ndarray, "pre post"]:
-    return np.asarray(network.connections.adjacency) > 0
+    return np.asarray(network.adjacency) > 0
 
 
 def permutation_importance(models: Sequence[nnx.Module], looked: _Looked) -> dict[str, Any]:

@@ -53,7 +53,9 @@ class LayerSizes(NamedTuple):
 
 
 class EncoderDecoderConfig(ModelConfig):
-    """Sizes of an `EncoderDecoder`; the defaults are the published Hodgkin–Huxley surrogate's, 1,511,489 parameters.
+    """A convolutional encoder and decoder that map a whole window to as long a window.
+
+    The defaults are the published Hodgkin–Huxley surrogate's, 1,511,489 parameters.
 
     Attributes:
         layers: encoder layers, and as many decoder layers.
@@ -124,6 +126,10 @@ class EncoderDecoderConfig(ModelConfig):
                 f" the samples of the window that are left, got {self.horizons}"
             )
         return self
+
+    def build(self, *, rngs: nnx.Rngs) -> "EncoderDecoder":
+        """Build the model with weights of its own."""
+        return EncoderDecoder(self, rngs=rngs)
 
 
 class PReLU(nnx.Module):

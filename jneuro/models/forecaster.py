@@ -22,7 +22,7 @@ __all__ = ["CNNLSTM", "CNNLSTMConfig", "LSTMForecaster", "LSTMForecasterConfig"]
 
 
 class LSTMForecasterConfig(StackConfig):
-    """Sizes of an `LSTMForecaster`.
+    """An LSTM that forecasts from its last hidden state.
 
     Attributes:
         dropout: probability of dropping a value, between the layers and before the output.
@@ -67,9 +67,15 @@ class LSTMForecasterConfig(StackConfig):
                 return cls(hidden=384, layers=2)
         raise ValueError(f"the report's ladder has rungs 1, 2 and 3, got {rung}; the fourth is CNNLSTMConfig()")
 
+    def build(self, *, rngs: nnx.Rngs) -> "LSTMForecaster":
+        """Build the model with weights of its own."""
+        return LSTMForecaster(self, rngs=rngs)
+
 
 class CNNLSTMConfig(StackConfig):
-    """Sizes of a `CNNLSTM`; the defaults are the report's, 2,188,168 parameters.
+    """Convolutions over the neuron index, added to the window, then an LSTM.
+
+    The defaults are the report's, 2,188,168 parameters.
 
     Attributes:
         kernels: widths of the convolutions over the neuron index, one after the other.
@@ -89,6 +95,10 @@ class CNNLSTMConfig(StackConfig):
     residual: bool = True
     layer_norm: bool = True
     projection_init: InitialiserName = "torch_uniform"
+
+    def build(self, *, rngs: nnx.Rngs) -> "CNNLSTM":
+        """Build the model with weights of its own."""
+        return CNNLSTM(self, rngs=rngs)
 
 
 class LSTMForecaster(nnx.Module):

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import equinox as eqx
@@ -26,6 +26,7 @@ __all__ = [
     "Recordable",
     "Simulator",
     "StateVariable",
+    "initial_state",
     "param",
     "parameters",
     "state",
@@ -99,7 +100,14 @@ Param = Float[Array, "..."]
 
 
 def param(
-    default: Any, *, unit: str = "1", bounds: Bounds = REAL, doc: str = "", source: str = "", static: bool = False
+    default: Any,
+    *,
+    unit: str = "1",
+    bounds: Bounds = REAL,
+    doc: str = "",
+    source: str = "",
+    static: bool = False,
+    converter: Callable[[Any], Any] = _to_static,
 ) -> Any:
     """Declare a simulator's parameter, once for documentation, checks, fits and recordings.
 
@@ -110,13 +118,14 @@ def param(
         doc: its meaning, in one phrase.
         source: where the value stands: a paper, with section, equation or table.
         static: structural (a count, a time step, a choice): part of the compiled program, not differentiable.
+        converter: makes a static parameter of what is given, such as a rule of its name.
 
     Returns:
         An `equinox` field. A parameter that is not static is converted to a strongly typed array.
     """
     metadata = {"jneuro": {"unit": unit, "source": source, "bounds": bounds, "doc": doc, "static": static}}
     if static:
-        return eqx.field(default=default, static=True, metadata=metadata, converter=_to_static)
+        return eqx.field(default=default, static=True, metadata=metadata, converter=converter)
     return eqx.field(default=default, converter=_to_array, metadata=metadata)
 
 
@@ -200,6 +209,27 @@ def parameters(simulator: "type[Simulator] | Simulator") -> dict[str, Parameter]
             default = field.default if isinstance(simulator, type) else getattr(simulator, field.name)
             found[field.name] = Parameter(name=field.name, default=default, **about)
     return found
+
+
+def initial_state(simulator: "Simulator") -> Any:
+    """The initial state that a simulator's `State` declares, of scalars.
+
+    Args:
+        simulator: what has the `State`.
+
+    Raises:
+        ValueError: if a variable has no initial value.
+    """
+    kind: Any = simulator.State  # pyright: ignore[reportAttributeAccessIssue]
+    initial = {n: s.initial for n, s in state_variables(kind).items()}
+    if missing := [n for n, x in initial.items() if x is None]:
+        raise ValueError(
+            f"{type(simulator).__name__}: {missing[0]} has no initial value; give it one, "
+            f"{missing[0]}: jn.Array = jn.state(0.0), or define init(self, key)"
+        )
+    leaves = (jnp.asarray(x) for x in jax.tree.leaves(simulator))
+    dtype = jnp.result_type(float, *(x.dtype for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)))
+    return kind(*(jnp.asarray(x, dtype) for x in initial.values()))
 
 
 class Recordable(NamedTuple):

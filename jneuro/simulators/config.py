@@ -3,24 +3,35 @@
 import inspect
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 from pydantic import Field, model_validator
 
 from jneuro.core.config import Config, unknown_name
 from jneuro.core.random import stream
 from jneuro.core.registry import Block, Registry, accepted
 from jneuro.core.types import Array, Key
-from jneuro.simulators.base import step_count
+from jneuro.simulators.base import Parameter, step_count
 from jneuro.simulators.integration import require_integrable
 from jneuro.simulators.kinds import SIMULATORS, SOLVERS, STIMULI, as_solver, made, product
 from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.paths import Distribution, as_distribution, parameters, replace
-from jneuro.simulators.simulation import first_state
+from jneuro.simulators.simulation import _scheme, first_state
 from jneuro.simulators.stimuli import Stimulus
 
-__all__ = ["RunSettings", "SimulationConfig", "SimulatorConfig", "StimulusConfig"]
+__all__ = [
+    "RunSettings",
+    "SimulationConfig",
+    "SimulatorConfig",
+    "StimulusConfig",
+    "populations_of",
+    "require_possible",
+    "scheme_of",
+]
 
 
 class _Physical(Block):
@@ -57,7 +68,9 @@ class _Physical(Block):
         read = {}
         for name, value in values.items():
             try:
-                read[name] = as_distribution(value)
+                # A mapping with a name is a thing of its own, such as a rule; its parameter reads it.
+                block = isinstance(value, Mapping) and "name" in value
+                read[name] = value if block else as_distribution(value)
             except ValueError as error:
                 raise ValueError(f"{self.name}: {name}: {error}") from error
         return read
@@ -71,11 +84,16 @@ def _arguments(make: Any, owner: Any) -> tuple[set[str], list[str] | None, set[s
         return set(), [name for name in declared if name not in fixed], fixed
     signature = [p for p in inspect.signature(make).parameters.values() if p.name in accepted(make)]
     words = {p.name for p in signature if isinstance(p.default, str | bool) or p.annotation in _WORDS}
-    words |= {name for name, p in declared.items() if isinstance(p.default, str | bool)}
+    words |= {name for name, p in declared.items() if isinstance(p.default, str | bool) or _is_thing(p)}
     # A field without a declaration whose default is None, such as connections, is no number.
     known = dict.fromkeys([*declared, *(p.name for p in signature if p.default is not None or p.name in words)])
     anything = not declared and len(signature) < len(inspect.signature(make).parameters)
     return words, None if anything else [*known], fixed
+
+
+def _is_thing(parameter: Parameter) -> bool:
+    """Whether a parameter is an object of its own, which may be given by name, such as the rule of a network."""
+    return parameter.static and isinstance(parameter.default, eqx.Module)
 
 
 _WORDS = (str, bool, "str", "bool", bool | None, "bool | None", str | None, "str | None")
@@ -95,14 +113,31 @@ class SimulatorConfig(_Physical):
 
     preset: str | None = None
 
+    @cached_property
+    def _built(self) -> dict[Any, Any]:
+        """The object in each precision; no part of what makes two configurations equal."""
+        return {}
+
     def build(self) -> Any:
-        """Construct the simulator, not yet connected.
+        """Construct the simulator, not yet connected; once in each precision.
 
         Raises:
             ValueError: for an unknown name, preset or parameter, or an impossible value.
         """
-        target = self.target
-        make = target
+        precision = jnp.result_type(float)
+        if precision not in self._built:
+            with jax.ensure_compile_time_eval():
+                self._built[precision] = self._build()
+        return self._built[precision]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """See Pydantic; what is built stays with the original."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy.__dict__.pop("_built", None)
+        return copy
+
+    def _build(self) -> Any:
+        target = make = self.target
         if self.preset is not None:
             presets = target.presets if inspect.isclass(target) else ()
             if self.preset not in presets:
@@ -151,6 +186,47 @@ class StimulusConfig(_Physical):
         return self
 
 
+def scheme_of(simulator: Any, solver: Any, dt: float | None) -> dict[str, Any]:
+    """The arguments `dt` and `solver` of `simulate`, where they are left open.
+
+    Args:
+        simulator: what is simulated.
+        solver: how; None: its own way.
+        dt: time step [ms]; None: its own.
+    """
+    chosen, step = _scheme(simulator, solver, dt)
+    return {"dt": step, "solver": chosen}
+
+
+def require_possible(simulator: Any, stimulus: Stimulus | None, *, dt: float, solver: Any) -> None:
+    """Refuse what cannot be simulated, before anything is compiled.
+
+    Args:
+        simulator: what is simulated.
+        stimulus: what drives it.
+        dt: time step [ms].
+        solver: how.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    if isinstance(simulator, ODESimulator):
+        require_integrable(simulator, stimulus, solver, dt, None)
+
+
+def populations_of(simulator: Any, stimulus: Stimulus | None) -> dict[str, int]:
+    """Name and size of each population of neurons; of a cell, as many as its parameters and its stimulus have.
+
+    Args:
+        simulator: what is simulated.
+        stimulus: what drives it.
+    """
+    if not isinstance(simulator, ODESimulator):
+        return dict(simulator.populations)
+    start = jax.eval_shape(lambda key: first_state(simulator, key, stimulus=stimulus), jax.random.key(0))
+    return {"cells": start.y[0].size}
+
+
 class RunSettings(Config):
     """What one run of a simulator is.
 
@@ -176,10 +252,9 @@ class RunSettings(Config):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         simulator = self.simulator.build()
-        if isinstance(simulator, ODESimulator):
-            require_integrable(simulator, self._stimulus(), self.scheme["solver"], self.scheme["dt"], None)
-        elif self.dt_ms is not None or self.solver is not None:
+        if not isinstance(simulator, ODESimulator) and (self.dt_ms is not None or self.solver is not None):
             raise ValueError(f"{self.simulator.name} brings its own scheme; leave out dt_ms and solver")
+        require_possible(simulator, self._stimulus(), **self.scheme)
         if self.steps_of_a_frame < 1:
             raise ValueError(f"record_every_ms = {self.record_every_ms:g} is less than a time step")
         step_count(self.warmup_ms, self.step, "warmup_ms")
@@ -197,18 +272,13 @@ class RunSettings(Config):
 
     @property
     def scheme(self) -> dict[str, Any]:
-        """The arguments `dt` and `solver` of `simulate`: both None for a simulator that has its own."""
-        simulator = self.simulator.build()
-        if not isinstance(simulator, ODESimulator):
-            return {"dt": None, "solver": None}
-        solver = simulator.default_solver if self.solver is None else as_solver(self.solver)
-        return {"dt": simulator.default_dt if self.dt_ms is None else self.dt_ms, "solver": solver}
+        """The arguments `dt` and `solver` of `simulate`."""
+        return scheme_of(self.simulator.build(), as_solver(self.solver), self.dt_ms)
 
     @property
     def step(self) -> float:
         """The time step [ms]."""
-        dt = self.scheme["dt"]
-        return self.simulator.build().dt if dt is None else dt
+        return self.scheme["dt"]
 
     @property
     def frame(self) -> float:
@@ -223,11 +293,7 @@ class RunSettings(Config):
     @property
     def populations(self) -> dict[str, int]:
         """Name and size of each population of neurons."""
-        simulator = self.simulator.build()
-        if not isinstance(simulator, ODESimulator):
-            return simulator.populations
-        start = jax.eval_shape(lambda key: first_state(simulator, key, stimulus=self._stimulus()), jax.random.key(0))
-        return {"cells": start.y.v.size}
+        return populations_of(self.simulator.build(), self._stimulus())
 
     @property
     def neurons(self) -> int:
@@ -273,7 +339,7 @@ class SimulationConfig(RunSettings):
             return self
         if isinstance(simulator, ODESimulator) or self.connectivity != "fixed" or self.stimulus is not None:
             raise ValueError("warmup_ms needs a network that all runs share, connectivity: fixed, and no stimulus")
-        block = simulator.longest_block * simulator.dt
+        block = simulator.block * simulator.dt
         if round(self.warmup_ms / block) < 1 or abs(self.warmup_ms / block - round(self.warmup_ms / block)) > 1e-6:
             raise ValueError(
                 f"warmup_ms = {self.warmup_ms:g} must be a multiple of {self.simulator.name}'s {block:g} ms"

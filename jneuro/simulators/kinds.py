@@ -1,4 +1,4 @@
-"""The kinds that simulations name: simulators, stimuli and solvers; ours, those of plugins, and one's own."""
+"""The kinds that simulations name: simulators, stimuli, solvers and rules; ours, those of plugins, and one's own."""
 
 import inspect
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from jneuro.core.registry import Registry
 
 __all__ = [
+    "RULES",
     "SIMULATORS",
     "SOLVERS",
     "STIMULI",
@@ -59,6 +60,14 @@ def _lacks_as_solver(thing: Any) -> str | None:
     if isinstance(thing, Adaptive | TimeParallel) or thing in (Adaptive, TimeParallel):
         return None
     return _lacks(thing, diffrax.AbstractSolver, "a")
+
+
+def _lacks_as_rule(thing: Any) -> str | None:
+    from jneuro.simulators.connectivity import Rule
+
+    if thing is Rule:
+        return "is abstract; derive a class of your own from it"
+    return _lacks(thing, Rule, "a")
 
 
 SIMULATORS = Registry(
@@ -155,6 +164,17 @@ SOLVERS = Registry(
 
 Diffrax's own are named `diffrax:Ralston` and step by `dt`.
 """
+
+
+RULES = Registry(
+    "rule",
+    {
+        "bernoulli": "jneuro.simulators.connectivity:Bernoulli",
+        "fixed_in_degree": "jneuro.simulators.connectivity:FixedInDegree",
+    },
+    _lacks_as_rule,
+)
+"""Rules of who hears whom, by the name that a configuration uses."""
 
 
 def as_solver(value: Any) -> Any:

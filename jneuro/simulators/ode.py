@@ -10,7 +10,7 @@ import numpy as np
 from jax.interpreters import partial_eval
 
 from jneuro.core.types import Array, Float, Key, PyTree
-from jneuro.simulators.base import Recordable, Simulator, parameters, state_variables
+from jneuro.simulators.base import Recordable, Simulator, initial_state, parameters, state_variables
 from jneuro.simulators.solvers import RK4
 
 __all__ = ["ODESimulator", "is_separable", "require_one_equation"]
@@ -131,14 +131,7 @@ class ODESimulator(Simulator):
             key: for what is drawn.
         """
         del key
-        initial = {n: s.initial for n, s in state_variables(self.State).items()}
-        if missing := [n for n, x in initial.items() if x is None]:
-            raise ValueError(
-                f"{type(self).__name__}: {missing[0]} has no initial value; give it one, "
-                f"{missing[0]}: jn.Array = jn.state(0.0), or define init(self, key)"
-            )
-        dtype = jnp.result_type(float, *(x for x in jax.tree.leaves(self) if jnp.issubdtype(x.dtype, jnp.inexact)))
-        return self.State(*(jnp.asarray(x, dtype) for x in initial.values()))
+        return initial_state(self)
 
     def vector_field(self, y: Any, drive: Float[Array, "*neuron"] | float) -> Any:
         """Return the time derivative of every variable [unit/ms]; by default from `relaxation`.

@@ -16,10 +16,11 @@ from jneuro.simulators.base import Simulator, step_count
 from jneuro.simulators.integration import begin, integrate, require_integrable, too_coarse
 from jneuro.simulators.located import Exact
 from jneuro.simulators.ode import ODESimulator
+from jneuro.simulators.paths import resolve
 from jneuro.simulators.solvers import RK4
 from jneuro.simulators.spiking import Surrogate
 from jneuro.simulators.spiking import spike_gradient as differentiating_spikes
-from jneuro.simulators.stepped import SteppedSimulator
+from jneuro.simulators.stepped import SteppedSimulator, begin_stepped
 from jneuro.simulators.stepping import advance_blocks
 from jneuro.simulators.stimuli import Stimulus, draw_outside_loops
 
@@ -68,7 +69,7 @@ def simulate(
         record_every: time between two recorded frames [ms]; by default every step is recorded. States are sampled at a
             frame's end, spikes are summed over it.
         warmup: time simulated first and not recorded [ms].
-        initial_state: a state to start from: the `final_state` of a recording, or an ODE simulator's bare `State`.
+        initial_state: a state to start from: the `final_state` of a recording, or the simulator's bare state.
         solver: how to integrate an ODE, see `jneuro.simulators.solvers`; stepped simulators bring their own scheme.
         spike_gradient: what stands for the derivative of a spike, such as `SuperSpike(scale=0.01)`; or `Exact()`, which
             locates the spikes of cells within steps; by default spikes are booleans and carry no gradient.
@@ -93,6 +94,7 @@ def simulate(
     """
     require_key(key)
     _require_instances(simulator, stimulus)
+    simulator = resolve(simulator)
     solver, dt = _scheme(simulator, solver, dt, spike_gradient)
     if not isinstance(spike_gradient, Surrogate | Exact | None):
         raise ValueError(
@@ -189,7 +191,7 @@ def first_state(
     """
     if isinstance(simulator, ODESimulator):
         return begin(simulator, stimulus, stream(key, "init"), None, *_scheme(simulator, solver, dt))
-    return simulator.init(stream(key, "init"))
+    return begin_stepped(resolve(simulator), stream(key, "init"), None)
 
 
 def _scheme(
@@ -251,5 +253,5 @@ def _simulate(simulator, stimulus, key, initial_state, solver, gradient, *, dt, 
         start = begin(simulator, stimulus, stream(key, "init"), initial_state, solver, dt)
         return integrate(simulator, stimulus, start, solver=solver, dt=dt, gradient=gradient, **how)
     with differentiating_spikes(gradient):
-        state = first_state(simulator, key) if initial_state is None else initial_state
+        state = begin_stepped(simulator, stream(key, "init"), initial_state)
         return advance_blocks(simulator, stimulus, stream(key, "noise"), state, **how), None

@@ -66,7 +66,7 @@ def _no_jumps() -> Array:
 def _edge(when):
     """The instant from which `when` counts as reached: a multiple of the step may lie before it by its last bits."""
     when = lax.stop_gradient(jnp.asarray(when, jnp.result_type(when, 1.0)))
-    return when - 2 * jnp.finfo(when.dtype).eps * jnp.abs(when)
+    return when - 2 * jnp.finfo(when.dtype).eps * jnp.where(jnp.isfinite(when), jnp.abs(when), 0)
 
 
 def _reached(t, when):

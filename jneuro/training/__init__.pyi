@@ -8,10 +8,13 @@ from .checkpoints import Checkpoints as Checkpoints
 from .checkpoints import load_best as load_best
 from .checkpoints import on_termination as on_termination
 from .ensemble import train_ensemble as train_ensemble
+from .kinds import CALLBACKS as CALLBACKS
+from .kinds import LOSSES as LOSSES
+from .kinds import OPTIMIZERS as OPTIMIZERS
+from .kinds import SCHEDULES as SCHEDULES
 from .loop import TrainingDiverged as TrainingDiverged
 from .loop import TrainingInterrupted as TrainingInterrupted
 from .loop import TrainResult as TrainResult
-from .losses import LOSSES as LOSSES
 from .losses import Loss as Loss
 from .losses import mae as mae
 from .losses import mse as mse
@@ -19,7 +22,7 @@ from .losses import pinball as pinball
 from .losses import poisson as poisson
 from .optimizers import Adam as Adam
 from .optimizers import AdamW as AdamW
-from .optimizers import Optimizer as Optimizer
+from .optimizers import OptimizerConfig as OptimizerConfig
 from .recipe import Plateau as Plateau
 from .recipe import TrainConfig as TrainConfig
 from .steps import predict as predict

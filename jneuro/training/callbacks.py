@@ -1,11 +1,14 @@
-"""What a training tells while it runs: a progress bar, a metrics file, or anything with the same two methods."""
+"""What a training tells while it runs: a progress bar, a metrics file, or anything with one of the same methods."""
 
 import json
-import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from jneuro.core.config import Config
+from jneuro.core.files import flush, write_text
 
 __all__ = ["Callback", "EpochRecord", "MetricsFile", "RichProgress", "StepProgress"]
 
@@ -41,8 +44,10 @@ class EpochRecord(NamedTuple):
         validation_r2: R² of the means over them, at the nearest horizon, as the two that follow.
         validation_rmse: root of the mean squared error, scaled as the windows are.
         validation_mae: mean absolute error, scaled likewise.
-        learning_rate: learning rate of its last step.
+        learning_rate: learning rate of its last step; None where an optax transformation keeps it to itself
+            (`optax.inject_hyperparams` tells it).
         seconds: wall-clock time of the epoch, validation included, since it began or was resumed.
+        metrics: the recipe's metrics over the validation windows, by name.
     """
 
     epoch: int
@@ -52,20 +57,33 @@ class EpochRecord(NamedTuple):
     validation_r2: float
     validation_rmse: float
     validation_mae: float
-    learning_rate: float
+    learning_rate: float | None
     seconds: float
+    metrics: Mapping[str, float] = {}
 
 
 class Callback(Protocol):
-    """What `train` tells its listeners."""
+    """What `train` tells its listeners; one has any of these methods, of the rest there is nothing to write.
+
+    One that raises ends the training, once what was trained until then is saved.
+
+    Examples:
+        >>> class Print:
+        ...     def on_epoch(self, record):
+        ...         print(record.epoch, record.validation_loss)
+    """
+
+    def on_start(self, config: Config, history: Sequence[EpochRecord]) -> None:
+        """Hear that a training begins, with its recipe, or goes on after the epochs of its history."""
 
     def on_steps(self, progress: StepProgress) -> None:
         """Hear of a finished call of some steps."""
-        ...
 
     def on_epoch(self, record: EpochRecord) -> None:
         """Hear of a finished epoch; its checkpoint is written afterwards."""
-        ...
+
+    def on_end(self, history: Sequence[EpochRecord]) -> None:
+        """Hear that the training is over, with or without an error."""
 
 
 class RichProgress:
@@ -122,9 +140,10 @@ class RichProgress:
         """
         self._validation = f" validation {record.validation_loss:.4g}"
         if not self._progress.console.is_terminal:
+            rate = "" if record.learning_rate is None else f" learning rate {record.learning_rate:.3g}"
             self._progress.console.print(
-                f"{self._stage} epoch {record.epoch + 1} loss {record.train_loss:.4g}{self._validation}"
-                f" learning rate {record.learning_rate:.3g} in {record.seconds:.1f} s",
+                f"{self._stage} epoch {record.epoch + 1} loss {record.train_loss:.4g}{self._validation}{rate}"
+                f" in {record.seconds:.1f} s",
                 soft_wrap=True,
             )
 
@@ -144,13 +163,6 @@ class MetricsFile:
         """
         self._path, self._clean = Path(path), False
 
-    def on_steps(self, progress: StepProgress) -> None:
-        """Do nothing.
-
-        Args:
-            progress: where the training is.
-        """
-
     def on_epoch(self, record: EpochRecord) -> None:
         """Append the record.
 
@@ -162,6 +174,7 @@ class MetricsFile:
             self._clean = True
         with self._path.open("a") as file:
             file.write(json.dumps(record._asdict()) + "\n")
+        flush(self._path)
 
     def _drop_from(self, epoch: int) -> None:
         lines = self._path.read_text().splitlines() if self._path.exists() else []
@@ -173,7 +186,4 @@ class MetricsFile:
                 break
             if known:
                 kept.append(line + "\n")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self._path.with_name(self._path.name + ".new")
-        fresh.write_text("".join(kept))
-        os.replace(fresh, self._path)
+        write_text(self._path, "".join(kept))

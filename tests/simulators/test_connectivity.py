@@ -21,7 +21,7 @@ from jneuro.simulators.connectivity import (
     most_targets,
     relative_weights,
 )
-from jneuro.simulators.events import unpack
+from jneuro.simulators.kernels.events import unpack
 
 SIZES = (300, 100)
 

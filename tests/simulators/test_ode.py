@@ -335,7 +335,7 @@ def test_a_population_is_a_batch_is_a_loop(cell, current):
     currents = jnp.linspace(0.5, 1.5, 3) * current
     run = lambda i: (
         simulate(cell, stimuli.Constant(i), duration=12.0, key=KEY, record_every=10 * cell.default_dt).values
-    )  # noqa: E731
+    )
     population, batch = run(currents), jax.vmap(run)(currents)
     for k, i in enumerate(currents):
         alone = run(i)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jneuro.simulators.delays import DelayedSynapses, draw_delayed, raster_width, resend, send
-from jneuro.simulators.events import pack
+from jneuro.simulators.kernels.events import pack
 from jneuro.simulators.plasticity import PairRule, each_event, histogram, pair_changes, pair_step
 
 POTENTIATION, DEPRESSION, TAU = 0.1, 0.12, 20.0
