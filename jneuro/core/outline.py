@@ -103,7 +103,7 @@ def outline(reference: str) -> Outline | None:
         arguments = _fields(family)
     presets = _value(members["presets"][1]) if "presets" in members else None
     elements = presets.elts if isinstance(presets, ast.Tuple) else []
-    names = tuple(e.value for e in elements if isinstance(e, ast.Constant))
+    names = tuple(_written(e) for e in elements)
     return Outline(ast.get_docstring(found.node) or "", arguments, _records(family), names)
 
 
@@ -129,10 +129,12 @@ def _text(module: str) -> _Text | None:
 def _find(module: str, name: str, seen: tuple[str, ...] = ()) -> _Found | None:
     """A definition by its name, in the module or where that imports it from."""
     text = _text(module)
-    for node, after in zip(text.tree.body, [*text.tree.body[1:], None], strict=True) if text else ():
+    if text is None:
+        return None
+    for node, after in zip(text.tree.body, [*text.tree.body[1:], None], strict=True):
         if _target(node) == name:
             return _Found(text, node, after)
-        if text and isinstance(node, ast.ImportFrom):
+        if isinstance(node, ast.ImportFrom):
             package = text.package.split(".")[: len(text.package.split(".")) + 1 - node.level] if node.level else []
             there = ".".join([*package, *([node.module] if node.module else [])])
             for alias in node.names:
@@ -194,8 +196,9 @@ class _Filled(ast.NodeTransformer):
 
 def _expanded(text: _Text, call: ast.Call) -> tuple[_Text, ast.Call]:
     """What a function of one `return`, which makes declarations alike, declares with these arguments."""
-    found = _find(text.module, call.func.id) if isinstance(call.func, ast.Name) else None
-    if found is None or not isinstance(found.node, ast.FunctionDef) or call.func.id in _DECLARE:
+    name = ast.unparse(call.func)
+    found = None if name in _DECLARE else _find(text.module, name)
+    if found is None or not isinstance(found.node, ast.FunctionDef):
         return text, call
     last, words = found.node.body[-1], found.node.args
     if not (isinstance(last, ast.Return) and isinstance(last.value, ast.Call)):
@@ -217,7 +220,7 @@ def _written(node: ast.expr | None) -> str:
         return ""
     if isinstance(node, ast.Constant):
         return str(node.value)
-    number = _number(node)
+    number = None if isinstance(node, ast.UnaryOp) else _number(node)
     return ast.unparse(node) if number is None else f"{number:.6g}"
 
 
@@ -331,7 +334,8 @@ def _records(family: list[tuple[_Text, ast.ClassDef]]) -> dict[str, str]:
             values = node.value if isinstance(node, ast.Return) else None
             parts = [values, *(values.elts if isinstance(values, ast.Tuple) else [])]
             keys = [k for part in parts if isinstance(part, ast.Dict) for k in part.keys]
-            found |= {k.value: found.get(k.value, "") for k in keys if isinstance(k, ast.Constant)}
+            names = [_written(key) for key in keys if key is not None]
+            found |= {name: found.get(name, "") for name in names}
     listed = _value(members["recordables"][1]) if "recordables" in members else None
     if isinstance(listed, ast.Dict):
         for key, value in zip(listed.keys, listed.values, strict=True):

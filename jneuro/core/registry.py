@@ -197,6 +197,10 @@ class Registry:
             raise ValueError(f"{name!r} is no {self.kind}: {lacks}")
         return found
 
+    def lacks(self, thing: Any) -> str | None:
+        """What an object lacks to be of this kind, in words; None if it is."""
+        return self._check(thing)
+
     def require(self, thing: Any) -> Any:
         """Return an object that is of this kind; refuse another, in words."""
         if (lacks := self._check(thing)) is not None:
