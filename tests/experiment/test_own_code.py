@@ -60,9 +60,7 @@ def test_everything_of_ones_own_in_one_run(own):
     assert np.isfinite(test["r2"])
     found = own.metrics["analyses"]
     assert found["my_analyses.LargestError"]["of"]["windows"] > 0
-    assert found["my_analyses.Broken"] == {
-        "failed": "AttributeError: 'Study' object has no attribute 'no_such_thing'"
-    }
+    assert found["my_analyses.Broken"] == {"failed": "AttributeError: 'Study' object has no attribute 'no_such_thing'"}
     lines = (own.out / "models" / "mine" / "metrics.jsonl").read_text().splitlines()
     assert "bias" in json.loads(lines[0])["metrics"]
     page = (own.out / "report.html").read_text()
@@ -162,7 +160,7 @@ def test_a_fit_of_ones_own(own, tmp_path):
 
 
 REFUSED = {
-    "no such module": ("model: {name: \"my_models:Linear\"", "model: {name: \"our_models:Linear\"", "our_models"),
+    "no such module": ('model: {name: "my_models:Linear"', 'model: {name: "our_models:Linear"', "our_models"),
     "no such class": ("my_models:Linear", "my_models:Liner", "has no 'Liner'"),
     "no model": ("my_models:Linear", "my_models:Bell", "is no model: its class is not a flax.nnx.Module"),
     "no analysis": ("my_analyses:Broken", "my_models:Bell", "is no analysis: derive its class from jneuro's Analysis"),
@@ -187,6 +185,7 @@ def test_what_cannot_be_used_is_refused_in_one_line(own, tmp_path, case):
 def test_one_construction_of_a_simulator_for_each_precision(own, tmp_path):
     home = write(tmp_path)
     (home / "my_cells.py").write_text(
-        (home / "my_cells.py").read_text() + "\n    COUNT = []\n    def __post_init__(self):\n        self.COUNT.append(1)\n"
+        (home / "my_cells.py").read_text()
+        + "\n    COUNT = []\n    def __post_init__(self):\n        self.COUNT.append(1)\n"
     )
     assert MODELS
