@@ -20,7 +20,7 @@ from jneuro.core.types import Array, Float
 from jneuro.datasets.windows import Batch
 from jneuro.models.base import ModelConfig, Prediction, check_inputs
 from jneuro.models.convolution import Convolution, Formulation, TransposedConvolution
-from jneuro.models.layers import INITIALISERS, InitialiserName, compute_dtype
+from jneuro.models.layers import INITIALISERS, InitialiserName, compute_dtype, starts_at
 from jneuro.models.microbatches import in_microbatches, microbatch
 
 __all__ = ["ActivationName", "EncoderDecoder", "EncoderDecoderConfig", "LayerSizes", "PReLU"]
@@ -144,7 +144,7 @@ class PReLU(nnx.Module):
     """
 
     def __init__(self, channels: int):
-        self.weight = nnx.Param(jnp.zeros(channels, jnp.float32))
+        self.weight = nnx.Param(starts_at(0, channels))
 
     def __call__(self, x: Float[Array, "batch time channel"]) -> Float[Array, "batch time channel"]:
         """Apply it; see the class."""

@@ -16,7 +16,15 @@ from jneuro.core.types import Array, Float
 from jneuro.datasets.windows import Batch
 from jneuro.models.base import Prediction, check_inputs
 from jneuro.models.convolution import Convolution
-from jneuro.models.layers import INITIALISERS, BatchNorm, InitialiserName, compute_dtype, dropout_layer, layer_norm
+from jneuro.models.layers import (
+    INITIALISERS,
+    BatchNorm,
+    InitialiserName,
+    compute_dtype,
+    dropout_layer,
+    layer_norm,
+    linear,
+)
 from jneuro.models.recurrent import Gates
 from jneuro.models.stack import StackConfig, build_stack, output_layer
 
@@ -229,7 +237,7 @@ class ForecastHead(nnx.Module):
         self.horizons = config.horizons
         self.layer_norm = layer_norm(hidden, rngs=rngs) if normalise else None
         self.residual_projection = (
-            nnx.Linear(config.features, hidden, kernel_init=init, dtype=compute_dtype(config.precision), rngs=rngs)
+            linear(config.features, hidden, initialiser=init, dtype=compute_dtype(config.precision), rngs=rngs)
             if residual
             else None
         )

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
@@ -17,7 +18,7 @@ from jax.typing import DTypeLike
 from jneuro.core.devices import scan
 from jneuro.core.types import Array, Float
 from jneuro.models.cudnn import LSTMState, LSTMWeights, cudnn_applies, cudnn_lstm
-from jneuro.models.layers import INITIALISERS, InitialiserName, dropout_layer
+from jneuro.models.layers import INITIALISERS, InitialiserName, dropout_layer, starts_at
 
 __all__ = ["LSTM", "Backend", "Gates", "LSTMLayer", "lstm"]
 
@@ -213,8 +214,8 @@ class LSTMLayer(nnx.Module):
     ):
         self.weight_ih = nnx.Param(INITIALISERS[input_init](rngs.params(), (features, 4 * hidden), jnp.float32))
         self.weight_hh = nnx.Param(INITIALISERS[recurrent_init](rngs.params(), (hidden, 4 * hidden), jnp.float32))
-        self.bias_ih = nnx.Param(jnp.zeros(4 * hidden, jnp.float32).at[hidden : 2 * hidden].set(forget_bias))
-        self.bias_hh = nnx.Param(jnp.zeros(4 * hidden, jnp.float32))
+        self.bias_ih = nnx.Param(jnp.asarray(np.repeat(np.float32([0, forget_bias, 0, 0]), hidden)))
+        self.bias_hh = nnx.Param(starts_at(0, 4 * hidden))
         self.dtype = dtype
         self.backend: Backend = backend
 
