@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jneuro.core.code import loaded_code
+from jneuro.core.code import changed_files, loaded_code
 from jneuro.core.config import (
     ConfigError,
     Kind,
@@ -166,6 +166,11 @@ def recorded_code(run: Path, code: Path | None = None) -> tuple[Path | None, Map
     where = (folder if code is None else code) if files else None
     if where is not None and not where.is_dir():
         raise ConfigError(f"{run}: its code, {', '.join(files)}, is not in {where} any more; say where with --code DIR")
+    if where is not None and (changed := changed_files(where, files)):
+        raise ConfigError(
+            f"{', '.join(str(where / name) for name in changed)}: changed since the run {run}, so nothing of it is "
+            "executed; restore it, say with --code DIR where it is, or go on from your own YAML file with --resume"
+        )
     return where, files
 
 

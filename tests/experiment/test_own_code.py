@@ -85,7 +85,7 @@ def test_what_was_run_is_evaluated_with_the_code_of_the_run_alone(own, tmp_path,
     try:
         for words in (["evaluate", own.out], ["report", own.out], ["run", own.out / "config.yaml", "--resume"]):
             error = str(call(*words, *(["--out", own.out] if words[0] == "run" else [])).exception)
-            assert f"{helper}: has changed since the run, so it is not executed" in error
+            assert f"{helper}: changed since the run {own.out}, so nothing of it is executed" in error
             assert "--code DIR" in error
             assert "\n" not in error
         assert not (tmp_path / "executed").exists()
