@@ -1,4 +1,4 @@
-"""A stranger's folder gets what the built-in systems get: run, resume, evaluate, report, fit; stale stages are redone."""
+"""A stranger's folder gets what built-in systems get: run, resume, evaluate, report, fit; stale stages are redone."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from own_code import MODELS, write
+from own_code import write
 from typer.testing import CliRunner
 
 from jneuro.cli import app
@@ -14,6 +14,7 @@ from jneuro.core.config import ConfigError
 from jneuro.experiment import RunFolder, Silent, load_plan, run, run_stages
 from jneuro.experiment.fit_plan import load_fit
 from jneuro.experiment.fitting import fit_stages
+from jneuro.experiment.sweeping import load_sweep
 
 
 class Told(Silent):
@@ -60,9 +61,7 @@ def test_everything_of_ones_own_in_one_run(own):
     assert np.isfinite(test["r2"])
     found = own.metrics["analyses"]
     assert found["my_analyses.LargestError"]["of"]["windows"] > 0
-    assert found["my_analyses.Broken"] == {
-        "failed": "AttributeError: 'Study' object has no attribute 'no_such_thing'"
-    }
+    assert found["my_analyses.Broken"] == {"failed": "AttributeError: 'Study' object has no attribute 'no_such_thing'"}
     lines = (own.out / "models" / "mine" / "metrics.jsonl").read_text().splitlines()
     assert "bias" in json.loads(lines[0])["metrics"]
     page = (own.out / "report.html").read_text()
@@ -162,7 +161,7 @@ def test_a_fit_of_ones_own(own, tmp_path):
 
 
 REFUSED = {
-    "no such module": ("model: {name: \"my_models:Linear\"", "model: {name: \"our_models:Linear\"", "our_models"),
+    "no such module": ('model: {name: "my_models:Linear"', 'model: {name: "our_models:Linear"', "our_models"),
     "no such class": ("my_models:Linear", "my_models:Liner", "has no 'Liner'"),
     "no model": ("my_models:Linear", "my_models:Bell", "is no model: its class is not a flax.nnx.Module"),
     "no analysis": ("my_analyses:Broken", "my_models:Bell", "is no analysis: derive its class from jneuro's Analysis"),
@@ -184,9 +183,17 @@ def test_what_cannot_be_used_is_refused_in_one_line(own, tmp_path, case):
     assert "\n" not in str(caught.value)
 
 
-def test_one_construction_of_a_simulator_for_each_precision(own, tmp_path):
+def test_a_simulator_is_constructed_once_for_each_block_and_precision(tmp_path):
     home = write(tmp_path)
-    (home / "my_cells.py").write_text(
-        (home / "my_cells.py").read_text() + "\n    COUNT = []\n    def __post_init__(self):\n        self.COUNT.append(1)\n"
-    )
-    assert MODELS
+    cells = home / "my_cells.py"
+    counted = "    COUNT = []\n\n    def __check_init__(self):\n        self.COUNT.append(1)\n\n    class State"
+    cells.write_text(cells.read_text().replace("    class State", counted, 1))
+    sweep = "sweep: {design: grid, axes: {tau: {low: 5, high: 20, points: 3}}}\nmeasures: [v_min]\n"
+    simulation = '{simulator: {name: "my_cells:Leaky"}, duration_ms: 10}'
+    (home / "own_sweep.yaml").write_text(f"name: own_sweep\nsimulation: {simulation}\n{sweep}")
+    # A fit simulates in double precision, and knows the truth in it; a sweep also builds, twice, the ends of its axis.
+    for load, name, most in ((load_plan, "own", 1), (load_fit, "own_fit", 4), (load_sweep, "own_sweep", 5)):
+        config = load(home / f"{name}.yaml").config
+        simulator = config.simulation.simulator.target
+        assert 1 <= len(simulator.COUNT) <= most, (name, len(simulator.COUNT))
+        simulator.COUNT.clear()
