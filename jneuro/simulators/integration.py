@@ -468,7 +468,13 @@ def _fixed(simulator, stimulus, start, solver, dt, names, frames, every, warmup,
         if times and body is None:
             state = loop.frame(state, times)[0]
         elif times:
-            state, _ = scan(lambda s, _, body=body: (lax.optimization_barrier(body(s, None))[0], None), state, None, length=times, unroll=1)
+            state, _ = scan(
+                lambda s, _, body=body: (lax.optimization_barrier(body(s, None))[0], None),
+                state,
+                None,
+                length=times,
+                unroll=1,
+            )
     whole, rest = divmod(frames, group)
     segment = None if checkpoint is None else max(checkpoint // group, 1)
     state, values = repeat(several, state, whole, segment)

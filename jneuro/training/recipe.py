@@ -84,7 +84,9 @@ class TrainConfig(Config):
     warmup_epochs: int = Field(default=5, ge=0)
     warmup_from: float = Field(default=5e-6, ge=0)
     plateau: Plateau | None = Plateau()
-    schedule: Annotated[Any, SCHEDULES.field(), AfterValidator(_schedule)] = Field(default="constant", validate_default=True)
+    schedule: Annotated[Any, SCHEDULES.field(), AfterValidator(_schedule)] = Field(
+        default="constant", validate_default=True
+    )
     early_stopping: int | None = Field(default=20, ge=1)
     steps_per_call: int = Field(default=32, ge=1)
     parallel: Literal["auto", "jit", "pmap"] = "auto"

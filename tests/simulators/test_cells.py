@@ -97,7 +97,9 @@ def test_a_cell_of_ones_own_needs_a_state_and_an_equation():
     how = {"duration": 200.0, "key": KEY, "record_every": 1.0}
     found = simulate(cell, stimuli.Constant(0.5), **how)
     assert found.units == {"v": "1", "w": "1", "current": "1", "spikes": "1"}
-    exact = simulate(cell, stimuli.Constant(0.5), **how, dt=0.5, solver=Adaptive(diffrax.Dopri8(), rtol=1e-9, atol=1e-11))
+    exact = simulate(
+        cell, stimuli.Constant(0.5), **how, dt=0.5, solver=Adaptive(diffrax.Dopri8(), rtol=1e-9, atol=1e-11)
+    )
     np.testing.assert_allclose(found.values["v"], exact.values["v"], atol=1e-6)
     assert found.values["spikes"].sum() == 5
     # The derived relaxation: −∂f/∂y, and what makes it the same equation.
@@ -109,9 +111,6 @@ def test_a_cell_of_ones_own_needs_a_state_and_an_equation():
         np.testing.assert_allclose(r * (s - x), f, rtol=1e-9)
     coarse = simulate(cell, stimuli.Constant(0.5), **how, solver=RushLarsen(), dt=0.005)
     np.testing.assert_allclose(coarse.values["v"], exact.values["v"], atol=0.05)
-
-
-
 
 
 def test_what_is_recorded_is_told_by_the_class():
@@ -134,7 +133,6 @@ def test_separability_is_read_from_the_equations(cell):
     assert is_separable(cell()) is SEPARABLE[cell]
 
 
-
 @pytest.mark.parametrize("cell", [HodgkinHuxley, Pospischil, CA1Pyramidal], ids=lambda c: c.__name__)
 @pytest.mark.parametrize("precision", [np.float32, np.float64])
 def test_fast_forms_are_the_published_equations(cell, precision):
@@ -154,7 +152,9 @@ def test_fast_forms_are_the_published_equations(cell, precision):
             return
         for k, name in enumerate(cell.State._fields):
             tangent = cell.State(*(jnp.full_like(x, float(j == k)) for j, x in enumerate(y)))
-            one, other = (jax.jvp(lambda y, f=f: f(y, drive), (y,), (tangent,))[1] for f in (lambda y, i: fast(y, i)[0], printed))
+            one, other = (
+                jax.jvp(lambda y, f=f: f(y, drive), (y,), (tangent,))[1] for f in (lambda y, i: fast(y, i)[0], printed)
+            )
             for a, b in zip(one, other, strict=True):
                 np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * np.abs(b).max() + 1e-12, err_msg=name)
 
@@ -170,9 +170,7 @@ class Clamped(MembraneTerm):
 
 
 @double
-@pytest.mark.parametrize(
-    "solver", [RK4(), RushLarsen(), StaggeredCrankNicolson()], ids=lambda s: type(s).__name__
-)
+@pytest.mark.parametrize("solver", [RK4(), RushLarsen(), StaggeredCrankNicolson()], ids=lambda s: type(s).__name__)
 def test_a_conductance_is_a_larger_leak(solver):
     """0.2 mS/cm² towards 0 mV, within the step or as part of the cell."""
     cell, current, dt = HodgkinHuxley(), stimuli.Step(12.0, onset=1.0), 0.025

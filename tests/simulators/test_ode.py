@@ -405,7 +405,10 @@ def test_adaptive_steps_stop_at_jumps():
     ("change", "message"),
     [
         ({"duration": 1.01, "dt": 0.02}, "duration = 1.01 ms is not a multiple of the time step, 0.02 ms"),
-        ({"dt": 1.0, "solver": RK4()}, r"dt = 1 ms is too large for RK4: .* in its initial state, .* below 0\.\d+ ms, or"),
+        (
+            {"dt": 1.0, "solver": RK4()},
+            r"dt = 1 ms is too large for RK4: .* in its initial state, .* below 0\.\d+ ms, or",
+        ),
         ({"dt": -0.1}, "dt = -0.1 ms must be positive"),
         ({"dt": float("nan")}, "dt = nan ms must be positive"),
         (
