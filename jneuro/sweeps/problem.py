@@ -168,11 +168,15 @@ class SweepProblem:
             if len(set(names)) < len(names):
                 raise ValueError(f"{key}: names one of them twice")
         self._check_records()
-        for name, value in (("duration", self.duration), ("warmup", self.warmup)):
-            if step_count(value, self.scheme["dt"], name) < (name == "duration"):
-                raise ValueError(
-                    f"{name} = {value} ms must {'be positive' if name == 'duration' else 'not be negative'}"
-                )
+        steps = {n: step_count(getattr(self, n), self.scheme["dt"], n) for n in ("duration", "warmup")}
+        if steps["duration"] < 1 or steps["warmup"] < 0:
+            name = "duration" if steps["duration"] < 1 else "warmup"
+            must = "be positive" if name == "duration" else "not be negative"
+            raise ValueError(f"{name} = {getattr(self, name)} ms must {must}")
+        if sum(steps.values()) >= 2**31:
+            raise ValueError(
+                f"duration = {self.duration:g} ms is {sum(steps.values()):,} steps, more than can be counted"
+            )
         self._check_targets()
         self._check_ends()
 
