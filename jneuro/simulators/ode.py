@@ -197,9 +197,8 @@ class ODESimulator(Simulator):
     @property
     def cells(self) -> tuple[int, ...]:
         """The shape of a variable: `()` for one cell, `(neuron,)` where a parameter has a value for each."""
-        return np.broadcast_shapes(
-            *(np.shape(getattr(self, n)) for n, p in parameters(type(self)).items() if not p.static)
-        )
+        own = [getattr(self, name) for name, p in parameters(type(self)).items() if not p.static]
+        return np.broadcast_shapes(*map(np.shape, own))
 
 
 _SLOWEST = 1e-6
