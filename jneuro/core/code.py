@@ -190,7 +190,8 @@ def _import(name: str, reference: str, kind: str) -> types.ModuleType:
         line = _line_of(error)
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise CodeError(f"{reference!r}: importing {spec.origin} failed{line} ({said})") from error
-    module.__dict__.setdefault("__jneuro_digest__", _module_digest(module))
+    if isinstance(spec.loader, _SourceLoader):  # of an installed one, the imports lead through all that is installed
+        module.__dict__.setdefault("__jneuro_digest__", _module_digest(module))
     return module
 
 

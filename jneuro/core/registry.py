@@ -192,7 +192,7 @@ class Registry:
                     f"{name!r}, of the package {entries[name].source}, cannot be loaded ({error})"
                 ) from error
         else:
-            raise ValueError(f"{unknown_name(name, entries, self.kind)}, or module:name of your own")
+            raise ValueError(f"{unknown_name(name, entries, self.kind).rstrip('?')}, or module:name of your own")
         if (lacks := self._check(found)) is not None:
             raise ValueError(f"{name!r} is no {self.kind}: {lacks}")
         return found

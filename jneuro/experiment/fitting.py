@@ -27,6 +27,7 @@ from jneuro.fitting.config import chosen
 from jneuro.fitting.data import Target
 from jneuro.fitting.fitter import Fit, fit, predict, predict_spikes
 from jneuro.fitting.keeping import named
+from jneuro.fitting.kinds import METHODS, made
 from jneuro.fitting.problem import Problem
 from jneuro.fitting.solution import random_starts
 from jneuro.fitting.uncertainty import intervals
@@ -193,9 +194,8 @@ def _fit(plan: FitPlan, target: Target, method: Any, key: Key[Array, ""], own: b
     """One fit, of repeats from a simulator of its own."""
     config, simulator, trainable = plan.config, plan.simulator, plan.trainable
     if own and config.repeats > 1:
-        drawn = random_starts(
-            trainable, trainable.values(simulator), 1, spread=method.spread, key=stream(key, "simulator")
-        )
+        spread = getattr(made(METHODS, method), "spread", 2.0)
+        drawn = random_starts(trainable, trainable.values(simulator), 1, spread=spread, key=stream(key, "simulator"))
         simulator = trainable.insert(simulator, trainable.constrain(drawn[0]))
     options = config.fit.model_copy(update={"method": method})
     try:

@@ -19,15 +19,17 @@ from jneuro.core.config import (
     unknown_name,
 )
 from jneuro.core.random import stream
+from jneuro.core.registry import Block
 from jneuro.core.types import Array, Key
 from jneuro.datasets.tasks import WindowConfig
 from jneuro.datasets.variables import FROM_SPIKES, columns_of
 from jneuro.evaluation.baselines import check_baselines
 from jneuro.experiment.config import ExperimentConfig, ModelEntry
 from jneuro.experiment.folder import RunFolder, Stage
-from jneuro.models.build import Sizes, sized
+from jneuro.models.build import Sizes, check_shapes, sized
 from jneuro.recordings.store import has_events, open_recording
 from jneuro.simulators.config import SimulationConfig
+from jneuro.training.losses import cost
 from jneuro.training.recipe import TrainConfig
 
 __all__ = ["Plan", "Training", "load_plan", "load_with_code", "recorded_code", "reopen", "resolve"]
@@ -295,6 +297,7 @@ def _check_windows(config: ExperimentConfig, data: _Data) -> None:
             frame = windows.frame(data.dt) * data.dt
             observed = set(windows.targets) <= set(windows.observed)
             if key == "windows":
+                key = "evaluate.baselines"
                 check_baselines(config.evaluate.baselines, windows.frames(frame)[1], observed=observed)
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from error
@@ -312,6 +315,8 @@ def _sized(config: ExperimentConfig, name: str, data: _Data) -> ModelEntry:
         raise ValueError(f"{key} = {size} is more than the {least} training windows; lower it or windows.stride_ms")
     try:
         model = sized(entry.model, _sizes(windows, data))
+        if isinstance(model, Block):  # one of the user's own, of which nothing else is known before it is called
+            check_shapes(model, _sizes(windows, data), check=cost(config.train_config_of(name).loss))
     except ValueError as error:
         raise ValueError(f"models.{name}.model: {first_message(error)}") from error
     return entry.model_copy(update={"model": model})

@@ -96,6 +96,8 @@ def forward(model: Any, batch: Batch, *, train: bool = False) -> Prediction:
         said = model(batch, train=train)
     else:
         if isinstance(model, nnx.Module):
+            # To predict, in a copy: the caller's model stays in its mode, and may belong to an outer trace.
+            model = model if train else nnx.clone(model)
             model.train() if train else model.eval()
         said = model(batch)
     if isinstance(said, Prediction):

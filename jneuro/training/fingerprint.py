@@ -16,7 +16,7 @@ from jneuro.core.code import digest
 from jneuro.core.registry import Block
 from jneuro.core.types import Array, Key
 from jneuro.datasets.windows import Windows
-from jneuro.training.checkpoints import Weights, named_arrays
+from jneuro.training.checkpoints import Weights, named_arrays, plain_key
 from jneuro.training.recipe import TrainConfig
 
 __all__ = ["fingerprint", "identity", "unseen"]
@@ -114,7 +114,7 @@ def _described(thing: Any, above: frozenset[int]) -> Any:
     deeper = functools.partial(_described, above=above)
     match thing:
         case np.ndarray() | np.generic() | jax.Array():
-            array = np.asarray(thing)
+            array = np.asarray(plain_key(thing))
             return [str(array.dtype), list(array.shape), zlib.crc32(np.ascontiguousarray(array).data)]
         case tuple() | list():
             return [type(thing).__qualname__, *map(deeper, thing)]

@@ -72,8 +72,8 @@ def check_finite(windows: Windows, split: str) -> None:
         run = bad[0] // windows.frames_per_trial
         raise ValueError(
             f"the windows of the split {split!r} hold {values.sum()} values that are not finite, the first in run "
-            f"{run}, frame {bad[0] % windows.frames_per_trial}, column {int(np.argmax(values[0]))}; mend the recording, "
-            "or leave that run or column out"
+            f"{run}, frame {bad[0] % windows.frames_per_trial}, column {np.argmax(values[0])}; mend the recording, or "
+            "leave that run or column out"
         )
 
 
