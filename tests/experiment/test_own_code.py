@@ -11,12 +11,13 @@ from typer.testing import CliRunner
 
 from jneuro.cli import app
 from jneuro.core.config import ConfigError
-from jneuro.experiment import RunFolder, Silent, load_plan, run, run_stages
+from jneuro.core.progress import Progress, Task
+from jneuro.experiment import RunFolder, load_plan, run, run_stages
 from jneuro.experiment.fit_plan import load_fit
 from jneuro.experiment.fitting import fit_stages
 
 
-class Told(Silent):
+class Told(Progress):
     """Hears notes, and may be interrupted."""
 
     def __init__(self, until=None):
@@ -25,9 +26,10 @@ class Told(Silent):
     def note(self, text):
         self.notes.append(text)
 
-    def stage(self, text):
+    def begin(self, text, total=None, unit="", done=0.0):
         if text == self.until:
             raise KeyboardInterrupt
+        return Task()
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,7 @@ def test_a_stage_whose_code_has_changed_is_done_again(own, tmp_path, file):
     with pytest.raises(ConfigError, match=rf"train mine was done before, but {file} has changed since; .* --resume"):
         run(home / "own.yaml", out=out)
     told = Told()
-    run(home / "own.yaml", out=out, resume=True, observer=told)
+    run(home / "own.yaml", out=out, resume=True, progress=told)
     assert told.notes[0] == f"train mine: {file} has changed since; trained again"
     assert [note.partition(":")[0] for note in told.notes] == ["train mine", "evaluate", "report"]
     after = stages(out)
@@ -129,7 +131,7 @@ def test_what_has_no_source_is_used_and_never_kept(own, tmp_path):
     }
     first = run(plain, out=tmp_path / "a")
     told = Told()
-    again = run(plain, out=tmp_path / "a", resume=True, observer=told)
+    again = run(plain, out=tmp_path / "a", resume=True, progress=told)
     assert told.notes[0].startswith("train mine: ")
     assert told.notes[0].endswith("has no source that could be compared, so nothing is kept; trained again")
     assert again["test"]["mine"]["r2"] == first["test"]["mine"]["r2"]
