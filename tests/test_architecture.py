@@ -29,6 +29,7 @@ ORDER = (
     {"evaluation"},
     {"report"},
     {"experiment"},
+    {"testing"},
     {"console"},
     {"cli"},
 )

@@ -25,7 +25,7 @@ from jneuro.experiment.simulation import simulate_stage
 from jneuro.fitting.config import chosen
 from jneuro.fitting.data import Target
 from jneuro.fitting.fitter import Fit, fit, predict, predict_spikes
-from jneuro.fitting.methods import AnyMethod
+from jneuro.fitting.kinds import METHODS, made
 from jneuro.fitting.problem import Problem
 from jneuro.fitting.solution import random_starts
 from jneuro.fitting.uncertainty import intervals
@@ -208,13 +208,12 @@ def _steps(plan: FitPlan, every: Target, predicted: np.ndarray, times: list[np.n
     return scores and {**scores, "current_unit": every.current_unit}
 
 
-def _fit(plan: FitPlan, target: Target, method: AnyMethod, key: Key[Array, ""], own: bool, watcher: Watcher) -> Fit:
+def _fit(plan: FitPlan, target: Target, method: Any, key: Key[Array, ""], own: bool, watcher: Watcher) -> Fit:
     """One fit, of repeats from a simulator of its own."""
     config, simulator, trainable = plan.config, plan.simulator, plan.trainable
     if own and config.repeats > 1:
-        drawn = random_starts(
-            trainable, trainable.values(simulator), 1, spread=method.spread, key=stream(key, "simulator")
-        )
+        spread = getattr(made(METHODS, method), "spread", 2.0)
+        drawn = random_starts(trainable, trainable.values(simulator), 1, spread=spread, key=stream(key, "simulator"))
         simulator = trainable.insert(simulator, trainable.constrain(drawn[0]))
     options = config.fit.model_copy(update={"method": method})
     try:
@@ -223,12 +222,12 @@ def _fit(plan: FitPlan, target: Target, method: AnyMethod, key: Key[Array, ""], 
         raise ConfigError(f"fit: {error}") from error
 
 
-def _label(method: AnyMethod) -> str:
+def _label(method: Any) -> str:
     """A method's name, and where it starts if the name does not say so."""
     return "least_squares, random starts" if getattr(method, "first", "") == "random" else method.name
 
 
-def _about(first: Fit, method: AnyMethod, fits: list[Fit]) -> dict[str, Any]:
+def _about(first: Fit, method: Any, fits: list[Fit]) -> dict[str, Any]:
     """What a method did: of the first fit the result, of all the median of simulations and, once compiled, seconds."""
     warm = fits[1:] or fits
     return {

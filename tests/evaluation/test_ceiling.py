@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from jneuro.evaluation import CeilingConfig, ceiling_scores, simulate_futures
-from jneuro.simulators import Brunel, simulate
+from jneuro.simulators import Brunel, first_state, simulate
+from jneuro.simulators.connectivity import Bernoulli
 from jneuro.simulators.stimuli import Constant
 
 HORIZONS, EVERY = (1, 3), 10
@@ -135,10 +136,10 @@ def test_a_neuron_that_never_changes_has_no_ceiling():
 
 
 def test_a_network_of_its_own_for_each_trial():
-    plain = Brunel(n_excitatory=8, n_inhibitory=2, j=3.0, connection_probability=0.5, v_initial=-52.0)
+    plain = Brunel(n_excitatory=8, n_inhibitory=2, j=3.0, rule=Bernoulli(0.5), v_initial=-52.0)
     one, two = (plain.connect(jax.random.key(n)) for n in (0, 1))
     keys = jax.random.split(jax.random.key(1), (2, 3))
-    states = jax.vmap(jax.vmap(plain.init))(keys)
+    states = jax.vmap(jax.vmap(lambda key: first_state(one, key)))(keys)
 
     def stack(*networks):
         return jax.tree.map(lambda *x: jax.numpy.stack(x) if eqx.is_array(x[0]) else x[0], *networks)

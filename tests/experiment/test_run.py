@@ -300,7 +300,7 @@ def test_one_network_for_all_runs_and_the_same_in_chunks(tiny, tmp_path, monkeyp
     assert set(metrics["test"]) == {"compact"}
     runs = simulation.build_runs(plan.simulation, simulation.jax.random.key(3))
     assert not runs.per_trial
-    assert runs.simulators.connections.adjacency.shape == (20, 20)
+    assert runs.simulators.adjacency.shape == (20, 20)
     # Chunk by chunk, stopped in the middle and continued.
     heard = []
 
@@ -347,16 +347,10 @@ def test_a_killed_run_ends_bit_identical(tiny, tmp_path):
         ("SIGKILL", "stage evaluate: predictions"): None,
     }
     out = tmp_path / "run"
-    # What one process has compiled, the next need not.
-    environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
     for (name, moment), said in moments.items():
         arguments = ["run", str(tiny.file), "--out", str(out), *(["--resume"] if out.exists() else [])]
         command = [sys.executable, str(CHILD), name, moment, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert done.returncode == (-9 if said is None else 1), (moment, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
         if said is not None:
