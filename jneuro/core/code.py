@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-__all__ = ["CodeError", "code_folder", "digest", "load_object", "loaded_code"]
+__all__ = ["CodeError", "code_folder", "digest", "load_object", "loaded_code", "source_files"]
 
 
 class CodeError(ValueError):
@@ -190,7 +190,8 @@ def _import(name: str, reference: str, kind: str) -> types.ModuleType:
         line = _line_of(error)
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise CodeError(f"{reference!r}: importing {spec.origin} failed{line} ({said})") from error
-    module.__dict__.setdefault("__jneuro_digest__", _module_digest(module))
+    if isinstance(spec.loader, _SourceLoader):  # of an installed one, the imports lead through all that is installed
+        module.__dict__.setdefault("__jneuro_digest__", _module_digest(module))
     return module
 
 
@@ -310,6 +311,24 @@ def digest(thing: Any) -> str | None:
         return hashlib.sha256(inspect.getsource(about).encode()).hexdigest()[:16]
     except (OSError, TypeError):
         return None
+
+
+def source_files(thing: Any) -> dict[str, str]:
+    """Find the files that stand behind a class, a function or an instance, but not those of installed packages.
+
+    Args:
+        thing: the object.
+
+    Returns:
+        The hash of each, by its path in the folder of the configuration or of the module.
+    """
+    about = thing if inspect.isclass(thing) or inspect.isroutine(thing) else type(thing)
+    name = getattr(about, "__module__", None) or ""
+    module, top = sys.modules.get(name), name.partition(".")[0]
+    if module is None or top in ("jneuro", "builtins"):
+        return {}
+    own = isinstance(getattr(module.__spec__, "loader", None), _SourceLoader)
+    return _files(module) if own or not _version(top) else {}
 
 
 def _version(top: str) -> str | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Lines", "Notebook", "Progress", "Task", "Terminal", "showing"]
+__all__ = ["SILENT", "Lines", "Notebook", "Progress", "Task", "Terminal", "showing"]
 
 AUTOMATIC_AFTER_S = 2.0
 """Work that lasts longer than this is shown unasked, on a terminal and in a notebook."""
@@ -65,6 +65,10 @@ class Task:
         self.end(finished=kind is None)
 
 
+SILENT = Task()
+"""Where nobody asks how the work goes on."""
+
+
 class _Part(Task):
     """A part of another task, which sees its share and its text."""
 
@@ -73,7 +77,7 @@ class _Part(Task):
 
     def update(self, done=None, total=None, text=None, **values) -> None:
         share = None if done is None else self._begin + (self._end - self._begin) * done / (total or 1.0)
-        self._whole.update(share, text=self._text if text is None else f"{self._text}, {text}", **values)
+        self._whole.update(share, None, self._text if text is None else f"{self._text}, {text}", **values)
 
 
 class Progress:
@@ -94,7 +98,7 @@ class Progress:
 
         Args:
             text: what is done.
-            total: how much of it there is; None if that is not known.
+            total: how much of it there is; None if that is not known. Speed counts from when it is.
             unit: of `total`, in the plural, such as "points"; empty for shares, whose total is 1. "s" means simulated
                 time, whose speed is shown as a multiple of real time.
             done: how much was done before, as of work that is resumed.
@@ -104,6 +108,13 @@ class Progress:
         """
         del text, total, unit, done
         return Task()
+
+    def note(self, text: str) -> None:
+        """Say in one line what the user should know, such as that something is computed again, and why.
+
+        Args:
+            text: the line.
+        """
 
 
 class _Shown(Task):
@@ -116,6 +127,8 @@ class _Shown(Task):
 
     def update(self, done=None, total=None, text=None, **values) -> None:
         with self._display.lock:
+            if self.total is None and total is not None:  # neither compilation nor what was done before is speed
+                self._began, self._before = time.monotonic(), done or 0.0
             self.done = self.done if done is None else done
             self.total = self.total if total is None else total
             self.text = self.text if text is None else text
@@ -202,6 +215,10 @@ class Lines(_Display):
         super().__init__()
         self._write, self._last = write, {}
 
+    def note(self, text: str) -> None:
+        """Write the line."""
+        self._write(text)
+
     def changed(self, task: _Shown) -> None:
         """Write a line if it is time."""
         where = task.text if task.share is None else int(10 * task.share + 1e-9)
@@ -209,8 +226,8 @@ class Lines(_Display):
             self._write(task.title)
         elif self._last[task] != where and (not task.over or task.total):
             share = f", {task.share:.0%}" if task.share is not None and not task.unit else ""
-            known = task.total and task.unit and not task.over and task.speed > 0
-            left = f", {(task.total - task.done) / task.speed:.0f} s left" if known else ""
+            known = task.total if task.unit and not task.over and task.speed > 0 else None
+            left = f", {(known - task.done) / task.speed:.0f} s left" if known else ""
             self._write(task.line() + share + left)
         self._last[task] = where
 
@@ -233,12 +250,18 @@ class Terminal(_Display):
         self._bars = Bars(*columns, TimeRemainingColumn(), console=self._console or Console(stderr=True))
         self._bars.start()
 
+    def note(self, text: str) -> None:
+        """Print the line above the bars."""
+        console = self._bars.console if self._bars else self._console
+        if console is not None:
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     def changed(self, task: _Shown) -> None:
         """Move the task's bar."""
         if self._bars is None:
             return
         if task not in self._ids:
-            self._ids[task] = self._bars.add_task(task.title, total=task.total, completed=task.done)
+            self._ids[task] = self._bars.add_task(task.title, total=task.total)
         ended = {"total": 1.0, "completed": 1.0} if task.over and not task.total else {}
         shown: dict[str, Any] = {"total": task.total, "completed": task.done, "description": task.line()} | ended
         self._bars.update(self._ids[task], **shown)
@@ -257,6 +280,11 @@ class Notebook(_Display):
     _handle: Any = None
     _drawn = 0.0
 
+    def __init__(self) -> None:
+        """Begin without notes."""
+        super().__init__()
+        self._notes: list[str] = []
+
     def open(self) -> None:
         """Make the place."""
         from IPython.display import display  # pyright: ignore[reportMissingImports]
@@ -273,8 +301,12 @@ class Notebook(_Display):
         self._drawn = time.monotonic()
         self._handle.update(self)
 
+    def note(self, text: str) -> None:
+        """Show the line above the bars."""
+        self._notes.append(text)
+
     def _repr_html_(self) -> str:
-        rows = []
+        rows = [f"<div>{html.escape(text)}</div>" for text in self._notes]
         for task in self.tasks:
             value = 1.0 if task.over and task.share is None else task.share
             bar = "<progress></progress>" if value is None else f"<progress value='{value:.4f}'></progress>"
@@ -319,8 +351,9 @@ def showing(progress: Progress | bool | None, console: "Console | None" = None) 
 def _display(console: "Console | None", *, always: bool) -> _Display | None:
     """What shows work here; None where nothing should unasked."""
     if console is not None:
-        how = {"soft_wrap": True, "highlight": False, "markup": False}
-        return Terminal(console) if console.is_terminal else Lines(lambda line: console.print(line, **how))
+        if console.is_terminal:
+            return Terminal(console)
+        return Lines(lambda line: console.print(line, soft_wrap=True, highlight=False, markup=False))
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     if shell is not None and type(shell).__name__ != "TerminalInteractiveShell":

@@ -1,4 +1,3 @@
-from .analyses import AnyAnalysis as AnyAnalysis
 from .analysis import Analysis as Analysis
 from .analysis import Findings as Findings
 from .analysis import Source as Source
@@ -10,6 +9,8 @@ from .ceiling import ceiling_scores as ceiling_scores
 from .ceiling import simulate_futures as simulate_futures
 from .forecasts import forecast as forecast
 from .forecasts import targets as targets
+from .kinds import ANALYSES as ANALYSES
+from .kinds import BASELINES as BASELINES
 from .metrics import forecast_scores as forecast_scores
 from .metrics import interval as interval
 from .metrics import ratio_error as ratio_error

@@ -87,7 +87,18 @@ class Findings(NamedTuple):
 
 
 class Analysis(Config):
-    """An analysis as configuration; abstract: subclasses have a `name` and say what `analyse` finds."""
+    """An analysis as configuration; abstract: subclasses say what `analyse` finds.
+
+    Attributes:
+        name: which.
+    """
+
+    name: str
+
+    @property
+    def key(self) -> str:
+        """The name under which its numbers and arrays are stored."""
+        return self.name.replace(":", ".")
 
     def check(self, windows: WindowConfig, models: Sequence[str]) -> None:
         """Refuse, before anything is computed, an experiment that this analysis cannot treat.

@@ -14,6 +14,7 @@ from jneuro.datasets import Windows
 from jneuro.datasets.windows import Batch
 from jneuro.evaluation.analysis import Source
 from jneuro.evaluation.surrogate_probe import simulator_response
+from jneuro.models.base import forward
 
 __all__ = ["gradients", "latency_weights", "timings"]
 
@@ -31,7 +32,7 @@ def _predict(model: nnx.Module, windows: Windows) -> Callable[[Float[Array, "run
     def volts(variables, current):
         inputs = scaling.apply(current[..., None])
         targets = jnp.zeros((current.shape[0], len(windows.horizons), 1), current.dtype)
-        prediction = nnx.merge(graph, variables)(Batch(inputs, targets), train=False).mean
+        prediction = forward(nnx.merge(graph, variables), Batch(inputs, targets)).mean
         return unscaled.invert(prediction)[..., 0]
 
     return jax.tree_util.Partial(jax.jit(volts), variables)

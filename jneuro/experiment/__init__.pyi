@@ -1,9 +1,16 @@
+from .fit_plan import FitPlan as FitPlan
+from .fit_plan import load_fit as load_fit
+from .fit_plan import resolve_fit as resolve_fit
+from .fitting import fit_stages as fit_stages
 from .folder import RunFolder as RunFolder
 from .folder import versions as versions
+from .plan import Plan as Plan
+from .plan import Training as Training
+from .plan import load_plan as load_plan
+from .plan import reopen as reopen
+from .plan import resolve as resolve
 from .reporting import report_stage as report_stage
 from .running import STAGES as STAGES
-from .running import Observer as Observer
-from .running import Silent as Silent
 from .running import require_trained as require_trained
 from .running import run as run
 from .running import run_stages as run_stages
@@ -14,4 +21,3 @@ from .simulation import simulate_stage as simulate_stage
 from .training import cut_windows as cut_windows
 from .training import load_model as load_model
 from .training import train_stage as train_stage
-from .training import trainings as trainings

@@ -2,76 +2,53 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from jneuro.core.config import ConfigError
+from pydantic import ValidationError
+
+from jneuro.core.config import ConfigError, first_message
+from jneuro.core.progress import Progress, showing
 from jneuro.datasets.variables import needed
-from jneuro.experiment.config import ExperimentConfig, load_experiment
-from jneuro.experiment.folder import RunFolder
+from jneuro.experiment.config import ExperimentConfig
+from jneuro.experiment.folder import RunFolder, wanted
+from jneuro.experiment.plan import Plan, Training, load_plan, resolve
 from jneuro.experiment.reporting import report_stage
 from jneuro.experiment.scoring import evaluate_stage
 from jneuro.experiment.simulation import simulate_stage
-from jneuro.experiment.training import Training, cut_windows, side_by_side, train_stage, trainings, windows_for
+from jneuro.experiment.training import cut_windows, side_by_side, train_stage
 from jneuro.recordings.store import read_recording
-from jneuro.training.callbacks import Callback
+from jneuro.training.callbacks import TrainingProgress
 
-__all__ = ["STAGES", "Observer", "Silent", "require_trained", "run", "run_stages"]
+__all__ = ["STAGES", "require_trained", "run", "run_stages"]
 
 STAGES = ("simulate", "train", "evaluate", "report")
 """The stages, in order."""
 
 
-class Observer(Protocol):
-    """Hears how a run goes on; of trainings side by side, from several threads."""
-
-    def stage(self, text: str) -> None:
-        """A stage, or a part of one, begins."""
-        ...
-
-    def advance(self, done: float, total: float) -> None:
-        """The simulation has come to `done` of `total` ms, all runs together."""
-        ...
-
-    def training(self, label: str) -> Iterable[Callback]:
-        """The callbacks for a model's training."""
-        ...
-
-
-class Silent:
-    """An observer that says nothing."""
-
-    def stage(self, text: str) -> None:
-        """Say nothing."""
-
-    def advance(self, done: float, total: float) -> None:
-        """Say nothing."""
-
-    def training(self, label: str) -> Iterable[Callback]:
-        """No callbacks."""
-        return ()
-
-
 def run(
-    config: ExperimentConfig | str | Path,
+    config: ExperimentConfig | Mapping[str, Any] | str | Path,
     overrides: Sequence[str] = (),
     *,
-    out: Path | None = None,
+    out: str | Path | None = None,
     resume: bool = False,
-    observer: Observer | None = None,
+    progress: Progress | bool | None = None,
 ) -> dict[str, Any]:
     """Run an experiment from its configuration to its report.
 
     Args:
-        config: the configuration, or its YAML file.
+        config: the YAML file; or the configuration itself, as an object or as a dictionary, which may hold simulators,
+            model classes, losses and optimizers themselves where a file names them.
         overrides: `a.b=value`, for a file.
 
     Other Args:
         out: the run folder; `runs/<name>-<hash>` by default.
-        resume: continue an unfinished run; on a CPU the result is bit-identical to an uninterrupted one.
-        observer: hears how the run goes on.
+        resume: continue an unfinished run; on a CPU the result is bit-identical to an uninterrupted one. Stages whose
+            code has changed since are done again.
+        progress: where it is shown how far the run is: None shows runs that last longer than 2 s, on a terminal and in a
+            notebook; True shows it at once, elsewhere as lines on standard error; False never.
 
     Returns:
         The metrics, as in metrics.json.
@@ -81,68 +58,80 @@ def run(
         SimulationError: if the simulation leaves the finite numbers.
         TrainingDiverged: if a training does.
     """
-    if not isinstance(config, ExperimentConfig):
-        config = load_experiment(config, overrides)
-    folder = RunFolder.prepare(config, None if out is None else Path(out), resume=resume)
-    run_stages(folder, observer or Silent())
-    return folder.read_json("metrics.json")
+    plan = load_plan(config, overrides) if isinstance(config, str | Path) else _resolved(config)
+    folder = RunFolder.prepare(plan, None if out is None else Path(out), resume=resume)
+    with showing(progress) as shown:
+        run_stages(plan, folder, shown)
+    return folder.load("metrics.json")
 
 
-def run_stages(folder: RunFolder, observer: Observer, last: str = "report") -> None:
+def _resolved(config: ExperimentConfig | Mapping[str, Any]) -> Plan:
+    """The plan of a configuration that stands in no file."""
+    try:
+        return resolve(config if isinstance(config, ExperimentConfig) else ExperimentConfig.model_validate(config))
+    except ValidationError as error:
+        keys = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ConfigError(f"{keys}: {first_message(error)}" if keys else first_message(error)) from error
+    except ValueError as error:
+        raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
+
+
+def run_stages(plan: Plan, folder: RunFolder, progress: Progress, last: str = "report") -> None:
     """Run the stages up to one, leaving out those that are done.
 
     Args:
-        folder: the run.
-        observer: hears how it goes on.
+        plan: the experiment.
+        folder: of the run.
+        progress: hears how it goes on.
         last: the last stage.
     """
     with folder.lock():
-        wanted = STAGES[: STAGES.index(last) + 1]
-        if folder.config.simulation is not None and not folder.done("simulate"):
-            observer.stage("simulate")
-            simulate_stage(folder, observer.advance)
-        if "train" in wanted:
-            _train_all(folder, observer)
-        if "evaluate" in wanted and not folder.done("evaluate"):
-            observer.stage("evaluate")
-            evaluate_stage(folder, lambda text: observer.stage(f"evaluate: {text}"))
-        if "report" in wanted and not folder.done("report"):
-            observer.stage("report")
-            report_stage(folder)
+        asked = STAGES[: STAGES.index(last) + 1]
+        if wanted(plan.stages.get("simulate"), folder, progress, "simulated"):
+            with progress.begin("simulate", unit="s") as task:
+                simulate_stage(plan, folder, lambda done, total: task.update(1e-3 * done, 1e-3 * total))
+        if "train" in asked:
+            _train_all(plan, folder, progress)
+        if "evaluate" in asked and wanted(plan.stages["evaluate"], folder, progress, "evaluated"):
+            with progress.begin("evaluate") as task:
+                evaluate_stage(plan, folder, lambda text: task.update(text=text))
+        if "report" in asked and wanted(plan.stages["report"], folder, progress, "written"):
+            with progress.begin("report"):
+                report_stage(plan, folder)
 
 
-def require_trained(folder: RunFolder) -> None:
+def require_trained(plan: Plan, folder: RunFolder) -> None:
     """Refuse a run whose models are not all trained.
 
     Args:
-        folder: the run.
+        plan: the experiment.
+        folder: of the run.
 
     Raises:
         ConfigError: with the remedy.
     """
-    missing = [t.label for t in trainings(folder.config) if not folder.done(f"train {t.label}")]
-    if missing:
-        raise ConfigError(
-            f"{folder.path}: {missing[0]} is not trained; "
-            f"go on with `jneuro run {folder.path / 'config.yaml'} --out {folder.path} --resume`"
-        )
+    for training in plan.trainings:
+        if not folder.done(training.stage):
+            why = folder.why_stale(training.stage)
+            raise ConfigError(
+                f"{folder.path}: {training.label} is not trained{why and ', since ' + why}; "
+                f"go on with `jneuro run {folder.path / 'config.yaml'} --out {folder.path} --resume`"
+            )
 
 
-def _train_all(folder: RunFolder, observer: Observer) -> None:
+def _train_all(plan: Plan, folder: RunFolder, progress: Progress) -> None:
     """Train what is not trained; models that see the same windows share them."""
-    config = folder.config
-    left = [t for t in trainings(config) if not folder.done(f"train {t.label}")]
+    left = [t for t in plan.trainings if wanted(t.stage, folder, progress, "trained")]
     cutting, cut = threading.Lock(), {}
-    waiting = Counter(windows_for(config, t) for t in left)
+    waiting = Counter(t.windows for t in left)
 
     def one(training: Training) -> None:
-        how = windows_for(config, training)
+        how = training.windows
         with cutting:
             if how not in cut:
-                observer.stage("windows")
-                cut[how] = cut_windows(config, read_recording(folder.recording, needed(how.variables)), how)
-        observer.stage(f"train {training.label}")
-        train_stage(folder, training, cut[how], tuple(observer.training(training.label)))
+                with progress.begin("windows"):
+                    cut[how] = cut_windows(plan, read_recording(plan.recording(folder), needed(how.variables)), how)
+        train_stage(training, folder, cut[how], (TrainingProgress(progress, f"train {training.label}"),))
         with cutting:
             waiting[how] -= 1
             if not waiting[how]:

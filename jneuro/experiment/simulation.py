@@ -1,8 +1,8 @@
 """The stage that simulates: all runs in one program, chunk by chunk into the store."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import equinox as eqx
 import jax
@@ -10,10 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jneuro.core.config import content_hash
 from jneuro.core.random import stream, trial_keys
 from jneuro.core.types import Array, Key, PyTree
-from jneuro.experiment.folder import RunFolder
+from jneuro.experiment.folder import RunFolder, Stage
 from jneuro.recordings import Recording, RecordingWriter, read_state
 from jneuro.simulators import ODESimulator, SimulationError, SteppedSimulator, first_state, simulate
 from jneuro.simulators.config import SimulationConfig
@@ -23,6 +22,19 @@ __all__ = ["Runs", "build_runs", "simulate_stage"]
 
 _CHUNK = 5_000_000
 """Recorded values of one array that are in memory at once."""
+
+
+class _Simulated(Protocol):
+    """A plan that simulates."""
+
+    @property
+    def simulation(self) -> SimulationConfig | None: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def stages(self) -> Mapping[str, Stage]: ...
 
 
 class Runs(eqx.Module):
@@ -142,25 +154,23 @@ def _simulate_chunk(
     return recording, jax.tree.map(lambda s: jnp.moveaxis(s, 0, 1), seen)
 
 
-def simulate_stage(folder: RunFolder, tell: Callable[[float, float], None]) -> None:
+def simulate_stage(plan: _Simulated, folder: RunFolder, tell: Callable[[float, float], None]) -> None:
     """Simulate all runs into the folder's recording; continue where a killed process stopped.
 
     Args:
-        folder: the run.
+        plan: the experiment or fit.
+        folder: of the run.
         tell: told, after every chunk, the simulated and the whole time of all runs together [ms].
 
     Raises:
         SimulationError: if a value is not finite; what was written before stays.
     """
-    config, seed = folder.config.simulation, folder.config.seed
-    if config is None or folder.done("simulate"):
+    config, seed, stage = plan.simulation, plan.seed, plan.stages["simulate"]
+    if config is None or folder.done(stage) or folder.reuse(stage):
         return
-    content = content_hash(config, seed)
-    if folder.reuse("simulate", content, "recording.zarr"):
-        return
-    with folder.stage("simulate", content):
+    with folder.stage(stage):
         provenance = {"simulation": config.model_dump(mode="json"), "seed": seed}
-        writer = RecordingWriter(folder.recording, provenance, config.populations)
+        writer = RecordingWriter(folder.path / "recording.zarr", provenance, config.populations)
         if not writer.complete:
             _simulate_into(writer, config, seed, tell)
             writer.finish()

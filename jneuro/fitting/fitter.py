@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -16,14 +17,15 @@ from jneuro.core.types import Array, Float, Key, PyTree
 from jneuro.fitting.data import Target
 from jneuro.fitting.driven import where_it_begins
 from jneuro.fitting.features import THRESHOLD
-from jneuro.fitting.methods import AnyMethod, LeastSquares
-from jneuro.fitting.objectives import AnyObjective, Residuals, Voltage
+from jneuro.fitting.kinds import METHODS, OBJECTIVES, made, of_networks
+from jneuro.fitting.methods import LeastSquares
+from jneuro.fitting.objectives import Residuals, Voltage
 from jneuro.fitting.parameters import Trainable
 from jneuro.fitting.problem import Problem
 from jneuro.fitting.solution import Solution
 from jneuro.fitting.watching import SILENT, Watcher
 from jneuro.recordings.recording import Recording
-from jneuro.simulators.kinds import as_solver
+from jneuro.simulators.kinds import SOLVERS, as_solver
 from jneuro.simulators.located import Exact
 from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.spiking import Surrogate
@@ -54,18 +56,25 @@ class FitOptions(Config):
             flagged as not explaining the data.
     """
 
-    method: AnyMethod = LeastSquares()
-    objective: tuple[AnyObjective, ...] = Field(default=(Voltage(),), min_length=1)
+    method: Annotated[Any, METHODS.field()] = LeastSquares()
+    objective: tuple[Annotated[Any, OBJECTIVES.field()], ...] = Field(default=(Voltage(),), min_length=1)
     free_start: bool = False
     noise_mv: float | None = Field(default=None, gt=0)
     dt_ms: float | None = Field(default=None, gt=0)
-    solver: Literal["rk4", "heun", "staggered_crank_nicolson", "rush_larsen", "euler"] = "rk4"
+    solver: Annotated[Any, SOLVERS.field()] = Field(default="rk4", validate_default=True)
     gradient: Any = None
     accept: float = Field(default=1.2, gt=0)
 
+    @field_validator("solver")
+    @classmethod
+    def _fixed_step(cls, value: Any) -> Any:
+        if isinstance(as_solver(value), diffrax.AbstractSolver):
+            return value
+        raise ValueError(f"solver = {value.name!r} chooses its own steps; a fit needs fixed ones, as of rk4 or heun")
+
     @field_validator("gradient")
     @classmethod
-    def _known(cls, value: Any) -> Any:
+    def _derivative(cls, value: Any) -> Any:
         if value in ("exact", None) or isinstance(value, Surrogate):
             return value
         raise ValueError(f"gradient = {value!r} must be exact, or in Python a Surrogate, such as SuperSpike()")
@@ -112,6 +121,8 @@ def fit(
     trainable: Sequence[str] | Mapping[str, tuple[float, float] | None] | Trainable,
     *,
     key: Key[Array, ""],
+    objective: Any = None,
+    method: Any = None,
     options: FitOptions | None = None,
     start: PyTree = None,
     watcher: Watcher = SILENT,
@@ -123,7 +134,11 @@ def fit(
         recording: `v` [mV] and `current` of one or several trials.
         trainable: names of the parameters, or names and bounds.
         key: random key, of the starts.
-        options: how; by default, least squares on the potential.
+        objective: what is minimised, or a list of parts: names, mappings of a name and arguments, or objects with a
+            method `residuals(model, data, target)`; by default the potential.
+        method: the way: a name, a mapping, or an object with a method `solve(residuals, key, watcher)` that returns a
+            `Solution`; by default least squares.
+        options: how, in all else, and where `objective` and `method` are not given.
         start: the simulator's state before the first sample, where it is known.
         watcher: told how the fit goes on, and given what is finished.
 
@@ -134,7 +149,8 @@ def fit(
         ValueError: for a recording or parameters that cannot be fitted, before anything is compiled.
     """
     require_key(key)
-    options = options or FitOptions()
+    options = _chosen(options or FitOptions(), objective, method)
+    way, objectives = made(METHODS, options.method), tuple(made(OBJECTIVES, o) for o in options.objective)
     with double_precision():
         target = recording
         if not isinstance(target, Target):
@@ -143,23 +159,40 @@ def fit(
             trainable = Trainable.of(simulator, trainable)
         how = {"dt": options.dt_ms, "solver": _scheme(simulator, options.solver), "free_start": options.free_start}
         problem = Problem.of(simulator, target, trainable, spike_gradient=_gradient(options.gradient), **how)
-        _require_gradients(problem, options)
-        residuals = Residuals(problem, options.objective)
+        _require_gradients(problem, way, options.method.name)
+        residuals = Residuals(problem, objectives)
 
         def solve() -> Solution:
             began = time.perf_counter()
-            solution = options.method.solve(residuals, key, watcher)
+            solution = way.solve(residuals, key, watcher)
+            if not isinstance(solution, Solution):
+                said = f"{type(solution).__name__}, not a jneuro.fitting.Solution"
+                raise ValueError(f"{options.method.name}: solve returned {said}")
             return solution._replace(seconds=time.perf_counter() - began)
 
         return conclude(residuals, watcher.keep("solution", Solution, solve), options)
 
 
-def _require_gradients(problem: Problem, options: FitOptions) -> None:
+def _chosen(options: FitOptions, objective: Any, method: Any) -> FitOptions:
+    """The options with an objective and a method that were given besides."""
+    if objective is not None:
+        parts = objective if isinstance(objective, list | tuple) else [objective]
+        if not parts:
+            raise ValueError("objective names nothing to minimise; leave it out for the potential")
+        options = options.model_copy(update={"objective": tuple(OBJECTIVES.block(part) for part in parts)})
+    if method is not None:
+        options = options.model_copy(update={"method": METHODS.block(method)})
+    if of_networks(options.method):
+        raise ValueError(f"method: {options.method.name} is for networks, whose features `fit_features` fits")
+    return options
+
+
+def _require_gradients(problem: Problem, method: Any, name: str) -> None:
     """Refuse a method that would see no slope."""
     simulator = problem.simulator
-    if options.method.gradients and not problem.smooth and problem.spike_gradient is None:
+    if getattr(method, "gradients", False) and not problem.smooth and problem.spike_gradient is None:
         raise ValueError(
-            f"{options.method.name} needs derivatives, which the spikes of {type(simulator).__name__} do not have; "
+            f"{name} needs derivatives, which the spikes of {type(simulator).__name__} do not have; "
             "take gradient: exact, in Python gradient=SuperSpike(), or the method cma"
         )
 

@@ -3,6 +3,8 @@ from .autoencoder import LSTMAutoencoderConfig as LSTMAutoencoderConfig
 from .base import Model as Model
 from .base import ModelConfig as ModelConfig
 from .base import Prediction as Prediction
+from .build import Sizes as Sizes
+from .build import build_model as build_model
 from .compact import CompactForecaster as CompactForecaster
 from .compact import CompactForecasterConfig as CompactForecasterConfig
 from .encoder_decoder import EncoderDecoder as EncoderDecoder
@@ -11,14 +13,12 @@ from .forecaster import CNNLSTM as CNNLSTM
 from .forecaster import CNNLSTMConfig as CNNLSTMConfig
 from .forecaster import LSTMForecaster as LSTMForecaster
 from .forecaster import LSTMForecasterConfig as LSTMForecasterConfig
+from .kinds import MODELS as MODELS
 from .neuron_tft import NeuronTFT as NeuronTFT
 from .neuron_tft import NeuronTFTConfig as NeuronTFTConfig
 from .recurrent import LSTM as LSTM
 from .recurrent import LSTMLayer as LSTMLayer
 from .recurrent import lstm as lstm
-from .registry import MODELS as MODELS
-from .registry import AnyModelConfig as AnyModelConfig
-from .registry import build_model as build_model
 from .seq2seq import Seq2SeqLSTM as Seq2SeqLSTM
 from .seq2seq import Seq2SeqLSTMConfig as Seq2SeqLSTMConfig
 from .spike_count import SpikeCountLSTM as SpikeCountLSTM

@@ -4,7 +4,6 @@ from .adjoint import TimeParallel as TimeParallel
 from .base import Drive as Drive
 from .base import Simulator as Simulator
 from .base import param as param
-from .base import parameters as parameters
 from .base import state as state
 from .brunel import Brunel as Brunel
 from .ca1 import CA1Pyramidal as CA1Pyramidal
@@ -15,6 +14,15 @@ from .kinds import SOLVERS as SOLVERS
 from .kinds import STIMULI as STIMULI
 from .located import Exact as Exact
 from .ode import ODESimulator as ODESimulator
+from .paths import Choice as Choice
+from .paths import Distribution as Distribution
+from .paths import LogNormal as LogNormal
+from .paths import Normal as Normal
+from .paths import Uniform as Uniform
+from .paths import draw as draw
+from .paths import parameters as parameters
+from .paths import replace as replace
+from .paths import resolve as resolve
 from .pospischil import Pospischil as Pospischil
 from .regimes import REGIMES as REGIMES
 from .regimes import Excitability as Excitability
@@ -28,3 +36,4 @@ from .spiking import Arctan as Arctan
 from .spiking import Boxcar as Boxcar
 from .spiking import SuperSpike as SuperSpike
 from .stepped import SteppedSimulator as SteppedSimulator
+from .stimuli import Stimulus as Stimulus

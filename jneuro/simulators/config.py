@@ -3,10 +3,12 @@
 import inspect
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from pydantic import Field, model_validator
 
 from jneuro.core.config import Config, unknown_name
@@ -17,11 +19,19 @@ from jneuro.simulators.base import Parameter, step_count
 from jneuro.simulators.integration import require_integrable
 from jneuro.simulators.kinds import SIMULATORS, SOLVERS, STIMULI, as_solver, made, product
 from jneuro.simulators.ode import ODESimulator
-from jneuro.simulators.parameters import Distribution, as_distribution, parameters, replace
-from jneuro.simulators.simulation import first_state
+from jneuro.simulators.paths import Distribution, as_distribution, parameters, replace
+from jneuro.simulators.simulation import _scheme, first_state
 from jneuro.simulators.stimuli import Stimulus
 
-__all__ = ["RunSettings", "SimulationConfig", "SimulatorConfig", "StimulusConfig"]
+__all__ = [
+    "RunSettings",
+    "SimulationConfig",
+    "SimulatorConfig",
+    "StimulusConfig",
+    "populations_of",
+    "require_possible",
+    "scheme_of",
+]
 
 
 class _Physical(Block):
@@ -103,14 +113,31 @@ class SimulatorConfig(_Physical):
 
     preset: str | None = None
 
+    @cached_property
+    def _built(self) -> dict[Any, Any]:
+        """The object in each precision; no part of what makes two configurations equal."""
+        return {}
+
     def build(self) -> Any:
-        """Construct the simulator, not yet connected.
+        """Construct the simulator, not yet connected; once in each precision.
 
         Raises:
             ValueError: for an unknown name, preset or parameter, or an impossible value.
         """
-        target = self.target
-        make = target
+        precision = jnp.result_type(float)
+        if precision not in self._built:
+            with jax.ensure_compile_time_eval():
+                self._built[precision] = self._build()
+        return self._built[precision]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """See Pydantic; what is built stays with the original."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy.__dict__.pop("_built", None)
+        return copy
+
+    def _build(self) -> Any:
+        target = make = self.target
         if self.preset is not None:
             presets = target.presets if inspect.isclass(target) else ()
             if self.preset not in presets:
@@ -159,6 +186,47 @@ class StimulusConfig(_Physical):
         return self
 
 
+def scheme_of(simulator: Any, solver: Any, dt: float | None) -> dict[str, Any]:
+    """The arguments `dt` and `solver` of `simulate`, where they are left open.
+
+    Args:
+        simulator: what is simulated.
+        solver: how; None: its own way.
+        dt: time step [ms]; None: its own.
+    """
+    chosen, step = _scheme(simulator, solver, dt)
+    return {"dt": step, "solver": chosen}
+
+
+def require_possible(simulator: Any, stimulus: Stimulus | None, *, dt: float, solver: Any) -> None:
+    """Refuse what cannot be simulated, before anything is compiled.
+
+    Args:
+        simulator: what is simulated.
+        stimulus: what drives it.
+        dt: time step [ms].
+        solver: how.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    if isinstance(simulator, ODESimulator):
+        require_integrable(simulator, stimulus, solver, dt, None)
+
+
+def populations_of(simulator: Any, stimulus: Stimulus | None) -> dict[str, int]:
+    """Name and size of each population of neurons; of a cell, as many as its parameters and its stimulus have.
+
+    Args:
+        simulator: what is simulated.
+        stimulus: what drives it.
+    """
+    if not isinstance(simulator, ODESimulator):
+        return dict(simulator.populations)
+    start = jax.eval_shape(lambda key: first_state(simulator, key, stimulus=stimulus), jax.random.key(0))
+    return {"cells": start.y[0].size}
+
+
 class RunSettings(Config):
     """What one run of a simulator is.
 
@@ -184,10 +252,9 @@ class RunSettings(Config):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         simulator = self.simulator.build()
-        if isinstance(simulator, ODESimulator):
-            require_integrable(simulator, self._stimulus(), self.scheme["solver"], self.scheme["dt"], None)
-        elif self.dt_ms is not None or self.solver is not None:
+        if not isinstance(simulator, ODESimulator) and (self.dt_ms is not None or self.solver is not None):
             raise ValueError(f"{self.simulator.name} brings its own scheme; leave out dt_ms and solver")
+        require_possible(simulator, self._stimulus(), **self.scheme)
         if self.steps_of_a_frame < 1:
             raise ValueError(f"record_every_ms = {self.record_every_ms:g} is less than a time step")
         step_count(self.warmup_ms, self.step, "warmup_ms")
@@ -205,18 +272,13 @@ class RunSettings(Config):
 
     @property
     def scheme(self) -> dict[str, Any]:
-        """The arguments `dt` and `solver` of `simulate`: both None for a simulator that has its own."""
-        simulator = self.simulator.build()
-        if not isinstance(simulator, ODESimulator):
-            return {"dt": None, "solver": None}
-        solver = simulator.default_solver if self.solver is None else as_solver(self.solver)
-        return {"dt": simulator.default_dt if self.dt_ms is None else self.dt_ms, "solver": solver}
+        """The arguments `dt` and `solver` of `simulate`."""
+        return scheme_of(self.simulator.build(), as_solver(self.solver), self.dt_ms)
 
     @property
     def step(self) -> float:
         """The time step [ms]."""
-        dt = self.scheme["dt"]
-        return self.simulator.build().dt if dt is None else dt
+        return self.scheme["dt"]
 
     @property
     def frame(self) -> float:
@@ -231,11 +293,7 @@ class RunSettings(Config):
     @property
     def populations(self) -> dict[str, int]:
         """Name and size of each population of neurons."""
-        simulator = self.simulator.build()
-        if not isinstance(simulator, ODESimulator):
-            return simulator.populations
-        start = jax.eval_shape(lambda key: first_state(simulator, key, stimulus=self._stimulus()), jax.random.key(0))
-        return {"cells": start.y.v.size}
+        return populations_of(self.simulator.build(), self._stimulus())
 
     @property
     def neurons(self) -> int:

@@ -462,8 +462,19 @@ def _fixed(simulator, stimulus, start, solver, dt, names, frames, every, warmup,
 
     now = (start.carry, start.step, start.refractory)
     state = looked((now, Coarseness(jnp.zeros((), start.y[0].dtype), start.step)))
-    if warmup:
-        state = looked(loop.frame(state, warmup)[0])
+    # Warmed up by the same loops as later, so that the last bits are the same, too.
+    for body, length in ((several, group * every), (frame, every), (None, 1)):
+        times, warmup = divmod(warmup, length)
+        if times and body is None:
+            state = loop.frame(state, times)[0]
+        elif times:
+            state, _ = scan(
+                lambda s, _, body=body: (lax.optimization_barrier(body(s, None))[0], None),
+                state,
+                None,
+                length=times,
+                unroll=1,
+            )
     whole, rest = divmod(frames, group)
     segment = None if checkpoint is None else max(checkpoint // group, 1)
     state, values = repeat(several, state, whole, segment)

@@ -16,7 +16,7 @@ from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, Bounds, Rec
 from jneuro.simulators.spiking import reset, spike
 from jneuro.simulators.stepped import SteppedSimulator
 
-__all__ = ["RingNetwork", , "Synapse"]
+__all__ = ["RingNetwork", "Synapse"]
 
 Synapse = Literal["delta", "current", "conductance"]
 

@@ -13,8 +13,8 @@ from jax import lax
 from jneuro.core.devices import scan
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Int, Key, PyTree
-from jneuro.simulators.base import Recordable, Simulator, initial_state, parameters, state_variables, step_count
-from jneuro.simulators.parameters import Distribution, draw, resolve
+from jneuro.simulators.base import Recordable, Simulator, initial_state, state_variables, step_count
+from jneuro.simulators.paths import Distribution, draw, parameters, resolve
 from jneuro.simulators.spiking import spike_gradient
 
 __all__ = ["SteppedSimulator", "SteppedState", "begin_stepped", "take_steps"]

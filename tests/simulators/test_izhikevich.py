@@ -13,7 +13,7 @@ from scipy.integrate import solve_ivp
 
 from jneuro.simulators import Arctan, first_state, simulate, stimuli
 from jneuro.simulators.izhikevich import Izhikevich
-from jneuro.simulators.solvers import RK4, SequentialEuler
+from jneuro.simulators.solvers import SequentialEuler
 
 KEY = jax.random.key(0)
 

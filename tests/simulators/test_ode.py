@@ -324,7 +324,8 @@ def test_cut_runs_equal_the_whole(cell, current):
         np.testing.assert_array_equal(np.concatenate([first.values[name], second.values[name]]), whole.values[name])
     np.testing.assert_array_equal(second.time, whole.time[len(first.time) :])
     warm = simulate(cell, stimulus, duration=6.0, warmup=4.0, **how)
-    np.testing.assert_array_equal(warm.values["v"], second.values["v"])
+    # To rounding: who counts no spikes yet may fuse operations otherwise.
+    np.testing.assert_allclose(warm.values["v"], second.values["v"], rtol=1e-5, atol=1e-4)
 
 
 @double
@@ -335,7 +336,7 @@ def test_a_population_is_a_batch_is_a_loop(cell, current):
     currents = jnp.linspace(0.5, 1.5, 3) * current
     run = lambda i: (
         simulate(cell, stimuli.Constant(i), duration=12.0, key=KEY, record_every=10 * cell.default_dt).values
-    )  # noqa: E731
+    )
     population, batch = run(currents), jax.vmap(run)(currents)
     for k, i in enumerate(currents):
         alone = run(i)
@@ -404,7 +405,10 @@ def test_adaptive_steps_stop_at_jumps():
     ("change", "message"),
     [
         ({"duration": 1.01, "dt": 0.02}, "duration = 1.01 ms is not a multiple of the time step, 0.02 ms"),
-        ({"dt": 0.2, "solver": RK4()}, r"dt = 0.2 ms is too large for RK4: .* take dt below 0\.0\d+ ms, or RushLarsen"),
+        (
+            {"dt": 1.0, "solver": RK4()},
+            r"dt = 1 ms is too large for RK4: .* in its initial state, .* below 0\.\d+ ms, or",
+        ),
         ({"dt": -0.1}, "dt = -0.1 ms must be positive"),
         ({"dt": float("nan")}, "dt = nan ms must be positive"),
         (
