@@ -25,7 +25,7 @@ from jneuro.simulators import (
 from jneuro.simulators.base import POSITIVE, Drive, Param, param, state
 from jneuro.simulators.integration import Stepper
 from jneuro.simulators.ode import is_separable
-from jneuro.simulators.solvers import RK4, Adaptive, Euler, MembraneTerm, RushLarsen, StaggeredCrankNicolson
+from jneuro.simulators.solvers import RK4, Adaptive, MembraneTerm, RushLarsen, StaggeredCrankNicolson
 
 KEY = jax.random.key(0)
 double = pytest.mark.usefixtures("x64")
@@ -55,7 +55,6 @@ class Leaky(ODESimulator):
     tau: Param = param(10.0, unit="ms", bounds=POSITIVE)
     v_threshold: Param = param(1.0)
     v_reset: Param = param(0.0)
-    refractory: Param = param(0.0, unit="ms")
 
     class State(NamedTuple):
         v: Any = state(0.0)
@@ -70,10 +69,10 @@ class Leaky(ODESimulator):
         return self.State(self.v_reset)
 
 
-class Prompt(Leaky):
-    """The same without a refractory period."""
+class Refractory(Leaky):
+    """The same with a refractory period."""
 
-    refractory = 0.0
+    refractory: Param = param(2.0, unit="ms")
 
 
 class Decay(ODESimulator):
@@ -103,7 +102,7 @@ def test_a_cell_of_ones_own_needs_a_state_and_an_equation():
     # The derived relaxation: −∂f/∂y, and what makes it the same equation.
     y = cell.State(jnp.asarray([0.3, -1.0, 1.0]), jnp.asarray([0.1, 0.2, -0.3]))
     steady, rate = cell.relaxation(y, 0.4)
-    np.testing.assert_allclose(rate.v[:2], (y.v**2 - 1)[:2], rtol=1e-12)
+    np.testing.assert_allclose(rate.v[:2], (y.v**2 - 1)[:2], atol=2e-6)  # a rate of zero is replaced by 1e-6
     np.testing.assert_allclose(rate.w, cell.b / cell.tau, rtol=1e-12)
     for s, r, x, f in zip(steady, rate, y, cell.vector_field(y, 0.4), strict=True):
         np.testing.assert_allclose(r * (s - x), f, rtol=1e-9)
@@ -145,7 +144,7 @@ def test_fast_forms_are_the_published_equations(cell, precision):
         gates = rng.uniform(0.02, 0.98, (len(cell.State._fields) - 1, len(v))).astype(precision)
         y, simulator, drive = cell.State(v, *gates), cell(), jnp.full(len(v), 1.3, precision)
         fast = jax.jit(lambda y, i: (simulator.vector_field(y, i), ODESimulator.vector_field(simulator, y, i)))
-        printed = jax.jit(simulator.equations)
+        printed = jax.jit(lambda y, i: simulator.equations(y, i))
         scale = np.abs(np.stack(printed(y, drive))) + np.abs(np.stack(printed(y, drive))).max(1, keepdims=True) * 1e-2
         tolerance = 2e-5 if precision == np.float32 else 1e-12
         for found in fast(y, drive):
@@ -166,7 +165,7 @@ class Clamped(MembraneTerm):
     """A current, and a conductance towards 0 mV."""
 
     def drive(self, t, y):
-        return Drive(self.stimulus(t), 0.2)
+        return Drive(super().drive(t, y), 0.2)
 
 
 @double
@@ -213,13 +212,13 @@ def test_a_leaky_cell_spikes_at_the_times_of_its_closed_form():
     current, tau = 1.7, 10.0
     period = tau * np.log(current / (current - 1.0))
     how = {"duration": 60.0, "key": KEY, "record": ["spikes"]}
-    found = simulate(Leaky(refractory=2.0), stimuli.Constant(current), dt=0.01, **how)
+    found = simulate(Refractory(), stimuli.Constant(current), dt=0.01, **how)
     times = (np.flatnonzero(found.values["spikes"]) + 1) * 0.01
     np.testing.assert_allclose(np.diff(times), period + 2.0, atol=0.02)
 
     def second(i):
         """The time of the second spike, from the frames' parts."""
-        seen = simulate(Prompt(), stimuli.Constant(i), dt=0.1, record_every=1.0, spike_gradient=Exact(), **how)
+        seen = simulate(Leaky(), stimuli.Constant(i), dt=0.1, record_every=1.0, spike_gradient=Exact(), **how)
         total = jnp.cumsum(seen.values["spikes"])
         k = jnp.searchsorted(jax.lax.stop_gradient(total), 1.5)
         return k + (1.5 - (total[k] - seen.values["spikes"][k])) / seen.values["spikes"][k]
@@ -233,7 +232,7 @@ def test_a_leaky_cell_spikes_at_the_times_of_its_closed_form():
 def test_located_spikes_of_a_smooth_cell_change_nothing_else():
     how = {"duration": 30.0, "key": KEY, "solver": RK4(), "record": ["v", "spikes"]}
     plain, exact = (simulate(HodgkinHuxley(), stimuli.Constant(20.0), spike_gradient=g, **how) for g in (None, Exact()))
-    np.testing.assert_array_equal(plain.values["v"], exact.values["v"])
+    np.testing.assert_allclose(plain.values["v"], exact.values["v"], rtol=1e-11)
     assert float(exact.values["spikes"].sum()) == pytest.approx(float(plain.values["spikes"].sum()), rel=1e-12)
     smooth = simulate(HodgkinHuxley(), stimuli.Constant(20.0), spike_gradient=SuperSpike(), **how)
     np.testing.assert_array_equal(smooth.values["spikes"], plain.values["spikes"])
@@ -275,7 +274,7 @@ REFUSED = [
     (HodgkinHuxley, {"dt": 1.0}, r"dt = 1 ms is too large for StaggeredCrankNicolson: .* in its initial state"),
     (Izhikevich, {"solver": StaggeredCrankNicolson()}, "of first order for Izhikevich"),
     (Izhikevich, {"solver": TimeParallel(RK4())}, "TimeParallel cannot carry the jumps of Izhikevich at its spikes"),
-    (Leaky, {"spike_gradient": Exact()}, "knows no refractory period, which Leaky has"),
+    (Refractory, {"spike_gradient": Exact()}, "knows no refractory period, which Refractory has"),
     (HodgkinHuxley, {"spike_gradient": Exact(), "solver": StaggeredCrankNicolson()}, "cannot divide a step"),
 ]
 
@@ -286,7 +285,7 @@ def test_refused_in_words(cell, change, message):
         simulate(**({"simulator": cell(), "duration": 1.0, "key": KEY} | change))
 
 
-@pytest.mark.parametrize(("solver", "dt"), [(StaggeredCrankNicolson(), 0.2), (RK4(), 0.1), (Euler(), 0.1)], ids=str)
+@pytest.mark.parametrize(("solver", "dt"), [(StaggeredCrankNicolson(), 0.2), (RushLarsen(), 0.2)], ids=["CN", "RL"])
 def test_a_step_too_coarse_for_a_spike_is_said(solver, dt):
     """The membrane relaxes at 30/ms in a spike, and slowly before."""
     how = {"duration": 40.0, "dt": dt, "key": KEY, "solver": solver}
