@@ -413,7 +413,7 @@ class _Loop:
     def look(self, state: Any) -> Any:
         """Note the fastest relaxation so far."""
         now, coarse = state
-        carry, step, waiting, fast = lax.stop_gradient(now)
+        carry, step, _, fast = lax.stop_gradient(now)
         term, t0, _ = self.stepper.at(step, carry)
         rates = lax.stop_gradient(term).relaxation(t0, self.stepper.observe(carry, step))[1]
         rate = jnp.stack([jnp.max(r) for r in ((*rates, fast) if fast is not None else rates)]).max()
@@ -478,7 +478,7 @@ def _fixed(simulator, stimulus, start, solver, dt, names, frames, every, warmup,
         if times and body is None:
             state = loop.frame(state, times)[0]
         elif times:
-            state, _ = scan(lambda s, _, body=body: (lax.optimization_barrier(body(s, None))[0], None), state, None, length=times, unroll=1)
+            state, _ = scan(lambda s, _, body=body: (body(s, None)[0], None), state, None, length=times, unroll=1)
     whole, rest = divmod(frames, group)
     segment = None if checkpoint is None else max(checkpoint // group, 1)
     state, values = repeat(several, state, whole, segment)

@@ -375,7 +375,7 @@ class SequentialEuler(Scheme):
     """Forward Euler for the potential, in equal parts, and then for all else, which sees the new potential.
 
     References:
-        Izhikevich E. M., IEEE Transactions on Neural Networks 14 (2003) 1569, the program on page 1572: 1 ms in 2 parts.
+        Izhikevich E. M., IEEE Transactions on Neural Networks 14 (2003) 1569, the program of Figure 3: 1 ms in 2 parts.
     """
 
     substeps: int = eqx.field(static=True, default=1)

@@ -20,6 +20,7 @@ from jneuro.simulators import (
     SuperSpike,
     TimeParallel,
     simulate,
+    simulate_many,
     stimuli,
 )
 from jneuro.simulators.base import POSITIVE, Drive, Param, param, state
@@ -96,7 +97,9 @@ def test_a_cell_of_ones_own_needs_a_state_and_an_equation():
     how = {"duration": 200.0, "key": KEY, "record_every": 1.0}
     found = simulate(cell, stimuli.Constant(0.5), **how)
     assert found.units == {"v": "1", "w": "1", "current": "1", "spikes": "1"}
-    exact = simulate(cell, stimuli.Constant(0.5), **how, dt=0.5, solver=Adaptive(diffrax.Dopri8(), rtol=1e-9, atol=1e-11))
+    exact = simulate(
+        cell, stimuli.Constant(0.5), **how, dt=0.5, solver=Adaptive(diffrax.Dopri8(), rtol=1e-9, atol=1e-11)
+    )
     np.testing.assert_allclose(found.values["v"], exact.values["v"], atol=1e-6)
     assert found.values["spikes"].sum() == 5
     # The derived relaxation: −∂f/∂y, and what makes it the same equation.
@@ -108,9 +111,6 @@ def test_a_cell_of_ones_own_needs_a_state_and_an_equation():
         np.testing.assert_allclose(r * (s - x), f, rtol=1e-9)
     coarse = simulate(cell, stimuli.Constant(0.5), **how, solver=RushLarsen(), dt=0.005)
     np.testing.assert_allclose(coarse.values["v"], exact.values["v"], atol=0.05)
-
-
-
 
 
 def test_what_is_recorded_is_told_by_the_class():
@@ -133,7 +133,6 @@ def test_separability_is_read_from_the_equations(cell):
     assert is_separable(cell()) is SEPARABLE[cell]
 
 
-
 @pytest.mark.parametrize("cell", [HodgkinHuxley, Pospischil, CA1Pyramidal], ids=lambda c: c.__name__)
 @pytest.mark.parametrize("precision", [np.float32, np.float64])
 def test_fast_forms_are_the_published_equations(cell, precision):
@@ -153,7 +152,9 @@ def test_fast_forms_are_the_published_equations(cell, precision):
             return
         for k, name in enumerate(cell.State._fields):
             tangent = cell.State(*(jnp.full_like(x, float(j == k)) for j, x in enumerate(y)))
-            one, other = (jax.jvp(lambda y, f=f: f(y, drive), (y,), (tangent,))[1] for f in (lambda y, i: fast(y, i)[0], printed))
+            one, other = (
+                jax.jvp(lambda y, f=f: f(y, drive), (y,), (tangent,))[1] for f in (lambda y, i: fast(y, i)[0], printed)
+            )
             for a, b in zip(one, other, strict=True):
                 np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * np.abs(b).max() + 1e-12, err_msg=name)
 
@@ -169,9 +170,7 @@ class Clamped(MembraneTerm):
 
 
 @double
-@pytest.mark.parametrize(
-    "solver", [RK4(), RushLarsen(), StaggeredCrankNicolson()], ids=lambda s: type(s).__name__
-)
+@pytest.mark.parametrize("solver", [RK4(), RushLarsen(), StaggeredCrankNicolson()], ids=lambda s: type(s).__name__)
 def test_a_conductance_is_a_larger_leak(solver):
     """0.2 mS/cm² towards 0 mV, within the step or as part of the cell."""
     cell, current, dt = HodgkinHuxley(), stimuli.Step(12.0, onset=1.0), 0.025
@@ -300,3 +299,35 @@ def test_numpys_numbers_are_numbers():
         Izhikevich(n=np.int64(2)), duration=np.float32(1.0), dt=np.float64(0.1), record_every=np.int64(1), key=KEY
     )
     assert found.values["v"].shape == (1, 2)
+
+
+# Many runs
+
+
+def test_many_runs_are_each_of_them():
+    """Cells, stimuli, states and keys of their own, divided among devices or not."""
+    keys, g = jax.random.split(KEY, 4), jnp.linspace(30.0, 45.0, 4)
+    cells = jax.vmap(lambda g: HodgkinHuxley(g_k=g))(g)
+    drives = jax.vmap(stimuli.Constant)(jnp.linspace(5.0, 20.0, 4))
+    how = {"duration": 10.0, "record": ["v"], "record_every": 0.5}
+    for batched, simulator, stimulus in (
+        (("simulator", "stimulus"), cells, drives),
+        (("stimulus",), HodgkinHuxley(), drives),
+    ):
+        found = simulate_many(simulator, stimulus, key=keys, batched=batched, **how)
+        divided = simulate_many(simulator, stimulus, key=keys, batched=batched, devices=jax.devices()[:2], **how)
+        assert found.values["v"].shape == (4, 20)
+        np.testing.assert_allclose(divided.values["v"], found.values["v"], rtol=1e-5)
+        k = 2
+        one = HodgkinHuxley(g_k=g[k]) if "simulator" in batched else HodgkinHuxley()
+        alone = simulate(one, stimuli.Constant(drives.amplitude[k]), key=keys[k], **how)
+        np.testing.assert_allclose(found.values["v"][k], alone.values["v"], rtol=1e-5)
+    with pytest.raises(ValueError, match=r"the runs must agree in their number.* key: \[3\]"):
+        simulate_many(cells, key=keys[:3], batched=("simulator",), **how)
+    with pytest.raises(ValueError, match="'cells' must be one of simulator, stimulus, initial_state"):
+        simulate_many(cells, key=keys, batched=("cells",), **how)
+    with pytest.raises(ValueError, match="4 runs cannot be divided among 3 devices"):
+        simulate_many(HodgkinHuxley(), key=keys, devices=[*jax.devices()[:2], jax.devices()[0]], **how)
+    with pytest.raises(SimulationError, match="run 1: v at t = 0.5 ms"):
+        simulate_many(HodgkinHuxley(), jax.vmap(stimuli.Constant)(jnp.array([0.0, jnp.inf])), key=keys[:2],
+                      batched=("stimulus",), **how)  # fmt: skip

@@ -405,12 +405,15 @@ def test_adaptive_steps_stop_at_jumps():
     ("change", "message"),
     [
         ({"duration": 1.01, "dt": 0.02}, "duration = 1.01 ms is not a multiple of the time step, 0.02 ms"),
-        ({"dt": 1.0, "solver": RK4()}, r"dt = 1 ms is too large for RK4: .* in its initial state, .* below 0\.\d+ ms, or"),
+        (
+            {"dt": 1.0, "solver": RK4()},
+            r"dt = 1 ms is too large for RK4: .* in its initial state, .* below 0\.\d+ ms, or",
+        ),
         ({"dt": -0.1}, "dt = -0.1 ms must be positive"),
         ({"dt": float("nan")}, "dt = nan ms must be positive"),
         (
             {"record": ["v", "w"]},
-            "HodgkinHuxley cannot record 'w'; it records v, m, h, n, current, spikes, i_k, i_l, i_na",
+            "HodgkinHuxley cannot record 'w'; it records v, m, h, n, current, spikes, i_k",
         ),
         ({"key": jax.random.PRNGKey(0)}, "key must be a typed key"),
         ({"solver": "rk4"}, "solver = 'rk4' must be one of"),
