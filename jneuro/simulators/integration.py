@@ -171,7 +171,8 @@ def require_integrable(
 
 
 def _dtype(*trees):
-    return jnp.result_type(*(x for x in jax.tree.leaves(trees) if eqx.is_inexact_array(x)))
+    found = [x for x in jax.tree.leaves(trees) if eqx.is_inexact_array(x)]
+    return jnp.result_type(*(found or [float]))
 
 
 def _state(start):
@@ -225,13 +226,11 @@ def too_coarse(simulator: ODESimulator, solver: Any, dt: float, rate: float, whe
     limit = _limit(solver)
     if not dt * rate > limit:
         return None
-    advice = (
-        "" if isinstance(solver, RushLarsen | StaggeredCrankNicolson) else ", or an exponential scheme, RushLarsen()"
-    )
+    stable = isinstance(solver, RushLarsen | StaggeredCrankNicolson)
     return (
         f"dt = {dt:g} ms is too large for {type(solver).__name__}: {type(simulator).__name__} relaxes at "
-        f"{rate:.3g}/ms {when}, and dt times that rate must stay below {limit:g}, so take dt below {limit / rate:.2g} ms"
-        + advice
+        f"{rate:.3g}/ms {when}, and dt times that rate must stay below {limit:g}, so take dt below "
+        f"{limit / rate:.2g} ms" + ("" if stable else ", or an exponential scheme, RushLarsen()")
     )
 
 

@@ -65,7 +65,7 @@ class ODESimulator(Simulator):
     """
 
     State: ClassVar[Any]
-    """A NamedTuple of the variables, each with a `state` as its default; the potential, if there is one, is named `v`."""
+    """A NamedTuple of the variables, each with a `state` as default; the potential, if there is one, is named `v`."""
 
     input_unit: ClassVar[str] = "1"
     """Unit of the stimulus."""

@@ -381,7 +381,10 @@ class SequentialEuler(Scheme):
     substeps: int = eqx.field(static=True, default=1)
     """Parts in which the potential, the first variable, takes a step."""
 
-    limit: ClassVar = 2.0
+    @property
+    def limit(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The potential, the fastest variable, takes a step in parts."""
+        return 2.0 * self.substeps
 
     def __check_init__(self) -> None:
         """Refuse what is no number of parts."""

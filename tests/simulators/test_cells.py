@@ -328,6 +328,6 @@ def test_many_runs_are_each_of_them():
         simulate_many(cells, key=keys, batched=("cells",), **how)
     with pytest.raises(ValueError, match="4 runs cannot be divided among 3 devices"):
         simulate_many(HodgkinHuxley(), key=keys, devices=[*jax.devices()[:2], jax.devices()[0]], **how)
-    with pytest.raises(SimulationError, match="run 1: v at t = 0.5 ms"):
+    with pytest.raises(SimulationError, match=r"run 1: v at t = 0\.5 ms"):
         simulate_many(HodgkinHuxley(), jax.vmap(stimuli.Constant)(jnp.array([0.0, jnp.inf])), key=keys[:2],
                       batched=("stimulus",), **how)  # fmt: skip
