@@ -158,7 +158,7 @@ class Graph:
             The steps to each, nearest first.
         """
         steps = {}
-        for path in changed:
+        for path in (p.removesuffix("i") if p.endswith(".pyi") else p for p in changed):
             if path in self.files:
                 steps[path] = 0
             else:
@@ -181,7 +181,9 @@ class Graph:
 
 @functools.cache
 def _tree(path: str) -> ast.Module:
-    return ast.parse((ROOT / path).read_text(encoding="utf-8"), path)
+    """What a file says; of a package that imports lazily, its stub."""
+    stub = ROOT / f"{path}i"
+    return ast.parse((stub if stub.exists() else ROOT / path).read_text(encoding="utf-8"), path)
 
 
 def _parsed(text: str) -> ast.AST:
