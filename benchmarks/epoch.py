@@ -38,7 +38,7 @@ def simulated() -> Recording:
     @jax.vmap
     def run(key):
         network = Brunel.forecasting_report().connect(key)
-        return simulate(network, duration=DURATION, key=key, record=["v"], record_every=10, throw=False)
+        return simulate(network, duration=DURATION, key=key, record=["v"], record_every=1.0, throw=False)
 
     return jax.device_get(run(trial_keys(jax.random.key(0), RUNS)))
 

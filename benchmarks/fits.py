@@ -36,8 +36,7 @@ def drawn_cells():
 @eqx.filter_jit
 def traces(cell):
     """Noiseless trials."""
-    every = round(SAMPLE_MS / DT)
-    how = {"duration": DURATION, "dt": DT, "record": ("v", "current"), "record_every": every, "solver": RK4()}
+    how = {"duration": DURATION, "dt": DT, "record": ("v", "current"), "record_every": SAMPLE_MS, "solver": RK4()}
     run = jax.vmap(lambda i: simulate(cell, stimuli.Constant(i), key=jax.random.key(0), throw=False, **how))
     return run(jnp.asarray(CURRENTS))
 

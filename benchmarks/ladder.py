@@ -36,8 +36,7 @@ def make(name: str, gradient: bool) -> Any:
     """A simulator, connected."""
     if name == "brunel_12500":
         return Brunel.original(5.0, 2.0, rule="bernoulli").connect(jax.random.key(0))
-    surrogate = {"surrogate": SuperSpike()} if gradient and not issubclass(SIMULATORS[name], ODESimulator) else {}
-    return SIMULATORS[name](**surrogate).connect(jax.random.key(0))
+    return SIMULATORS[name]().connect(jax.random.key(0))
 
 
 def program(name: str, gradient: bool, batch: int) -> tuple[Callable, tuple[Any, ...], float]:
@@ -47,16 +46,23 @@ def program(name: str, gradient: bool, batch: int) -> tuple[Callable, tuple[Any,
     if isinstance(simulator, ODESimulator):
         cells = stimuli.Constant(jnp.linspace(0, CURRENTS.get(name, 10.0), batch))
         every = round(FRAME_MS / simulator.default_dt)
-        how = {"key": jax.random.key(0), "record": ["v"], "record_every": every, "throw": False}
+        how = {"key": jax.random.key(0), "record": ["v"], "record_every": every * simulator.default_dt, "throw": False}
         how |= {"duration": every * simulator.default_dt * round(duration / FRAME_MS)}
-        how |= {"solver": TimeParallel(RK4())} if gradient else {}
+        if gradient:
+            how |= {"spike_gradient": SuperSpike()} if simulator.has_reset else {"solver": TimeParallel(RK4())}
 
         def run(simulator, cells):
             return simulate(simulator, cells, **how).values["v"]
 
-        return _differentiated(run, "g_l", gradient), (simulator, cells), amount
+        return _differentiated(run, PARAMETERS.get(name, "g_l"), gradient), (simulator, cells), amount
     kept = ["v"] if gradient else ["spikes"]
-    how = {"record": kept, "record_every": max(round(1.5 / simulator.dt), 1), "throw": False, "duration": duration}
+    how = {
+        "record": kept,
+        "record_every": max(round(1.5 / simulator.dt), 1) * simulator.dt,
+        "throw": False,
+        "duration": duration,
+    }
+    how |= {"spike_gradient": SuperSpike()} if gradient else {}
     stimulus = stimuli.Constant(jnp.linspace(0, CURRENTS[name], batch)) if name in CURRENTS else None
 
     def run(simulator, each):

@@ -21,7 +21,6 @@ from jneuro.simulators import (
     Brunel,
     CA1Pyramidal,
     HodgkinHuxley,
-    HodgkinHuxleyState,
     IzhikevichReservoir,
     TimeParallel,
     simulate,
@@ -56,7 +55,7 @@ def brunel_100(runs=50, duration=10_000.0):
 
     def batch(networks, keys):
         def one(network, key):
-            return simulate(network, duration=duration, key=key, record_every=10, throw=False).values
+            return simulate(network, duration=duration, key=key, record_every=1.0, throw=False).values
 
         return jax.vmap(one)(networks, keys)
 
@@ -72,10 +71,10 @@ def brunel_12500(variation=0.0, duration=500.0):
     make = jax.jit(lambda key: Brunel.original(5.0, 2.0, rule="bernoulli", weight_variation=variation).connect(key))
     key = jax.random.key(0)
     network = make(key)
-    start = simulate(network, duration=150.0, key=key, record=["spikes"], record_every=10).final_state
+    start = simulate(network, duration=150.0, key=key, record=["spikes"], record_every=1.0).final_state
 
     def run(network, start):
-        how = {"key": key, "record": ["spikes"], "record_every": 10, "initial_state": start, "throw": False}
+        how = {"key": key, "record": ["spikes"], "record_every": 1.0, "initial_state": start, "throw": False}
         return simulate(network, duration=duration, **how).values["spikes"].sum(1, dtype="uint32")
 
     def check(counts):
@@ -96,7 +95,7 @@ def izhikevich(size, duration):
     ).connect(key)
 
     def run(reservoir):
-        how = {"key": key, "record": ["spikes"], "record_every": 1000, "throw": False}
+        how = {"key": key, "record": ["spikes"], "record_every": 1000.0, "throw": False}
         recording = simulate(reservoir, duration=duration, **how)
         return recording.values["spikes"].sum(1, dtype="uint32"), recording.final_state
 
@@ -135,7 +134,7 @@ def ca1(precision, cells=2000, duration=1000.0):
     current[: len(known)] = known
 
     def run(cell, stimulus):
-        how = {"key": jax.random.key(0), "record": ["v"], "record_every": 5, "throw": False}
+        how = {"key": jax.random.key(0), "record": ["v"], "record_every": 0.1, "throw": False}
         return simulate(cell, stimulus, duration=duration, **how).values["v"]
 
     def check(v):
@@ -151,12 +150,12 @@ def hodgkin_huxley(cells=2000, duration=1000.0):
     file, key = np.load(REFERENCE / "hodgkin_huxley.npz"), jax.random.key(0)
 
     def run(cell, stimulus):
-        how = {"key": key, "record": ["v"], "record_every": 4, "throw": False}
+        how = {"key": key, "record": ["v"], "record_every": 0.1, "throw": False}
         return simulate(cell, stimulus, duration=duration, **how).values["v"]
 
     def check(_):
         step = stimuli.Step(file["amplitude"].astype(np.float32), onset=17.8)
-        start = HodgkinHuxleyState(-70.0, 0.05, 0.54, 0.34)
+        start = HodgkinHuxley.State(-70.0, 0.05, 0.54, 0.34)
         v = simulate(HodgkinHuxley(), step, duration=127.9, key=key, record=["v"], initial_state=start).values["v"]
         ends = np.cumsum(file["spike_count"])[:-1]
         exact = np.split(file["spike_time"], ends)[: len(file["amplitude"])]
@@ -178,7 +177,7 @@ def ca1_gradient(cells=64, duration=100.0):
     theta = {name: getattr(cell, name) for name in CONDUCTANCES}
 
     def loss(theta, solver=None):
-        how = {"key": jax.random.key(0), "record": ["v"], "record_every": 5, "throw": False, "solver": solver}
+        how = {"key": jax.random.key(0), "record": ["v"], "record_every": 0.1, "throw": False, "solver": solver}
         recording = simulate(dataclasses.replace(cell, **theta), current, duration=duration, **how)
         return jnp.mean(jnp.square(recording.values["v"] + 60))
 

@@ -13,7 +13,7 @@ from harness import Call, arguments, compiled, record, take_turns
 from machine import ROOT
 from simulators import crossings
 
-from jneuro.simulators import CA1Pyramidal, HodgkinHuxley, HodgkinHuxleyState, simulate, stimuli
+from jneuro.simulators import CA1Pyramidal, HodgkinHuxley, simulate, stimuli
 from jneuro.simulators.solvers import RK4, Adaptive, Euler, Heun, RushLarsen, StaggeredCrankNicolson
 
 __all__: list[str] = []
@@ -40,7 +40,7 @@ def problem(case):
     file = np.load(ROOT / "tests" / "reference" / "hodgkin_huxley.npz")
     exact = np.split(file["spike_time"], np.cumsum(file["spike_count"])[:-1])[: len(file["amplitude"])]
     step = stimuli.Step(jnp.asarray(np.resize(file["amplitude"], CELLS), float), onset=17.8)
-    return HodgkinHuxley(), step, HodgkinHuxleyState(-70.0, 0.05, 0.54, 0.34), exact
+    return HodgkinHuxley(), step, HodgkinHuxley.State(-70.0, 0.05, 0.54, 0.34), exact
 
 
 def accuracy(v, dt, exact):
@@ -60,7 +60,12 @@ def row(case, solver, dt):
     frame = max(0.1 if isinstance(solver, Adaptive) else 0.02, dt)
 
     def run(simulator, stimulus):
-        how = {"key": jax.random.key(0), "record": ["v"], "record_every": max(round(frame / dt), 1), "throw": False}
+        how = {
+            "key": jax.random.key(0),
+            "record": ["v"],
+            "record_every": max(round(frame / dt), 1) * dt,
+            "throw": False,
+        }
         return simulate(
             simulator, stimulus, duration=DURATION, dt=dt, solver=solver, initial_state=start, **how
         ).values["v"]

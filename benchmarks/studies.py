@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 from suite import seconds_of, write
 
 from jneuro.experiment import RunFolder
-from jneuro.experiment.config import ExperimentConfig, load_experiment
+from jneuro.experiment.config import ExperimentConfig
+from jneuro.experiment.plan import load_plan
 
 __all__ = ["Job", "choose", "history", "jobs", "summary"]
 
@@ -126,10 +127,10 @@ def summary(value: Any) -> Any:
 def run(job: Job, configs: Path, left: float) -> dict[str, Any]:
     """Run a job, or go on with it, for so long; what came of it."""
     path = configs / f"{job.study}.yaml"
-    config, keys = load_experiment(path), list[str]()
+    config, keys = load_plan(path).config, list[str]()
     if job.seeds == "one":
         keys = [f"models.{name}.seeds=1" for name, entry in config.models.items() if entry.seeds > 1]
-        config = load_experiment(path, keys)
+        config = load_plan(path, keys).config
     command = [sys.executable, "-c", START, "run", str(path), *keys, "--resume"]
     began, process, code = time.perf_counter(), subprocess.Popen(command), None
     try:
@@ -158,10 +159,10 @@ def _found(config: ExperimentConfig, state: str) -> dict[str, Any]:
     if not (path / "config.yaml").exists():
         return {}
     folder = RunFolder.find(path)
-    kept = ("name", "hash", "device", "versions", "code", "git_commit", "started")
+    kept = ("name", "hash", "device", "versions", "source", "git_commit", "started")
     found = {key: folder.info[key] for key in kept}
     found["stages"] = {name: stage["seconds"] for name, stage in folder.info["stages"].items()}
-    return found | ({"metrics": summary(folder.read_json("metrics.json"))} if state == "finished" else {})
+    return found | ({"metrics": summary(folder.load("metrics.json"))} if state == "finished" else {})
 
 
 def main() -> None:

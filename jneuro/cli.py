@@ -31,48 +31,64 @@ Overrides = Annotated[
 Out = Annotated[Path | None, typer.Option("--out", help="The run folder; runs/<name>-<hash> by default.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an unfinished run.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+Code = Annotated[
+    Path | None,
+    typer.Option(
+        "--code", metavar="DIR", help="Where your own code lies; by default beside the file, or as in the run."
+    ),
+]
 
 
-def _stages(config: str, overrides: list[str] | None, out: Path | None, resume: bool, last: str) -> None:
+def _stages(
+    config: str, overrides: list[str] | None, out: Path | None, resume: bool, last: str, code: Path | None
+) -> None:
     """Run an experiment up to a stage, with progress."""
-    from jneuro.console import LiveObserver, print_scores
+    from jneuro.console import print_scores
     from jneuro.core.config import find_config
-    from jneuro.experiment import RunFolder, run_stages
-    from jneuro.experiment.config import load_experiment
+    from jneuro.core.progress import showing
+    from jneuro.experiment.folder import RunFolder
+    from jneuro.experiment.plan import load_plan
+    from jneuro.experiment.running import run_stages
 
-    folder = RunFolder.prepare(load_experiment(find_config(config), overrides or []), out, resume=resume)
+    plan = load_plan(find_config(config), overrides or [], code=code)
+    folder = RunFolder.prepare(plan, out, resume=resume)
     console = Console()
-    console.print(f"[bold]{folder.config.name}[/] in {folder.path}", soft_wrap=True)
-    with LiveObserver(console) as observer:
-        run_stages(folder, observer, last)
+    console.print(f"[bold]{plan.config.name}[/] in {folder.path}", soft_wrap=True)
+    with showing(True, console) as progress:
+        run_stages(plan, folder, progress, last)
     if last in ("evaluate", "report"):
-        print_scores(console, folder.read_json("metrics.json"))
+        print_scores(console, folder.load("metrics.json"))
     if last == "report":
         console.print(f"report: {folder.path / 'report.html'}", soft_wrap=True)
 
 
 @app.command()
-def run(config: Config, overrides: Overrides = None, out: Out = None, resume: Resume = False) -> None:
+def run(
+    config: Config, overrides: Overrides = None, out: Out = None, resume: Resume = False, code: Code = None
+) -> None:
     """Run an experiment: simulate, train, evaluate, report."""
-    _stages(config, overrides, out, resume, "report")
+    _stages(config, overrides, out, resume, "report", code)
 
 
 @app.command()
-def fit(config: Config, overrides: Overrides = None, out: Out = None, resume: Resume = False) -> None:
+def fit(
+    config: Config, overrides: Overrides = None, out: Out = None, resume: Resume = False, code: Code = None
+) -> None:
     """Fit a simulator's parameters to a recording: simulate or read, fit, compare, report."""
-    from jneuro.console import LiveObserver, print_fit
-    from jneuro.core.config import find_config, load_config
-    from jneuro.experiment import RunFolder
+    from jneuro.console import print_fit
+    from jneuro.core.config import find_config
+    from jneuro.core.progress import showing
+    from jneuro.experiment.fit_plan import load_fit
     from jneuro.experiment.fitting import fit_stages
-    from jneuro.fitting.config import FitConfig
+    from jneuro.experiment.folder import RunFolder
 
-    loaded = load_config(FitConfig, find_config(config), overrides or [])
-    folder = RunFolder.prepare(loaded, out, resume=resume)
+    plan = load_fit(find_config(config), overrides or [], code=code)
+    folder = RunFolder.prepare(plan, out, resume=resume)
     console = Console()
-    console.print(f"[bold]{loaded.name}[/] in {folder.path}", soft_wrap=True)
-    with LiveObserver(console) as observer:
-        page = fit_stages(folder, observer.stage, observer.advance, observer.fitting)
-    print_fit(console, folder.read_json("metrics.json"))
+    console.print(f"[bold]{plan.config.name}[/] in {folder.path}", soft_wrap=True)
+    with showing(True, console) as progress:
+        page = fit_stages(plan, folder, progress)
+    print_fit(console, folder.load("metrics.json"))
     console.print(f"report: {page}", soft_wrap=True)
 
 
@@ -97,23 +113,23 @@ def sweep(
         float | None,
         typer.Option("--memory", min=0.001, help="Most memory of a device, GiB; by default half the free."),
     ] = None,
+    code: Code = None,
 ) -> None:
     """Simulate at many points of parameters, stimuli and seeds; figures and one labelled store."""
-    from jneuro.console import SweepDisplay
-    from jneuro.core.config import find_config, load_config
-    from jneuro.experiment.sweeping import join_processes, open_folder, sweep_stages
-    from jneuro.sweeps.config import SweepConfig
+    from jneuro.core.config import find_config
+    from jneuro.core.progress import showing
+    from jneuro.experiment.sweeping import join_processes, load_sweep, open_folder, sweep_stages
 
     _cpu_devices(devices)
     # Processes meet before anything is computed, which the checks of a configuration do.
     mine, all_of_them = join_processes(coordinator, processes, process, detect=distributed)
-    loaded = load_config(SweepConfig, find_config(config), overrides or [])
-    folder = open_folder(loaded, out, resume=resume, process=mine)
+    plan = load_sweep(find_config(config), overrides or [], code=code)
+    folder = open_folder(plan, out, resume=resume, process=mine)
     console = Console()
-    console.print(f"[bold]{loaded.name}[/] in {folder.path}", soft_wrap=True)
+    console.print(f"[bold]{plan.config.name}[/] in {folder.path}", soft_wrap=True)
     most = None if memory is None else int(memory * 2**30)
-    with SweepDisplay(console) as display:
-        page = sweep_stages(folder, display.advance, process=mine, processes=all_of_them, memory=most)
+    with showing(True, console) as progress:
+        page = sweep_stages(plan, folder, progress, process=mine, processes=all_of_them, memory=most)
     if page is None:
         console.print("this process's points are done; others are missing, of processes that run or must be started")
     else:
@@ -129,37 +145,44 @@ def _cpu_devices(wanted: int | None) -> None:
 
 
 @app.command()
-def simulate(config: Config, overrides: Overrides = None, out: Out = None) -> None:
+def simulate(config: Config, overrides: Overrides = None, out: Out = None, code: Code = None) -> None:
     """Only simulate, into the run folder's recording.zarr; goes on with what is there."""
-    _stages(config, overrides, out, True, "simulate")
+    _stages(config, overrides, out, True, "simulate", code)
 
 
 @app.command()
-def train(config: Config, overrides: Overrides = None, out: Out = None) -> None:
+def train(config: Config, overrides: Overrides = None, out: Out = None, code: Code = None) -> None:
     """Simulate if that has not been done, and train; goes on with what is there."""
-    _stages(config, overrides, out, True, "train")
+    _stages(config, overrides, out, True, "train", code)
 
 
 @app.command()
-def evaluate(run: Run) -> None:
+def evaluate(run: Run, code: Code = None) -> None:
     """Score a trained run again: models, baselines, ceiling."""
-    from jneuro.console import LiveObserver, print_scores
-    from jneuro.experiment import RunFolder, evaluate_stage, require_trained
+    from jneuro.console import print_scores
+    from jneuro.core.progress import showing
+    from jneuro.experiment.plan import reopen
+    from jneuro.experiment.running import require_trained
+    from jneuro.experiment.scoring import evaluate_stage
 
-    folder = RunFolder.find(run)
-    require_trained(folder)
+    plan, folder = reopen(run, code)
+    require_trained(plan, folder)
     console = Console()
-    with folder.lock(), LiveObserver(console) as observer:
-        metrics = evaluate_stage(folder, lambda text: observer.stage(f"evaluate: {text}"))
+    with folder.lock(), showing(True, console) as progress, progress.begin("evaluate") as task:
+        metrics = evaluate_stage(plan, folder, lambda text: task.update(text=text))
     print_scores(console, metrics)
 
 
 @app.command()
-def report(run: Run) -> None:
+def report(run: Run, code: Code = None) -> None:
     """Write the report of an evaluated run again."""
-    from jneuro.experiment import RunFolder, report_stage
+    from jneuro.experiment.plan import reopen
+    from jneuro.experiment.reporting import report_stage
 
-    Console().print(f"report: {report_stage(RunFolder.find(run))}", soft_wrap=True)
+    plan, folder = reopen(run, code)
+    with folder.lock():
+        page = report_stage(plan, folder)
+    Console().print(f"report: {page}", soft_wrap=True)
 
 
 @app.command()
@@ -197,12 +220,18 @@ def bench(arguments: typer.Context) -> None:
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(metavar="[simulators|models|configs|NAME]", help="What to list.")] = "",
+    what: Annotated[
+        str,
+        typer.Argument(metavar="[KIND|NAME|MODULE:NAME]", help="A kind, such as simulators or configs, or one name."),
+    ] = "",
+    code: Annotated[
+        Path | None, typer.Option("--code", metavar="DIR", help="Where your own code lies; here by default.")
+    ] = None,
 ) -> None:
-    """List simulators, models and configurations, or everything about one."""
+    """List what a configuration can name: simulators, models, losses and so on; or everything about one name."""
     from jneuro.console import print_list
 
-    print_list(Console(), what)
+    print_list(Console(), what, code)
 
 
 @app.command()

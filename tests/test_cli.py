@@ -173,7 +173,7 @@ def test_list_of_one_thing(cli, name):
             assert parameter.doc in found.out
         assert f"presets: {', '.join(SIMULATORS[name].presets)}" in " ".join(found.out.split())
     if name in MODELS:
-        for key in MODELS[name][0].model_fields:
+        for key in MODELS[name].model_fields:
             # Each with its meaning.
             assert re.search(rf"\b{key} .*[a-z]{{3}}", found.out), key
 

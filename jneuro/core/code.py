@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-__all__ = ["CodeError", "code_folder", "digest", "load_object", "loaded_code"]
+__all__ = ["CodeError", "code_folder", "digest", "load_object", "loaded_code", "source_files"]
 
 
 class CodeError(ValueError):
@@ -157,7 +157,10 @@ def _import(name: str, reference: str, kind: str) -> types.ModuleType:
     top = name.partition(".")[0]
     known = sys.modules.get(name)
     own = known is not None and isinstance(getattr(known.__spec__, "loader", None), _SourceLoader)
-    if own and (not (_finder.folder and _inside(_where(known), _finder.folder)) or _stale(known)):
+    if own and (
+        not (_finder.folder and _inside(_where(known), _finder.folder))
+        or known.__dict__.get("__jneuro_digest__") != _module_digest(known)
+    ):
         _forget(_finder.folder)
         sys.modules.pop(name, None)
     try:
@@ -187,7 +190,8 @@ def _import(name: str, reference: str, kind: str) -> types.ModuleType:
         line = _line_of(error)
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise CodeError(f"{reference!r}: importing {spec.origin} failed{line} ({said})") from error
-    module.__dict__.setdefault("__jneuro_digest__", _module_digest(module))
+    if isinstance(spec.loader, _SourceLoader):  # of an installed one, the imports lead through all that is installed
+        module.__dict__.setdefault("__jneuro_digest__", _module_digest(module))
     return module
 
 
@@ -201,10 +205,6 @@ def _line_of(error: BaseException) -> str:
             found = f", line {trace.tb_lineno}"
         trace = trace.tb_next
     return found
-
-
-def _stale(module: types.ModuleType) -> bool:
-    return module.__dict__.get("__jneuro_digest__", "") != _module_digest(module)
 
 
 def _installed(spec: importlib.machinery.ModuleSpec) -> bool:
@@ -311,6 +311,24 @@ def digest(thing: Any) -> str | None:
         return hashlib.sha256(inspect.getsource(about).encode()).hexdigest()[:16]
     except (OSError, TypeError):
         return None
+
+
+def source_files(thing: Any) -> dict[str, str]:
+    """Find the files that stand behind a class, a function or an instance, but not those of installed packages.
+
+    Args:
+        thing: the object.
+
+    Returns:
+        The hash of each, by its path in the folder of the configuration or of the module.
+    """
+    about = thing if inspect.isclass(thing) or inspect.isroutine(thing) else type(thing)
+    name = getattr(about, "__module__", None) or ""
+    module, top = sys.modules.get(name), name.partition(".")[0]
+    if module is None or top in ("jneuro", "builtins"):
+        return {}
+    own = isinstance(getattr(module.__spec__, "loader", None), _SourceLoader)
+    return _files(module) if own or not _version(top) else {}
 
 
 def _version(top: str) -> str | None:

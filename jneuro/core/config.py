@@ -5,26 +5,28 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from jneuro.core.code import code_folder, digest
+from jneuro.core.code import code_folder, digest, source_files
 
 __all__ = [
     "COMMANDS",
     "AbsolutePath",
     "Config",
     "ConfigError",
+    "Content",
     "Kind",
     "Loader",
     "RunConfig",
     "config_files",
     "content_hash",
+    "content_of",
     "find_config",
     "first_message",
     "load_config",
@@ -49,9 +51,14 @@ class Config(BaseModel):
         return data
 
     @property
+    def source_object(self) -> Any:
+        """What the configuration stands for, whose source may not be this package's."""
+        return type(self)
+
+    @property
     def source_digest(self) -> str | None:
         """Stands for source that is not this package's; see `jneuro.core.code.digest`."""
-        return digest(type(self))
+        return digest(self.source_object)
 
 
 def unknown_name(name: str, known: Iterable[str], kind: str) -> str:
@@ -127,13 +134,18 @@ class ConfigError(ValueError):
     """A configuration that cannot be run; the message names file, key, value and remedy."""
 
 
+Resolved = TypeVar("Resolved")
+"""What is made of a configuration."""
+
+
 def load_config(
     kind: type[Kind],
     path: str | Path,
     overrides: Sequence[str] = (),
     *,
     code: tuple[Path, Mapping[str, str] | None] | None = None,
-) -> Kind:
+    resolve: Callable[[Kind], Resolved] = lambda config: config,
+) -> Resolved:
     """Load and check a configuration.
 
     Args:
@@ -141,9 +153,10 @@ def load_config(
         path: the YAML file.
         overrides: `a.b=value`, each replacing one key; values are read as YAML.
         code: the folder of the modules that it names, and hashes that they must have; by default the file's own folder.
+        resolve: checks the parts against each other and makes of them what is wanted; its errors name the file too.
 
     Returns:
-        The checked configuration.
+        What `resolve` makes of the checked configuration; by default the configuration itself.
 
     Raises:
         ConfigError: for anything wrong with it; nothing is computed before.
@@ -171,9 +184,12 @@ def load_config(
     folder, expected = (path.parent, None) if code is None else code
     try:
         with code_folder(folder, expected):
-            return kind.model_validate(data)
+            return resolve(kind.model_validate(data))
     except ValidationError as error:
-        raise ConfigError(_explain(error, path, overrides)) from error
+        raise ConfigError(_explain(_flat(error), path, overrides)) from error
+    except ValueError as error:
+        item = {"type": "value_error", "ctx": {"error": error}}
+        raise ConfigError(_explain([((), item)], path, overrides)) from error
 
 
 def _override(data: dict[str, Any], text: str) -> None:
@@ -229,14 +245,14 @@ def _message(error: Any) -> str:
     return f"{shown}{text[0].lower()}{text[1:]}"
 
 
-_UNIONS = ("model", "optimizer", "horizons_ms")
+_UNIONS = ("horizons_ms",)
 """Keys whose value is one of several kinds."""
 
 
-def _explain(error: ValidationError, path: Path, overrides: Sequence[str]) -> str:
+def _explain(found: Iterable[tuple[tuple[str, ...], Any]], path: Path, overrides: Sequence[str]) -> str:
     """All errors, one a line: file or command line, key, value and remedy."""
     lines = []
-    for keys, item in _flat(error):
+    for keys, item in found:
         # Behind a union's key, pydantic puts the tag that chose the member.
         loc = ["", *keys]
         key = ".".join(k for before, k in pairwise(loc) if before not in _UNIONS or k == "name")
@@ -302,3 +318,42 @@ def _hashed(value: Any, code: bool) -> Any:
     if code and (source := value.source_digest) != "":
         found["code"] = uuid.uuid4().hex if source is None else source
     return found
+
+
+class Content(NamedTuple):
+    """All that a result depends on.
+
+    Attributes:
+        hash: eight hexadecimal digits; see `content_hash`.
+        files: the hash of every file of one's own that stands behind it, by its path.
+        sourceless: names of what has no source, such as a lambda, so that the hash is never the same twice.
+    """
+
+    hash: str
+    files: dict[str, str]
+    sourceless: tuple[str, ...]
+
+
+def content_of(*parts: Any) -> Content:
+    """Say what a result depends on.
+
+    Args:
+        parts: configurations, and values that JSON knows.
+    """
+    blocks = [block for part in parts for block in _configs(part)]
+    files = {name: digits for block in blocks for name, digits in source_files(block.source_object).items()}
+    nameless = [str(getattr(b, "name", type(b).__name__)) for b in blocks if b.source_digest is None]
+    return Content(content_hash(*parts), dict(sorted(files.items())), tuple(dict.fromkeys(nameless)))
+
+
+def _configs(value: Any) -> Iterator[Config]:
+    """A configuration and all within it."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        for inner in value:
+            yield from _configs(inner)
+    elif isinstance(value, Config):
+        yield value
+        fields = [getattr(value, key) for key in type(value).model_fields]
+        yield from _configs([*fields, *(value.model_extra or {}).values()])

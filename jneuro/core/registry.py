@@ -8,21 +8,20 @@ with an entry point in the group `jneuro.KIND`, such as
     morris_lecar = "my_package.cells:MorrisLecar"
 """
 
-import ast
 import importlib
 import importlib.metadata
 import importlib.util
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ConfigDict, PrivateAttr, SerializationInfo
 from pydantic_core import core_schema
 
-from jneuro.core.code import CodeError, digest, load_object
+from jneuro.core.code import CodeError, load_object
 from jneuro.core.config import Config, unknown_name
+from jneuro.core.outline import outline
 
 __all__ = ["Block", "Registry", "accepted", "required"]
 
@@ -37,14 +36,19 @@ def required(make: Callable) -> list[str]:
     return [p.name for p in _signature(make) if p.default is p.empty]
 
 
+_VARIABLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+
+
+def _parameters(make: Callable) -> list[inspect.Parameter]:
+    found = [*inspect.signature(make).parameters.values()]
+    if inspect.isclass(make) and all(p.kind in _VARIABLE for p in found):
+        # A metaclass that has a call of its own, as Flax's modules have, hides the constructor's signature.
+        found = [*inspect.signature(make.__init__).parameters.values()][1:]
+    return found
+
+
 def _signature(make: Callable) -> list[inspect.Parameter]:
-    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    return [p for p in inspect.signature(make).parameters.values() if p.kind not in kinds]
-
-
-def _open_ended(make: Callable) -> bool:
-    """Whether a callable takes keywords that its signature does not name."""
-    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(make).parameters.values())
+    return [p for p in _parameters(make) if p.kind not in _VARIABLE]
 
 
 class Block(Config):
@@ -70,9 +74,9 @@ class Block(Config):
         return self._target
 
     @property
-    def source_digest(self) -> str | None:
-        """Stands for the source behind the name; see `jneuro.core.code.digest`."""
-        return digest(self._target)
+    def source_object(self) -> Any:
+        """What stands behind the name."""
+        return self._target
 
     def check_arguments(self, *given: str) -> None:
         """Refuse arguments that the target does not take, and the lack of one that it needs.
@@ -84,8 +88,9 @@ class Block(Config):
             ValueError: with the name, and the one that was probably meant.
         """
         known = accepted(self.target)
+        any_keyword = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(self.target).parameters.values())
         for key in self.arguments:
-            if key not in known and not _open_ended(self.target):
+            if key not in known and not any_keyword:
                 raise ValueError(f"{self.name}: {unknown_name(key, [k for k in known if k not in given], 'argument')}")
         missing = [k for k in required(self.target) if k not in self.arguments and k not in given]
         if missing:
@@ -153,6 +158,9 @@ class Registry:
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries())
 
+    def __len__(self) -> int:
+        return len(self.entries())
+
     def __contains__(self, name: object) -> bool:
         return name in self._builtin or name in self.entries()
 
@@ -184,10 +192,14 @@ class Registry:
                     f"{name!r}, of the package {entries[name].source}, cannot be loaded ({error})"
                 ) from error
         else:
-            raise ValueError(f"{unknown_name(name, entries, self.kind)}, or module:name of your own")
+            raise ValueError(f"{unknown_name(name, entries, self.kind).rstrip('?')}, or module:name of your own")
         if (lacks := self._check(found)) is not None:
             raise ValueError(f"{name!r} is no {self.kind}: {lacks}")
         return found
+
+    def lacks(self, thing: Any) -> str | None:
+        """What an object lacks to be of this kind, in words; None if it is."""
+        return self._check(thing)
 
     def require(self, thing: Any) -> Any:
         """Return an object that is of this kind; refuse another, in words."""
@@ -244,16 +256,8 @@ class Registry:
         Args:
             name: the name.
         """
-        module, _, attribute = self.entries()[name].reference.partition(":")
-        try:
-            spec = importlib.util.find_spec(module)
-            tree = ast.parse(Path(spec.origin).read_bytes()) if spec and spec.origin else None
-        except (ImportError, OSError, SyntaxError, ValueError):
-            return ""
-        nodes = ast.walk(tree) if tree else ()
-        kinds = (ast.ClassDef, ast.FunctionDef)
-        text = next((ast.get_docstring(n) for n in nodes if isinstance(n, kinds) and n.name == attribute), None)
-        return (text or "").partition("\n")[0]
+        found = outline(self.entries()[name].reference)
+        return found.doc.partition("\n")[0] if found else ""
 
 
 def _plain(value: Any, info: SerializationInfo) -> Any:

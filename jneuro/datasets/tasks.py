@@ -1,6 +1,6 @@
 """From a recording to windows: what is to be predicted from what, and what may be learned from."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import jax
@@ -257,15 +257,17 @@ def _joined(
     for name, part in parts.items():
         mine = values[:, :, first : first + part.shape[2]]
         noisy = bool(config.measurement_noise) and name in config.targets
-        draw = _noise(key if name == config.targets[0] else stream(key, name), config.measurement_noise, mine.shape[1:])
+        own, sd, shape = (
+            key if name == config.targets[0] else stream(key, name),
+            config.measurement_noise,
+            mine.shape[1:],
+        )
+        draw = jax.jit(
+            lambda i, k=own, sd=sd, n=shape: sd * jax.random.normal(jax.random.fold_in(k, i), n, jnp.float32)
+        )
         for trial in range(trials):
             mine[trial] = part[trial, discard:]
             if noisy:
                 mine[trial] += draw(trial)
         first += part.shape[2]
     return values
-
-
-def _noise(key: Key[Array, ""], sd: float, shape: tuple[int, ...]) -> Callable[[int], Array]:
-    """Measurement noise of a trial."""
-    return jax.jit(lambda trial: sd * jax.random.normal(jax.random.fold_in(key, trial), shape, jnp.float32))

@@ -31,7 +31,8 @@ class Ablation(Analysis):
 
     def analyse(self, study: Study) -> Findings:
         """The gain of each part over as many seeds as both models have, with Student's interval."""
-        scores = {name: _seeds(study.metrics["test"][name]) for name in (self.whole, *self.without)}
+        scores = {name: study.metrics["test"][name] for name in (self.whole, *self.without)}
+        scores = {name: s["seeds"]["r2"] if "seeds" in s else [s["r2"]] for name, s in scores.items()}
         parts = {}
         for name, part in self.without.items():
             count = min(len(scores[self.whole]), len(scores[name]))
@@ -48,7 +49,3 @@ class Ablation(Analysis):
         }
         best = max((s["r2"] for s in study.metrics["baselines"].values()), default=None)
         return Findings({"whole": self.whole, "scores": told, "parts": parts, "best_baseline": best})
-
-
-def _seeds(score) -> list[float]:
-    return score["seeds"]["r2"] if "seeds" in score else [score["r2"]]

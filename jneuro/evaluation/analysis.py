@@ -31,7 +31,7 @@ class Source(NamedTuple):
         per_run: whether every run has its own; else all have the first's.
         dt: time step of an ODE simulator [ms]; None for one that has its own.
         solver: its solver; None for one that has its own.
-        record_every: time steps in a frame of the windows.
+        record_every: time between frames of the windows [ms].
     """
 
     simulator: SteppedSimulator | ODESimulator
@@ -39,7 +39,7 @@ class Source(NamedTuple):
     per_run: bool
     dt: float | None
     solver: Any
-    record_every: int
+    record_every: float
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,18 @@ class Findings(NamedTuple):
 
 
 class Analysis(Config):
-    """An analysis as configuration; abstract: subclasses have a `name` and say what `analyse` finds."""
+    """An analysis as configuration; abstract: subclasses say what `analyse` finds.
+
+    Attributes:
+        name: which.
+    """
+
+    name: str
+
+    @property
+    def key(self) -> str:
+        """The name under which its numbers and arrays are stored."""
+        return self.name.replace(":", ".")
 
     def check(self, windows: WindowConfig, models: Sequence[str]) -> None:
         """Refuse, before anything is computed, an experiment that this analysis cannot treat.

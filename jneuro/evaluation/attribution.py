@@ -15,6 +15,7 @@ from jax import lax
 
 from jneuro.core.types import Array, Bool, Float, Int
 from jneuro.datasets.windows import Batch, Windows
+from jneuro.models.base import forward
 
 __all__ = ["Attribution", "integrated_gradients", "permuted_errors", "shuffled_within"]
 
@@ -75,7 +76,7 @@ def permuted_errors(
     def one(variables, data, start, stranger, target, taken):
         batch = data.gather(start)
         inputs = jnp.where(taken[:, None, :], data.gather(stranger).inputs, batch.inputs)
-        said = nnx.merge(graph, variables)(batch._replace(inputs=inputs), train=False).mean[:, 0]
+        said = forward(nnx.merge(graph, variables), batch._replace(inputs=inputs)).mean[:, 0]
         return (jnp.square(_pick(said - batch.targets[:, 0], target)),)
 
     def errors(taken):
@@ -145,7 +146,7 @@ def integrated_gradients(
         batch = data.gather(start)
 
         def said(inputs):
-            return _pick(nnx.merge(graph, variables)(Batch(inputs, batch.targets), train=False).mean[:, 0], target)
+            return _pick(forward(nnx.merge(graph, variables), Batch(inputs, batch.targets)).mean[:, 0], target)
 
         def add(total, point):
             gradient = jax.grad(lambda x: said(x).sum())(point[0] * batch.inputs)

@@ -1,58 +1,212 @@
 """What any forecast must beat: persistence, linear prediction from the own past and from everybody's, and a lookup.
 
-Each is fitted on training windows only, and called like a model.
+A baseline has a method `fit(windows)` that sees the training windows only, and returns what is called like a model.
 """
 
-from typing import Literal
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from jneuro.core.config import Config
+from jneuro.core.registry import Block
 from jneuro.core.types import Array, Float, Int
 from jneuro.datasets.windows import Batch, Windows
+from jneuro.evaluation.kinds import BASELINES
 from jneuro.models.base import Prediction
 
-__all__ = ["BaselineConfig", "Linear", "Lookup", "Mean", "Persistence", "fit_baselines"]
+__all__ = [
+    "DEFAULTS",
+    "ARConfig",
+    "BaselineConfig",
+    "Baselines",
+    "Linear",
+    "Lookup",
+    "LookupConfig",
+    "Mean",
+    "MeanConfig",
+    "Persistence",
+    "PersistenceConfig",
+    "VARConfig",
+    "allowed_baselines",
+    "check_baselines",
+    "fit_baselines",
+    "label_of",
+]
 
-BaselineName = Literal["mean", "persistence", "ar", "var", "lookup"]
-
-_OWN_PAST: tuple[BaselineName, ...] = ("persistence", "ar", "lookup")
-"""Baselines that need the past of what they predict."""
+_BATCH = 256
+"""Windows gathered at once."""
 
 
 class BaselineConfig(Config):
-    """Which baselines, and how large.
+    """One of our baselines: what it needs, and how it is fitted."""
+
+    own_past: ClassVar[bool] = False
+    """Whether it needs the past of what it predicts."""
+
+    def fit(self, windows: Windows, batch_size: int = _BATCH) -> Callable:
+        """Fit it on the training windows."""
+        raise NotImplementedError
+
+    def sized(self, length: int) -> Self:
+        """The same for windows of so many frames: an order that was not asked for shrinks, another is refused."""
+        order = getattr(self, "order", 0)
+        if order <= length:
+            return self
+        if "order" in self.model_fields_set:
+            raise ValueError(f"{label_of(self)}: order = {order} is more than the {length} frames of a window")
+        return self.shrunk(length)
+
+    def shrunk(self, length: int) -> Self:
+        """The same with an order that windows of so many frames have."""
+        order = getattr(self, "order", None)
+        return self if order is None or order <= length else self.model_copy(update={"order": length})
+
+
+class MeanConfig(BaselineConfig):
+    """The mean of the training targets, whatever was observed."""
+
+    name: Literal["mean"] = "mean"
+
+    def fit(self, windows: Windows, batch_size: int = _BATCH) -> "Mean":
+        """The mean by target and horizon."""
+        total = _accumulate(windows, lambda batch, used: jnp.einsum("b,bhf->hf", used, batch.targets), batch_size)
+        return Mean(jnp.asarray(total / windows.count("train"), windows.values.dtype))
+
+
+class PersistenceConfig(BaselineConfig):
+    """The last value stays."""
+
+    own_past: ClassVar[bool] = True
+    name: Literal["persistence"] = "persistence"
+
+    def fit(self, windows: Windows, batch_size: int = _BATCH) -> "Persistence":
+        """Remember where the targets stand among the inputs."""
+        return Persistence(len(windows.horizons), windows.own_inputs or ())
+
+
+class ARConfig(BaselineConfig):
+    """For each horizon a least-squares combination of the neuron's own last samples.
 
     Attributes:
-        names: which.
-        ar_order: past samples of the own voltage in the autoregression.
-        var_order: past samples of all neurons in the vector autoregression.
-        bins: bins of the lookup.
+        order: how many; at most the frames of a window.
     """
 
-    names: tuple[BaselineName, ...] = ("persistence", "ar", "var", "lookup")
-    ar_order: int = Field(default=20, ge=1)
-    var_order: int = Field(default=3, ge=1)
+    own_past: ClassVar[bool] = True
+    name: Literal["ar"] = "ar"
+    order: int = Field(default=20, ge=1)
+
+    def fit(self, windows: Windows, batch_size: int = _BATCH) -> "Linear":
+        """Least squares, each target from its own past."""
+        return _fit_linear(windows, self.order, windows.own_inputs or (), batch_size)
+
+
+class VARConfig(BaselineConfig):
+    """For each horizon a least-squares combination of the last samples of everything that is observed.
+
+    Attributes:
+        order: how many samples; at most the frames of a window.
+    """
+
+    name: Literal["var"] = "var"
+    order: int = Field(default=3, ge=1)
+
+    def fit(self, windows: Windows, batch_size: int = _BATCH) -> "Linear":
+        """Least squares, each target from all inputs."""
+        return _fit_linear(windows, self.order, None, batch_size)
+
+
+class LookupConfig(BaselineConfig):
+    """The mean future of all training samples whose present lies in the same bin.
+
+    Attributes:
+        bins: how many bins.
+    """
+
+    own_past: ClassVar[bool] = True
+    name: Literal["lookup"] = "lookup"
     bins: int = Field(default=100, ge=2)
 
-    def check(self, length: int, *, observed: bool = True) -> None:
-        """Refuse what windows do not allow.
+    def fit(self, windows: Windows, batch_size: int = _BATCH) -> "Lookup":
+        """One table for all neurons."""
+        return _fit_lookup(windows, self.bins, windows.own_inputs or (), batch_size)
 
-        Args:
-            length: frames of a window.
-            observed: whether what is predicted is among what is observed.
-        """
-        for name, order in (("ar", self.ar_order), ("var", self.var_order)):
-            if name in self.names and order > length:
-                raise ValueError(f"{name}_order = {order} is more than the {length} frames of a window")
-        for name in _OWN_PAST:
-            if name in self.names and not observed:
-                raise ValueError(f"{name} needs the targets among the inputs; use mean and var")
+
+DEFAULTS = (PersistenceConfig(), ARConfig(), VARConfig(), LookupConfig())
+"""The baselines beside which models are scored, unless others are asked for."""
+
+
+def _listed(value: Any) -> Any:
+    """Say how baselines are written, where it is not as a list."""
+    if isinstance(value, Mapping | str) or not isinstance(value, Sequence):
+        raise ValueError(
+            f"must be a list of {', '.join(BASELINES)}, with arguments where needed, or module:name of your own, as in "
+            "[persistence, {name: ar, order: 20}]"
+        )
+    return value
+
+
+Baselines = Annotated[tuple[Annotated[Any, BASELINES.field()], ...], BeforeValidator(_listed)]
+"""The type of a configuration's key that lists baselines."""
+
+
+def label_of(baseline: Any) -> str:
+    """The name under which a baseline is scored: without its module."""
+    return baseline.name.rpartition(":")[2]
+
+
+def _blocks(baselines: Sequence[Any]) -> list[Any]:
+    """Baselines as configurations or blocks, each label once."""
+    blocks = [BASELINES.block(b) for b in _listed(baselines)]
+    labels = [label_of(b) for b in blocks]
+    if twice := [n for n in labels if labels.count(n) > 1]:
+        raise ValueError(f"baseline {twice[0]!r} stands there twice; leave one out")
+    return blocks
+
+
+def check_baselines(baselines: Sequence[Any], length: int, *, observed: bool = True) -> None:
+    """Refuse baselines that windows do not allow.
+
+    Args:
+        baselines: which; see `fit_baselines`.
+        length: frames of a window.
+        observed: whether what is predicted is among what is observed.
+
+    Raises:
+        ValueError: naming the baseline and the remedy.
+    """
+    for baseline in _blocks(baselines):
+        if isinstance(baseline, BaselineConfig):
+            baseline.sized(length)
+            if baseline.own_past and not observed:
+                raise ValueError(f"{label_of(baseline)} needs the targets among the inputs; use mean and var")
+
+
+def allowed_baselines(baselines: Sequence[Any], windows: Windows) -> list[Any]:
+    """The baselines that a model's own windows allow, no longer than those are.
+
+    Args:
+        baselines: which; see `fit_baselines`.
+        windows: the model's own.
+
+    Returns:
+        Those among them that need nothing that is not observed; what reads the answer is no baseline.
+    """
+    observed = windows.own_inputs is not None
+    given = observed and windows.horizons[0] <= 0
+    kept = []
+    for baseline in _blocks(baselines):
+        if not isinstance(baseline, BaselineConfig):
+            kept += [] if given else [baseline]
+        elif isinstance(baseline, MeanConfig) or (not given and (observed or not baseline.own_past)):
+            kept.append(baseline.shrunk(windows.length))
+    return kept
 
 
 class Mean(eqx.Module):
@@ -133,29 +287,36 @@ def _regressors(
     return jnp.concatenate([past, jnp.ones((*past.shape[:2], 1), past.dtype)], axis=2)
 
 
-def fit_baselines(
-    windows: Windows, config: BaselineConfig, batch_size: int = 256
-) -> dict[str, Mean | Persistence | Linear | Lookup]:
+def fit_baselines(windows: Windows, baselines: Sequence[Any] = DEFAULTS) -> dict[str, Callable]:
     """Fit the baselines on the training windows.
 
     Args:
         windows: the data.
-        config: which, and how large.
-        batch_size: windows gathered at once.
+        baselines: names of `BASELINES`, `module:name` of one's own, mappings of a name with its arguments, or objects
+            with a method `fit(windows)` that returns a model.
 
     Returns:
-        The baselines by name.
+        The fitted baselines, called like models, by name.
+
+    Raises:
+        ValueError: if the windows do not allow one, or what is fitted cannot be called.
     """
-    config.check(windows.length, observed=windows.own_inputs is not None)
-    own = windows.own_inputs or ()
-    makers = {
-        "mean": lambda: _fit_mean(windows, batch_size),
-        "persistence": lambda: Persistence(len(windows.horizons), own),
-        "ar": lambda: _fit_linear(windows, config.ar_order, own, batch_size),
-        "var": lambda: _fit_linear(windows, config.var_order, None, batch_size),
-        "lookup": lambda: _fit_lookup(windows, config.bins, own, batch_size),
-    }
-    return {name: makers[name]() for name in config.names}
+    check_baselines(baselines, windows.length, observed=windows.own_inputs is not None)
+    fitted = {}
+    for baseline in _blocks(baselines):
+        if isinstance(baseline, BaselineConfig):
+            found = baseline.sized(windows.length).fit(windows)
+        else:
+            found = (_made(baseline) if isinstance(baseline, Block) else baseline).fit(windows)
+        if not callable(found):
+            raise ValueError(f"{baseline.name}: fit(windows) returned {type(found).__name__}, which cannot be called")
+        fitted[label_of(baseline)] = found
+    return fitted
+
+
+def _made(block: Block) -> Any:
+    """The object that a block means: that itself, or an instance of its class."""
+    return block.build() if inspect.isclass(block.target) else block.target
 
 
 def _accumulate(windows: Windows, statistic, batch_size: int):
@@ -175,12 +336,6 @@ def _accumulate(windows: Windows, statistic, batch_size: int):
         return lax.scan(body, zero, (padded, used))[0]
 
     return jax.tree.map(np.asarray, total(windows, padded, used))
-
-
-def _fit_mean(windows: Windows, batch_size: int) -> Mean:
-    """The mean by target and horizon."""
-    total = _accumulate(windows, lambda batch, used: jnp.einsum("b,bhf->hf", used, batch.targets), batch_size)
-    return Mean(jnp.asarray(total / windows.count("train"), windows.values.dtype))
 
 
 def _fit_linear(windows: Windows, order: int, own: tuple[int, ...] | None, batch_size: int) -> Linear:

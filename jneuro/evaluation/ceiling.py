@@ -52,7 +52,7 @@ def simulate_futures(
     stimuli: bool = False,
     variable: str,
     horizons: tuple[int, ...],
-    record_every: int,
+    record_every: float,
     futures: int,
     key: Key[Array, ""],
 ) -> tuple[Float[Array, "trial state horizon neuron"], Float[Array, "trial state horizon neuron"]]:
@@ -66,14 +66,14 @@ def simulate_futures(
         stimuli: whether `stimulus` is one.
         variable: the recorded array.
         horizons: frames ahead, ascending.
-        record_every: steps in a frame.
+        record_every: time between frames [ms].
         futures: how many.
         key: random key, which must not be that of the recording.
 
     Returns:
         Mean over the futures, and their variance (divided by `futures - 1`).
     """
-    duration = horizons[-1] * record_every * simulators.dt
+    duration = horizons[-1] * record_every
     trials, count = (int(n) for n in states.step.shape)
     at = jnp.asarray(horizons) - 1
 

@@ -7,8 +7,6 @@ how strong it is, and the causal weight \(\Omega\), which also asks whether the 
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse as sparse
-from scipy.stats import rankdata
 
 from jneuro.core.types import Bool, Float, Int
 
@@ -111,6 +109,8 @@ def agreement(score: Float[np.ndarray, " pair"], truth: Float[np.ndarray, " pair
     Returns:
         `cosine` (similarity) and `spearman` (rank correlation); NaN for a constant one.
     """
+    from scipy.stats import rankdata  # costs most of a second
+
     with np.errstate(invalid="ignore", divide="ignore"):
         cosine = score @ truth / (np.linalg.norm(score) * np.linalg.norm(truth))
         a, b = (x - x.mean() for x in (rankdata(score), rankdata(truth)))
@@ -142,8 +142,10 @@ def cross_correlation(
     Returns:
         The excess, or the lack; zero for neurons that never fire.
     """
+    from scipy.sparse import coo_matrix
+
     shape = (int(step.max(initial=0)) + max_lag + 1, neurons)
-    raster = sparse.coo_matrix((np.ones(len(step)), (step, neuron)), shape).tocsr()
+    raster = coo_matrix((np.ones(len(step)), (step, neuron)), shape).tocsr()
     number = np.bincount(neuron, minlength=neurons).astype(float)
     expected = np.outer(number, number) / steps
     best, sign = np.full((neurons, neurons), -np.inf), -1 if fewer else 1

@@ -26,6 +26,7 @@ from jneuro.evaluation.analysis import Study
 from jneuro.evaluation.ceiling import simulate_futures
 from jneuro.evaluation.metrics import ratio_error
 from jneuro.recordings import open_recording, read_state
+from jneuro.simulators.simulation import first_state
 from jneuro.simulators.stepped import SteppedSimulator
 
 __all__ = ["count_ceiling", "futures_of_counts", "stored_states"]
@@ -93,7 +94,9 @@ def stored_states(
     if not len(usable):
         return None
     usable = usable[np.unique(np.linspace(0, len(usable) - 1, max_states).round().astype(int))]
-    stored = read_state(study.recording, jax.eval_shape(simulator.init, study.key), slice(None))
+    stored = read_state(
+        study.recording, jax.eval_shape(lambda key: first_state(simulator, key), study.key), slice(None)
+    )
     states = jax.tree.map(lambda s: jnp.asarray(s[windows.trials("test")][:, usable]), stored)
     return simulator, states, last[usable]
 

@@ -40,7 +40,10 @@ class CountScores(Analysis):
         """Score everything on all neurons it predicts, on each population, and on the neurons that all predict."""
         data = open_recording(study.recording)
         total = data.sizes["neuron"]
-        kept = {n: _kept(study, w, total) for n, w in study.windows_of.items() if _same_bin(w, study.windows)}
+        main = study.windows
+        # A model with windows of its own for another bin is no model of these counts.
+        same = {n: w for n, w in study.windows_of.items() if (w.dt, w.horizons[0]) == (main.dt, main.horizons[0])}
+        kept = {n: _kept(study, w, total) for n, w in same.items()}
         main = _kept(study, study.windows, total)
         groups = {"all": np.ones(total, bool)}
         for label, title in data["population"].attrs["meaning"].items() if "population" in data else ():
@@ -95,11 +98,6 @@ class CountScores(Analysis):
             bits = [scores[group]["bits"] for scores in every]
             every[0][group] |= {"seeds": bits, "seeds_mean": float(np.mean(bits)), "seeds_ci95": interval(bits)}
         return {"neurons": len(kept), "features": windows.features, "groups": every[0]}
-
-
-def _same_bin(windows: Windows, main: Windows) -> bool:
-    """Whether a model with windows of its own forecasts the experiment's bin; another is no model of these counts."""
-    return (windows.dt, windows.horizons[0]) == (main.dt, main.horizons[0])
 
 
 def _kept(study: Study, windows: Windows, total: int) -> Int[np.ndarray, " neuron"]:

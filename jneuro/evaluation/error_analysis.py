@@ -62,16 +62,15 @@ class ErrorAnalysis(Analysis):
             for label, title in meaning.items():
                 mask = np.asarray(data["population"]) == int(label)
                 numbers["populations"][title] = {
-                    predictor: float(1 - _ratio(forecast[:, 0] * scale - truth, truth, mask))
+                    predictor: 1
+                    - float(
+                        np.square((forecast[:, 0] * scale - truth)[:, mask]).sum()
+                        / np.square(truth - truth.mean(0))[:, mask].sum()
+                    )
                     for predictor, forecast in predictions.items()
                     if mask.any()
                 }
         return Findings(numbers, arrays)
-
-
-def _ratio(error: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
-    spread = np.square(truth - truth.mean(0))[:, mask]
-    return float(np.square(error[:, mask]).sum() / spread.sum())
 
 
 def time_since_spike(spikes: Int[np.ndarray, "trial frame neuron"]) -> Float[np.ndarray, "trial frame neuron"]:

@@ -64,13 +64,12 @@ def lyapunov_of_currents(
     """
     with double_precision():
         double = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), source.simulator)
-        steps = round(block / source.dt)  # type: ignore[operator]
 
         def exponent(current: Array) -> Array:
             def step(y: PyTree) -> PyTree:
                 run = simulate(
                     double, Constant(current), duration=block, key=key, dt=source.dt, solver=source.solver,
-                    record=("v",), record_every=steps, initial_state=y, throw=False,
+                    record=("v",), record_every=block, initial_state=y, throw=False,
                 )  # fmt: skip
                 return run.final_state.y
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from jneuro.core.types import Float
 
@@ -47,7 +47,7 @@ def interval(values: Sequence[float], level: float = 0.95) -> float:
     count = len(values)
     if count < 2:
         return float("nan")
-    return float(student.ppf(0.5 + level / 2, count - 1) * np.std(values, ddof=1) / np.sqrt(count))
+    return float(stdtrit(count - 1, 0.5 + level / 2) * np.std(values, ddof=1) / np.sqrt(count))
 
 
 def forecast_scores(

@@ -8,7 +8,7 @@ from pydantic import Field
 from jneuro.core.types import Array, Float, Int
 from jneuro.datasets.windows import Windows
 from jneuro.evaluation.analysis import Analysis, Findings, Study
-from jneuro.evaluation.baselines import BaselineConfig, fit_baselines
+from jneuro.evaluation.baselines import ARConfig
 from jneuro.evaluation.forecasts import forecast, observe, targets
 from jneuro.evaluation.metrics import interval, ratio_error
 from jneuro.evaluation.rate_futures import rate_futures
@@ -59,7 +59,7 @@ class QuantileScores(Analysis):
         levels = tuple(study.models[name][0].config.quantiles)  # pyright: ignore
         usual = np.moveaxis(np.quantile(past, levels, axis=0), 0, -1)
         order = min(self.order, windows.length)
-        linear = fit_baselines(windows, BaselineConfig(names=("ar",), ar_order=order))["ar"]
+        linear = ARConfig(order=order).fit(windows)
         residual = residual_quantiles(forecast(linear, windows, train)[:, 0], past, levels)
         expected = forecast(linear, windows, test)[:, 0]
         seeds = [observe(m, windows, test, _nearest, batch_size=8) for m in study.models[name]]

@@ -50,13 +50,12 @@ def rate_futures(study: Study, windows: Windows, futures: int, max_states: int) 
     key = stream(study.key, "rates")
 
     def one(state: Any, key):
-        steps = round(duration / simulator.dt)
         seen = simulate(
             simulator,
             duration=duration,
             key=key,
             record=("spikes",),
-            record_every=steps,
+            record_every=duration,
             initial_state=state,
             throw=False,
         )

@@ -12,7 +12,7 @@ from jax import lax
 from jneuro.core.devices import scan
 from jneuro.core.types import Array, Float, Int
 from jneuro.datasets.windows import Batch
-from jneuro.models.base import Prediction
+from jneuro.models.base import Prediction, forward
 
 __all__ = ["rollout"]
 
@@ -86,7 +86,7 @@ def rollout(
 
 def _call(graph: nnx.GraphDef, variables: nnx.State, batch: Batch, *, train: bool) -> Prediction:
     """A model's prediction, with the model's arrays as arguments."""
-    return nnx.merge(graph, variables, copy=True)(batch, train=train)
+    return forward(nnx.merge(graph, variables, copy=True), batch, train=train)
 
 
 @eqx.filter_jit
@@ -110,7 +110,7 @@ def _iterate(predictor, inputs: Array, driving: Array, horizon: int, columns: _C
 
     def call(window: Array, ahead: Array) -> tuple[Array, Array]:
         batch = Batch(window, jnp.zeros((count, horizon, 0), window.dtype), ahead if known else None)
-        mean = predictor(batch, train=False).mean
+        mean = forward(predictor, batch).mean
         if mean.shape[1] != horizon:
             raise ValueError(f"the predictor predicts {mean.shape[1]} horizons, but {horizon} are named")
         frames = jnp.concatenate([mean, ahead], axis=2)[..., _feedback(columns, window.shape[2], mean.shape[2])]

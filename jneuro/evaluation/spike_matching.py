@@ -1,6 +1,5 @@
 """Spikes of a voltage trace, and how well those of another trace match them in time."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -141,10 +140,15 @@ def spike_scores(
         for a, b in zip(true, predicted, strict=True)
     ]
     errors = np.concatenate([m.errors for m in found])
-    counts, matched = [float(sum(column)) for column in _columns(found)], float(len(errors))
+    counts = [float(sum(column)) for column in ([m.true for m in found], [m.predicted for m in found])]
+    matched = float(len(errors))
     return {
         "recall": matched / counts[0] if counts[0] else np.nan,
-        "recall_se": _recall_error(found) if counts[0] else np.nan,
+        "recall_se": ratio_error(
+            np.array([len(m.errors) for m in found], float), np.array([m.true for m in found], float)
+        )
+        if counts[0]
+        else np.nan,
         "precision": matched / counts[1] if counts[1] else np.nan,
         "f1": 2 * matched / sum(counts) if sum(counts) else np.nan,
         "timing_ms": float(np.abs(errors).mean()) if matched else np.nan,
@@ -152,11 +156,3 @@ def spike_scores(
         "true": counts[0],
         "predicted": counts[1],
     }
-
-
-def _columns(found: Sequence[Matching]) -> tuple[list[int], list[int]]:
-    return [m.true for m in found], [m.predicted for m in found]
-
-
-def _recall_error(found: Sequence[Matching]) -> float:
-    return ratio_error(np.array([len(m.errors) for m in found], float), np.array([m.true for m in found], float))

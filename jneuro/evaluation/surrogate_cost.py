@@ -14,6 +14,7 @@ from jneuro.datasets import Windows
 from jneuro.datasets.windows import Batch
 from jneuro.evaluation.analysis import Source
 from jneuro.evaluation.surrogate_probe import simulator_response
+from jneuro.models.base import forward
 
 __all__ = ["gradients", "latency_weights", "timings"]
 
@@ -31,7 +32,7 @@ def _predict(model: nnx.Module, windows: Windows) -> Callable[[Float[Array, "run
     def volts(variables, current):
         inputs = scaling.apply(current[..., None])
         targets = jnp.zeros((current.shape[0], len(windows.horizons), 1), current.dtype)
-        prediction = nnx.merge(graph, variables)(Batch(inputs, targets), train=False).mean
+        prediction = forward(nnx.merge(graph, variables), Batch(inputs, targets)).mean
         return unscaled.invert(prediction)[..., 0]
 
     return jax.tree_util.Partial(jax.jit(volts), variables)
@@ -64,7 +65,8 @@ def timings(
             entry[f"{name}_s"] = entry[f"{name}_compile_s"] = None
             if slow:
                 continue
-            currents = jnp.asarray(_steps(np.linspace(1, 60, int(entry["batch"] or 0)), windows))
+            amplitudes = np.linspace(1, 60, int(entry["batch"] or 0)).astype(np.float32)
+            currents = jnp.asarray(amplitudes[:, None] * _shape(windows))
             first = _seconds(function, currents)
             # A call too slow to repeat counts once.
             often = 1 if first > 4 * longest else repeats
@@ -83,10 +85,6 @@ def _seconds(function: Callable, argument: Array) -> float:
 def _shape(windows: Windows) -> Float[np.ndarray, " frame"]:
     """A step of amplitude one."""
     return (windows.dt * np.arange(1, windows.length + 1) >= ONSET_MS).astype(np.float32)
-
-
-def _steps(amplitudes: np.ndarray, windows: Windows) -> Float[np.ndarray, "run frame"]:
-    return np.asarray(amplitudes, np.float32)[:, None] * _shape(windows)
 
 
 def gradients(

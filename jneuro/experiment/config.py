@@ -1,21 +1,20 @@
 """An experiment as one YAML file."""
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from jneuro.core.config import AbsolutePath, Config, RunConfig, first_message, load_config, unknown_name
-from jneuro.datasets import FROM_SPIKES, Horizons, Scale, WindowConfig, columns_of
-from jneuro.evaluation import AnyAnalysis, BaselineConfig, CeilingConfig
-from jneuro.models import AnyModelConfig
-from jneuro.recordings import has_events, open_recording
+from jneuro.core.config import AbsolutePath, Config, RunConfig, unknown_name
+from jneuro.datasets import Horizons, Scale, WindowConfig
+from jneuro.evaluation import CeilingConfig
+from jneuro.evaluation.baselines import DEFAULTS, Baselines, label_of
+from jneuro.evaluation.kinds import ANALYSES
+from jneuro.models.kinds import MODELS
 from jneuro.simulators.config import SimulationConfig
 from jneuro.training import TrainConfig
 
-__all__ = ["EvaluationConfig", "ExperimentConfig", "ModelEntry", "SimulationConfig", "load_experiment"]
+__all__ = ["EvaluationConfig", "ExperimentConfig", "ModelEntry", "SimulationConfig"]
 
 
 class WindowOverrides(Config):
@@ -42,7 +41,7 @@ class ModelEntry(Config):
         seeds: how many are trained, from as many random starts; scores are the first's, with the spread of all.
     """
 
-    model: AnyModelConfig
+    model: Annotated[Any, MODELS.field()]
     train: TrainConfig | None = None
     windows: WindowOverrides | None = None
     seeds: int = Field(default=1, ge=1, le=100)
@@ -52,18 +51,19 @@ class EvaluationConfig(Config):
     """What stands beside the models' scores.
 
     Attributes:
-        baselines: which, and how large.
+        baselines: a list of names, with arguments where needed, such as `[persistence, {name: ar, order: 20}]`; or
+            `module:name` of your own, with a method `fit(windows)` that returns a model.
         ceiling: how the noise ceiling is computed; null leaves it out.
         leaky_twins: models that are trained once more under the report's leaky split, to show what the leak is worth.
         trace_ms: length of the stretch of a test run that is forecast sample by sample, for the figures [ms].
         analyses: what else is asked of the models, each once.
     """
 
-    baselines: BaselineConfig = BaselineConfig()
+    baselines: Baselines = DEFAULTS
     ceiling: CeilingConfig | None = CeilingConfig()
     leaky_twins: tuple[str, ...] = ()
     trace_ms: float = Field(default=300.0, gt=0)
-    analyses: tuple[AnyAnalysis, ...] = ()
+    analyses: tuple[Annotated[Any, ANALYSES.field()], ...] = ()
 
     @model_validator(mode="after")
     def _once(self) -> Self:
@@ -97,93 +97,17 @@ class ExperimentConfig(RunConfig):
         if (self.simulation is None) == (self.recording is None):
             raise ValueError("give either 'simulation' or 'recording', the path of a finished one")
         for name in self.models:
-            if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
-                raise ValueError(f"models: {name!r} must be made of letters, digits, '_', '.' and '-'")
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+                made_of = "must be made of letters, digits, '_', '.' and '-', and begin with a letter or digit"
+                raise ValueError(f"models: {name!r} {made_of}")
+            if name in map(label_of, (*DEFAULTS, *self.evaluate.baselines)):
+                raise ValueError(f"models: {name!r} is the name of a baseline; choose another")
         if self.evaluate.leaky_twins and self.windows.split == "report":
             raise ValueError("evaluate.leaky_twins: windows.split = 'report' is the leaky split already; leave one out")
         for name in self.evaluate.leaky_twins:
             if name not in self.models:
                 raise ValueError(f"evaluate.leaky_twins: {unknown_name(name, self.models, 'model')}")
-        for analysis in self.evaluate.analyses:
-            try:
-                analysis.check(self.windows, list(self.models))
-            except ValueError as error:
-                raise ValueError(f"evaluate.analyses: {error}") from error
-        if self.simulation is not None:
-            s = self.simulation
-            if self.evaluate.ceiling is not None:
-                if s.deterministic:
-                    raise ValueError(
-                        f"evaluate.ceiling: {s.simulator.name} has no noise, so its future is known; set it to null"
-                    )
-                self._has_ceiling()
-            self._known_variables(s.recorded)
-            self._fit_data(s.duration_ms, s.record_every_ms, s.runs, s.neurons)
-        else:
-            data = open_recording(self.recording)  # type: ignore[arg-type]
-            sampled = [str(n) for n in data if data[n].dims == ("trial", "time", "neuron")]
-            self._known_variables([*sampled, *(["spikes"] if has_events(self.recording) else [])])  # type: ignore[arg-type]
-            sizes = data.sizes
-            self._fit_data(sizes["time"] * data.attrs["dt"], data.attrs["dt"], sizes["trial"], sizes["neuron"])
         return self
-
-    def _has_ceiling(self) -> None:
-        """Refuse a ceiling of what simulated futures do not give at once."""
-        targets, horizons = self.windows.targets, self.windows.horizons_ms
-        ahead = horizons == "next_window" or (isinstance(horizons, tuple) and min(horizons, default=0) > 0)
-        derived = set(targets) & (set(FROM_SPIKES) - {"spikes"})
-        if len(targets) > 1 or derived or not ahead or self.windows.neurons is not None:
-            raise ValueError(
-                "evaluate.ceiling: needs one recorded variable, or spikes, of all neurons as target and horizons "
-                "ahead; set it to null"
-            )
-
-    def _known_variables(self, recorded: Sequence[str]) -> None:
-        known = [*(n for n in recorded if n not in FROM_SPIKES), *(FROM_SPIKES if "spikes" in recorded else ())]
-        for key, windows in self._every_windows():
-            for name in windows.variables:
-                if name not in known:
-                    raise ValueError(f"{key}: {unknown_name(name, known, 'variable')}")
-
-    def _every_windows(self) -> list[tuple[str, WindowConfig]]:
-        """All windows by the key that sets them."""
-        own = [(f"models.{n}.windows", self.windows_of(n)) for n, entry in self.models.items() if entry.windows]
-        return [("windows", self.windows), *own]
-
-    def _fit_data(self, duration_ms: float, dt: float, runs: int, neurons: int) -> None:
-        """Refuse windows, models and baselines that do not fit the recording; tell the models its sizes.
-
-        Raises:
-            ValueError: with the key and the remedy.
-        """
-        for key, windows in self._every_windows():
-            try:
-                windows.check(duration_ms, dt, runs)
-                windows.kept(neurons)
-                frame = windows.frame(dt) * dt
-                observed = set(windows.targets) <= set(windows.observed)
-                if key == "windows":
-                    self.evaluate.baselines.check(windows.frames(frame)[1], observed=observed)
-            except ValueError as error:
-                raise ValueError(f"{key}: {error}") from error
-        filled = {}
-        for name, entry in self.models.items():
-            windows = self.windows_of(name)
-            splits = [windows]
-            if name in self.evaluate.leaky_twins:
-                splits.append(windows.model_copy(update={"split": "report"}))
-            least = min(w.check(duration_ms, dt, runs)["train"] for w in splits)
-            if (size := self.train_config_of(name).batch_size) > least:
-                key = f"models.{name}.train.batch_size" if entry.train else "train.batch_size"
-                raise ValueError(
-                    f"{key} = {size} is more than the {least} training windows; lower it or windows.stride_ms"
-                )
-            try:
-                filled[name] = entry.model_copy(update={"model": _sized(entry.model, windows, dt, neurons)})
-            except ValueError as error:
-                raise ValueError(f"models.{name}.model: {first_message(error)}") from error
-        # Frozen for users; the resolved configuration must state the sizes.
-        object.__setattr__(self, "models", filled)
 
     def windows_of(self, name: str) -> WindowConfig:
         """What a model sees and predicts."""
@@ -194,27 +118,3 @@ class ExperimentConfig(RunConfig):
     def train_config_of(self, name: str) -> TrainConfig:
         """How a model is trained."""
         return self.models[name].train or self.train
-
-
-def _sized(config: AnyModelConfig, windows: WindowConfig, dt: float, neurons: int) -> AnyModelConfig:
-    """A model's configuration with the sizes of its data."""
-    _, length, _, horizons = windows.frames(windows.frame(dt) * dt)
-    neurons = len(windows.kept(neurons))
-    features, outputs = (sum(columns_of(n, neurons) for n in names) for names in (windows.observed, windows.targets))
-    sizes: dict[str, Any] = {"features": features, "length": length, "horizons": len(horizons)}
-    if windows.observed != windows.targets or type(config).model_fields["outputs"].default is not None:
-        sizes["outputs"] = outputs
-    for key in config.model_fields_set & sizes.keys():
-        if getattr(config, key) != sizes[key]:
-            raise ValueError(f"{key} = {getattr(config, key)}, but the data give {sizes[key]}; leave it out")
-    return type(config).model_validate(config.model_dump() | sizes)
-
-
-def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Load and check an experiment; see `load_config`.
-
-    Args:
-        path: the YAML file.
-        overrides: `a.b=value`, each replacing one key.
-    """
-    return load_config(ExperimentConfig, path, overrides)

@@ -15,9 +15,8 @@ from flax import nnx
 
 from jneuro.core.config import ConfigError, Loader, find_config, unknown_name
 from jneuro.core.devices import double_precision
-from jneuro.experiment.config import load_experiment
-from jneuro.experiment.folder import RunFolder
-from jneuro.experiment.training import load_model, trainings
+from jneuro.experiment.plan import load_plan, reopen
+from jneuro.experiment.training import load_model
 from jneuro.interop.keras_weights import load_keras, save_keras
 from jneuro.interop.pytorch_forecasting import from_pytorch_forecasting, to_pytorch_forecasting
 from jneuro.interop.torch_weights import from_torch, load_state_dict, save_state_dict, to_torch
@@ -109,11 +108,11 @@ def _read_folder(source: Path) -> nnx.Module:
     run = source.parent.parent
     if source.parent.name != "models" or not (run / "config.yaml").exists():
         return load_weights(source)  # pyright: ignore
-    folder = RunFolder.find(run)
-    known = {training.folder: training for training in trainings(folder.config)}
+    plan, folder = reopen(run)
+    known = {training.folder: training for training in plan.trainings}
     if source.name not in known:
         raise ConfigError(f"{source}: {unknown_name(source.name, known, 'model')}")
-    return load_model(folder, known[source.name])  # pyright: ignore
+    return load_model(known[source.name], folder)  # pyright: ignore
 
 
 def _write(model: nnx.Module, target: Path, columns: Sequence[str], overwrite: bool) -> None:
@@ -136,7 +135,7 @@ def _configuration(text: str) -> ModelConfig:
         text, _, name = text.rpartition(":")
     path = find_config(text)
     if name:
-        models = load_experiment(path).models
+        models = load_plan(path).config.models
         if name not in models:
             raise ConfigError(f"{path}: {unknown_name(name, models, 'model')}")
         return models[name].model

@@ -3,39 +3,37 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from jneuro.core.config import ConfigError, content_hash
+from jneuro.core.config import ConfigError
 from jneuro.core.devices import double_precision
 from jneuro.core.random import stream, trial_keys
 from jneuro.core.types import Array, Key
 from jneuro.evaluation.recording_scores import recording_scores
 from jneuro.evaluation.spike_matching import spike_scores
 from jneuro.experiment.fit_pieces import Pieces
+from jneuro.experiment.fit_plan import FitPlan
 from jneuro.experiment.fit_uncertainty import uncertainties
-from jneuro.experiment.folder import RunFolder, finite
+from jneuro.experiment.folder import RunFolder, wanted
 from jneuro.experiment.network_fitting import fit_network
 from jneuro.experiment.simulation import simulate_stage
-from jneuro.fitting.config import FitConfig, chosen
+from jneuro.fitting.config import chosen
 from jneuro.fitting.data import Target
 from jneuro.fitting.fitter import Fit, fit, predict, predict_spikes
-from jneuro.fitting.methods import AnyMethod
-from jneuro.fitting.parameters import Trainable
+from jneuro.fitting.kinds import METHODS, made
 from jneuro.fitting.problem import Problem
 from jneuro.fitting.solution import random_starts
 from jneuro.fitting.uncertainty import intervals
 from jneuro.fitting.watching import FitProgress, Part, Watcher
 from jneuro.recordings import Recording
 from jneuro.recordings.readers import read
-from jneuro.report.fit_section import write_fit_report
-from jneuro.simulators.stepped import SteppedSimulator
 
-__all__ = ["fit_stages"]
+__all__ = ["FitObserver", "fit_stages"]
 
 _MATCH_MS = 4.0
 """How near a predicted spike must be to a recorded one [ms]."""
@@ -45,19 +43,33 @@ _TIMED = 3
 """Of the baselines, so many repeats are fitted; the first pays for compilation."""
 
 
-def fit_stages(
-    folder: RunFolder[FitConfig],
-    tell: Callable[[str], None],
-    advance: Callable[[float, float], None],
-    show: Callable[[FitProgress], None] = lambda progress: None,
-) -> Path:
+class FitObserver(Protocol):
+    """Hears how a fit goes on."""
+
+    def stage(self, text: str) -> None:
+        """A stage, or a part of one, begins."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something that the user should know, in one line."""
+        ...
+
+    def advance(self, done: float, total: float) -> None:
+        """The simulation has come to `done` of `total` ms, all runs together."""
+        ...
+
+    def fitting(self, progress: FitProgress) -> None:
+        """A fit, a chain or a calibration has come so far."""
+        ...
+
+
+def fit_stages(plan: FitPlan, folder: RunFolder, observer: FitObserver) -> Path:
     """Run what is not done: simulate, fit, report.
 
     Args:
-        folder: the run.
-        tell: told which stage begins.
-        advance: told how far the simulation has come.
-        show: told how far a fit, a chain or a calibration has come.
+        plan: the fit.
+        folder: of the run.
+        observer: hears how it goes on.
 
     Returns:
         The path of report.html.
@@ -65,19 +77,21 @@ def fit_stages(
     Raises:
         ConfigError: if the recording cannot be fitted.
     """
-    config = folder.config
     with folder.lock():
-        if config.simulation is not None and not folder.done("simulate"):
-            tell("simulate")
-            with jax.enable_x64(not config.of_network):
-                simulate_stage(folder, advance)
-        if not folder.done("fit"):
-            pieces = Pieces(folder.path / "pieces", show)
-            with folder.stage("fit", content_hash(config)):
-                fit_network(folder, tell) if config.of_network else _fit_all(folder, tell, pieces)
+        if wanted(plan.stages.get("simulate"), folder, observer, "simulated"):
+            observer.stage("simulate")
+            with jax.enable_x64(not plan.config.of_network):
+                simulate_stage(plan, folder, observer.advance)
+        if wanted(plan.stages["fit"], folder, observer, "fitted"):
+            pieces = Pieces(folder.path / "pieces", observer.fitting)
+            with folder.stage(plan.stages["fit"]):
+                if plan.config.of_network:
+                    fit_network(plan, folder, observer.stage)
+                else:
+                    _fit_all(plan, folder, observer.stage, pieces)
             pieces.clear()
-        tell("report")
-        with folder.stage("report", content_hash(config)):
+        observer.stage("report")
+        with folder.stage(plan.stages["report"]):
             return _report(folder)
 
 
@@ -89,10 +103,10 @@ class _Data(NamedTuple):
     every: Target
 
 
-def _load(folder: RunFolder[FitConfig]) -> Recording:
+def _load(plan: FitPlan, folder: RunFolder) -> Recording:
     """The recording, without noise if it is a simulation, cut and thinned to what is wanted."""
-    config = folder.config
-    path = config.recording or folder.recording
+    config = plan.config
+    path = plan.recording(folder)
     recording = read(path)
     every = round((config.sample_ms or recording.dt) / recording.dt)
     if config.sample_ms is not None and abs(every * recording.dt - config.sample_ms) > 1e-6:
@@ -105,9 +119,9 @@ def _load(folder: RunFolder[FitConfig]) -> Recording:
     return dataclasses.replace(recording, values=values, step=step, frames=frames)
 
 
-def _data(folder: RunFolder[FitConfig], recording: Recording, key: Key[Array, ""]) -> _Data:
+def _data(plan: FitPlan, folder: RunFolder, recording: Recording, key: Key[Array, ""]) -> _Data:
     """The target, with new noise for a simulation."""
-    config = folder.config
+    config = plan.config
     if config.simulation is not None:
         noise = jax.random.normal(stream(key, "noise"), recording.values["v"].shape, float)
         v = np.asarray(recording.values["v"], np.float64) + config.noise_mv * np.asarray(noise)
@@ -116,24 +130,24 @@ def _data(folder: RunFolder[FitConfig], recording: Recording, key: Key[Array, ""
         target = Target.of(recording, noise_sd=config.fit.noise_mv)
         train, held_out = (chosen(trials, target.trials) for trials in (config.train, config.held_out))
     except ValueError as error:
-        raise ConfigError(f"{config.recording or folder.recording}: {error}") from error
+        raise ConfigError(f"{plan.recording(folder)}: {error}") from error
     if not train:
         raise ConfigError("train: names no trial")
     return _Data(target.of_trials(train), target.of_trials(held_out) if held_out else None, target)
 
 
-def _fit_all(folder: RunFolder[FitConfig], tell: Callable[[str], None], pieces: Pieces) -> None:
+def _fit_all(plan: FitPlan, folder: RunFolder, tell: Callable[[str], None], pieces: Pieces) -> None:
     """Fit, as often as is asked; then the baselines; write metrics.json and fit.zarr."""
-    config = folder.config
+    config = plan.config
     method: Any = config.fit.method
-    recording, keys = _load(folder), trial_keys(jax.random.key(config.seed), config.repeats)
+    recording, keys = _load(plan, folder), trial_keys(jax.random.key(config.seed), config.repeats)
     with double_precision():
         many = f", {config.repeats} times" if config.repeats > 1 else ""
         tell(f"fit: {_label(method)}{many}")
         fits = []
         for r, key in enumerate(keys):
             part = Part(pieces, f"fit {r + 1} of {len(keys)}", r / len(keys), (r + 1) / len(keys))
-            fits.append(_fit(config, _data(folder, recording, key).train, method, key, True, part))
+            fits.append(_fit(plan, _data(plan, folder, recording, key).train, method, key, True, part))
         baselines = []
         for i, other in enumerate(config.fit.baselines):
             tell(f"baseline: {_label(other)}")
@@ -141,68 +155,65 @@ def _fit_all(folder: RunFolder[FitConfig], tell: Callable[[str], None], pieces: 
             found = []
             for r, key in enumerate(keys[:count]):
                 part = Part(pieces, f"baseline {i + 1}, fit {r + 1} of {count}", r / count, (r + 1) / count)
-                found.append(_fit(config, _data(folder, recording, key).train, other, key, False, part))
+                found.append(_fit(plan, _data(plan, folder, recording, key).train, other, key, False, part))
             baselines.append(found)
         tell("intervals and predictions")
-        first, data = fits[0], _data(folder, recording, keys[0])
+        first, data = fits[0], _data(plan, folder, recording, keys[0])
         certain = intervals(first.problem, first.q, first.solution.covariance) if np.isfinite(first.data_cost) else None
         metrics = {
             "fit": _about(first, method, fits),
-            "parameters": _parameters(config, first, certain),
+            "parameters": _parameters(plan, first, certain),
             "identifiability": certain.table() if certain else [],
             "baselines": [_about(b[0], m, b) for m, b in zip(config.fit.baselines, baselines, strict=True)],
             "recording": {"trials": data.train.trials, "duration_ms": data.train.duration, "dt_ms": data.train.dt},
             "noise_mv": float(data.train.noise_sd),
         }
         if config.repeats > 1:
-            metrics["repeats"] = _repeats(config, fits)
-        arrays = _arrays(config, first, data.train, [b[0] for b in baselines])
-        further = uncertainties(first, config.fit.uncertainty, config.truth or {}, keys[0], tell, pieces)
+            metrics["repeats"] = _repeats(plan, fits)
+        arrays = _arrays(plan, first, data.train, [b[0] for b in baselines])
+        further = uncertainties(first, config.fit.uncertainty, plan.truth or {}, keys[0], tell, pieces)
         metrics, arrays = metrics | further[0], arrays | further[1]
         if data.held_out is not None:
-            predicted = np.array(predict(first.simulator, data.held_out, **_how(config)))
-            times = predict_spikes(first.simulator, data.held_out, **_how(config))
-            if isinstance(first.simulator, SteppedSimulator):  # whose potential is already reset where it spikes
+            predicted = np.array(predict(first.simulator, data.held_out, **_how(plan)))
+            times = predict_spikes(first.simulator, data.held_out, **_how(plan))
+            if first.simulator.has_reset:  # whose potential is already reset where it spikes
                 for row, t in zip(predicted, times, strict=True):
                     row[np.floor(t / data.held_out.dt + 1).astype(int)] = _PEAK_MV
             metrics["held_out"] = _held_out(np.asarray(data.held_out.v), predicted, data.held_out.dt)
-            metrics["steps"] = _steps(config, data.every, predicted, times)
+            metrics["steps"] = _steps(plan, data.every, predicted, times)
             arrays |= {
                 "held_out_v": (("held_out", "time"), np.asarray(data.held_out.v)),
                 "held_out_prediction": (("held_out", "time"), predicted),
             }
-    path = folder.path / "fit.zarr"
-    xr.Dataset(arrays).to_zarr(path, mode="w", consolidated=False, zarr_format=3)
-    folder.write_json("metrics.json", finite(metrics))
+    folder.save("fit.zarr", xr.Dataset(arrays))
+    folder.save("metrics.json", metrics)
 
 
-def _how(config: FitConfig) -> dict[str, Any]:
+def _how(plan: FitPlan) -> dict[str, Any]:
     """How trials are predicted: as they were fitted."""
-    fit = config.fit
+    fit = plan.config.fit
     return {"dt": fit.dt_ms, "solver": fit.solver, "gradient": fit.gradient, "own_start": not fit.free_start}
 
 
-def _steps(config: FitConfig, every: Target, predicted: np.ndarray, times: list[np.ndarray]) -> dict[str, Any] | None:
+def _steps(plan: FitPlan, every: Target, predicted: np.ndarray, times: list[np.ndarray]) -> dict[str, Any] | None:
     """Scores of the held-out trials step by step, where the current goes in steps."""
     scores = recording_scores(
         np.asarray(every.v),
         np.asarray(every.current),
         every.dt,
-        held_out=chosen(config.held_out, every.trials),
+        held_out=chosen(plan.config.held_out, every.trials),
         predicted_v=predicted,
         predicted_times=times,
     )
     return scores and {**scores, "current_unit": every.current_unit}
 
 
-def _fit(config: FitConfig, target: Target, method: AnyMethod, key: Key[Array, ""], own: bool, watcher: Watcher) -> Fit:
+def _fit(plan: FitPlan, target: Target, method: Any, key: Key[Array, ""], own: bool, watcher: Watcher) -> Fit:
     """One fit, of repeats from a simulator of its own."""
-    simulator = config.simulator.build()
-    trainable = Trainable.of(simulator, config.fit.trainable)
+    config, simulator, trainable = plan.config, plan.simulator, plan.trainable
     if own and config.repeats > 1:
-        drawn = random_starts(
-            trainable, trainable.values(simulator), 1, spread=method.spread, key=stream(key, "simulator")
-        )
+        spread = getattr(made(METHODS, method), "spread", 2.0)
+        drawn = random_starts(trainable, trainable.values(simulator), 1, spread=spread, key=stream(key, "simulator"))
         simulator = trainable.insert(simulator, trainable.constrain(drawn[0]))
     options = config.fit.model_copy(update={"method": method})
     try:
@@ -211,12 +222,12 @@ def _fit(config: FitConfig, target: Target, method: AnyMethod, key: Key[Array, "
         raise ConfigError(f"fit: {error}") from error
 
 
-def _label(method: AnyMethod) -> str:
+def _label(method: Any) -> str:
     """A method's name, and where it starts if the name does not say so."""
     return "least_squares, random starts" if getattr(method, "first", "") == "random" else method.name
 
 
-def _about(first: Fit, method: AnyMethod, fits: list[Fit]) -> dict[str, Any]:
+def _about(first: Fit, method: Any, fits: list[Fit]) -> dict[str, Any]:
     """What a method did: of the first fit the result, of all the median of simulations and, once compiled, seconds."""
     warm = fits[1:] or fits
     return {
@@ -236,9 +247,9 @@ def _about(first: Fit, method: AnyMethod, fits: list[Fit]) -> dict[str, Any]:
     }
 
 
-def _parameters(config: FitConfig, found: Fit, certain: Any) -> dict[str, dict[str, Any]]:
+def _parameters(plan: FitPlan, found: Fit, certain: Any) -> dict[str, dict[str, Any]]:
     """Every fitted value with its interval, and the truth where it is known."""
-    truth = config.truth or {}
+    truth = plan.truth or {}
     errors = certain.standard_errors if certain else np.full(len(found.names), np.nan)
     return {
         name: {"value": float(value), "se": float(error), "truth": truth.get(name)}
@@ -246,9 +257,9 @@ def _parameters(config: FitConfig, found: Fit, certain: Any) -> dict[str, dict[s
     }
 
 
-def _repeats(config: FitConfig, fits: list[Fit]) -> dict[str, Any]:
+def _repeats(plan: FitPlan, fits: list[Fit]) -> dict[str, Any]:
     """How good all fits are, beside the Cramér–Rao bound at the truth."""
-    truth = config.truth
+    truth = plan.truth
     found: dict[str, Any] = {
         "fits": len(fits),
         "ok": sum(f.ok for f in fits),
@@ -294,9 +305,9 @@ def _held_out(v: np.ndarray, predicted: np.ndarray, dt: float) -> dict[str, Any]
     return {"tolerance_ms": _MATCH_MS, "rmse_mv": float(np.mean([t["rmse_mv"] for t in trials])), "trials": trials}
 
 
-def _arrays(config: FitConfig, found: Fit, target: Target, baselines: list[Fit]) -> dict[str, Any]:
+def _arrays(plan: FitPlan, found: Fit, target: Target, baselines: list[Fit]) -> dict[str, Any]:
     """The content of fit.zarr."""
-    before = predict(found.problem.simulator, target, **_how(config))
+    before = predict(found.problem.simulator, target, **_how(plan))
     arrays = {
         "time": (("time",), target.time),
         "v": (("trial", "time"), np.asarray(target.v)),
@@ -314,9 +325,11 @@ def _arrays(config: FitConfig, found: Fit, target: Target, baselines: list[Fit])
     return arrays
 
 
-def _report(folder: RunFolder[FitConfig]) -> Path:
+def _report(folder: RunFolder) -> Path:
     """Write the report and its figures from what is in the folder."""
-    stored = xr.open_zarr(folder.path / "fit.zarr", consolidated=False, chunks=None)
+    from jneuro.report.fit_section import write_fit_report  # with Matplotlib
+
+    stored = folder.load("fit.zarr", xr.Dataset)
     arrays = {str(name): stored[name].values for name in stored.variables}
     info = folder.info
     run = {k: info.get(k) for k in ("name", "hash", "versions", "device", "started", "git_commit", "command")}
@@ -325,4 +338,4 @@ def _report(folder: RunFolder[FitConfig]) -> Path:
         "seconds": {name: stage["seconds"] for name, stage in info["stages"].items()},
     }
     yaml = (folder.path / "config.yaml").read_text()
-    return write_fit_report(folder.path, run, yaml, folder.read_json("metrics.json"), arrays)
+    return write_fit_report(folder.path, run, yaml, folder.load("metrics.json"), arrays)

@@ -1,11 +1,12 @@
 """The folder of a run: what is in it, whose it is, and which stages are done.
 
 config.yaml       the resolved configuration
-run.json          versions, device, git commit, and seconds, end and content hash of every finished stage
+run.json          versions, device, git commit, code of one's own; and of every stage its seconds, end and content
 recording.zarr    the recording
 models/NAME/      checkpoints and metrics.jsonl of every model
 metrics.json      all scores
 predictions.zarr  forecasts of the test windows, and of one stretch sample by sample
+analyses.zarr     arrays of the analyses, a group each
 figures/          every figure as PNG and SVG
 report.html       the report
 """
@@ -16,28 +17,27 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, NamedTuple, Protocol
 
 import jax
-import numpy as np
+import xarray as xr
+from pydantic import TypeAdapter
 
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None
+from jneuro.core.config import ConfigError, Content, RunConfig, content_hash, to_yaml
+from jneuro.core.files import LockedError, flush, locked, remove, write_json, write_text, written
+from jneuro.core.progress import Progress
 
-from jneuro.core.config import ConfigError, Kind, RunConfig, content_hash, load_config, to_yaml
-from jneuro.experiment.config import ExperimentConfig
+__all__ = ["FORMAT", "Planned", "RunFolder", "Stage", "versions", "wanted"]
 
-__all__ = ["RunFolder", "finite", "versions"]
+FORMAT = 2
+"""Version of the layout of a run folder."""
 
 _PACKAGES = ("jneuro", "jax", "jaxlib", "flax", "optax", "equinox", "orbax-checkpoint", "numpy", "zarr", "xarray")
 
@@ -57,79 +57,137 @@ def _source_hash() -> str:
     return content_hash([file.read_text(encoding="utf-8") for file in files])
 
 
-class RunFolder(Generic[Kind]):
-    """One run on disk."""
+class Stage(NamedTuple):
+    """A stage of a run, and all that its result depends on.
 
-    def __init__(self, path: Path, config: Kind) -> None:
+    Attributes:
+        name: the stage.
+        content: what its result depends on.
+        outputs: what it writes, relative to the run folder.
+    """
+
+    name: str
+    content: Content
+    outputs: tuple[str, ...]
+
+
+class Planned(Protocol):
+    """What a run folder must know of a plan."""
+
+    @property
+    def config(self) -> RunConfig:
+        """The resolved configuration."""
+        ...
+
+    @property
+    def stages(self) -> Mapping[str, Stage]:
+        """The stages by name, in order."""
+        ...
+
+    @property
+    def code(self) -> tuple[Path | None, Mapping[str, str]]:
+        """The folder of code of one's own that the configuration names, and the hashes of its files."""
+        ...
+
+
+class RunFolder:
+    """One run on disk; it stores, and knows nothing of what is stored."""
+
+    def __init__(self, path: Path) -> None:
         """Wrap a folder that `prepare` or `find` has checked."""
         self.path = path
-        self.config = config
         self._writing = threading.Lock()  # of trainings side by side
 
     @classmethod
     def default_path(cls, config: RunConfig) -> Path:
-        """`runs/<name>-<hash>`."""
-        return Path("runs") / f"{config.name}-{content_hash(config)}"
+        """`runs/<name>-<hash>`; the hash is that of the configuration alone, not of code that it names."""
+        return Path("runs") / f"{config.name}-{content_hash(config, code=False)}"
 
     @classmethod
-    def prepare(cls, config: Kind, out: Path | None = None, *, resume: bool = False) -> "RunFolder[Kind]":
+    def prepare(cls, plan: Planned, out: Path | None = None, *, resume: bool = False) -> "RunFolder":
         """Make a run folder, or take up an existing one.
 
         Args:
-            config: the experiment, fit or sweep.
+            plan: of an experiment, fit or sweep.
             out: the folder; `runs/<name>-<hash>` by default.
-            resume: continue an unfinished run.
+            resume: continue an unfinished run, and do stages anew whose code has changed.
 
         Raises:
             ConfigError: if the folder cannot be written, holds something else, another run, or an unfinished run that
                 was not to be resumed.
         """
+        config, (home, files) = plan.config, plan.code
         path = cls.default_path(config) if out is None else out
         _check_writable(path)
+        now, where = content_hash(config, code=False), {"folder": home and str(home), "files": dict(files)}
         if (path / "config.yaml").exists():
-            folder = cls.find(path, type(config))
-            if content_hash(folder.config) != content_hash(config):
+            folder = cls.find(path)
+            if (then := folder.info.get("hash")) != now:
                 raise ConfigError(
-                    f"{path}: holds the run of another configuration "
-                    f"(hash {content_hash(folder.config)}, not {content_hash(config)}); "
+                    f"{path}: holds the run of another configuration (hash {then}, not {now}); "
                     "choose another --out, or remove it"
                 )
-            if not resume and not folder.done("report"):
-                raise ConfigError(f"{path}: holds an unfinished run; continue it with --resume, or remove it")
+            if not resume:
+                folder._require_finished(plan.stages.values())
+            elif folder.info.get("code") != where:
+                folder._update(code=where)
             return folder
         # What a kill between the first two files leaves is no obstacle.
-        if path.exists() and any(f.name not in ("run.json", "run.json.new", "config.yaml.new") for f in path.iterdir()):
+        allowed = ("run.json", ".new-run.json", ".new-config.yaml", ".lock")
+        if path.exists() and any(f.name not in allowed for f in path.iterdir()):
             raise ConfigError(f"{path}: is not empty and not a run folder; choose another --out")
         path.mkdir(parents=True, exist_ok=True)
-        folder = cls(path, config)
-        folder._update(
-            name=config.name,
-            hash=content_hash(config),
-            versions=versions(),
-            code=_source_hash(),
-            device=", ".join(sorted({d.device_kind for d in jax.devices()})),
-            git_commit=_git_commit(),
-            started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            command=" ".join(["jneuro", *sys.argv[1:]]),
-            stages={},
-        )
-        _write(path / "config.yaml", to_yaml(config))
+        folder = cls(path)
+        about = {
+            "format": FORMAT,
+            "name": config.name,
+            "hash": now,
+            "versions": versions(),
+            "source": _source_hash(),
+            "code": where,
+            "device": ", ".join(sorted({d.device_kind for d in jax.devices()})),
+            "git_commit": _git_commit(),
+            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "command": " ".join(["jneuro", *sys.argv[1:]]),
+            "begun": {},
+            "stages": {},
+        }
+        write_json(path / "run.json", about)
+        write_text(path / "config.yaml", to_yaml(config))
         return folder
 
+    def _require_finished(self, stages: Iterable[Stage]) -> None:
+        """Refuse a run that has stages to do, unless that was asked for."""
+        for stage in stages:
+            if self.done(stage):
+                continue
+            if why := self.why_stale(stage):
+                raise ConfigError(
+                    f"{self.path}: {stage.name} was done before, but {why}; do again what depends on it with --resume, "
+                    "or choose another --out"
+                )
+            raise ConfigError(f"{self.path}: holds an unfinished run; continue it with --resume, or remove it")
+
     @classmethod
-    def find(cls, path: Path, kind: type[Kind] = ExperimentConfig) -> "RunFolder[Kind]":
+    def find(cls, path: Path) -> "RunFolder":
         """Open an existing run folder.
 
         Args:
             path: the folder.
-            kind: what its configuration describes.
 
         Raises:
-            ConfigError: if it is none.
+            ConfigError: if it is none, or one of another version's format.
         """
         if not (path / "config.yaml").exists():
             raise ConfigError(f"{path}: not a run folder, config.yaml is missing; make one with `jneuro run CONFIG`")
-        return cls(path, load_config(kind, path / "config.yaml"))
+        folder = cls(path)
+        if (found := folder.info.get("format")) != FORMAT:
+            writer = (folder.info.get("versions") or {}).get("jneuro", "an unknown version")
+            raise ConfigError(
+                f"{path}: written by jneuro {writer}, in format {found or 1} of run folders; this version reads format "
+                f"{FORMAT}: read it with the version that wrote it, or run again into another --out"
+            )
+        return folder
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -138,123 +196,173 @@ class RunFolder(Generic[Kind]):
         Raises:
             ConfigError: if one is at work in it.
         """
-        with (self.path / ".lock").open("w") as file:
+        with contextlib.ExitStack() as stack:
             try:
-                if fcntl is not None:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise ConfigError(f"{self.path}: another process is at work here; wait for it, or stop it") from None
+                stack.enter_context(locked(self.path / ".lock"))
+            except LockedError as error:
+                raise ConfigError(str(error)) from None
             yield
-
-    @property
-    def recording(self) -> Path:
-        """The recording: simulated here, or one that the configuration names."""
-        given = self.config.recording if isinstance(self.config, ExperimentConfig) else None
-        return given or self.path / "recording.zarr"
-
-    def model(self, name: str) -> Path:
-        """Where a model's training lives."""
-        return self.path / "models" / name
 
     @property
     def info(self) -> dict[str, Any]:
         """The content of run.json."""
-        file = self.path / "run.json"
-        return json.loads(file.read_text()) if file.exists() else {}
+        return self.load("run.json") if (self.path / "run.json").exists() else {}
 
-    def done(self, stage: str) -> bool:
-        """Whether a stage is finished."""
-        return stage in self.info.get("stages", {})
+    @property
+    def code(self) -> tuple[Path | None, dict[str, str]]:
+        """The folder of code of one's own with which the run was made, and the hashes of its files."""
+        found = self.info.get("code") or {}
+        return (Path(found["folder"]) if found.get("folder") else None), dict(found.get("files") or {})
+
+    def done(self, stage: Stage) -> bool:
+        """Whether a stage is finished, and its result is still that of today's code."""
+        return self.info.get("stages", {}).get(stage.name, {}).get("hash") == stage.content.hash
+
+    def why_stale(self, stage: Stage) -> str:
+        """Say why what is there of a stage no longer counts; empty if it does, or if there is nothing."""
+        info = self.info
+        then = info.get("stages", {}).get(stage.name) or info.get("begun", {}).get(stage.name)
+        if then is None or then["hash"] == stage.content.hash:
+            return ""
+        if stage.content.sourceless:
+            return f"{', '.join(stage.content.sourceless)} has no source that could be compared, so nothing is kept"
+        before, files = then.get("code", {}), stage.content.files
+        changed = [f for f in sorted(before.keys() | files.keys()) if before.get(f) != files.get(f)]
+        verb = "has" if len(changed) == 1 else "have"
+        return f"{', '.join(changed)} {verb} changed since" if changed else "what it is made with has changed since"
 
     @contextlib.contextmanager
-    def stage(self, name: str, content: str = "") -> Iterator[None]:
+    def stage(self, stage: Stage) -> Iterator[None]:
         """Time a stage, and mark it as finished when its body ends without an error.
 
+        What another content has left of it is removed before.
+
         Args:
-            name: the stage.
-            content: hash of everything that its result depends on.
+            stage: the stage.
         """
+        if self.why_stale(stage):
+            for name in stage.outputs:
+                remove(self.path / name)
+        made = {"hash": stage.content.hash, "code": stage.content.files}
+        with self._writing:
+            info = self.info
+            kept = {k: v for k, v in info["stages"].items() if k != stage.name or v["hash"] == stage.content.hash}
+            self._update(stages=kept, begun=info["begun"] | {stage.name: made})
         began = time.perf_counter()
         yield
         seconds = round(time.perf_counter() - began, 3)
-        self._finish(name, {"seconds": seconds, "ended": round(time.time(), 3), "hash": content})
+        for name in stage.outputs:
+            flush(self.path / name)
+        self._finish(stage.name, {"seconds": seconds, "ended": round(time.time(), 3), **made})
 
     @property
     def seconds(self) -> float:
         """How long the finished stages took; those that ran side by side count once."""
+        total, until = 0.0, 0.0
         stages = self.info.get("stages", {}).values()
-        total, until = sum(s["seconds"] for s in stages if "ended" not in s), 0.0  # by an earlier version
-        for began, ended in sorted((s["ended"] - s["seconds"], s["ended"]) for s in stages if "ended" in s):
+        for began, ended in sorted((s["ended"] - s["seconds"], s["ended"]) for s in stages):
             total += max(0.0, ended - max(began, until))
             until = max(until, ended)
         return total
 
-    def reuse(self, stage: str, content: str, source: str) -> bool:
+    def reuse(self, stage: Stage) -> bool:
         """Take a finished stage from a sibling run of the same content, code, versions and device, by hard links.
 
         Args:
             stage: the stage.
-            content: hash of everything that its result depends on.
-            source: the stage's folder, relative to the run folder.
 
         Returns:
             Whether one was found.
         """
+        info = self.info
         for other in sorted(self.path.parent.glob("*/run.json")):
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                there = json.loads(other.read_text())
-                found = there["stages"].get(stage, {})
-                same = all(there[k] == self.info[k] for k in ("versions", "device", "code"))
-                if not same or other.parent == self.path or found.get("hash") != content:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                there = json.loads(other.read_text(encoding="utf-8"))
+                found = there["stages"].get(stage.name, {})
+                same = all(there[k] == info[k] for k in ("format", "versions", "device", "source"))
+                if not same or other.parent == self.path or found.get("hash") != stage.content.hash:
                     continue
-                # Whole or not at all: a link may be impossible, or the process killed half way.
-                fresh = self.path / f"{source}.new"
-                shutil.rmtree(fresh, ignore_errors=True)
-                shutil.copytree(other.parent / source, fresh, copy_function=os.link)
-                shutil.rmtree(self.path / source, ignore_errors=True)
-                os.replace(fresh, self.path / source)
-                self._finish(stage, found | {"from": other.parent.name})
+                for name in stage.outputs:
+                    _link(other.parent / name, self.path / name)
+                self._finish(stage.name, found | {"from": other.parent.name})
                 return True
         return False
 
-    def write_json(self, name: str, value: Any) -> None:
-        """Write a JSON file, whole or not at all."""
-        _write(self.path / name, json.dumps(value, indent=1))
+    def save(self, name: str, result: Any) -> None:
+        """Store a result, whole or not at all.
 
-    def read_json(self, name: str) -> Any:
-        """Read a JSON file of the run.
+        Args:
+            name: where: `x.json`, or `x.zarr`.
+            result: what: an `xarray.Dataset`, or several by the names of their groups; or anything that pydantic can
+                turn into JSON, in which NaN becomes null.
+        """
+        if name.endswith(".zarr"):
+            with written(self.path / name) as fresh:
+                for group, data in ({None: result} if isinstance(result, xr.Dataset) else result).items():
+                    data.to_zarr(fresh, group=group, mode="a", consolidated=False, zarr_format=3)
+        else:
+            write_json(self.path / name, TypeAdapter(type(result)).dump_python(result))
+
+    def load(self, name: str, kind: Any = Any) -> Any:
+        """Read a result.
+
+        Args:
+            name: see `save`; a group is `x.zarr/group`.
+            kind: what it is: `xarray.Dataset`, or a type that pydantic can check; by default plain JSON.
 
         Raises:
-            ConfigError: if the stage that makes it has not run.
+            ConfigError: if it is missing, damaged or of another kind.
         """
-        if not (self.path / name).exists():
+        path = self.path / name
+        if not path.exists():
             raise ConfigError(f"{self.path}: {name} is missing; make it with `jneuro evaluate {self.path}`")
-        return json.loads((self.path / name).read_text())
+        if kind is xr.Dataset:
+            return xr.open_zarr(path, consolidated=False, chunks=None)
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            return value if kind is Any else TypeAdapter(kind).validate_python(value)
+        except ValueError as error:
+            said = " ".join(str(error).split())
+            raise ConfigError(f"{path}: damaged ({said}); restore it, or remove the run folder and run again") from None
 
     def _finish(self, stage: str, how: dict[str, Any]) -> None:
         with self._writing:
-            self._update(stages=self.info.get("stages", {}) | {stage: how})
+            info = self.info
+            self._update(
+                stages=info["stages"] | {stage: how},
+                begun={k: v for k, v in info["begun"].items() if k != stage},
+            )
 
     def _update(self, **entries: Any) -> None:
-        self.write_json("run.json", self.info | entries)
+        write_json(self.path / "run.json", self.info | entries)
 
 
-def finite(value: Any) -> Any:
-    """Make a value fit for JSON, which has no NaN: what could not be computed becomes null."""
-    if isinstance(value, dict):
-        return {k: finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return value
+def wanted(stage: Stage | None, folder: RunFolder, progress: Progress, again: str) -> bool:
+    """Whether a stage is to be done; if it was done before, say why it is done again.
+
+    Args:
+        stage: the stage; None is not to be done.
+        folder: of the run.
+        progress: told why.
+        again: what is done again, as in "trained".
+    """
+    if stage is None or folder.done(stage):
+        return False
+    if why := folder.why_stale(stage):
+        progress.note(f"{stage.name}: {why}; {again} again")
+    return True
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file, whole or not at all."""
-    fresh = path.with_name(path.name + ".new")
-    fresh.write_text(text, encoding="utf-8")
-    os.replace(fresh, path)
+def _link(source: Path, target: Path) -> None:
+    """Let a file or a folder be there a second time, whole or not at all, without copying what it holds."""
+    with written(target) as fresh:
+        if not source.is_dir():
+            os.link(source, fresh)
+            return
+        fresh.mkdir()
+        for inner in sorted(source.rglob("*")):
+            there = fresh / inner.relative_to(source)
+            there.mkdir() if inner.is_dir() else os.link(inner, there)
 
 
 def _check_writable(path: Path) -> None:

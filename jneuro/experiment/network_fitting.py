@@ -11,11 +11,11 @@ import xarray as xr
 from jneuro.core.config import ConfigError
 from jneuro.core.random import stream, trial_keys
 from jneuro.core.types import Array, Key
-from jneuro.experiment.folder import RunFolder, finite
-from jneuro.fitting.config import FitConfig, chosen
+from jneuro.experiment.fit_plan import FitPlan
+from jneuro.experiment.folder import RunFolder
+from jneuro.fitting.config import chosen
 from jneuro.fitting.network_fit import FeatureFit, NetworkFeatures, fit_features
 from jneuro.fitting.networks import FEATURE_NAMES, FeatureTarget, simulate_features
-from jneuro.fitting.parameters import Trainable
 from jneuro.fitting.uncertainty import Intervals, local_intervals
 from jneuro.recordings.store import read_recording
 from jneuro.simulators.stepped import SteppedSimulator
@@ -23,26 +23,27 @@ from jneuro.simulators.stepped import SteppedSimulator
 __all__ = ["fit_network"]
 
 
-def fit_network(folder: RunFolder[FitConfig], tell: Callable[[str], None]) -> None:
+def fit_network(plan: FitPlan, folder: RunFolder, tell: Callable[[str], None]) -> None:
     """Fit a network to the features of recorded runs, and to those of simulations at other truths.
 
     Args:
-        folder: the run; metrics.json and fit.zarr are written to it.
+        plan: the fit.
+        folder: of the run; metrics.json and fit.zarr are written to it.
         tell: told what begins.
 
     Raises:
         ConfigError: if the recording cannot be fitted.
     """
-    config = folder.config
+    config = plan.config
     key = jax.random.key(config.seed)
-    targets = [(config.truth, _recorded(folder))]
+    targets = [(plan.truth, _recorded(plan, folder))]
     tell(f"features: {len(config.truths)} other truths")
     for i, truth in enumerate(config.truths):
-        targets.append((truth, _made(config, truth, targets[0][1], stream(key, f"truth {i}"))))
+        targets.append((truth, _made(plan, truth, targets[0][1], stream(key, f"truth {i}"))))
     found: list[tuple[Any, FeatureFit, Intervals]] = []
     for i, (truth, target) in enumerate(targets):
         tell(f"fit: features, {i + 1} of {len(targets)}")
-        found.append((truth, *_fit(config, target, stream(key, f"fit {i}"))))
+        found.append((truth, *_fit(plan, target, stream(key, f"fit {i}"))))
     _, fit, certain = found[0]
     target = targets[0][1]
     metrics = {
@@ -80,14 +81,14 @@ def fit_network(folder: RunFolder[FitConfig], tell: Callable[[str], None]) -> No
         "fit_history": (("fit_start", "fit_iteration"), history),
         "fit_values": (("fit_start", "unknown"), np.asarray(jax.vmap(fit.trainable.constrain)(fit.coarse.q))),
     }
-    xr.Dataset(arrays).to_zarr(folder.path / "fit.zarr", mode="w", consolidated=False, zarr_format=3)
-    folder.write_json("metrics.json", finite(metrics))
+    folder.save("fit.zarr", xr.Dataset(arrays))
+    folder.save("metrics.json", metrics)
 
 
-def _recorded(folder: RunFolder[FitConfig]) -> FeatureTarget:
+def _recorded(plan: FitPlan, folder: RunFolder) -> FeatureTarget:
     """The features of the recorded runs, cut as the configuration says."""
-    config = folder.config
-    path = config.recording or folder.recording
+    config = plan.config
+    path = plan.recording(folder)
     try:
         recording = read_recording(path, ("spikes",))
         spikes: Any = np.asarray(recording.values["spikes"])
@@ -99,13 +100,13 @@ def _recorded(folder: RunFolder[FitConfig]) -> FeatureTarget:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _made(config: FitConfig, truth: dict[str, float], like: FeatureTarget, key: Key[Array, ""]) -> FeatureTarget:
+def _made(plan: FitPlan, truth: dict[str, float], like: FeatureTarget, key: Key[Array, ""]) -> FeatureTarget:
     """Features of as many and as long runs at another truth."""
+    config, trainable = plan.config, plan.trainable  # that of the fit: one program for both
     assert config.simulation is not None  # the configuration saw to it
     simulator, options = config.simulation.simulator.build(), config.fit.method
     assert isinstance(simulator, SteppedSimulator)
     assert isinstance(options, NetworkFeatures)
-    trainable = Trainable.of(simulator, config.fit.trainable)  # that of the fit: one program for both
     keys = trial_keys(key, len(like.features))
     q = np.asarray(trainable.unconstrain(jnp.asarray([truth[name] for name in trainable.names])))
     warmup = config.cut_ms[0] if config.cut_ms else 0.0
@@ -114,12 +115,12 @@ def _made(config: FitConfig, truth: dict[str, float], like: FeatureTarget, key: 
     return like._replace(features=simulate_features(simulator, keys, q=every, batch=options.batch, **how))
 
 
-def _fit(config: FitConfig, target: FeatureTarget, key: Key[Array, ""]) -> tuple[FeatureFit, Intervals]:
+def _fit(plan: FitPlan, target: FeatureTarget, key: Key[Array, ""]) -> tuple[FeatureFit, Intervals]:
     """One fit and its intervals."""
-    simulator, options = config.simulator.build(), config.fit.method
+    simulator, options = plan.simulator, plan.config.fit.method
     assert isinstance(options, NetworkFeatures)
     assert isinstance(simulator, SteppedSimulator)
-    found = fit_features(simulator, target, config.fit.trainable, key=key, options=options)
+    found = fit_features(simulator, target, plan.trainable, key=key, options=options)
     root, q = jnp.linalg.inv(jnp.linalg.cholesky(jnp.asarray(found.covariance))), jnp.asarray(found.q)
     # Residuals of which it is the covariance.
     return found, local_intervals(found.trainable.names, lambda x: root @ (x - q), found.trainable.constrain, q)

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from jneuro.core.config import content_hash
 from jneuro.experiment.folder import RunFolder
-from jneuro.experiment.training import trainings
+from jneuro.experiment.plan import Plan
 from jneuro.recordings import has_events, open_recording, read_events
-from jneuro.report import ReportData, write_report
 
 __all__ = ["report_stage"]
 
@@ -19,11 +17,12 @@ _EXAMPLE_MS = 1000.0
 """Length of the stretch shown as raster and traces [ms]."""
 
 
-def report_stage(folder: RunFolder) -> Path:
+def report_stage(plan: Plan, folder: RunFolder) -> Path:
     """Write the report and its figures.
 
     Args:
-        folder: an evaluated run.
+        plan: the experiment.
+        folder: of the run, evaluated.
 
     Returns:
         The path of report.html.
@@ -31,21 +30,23 @@ def report_stage(folder: RunFolder) -> Path:
     Raises:
         ConfigError: if the run has not been evaluated.
     """
-    metrics = folder.read_json("metrics.json")
-    with folder.stage("report", content_hash(folder.config)):
+    from jneuro.report import ReportData, write_report  # with Matplotlib, which no other stage needs
+
+    metrics, store = folder.load("metrics.json"), plan.recording(folder)
+    with folder.stage(plan.stages["report"]):
         info = folder.info
         data = ReportData(
             run={
                 **{k: info.get(k) for k in ("name", "hash", "versions", "device", "started", "git_commit", "command")},
                 "jneuro_version": info["versions"]["jneuro"],
-                "loss": _loss(folder),
+                "loss": _loss(plan),
                 "seconds": {name: stage["seconds"] for name, stage in info["stages"].items()},
                 "total_seconds": folder.seconds,
             },
             config_yaml=(folder.path / "config.yaml").read_text(),
             metrics=metrics,
-            history={t.label: _history(folder, t.folder) for t in trainings(folder.config)},
-            example=_example(folder, metrics["windows"]["runs"]["test"][0]),
+            history={t.label: _history(folder, t.folder) for t in plan.trainings},
+            example=_example(store, plan.config.windows.discard_ms, metrics["windows"]["runs"]["test"][0]),
             forecast=_forecast(folder),
             analyses={name: (numbers, _arrays(folder, name)) for name, numbers in metrics.get("analyses", {}).items()},
         )
@@ -54,32 +55,30 @@ def report_stage(folder: RunFolder) -> Path:
 
 def _arrays(folder: RunFolder, name: str) -> dict[str, np.ndarray]:
     """The arrays of an analysis."""
-    data = xr.open_zarr(folder.path / "analyses.zarr", group=name, consolidated=False, chunks=None)
+    data = folder.load(f"analyses.zarr/{name}", xr.Dataset)
     return {str(key): data[key].values for key in data.variables}
 
 
-def _loss(folder: RunFolder) -> str:
+def _loss(plan: Plan) -> str:
     """The loss that all models are trained with, or what else to call them."""
-    config = folder.config
-    losses = {(entry.train or config.train).loss for entry in config.models.values()}
+    losses = {t.recipe.loss.name for t in plan.trainings}
     return losses.pop() if len(losses) == 1 else "several"
 
 
 def _history(folder: RunFolder, name: str) -> list[dict[str, Any]]:
     """The epochs of a training."""
-    return [json.loads(line) for line in (folder.model(name) / "metrics.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (folder.path / "models" / name / "metrics.jsonl").read_text().splitlines()]
 
 
-def _example(folder: RunFolder, trial: int) -> dict[str, Any]:
+def _example(store: Path, first: float, trial: int) -> dict[str, Any]:
     """One run's voltages and spikes, after the discarded beginning."""
-    data = open_recording(folder.recording)
-    first = folder.config.windows.discard_ms
+    data = open_recording(store)
     shown = data.sel(time=slice(first, first + _EXAMPLE_MS)).isel({"trial": trial}, missing_dims="ignore")
     example: dict[str, Any] = {"time_ms": shown.time.values}
     if "v" in shown:
         example["v"] = shown["v"].values
-    if "population" in data and has_events(folder.recording):
-        time, of, neuron = read_events(folder.recording)
+    if "population" in data and has_events(store):
+        time, of, neuron = read_events(store)
         kept = (of == trial) & (time >= first) & (time <= first + _EXAMPLE_MS)
         example |= {"spike_time_ms": time[kept], "spike_neuron": neuron[kept]}
         example["n_excitatory"] = int(np.sum(data["population"].values == 0))
@@ -88,7 +87,7 @@ def _example(folder: RunFolder, trial: int) -> dict[str, Any]:
 
 def _forecast(folder: RunFolder) -> dict[str, Any]:
     """The stretch that was forecast sample by sample."""
-    data = xr.open_zarr(folder.path / "predictions.zarr", group="trace", consolidated=False, chunks=None)
+    data = folder.load("predictions.zarr/trace", xr.Dataset)
     names = [str(n).removeprefix("prediction.") for n in data if str(n).startswith("prediction.")]
     return {
         "time_ms": data["time"].values,

@@ -1,7 +1,8 @@
 """The stage that evaluates: models beside baselines beside the noise ceiling."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -11,13 +12,11 @@ import numpy as np
 import xarray as xr
 from flax import nnx
 
-from jneuro.core.config import content_hash
 from jneuro.core.random import stream
 from jneuro.core.types import PyTree
 from jneuro.datasets import SPLITS, WindowConfig, Windows, needed
 from jneuro.datasets.variables import shared_unit, units_of
 from jneuro.evaluation import (
-    BaselineConfig,
     Source,
     Study,
     ceiling_scores,
@@ -28,45 +27,49 @@ from jneuro.evaluation import (
     simulate_futures,
     targets,
 )
-from jneuro.experiment.folder import RunFolder, finite
+from jneuro.evaluation.baselines import allowed_baselines
+from jneuro.experiment.folder import RunFolder
+from jneuro.experiment.plan import Plan, Training
 from jneuro.experiment.simulation import build_runs, initial_states
-from jneuro.experiment.training import Training, cut_windows, load_model, trainings, windows_for
+from jneuro.experiment.training import cut_windows, load_model
 from jneuro.recordings import Recording, has_events, open_recording, read_events, read_recording, read_state
 from jneuro.simulators import ODESimulator, SteppedSimulator
-from jneuro.simulators.config import SimulationConfig
 
 __all__ = ["evaluate_stage"]
 
 
-def evaluate_stage(folder: RunFolder, tell: Callable[[str], None]) -> dict[str, Any]:
+def evaluate_stage(plan: Plan, folder: RunFolder, tell: Callable[[str], None]) -> dict[str, Any]:
     """Score every model, the baselines and the ceiling; write metrics.json and predictions.zarr.
 
     Args:
-        folder: the run, with its models trained.
+        plan: the experiment.
+        folder: of the run, with its models trained.
         tell: told what is being done.
 
     Returns:
         The metrics.
     """
-    config = folder.config
-    with folder.stage("evaluate", content_hash(config)):
-        scored = _score(folder, tell)
+    config = plan.config
+    with folder.stage(plan.stages["evaluate"]):
+        scored = _score(plan, folder, tell)
         metrics = scored.metrics
-        for training in trainings(config):
+        for training in plan.trainings:
             metrics["test"][training.label] |= {
                 "parameters": _parameters(scored.models[training.label]),
                 "train_seconds": _train_seconds(folder, training.folder),
             }
-        metrics["test"] = _gather_seeds(metrics["test"], trainings(config))
+        metrics["test"] = _gather_seeds(metrics["test"], plan.trainings)
         metrics["windows"] = _windows(scored.windows, config.windows) | {"targets": scored.units}
         tell("predictions")
-        own = [t for t in trainings(config) if t.leaky == scored.windows.leaky]
+        own = [t for t in plan.trainings if t.leaky == scored.windows.leaky]
         shown = {t.label: scored.models[t.label] for t in own if not t.seed and scored.cut[t.label] is scored.windows}
         predictions = {name: scored.predictions[name] for name in shown}
-        _write_predictions(folder, scored.windows, scored.baselines | shown, predictions, shared_unit(scored.units))
+        stored = _predictions(plan, scored.windows, scored.baselines | shown, predictions, shared_unit(scored.units))
+        folder.save("predictions.zarr", stored)
         if config.evaluate.analyses:
-            metrics["analyses"] = _analyse(folder, _study(folder, scored, tell))
-        folder.write_json("metrics.json", finite(metrics))
+            metrics["analyses"], arrays = _analyse(plan, _study(plan, folder, scored, tell))
+            folder.save("analyses.zarr", arrays)
+        folder.save("metrics.json", metrics)
     return metrics
 
 
@@ -92,27 +95,27 @@ class _Scored(NamedTuple):
     units: dict[str, str]
 
 
-def _score(folder: RunFolder, tell: Callable[[str], None]) -> _Scored:
+def _score(plan: Plan, folder: RunFolder, tell: Callable[[str], None]) -> _Scored:
     """Score all trainings on the windows of each, the experiment's own first."""
-    config = folder.config
-    hows = dict.fromkeys([config.windows, *(windows_for(config, t) for t in trainings(config))])
-    recording = read_recording(folder.recording, needed(dict.fromkeys(n for how in hows for n in how.variables)))
-    windows = cut_windows(config, recording)
+    config, store = plan.config, plan.recording(folder)
+    hows = dict.fromkeys([config.windows, *(t.windows for t in plan.trainings)])
+    recording = read_recording(store, needed(dict.fromkeys(n for how in hows for n in how.variables)))
+    windows = cut_windows(plan, recording)
     tell("noise ceiling")
-    ceiling = _ceiling(folder, windows)
+    ceiling = _ceiling(plan, store, windows)
     metrics: dict[str, Any] = {"test": {}, "baselines": {}, "ceiling": ceiling}
-    metrics["recording"] = _describe(folder, recording)
+    metrics["recording"] = _describe(store, config.windows.discard_ms, recording)
     scored = _Scored(metrics, windows, {}, {}, {}, {}, units_of(recording, config.windows.targets))
     for how in hows:
-        group = [t.label for t in trainings(config) if windows_for(config, t) == how]
+        group = [t.label for t in plan.trainings if t.windows == how]
         main, leaky_twins = how == config.windows, how.split != config.windows.split
         tell("baselines and models" if main else ", ".join(group))
-        cut = windows if main else cut_windows(config, recording, how)
-        models = {t.label: load_model(folder, t) for t in trainings(config) if t.label in group}
+        cut = windows if main else cut_windows(plan, recording, how)
+        models = {t.label: load_model(t, folder) for t in plan.trainings if t.label in group}
         found = evaluate(
             models,
             cut,
-            baselines=None if leaky_twins else _fitting(config.evaluate.baselines, cut),
+            baselines=None if leaky_twins else allowed_baselines(config.evaluate.baselines, cut),
             ceiling=ceiling if _alike(how, config.windows) and cut.horizons == windows.horizons else None,
         )
         metrics["test"] |= found.metrics["test"]
@@ -135,19 +138,10 @@ def _alike(one: WindowConfig, other: WindowConfig) -> bool:
     return (one.targets, one.neurons, one.frame_ms) == (other.targets, other.neurons, other.frame_ms)
 
 
-def _fitting(config: BaselineConfig, windows: Windows) -> BaselineConfig:
-    """The baselines that a model's own windows allow, no longer than those are."""
-    observed = windows.own_inputs is not None
-    given = observed and windows.horizons[0] <= 0  # what reads the answer is no baseline
-    names = tuple(n for n in config.names if n == "mean" or (n == "var" and not given) or (observed and not given))
-    orders = {name: min(getattr(config, name), windows.length) for name in ("ar_order", "var_order")}
-    return config.model_copy(update={"names": names, **orders})
-
-
-def _study(folder: RunFolder, scored: _Scored, tell: Callable[[str], None]) -> Study:
+def _study(plan: Plan, folder: RunFolder, scored: _Scored, tell: Callable[[str], None]) -> Study:
     """What analyses see: the honest models, by name."""
-    config = folder.config
-    own = [t for t in trainings(config) if t.leaky == scored.windows.leaky]
+    config = plan.config
+    own = [t for t in plan.trainings if t.leaky == scored.windows.leaky]
     names = [*config.models, *scored.baselines]
     return Study(
         windows=scored.windows,
@@ -157,14 +151,14 @@ def _study(folder: RunFolder, scored: _Scored, tell: Callable[[str], None]) -> S
         baselines=scored.baselines,
         predictions={name: scored.predictions[name] for name in names},
         metrics=scored.metrics,
-        recording=folder.recording,
-        source=_source(folder, scored.windows),
+        recording=plan.recording(folder),
+        source=_source(plan),
         key=stream(jax.random.key(config.seed), "analyses"),
         tell=tell,
     )
 
 
-def _gather_seeds(scores: dict[str, Any], trainings: list[Training]) -> dict[str, Any]:
+def _gather_seeds(scores: dict[str, Any], trainings: Sequence[Training]) -> dict[str, Any]:
     """Put the scores of later seeds into the first seed's entry, with their mean and its 95 % interval."""
     kept = {t.label: scores[t.label] for t in trainings if not t.seed}
     for first in (t for t in trainings if not t.seed):
@@ -175,32 +169,35 @@ def _gather_seeds(scores: dict[str, Any], trainings: list[Training]) -> dict[str
     return kept
 
 
-def _source(folder: RunFolder, windows: Windows) -> Source | None:
+def _source(plan: Plan) -> Source | None:
     """The simulator behind the recording; None for one from elsewhere."""
-    provenance = open_recording(folder.recording).attrs["provenance"]
-    if "simulation" not in provenance:
+    simulation = plan.simulation
+    if simulation is None:
         return None
-    simulation = SimulationConfig.model_validate(provenance["simulation"])
-    runs = build_runs(simulation, jax.random.key(provenance["seed"]))
+    runs = build_runs(simulation, jax.random.key(plan.seed))
 
     def of_run(trial: int) -> SteppedSimulator | ODESimulator:
         one = runs.of(np.array([trial])).simulators
         return jax.tree.map(lambda x: x[0] if eqx.is_array(x) else x, one) if runs.per_trial else one
 
-    each = folder.config.windows.frame(simulation.record_every_ms)
-    return Source(of_run(0), of_run, runs.per_trial, runs.dt, runs.solver, simulation.steps_of_a_frame * each)
+    each = plan.config.windows.frame(simulation.record_every_ms)
+    return Source(of_run(0), of_run, runs.per_trial, runs.dt, runs.solver, simulation.record_every_ms * each)
 
 
-def _analyse(folder: RunFolder, study: Study) -> dict[str, Any]:
-    """Run the analyses; their arrays go to analyses.zarr, one group each."""
-    found = {}
-    for analysis in folder.config.evaluate.analyses:
+def _analyse(plan: Plan, study: Study) -> tuple[dict[str, Any], dict[str, xr.Dataset]]:
+    """Run the analyses; their numbers and arrays by their names. One that fails costs its own section alone."""
+    numbers, arrays = {}, {}
+    for analysis in plan.config.evaluate.analyses:
         study.tell(analysis.name.replace("_", " "))
-        numbers, arrays = analysis.analyse(study)
-        data = xr.Dataset(arrays)
-        data.to_zarr(folder.path / "analyses.zarr", group=analysis.name, mode="w", consolidated=False, zarr_format=3)
-        found[analysis.name] = numbers
-    return found
+        try:
+            found = analysis.analyse(study)
+            arrays[analysis.key] = xr.Dataset(found.arrays)
+            numbers[analysis.key] = found.numbers
+        except Exception as error:
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            study.tell(f"{analysis.name} failed: {said}")
+            arrays[analysis.key], numbers[analysis.key] = xr.Dataset(), {"failed": said}
+    return numbers, arrays
 
 
 def _parameters(model: Any) -> int:
@@ -208,18 +205,17 @@ def _parameters(model: Any) -> int:
 
 
 def _train_seconds(folder: RunFolder, name: str) -> float:
-    lines = (folder.model(name) / "metrics.jsonl").read_text().splitlines()
+    lines = (folder.path / "models" / name / "metrics.jsonl").read_text().splitlines()
     return sum(json.loads(line)["seconds"] for line in lines)
 
 
-def _describe(folder: RunFolder, recording: Recording) -> dict[str, Any]:
+def _describe(store: Path, discard_ms: float, recording: Recording) -> dict[str, Any]:
     """What the recording is like: rates, irregularity, voltages."""
-    config = folder.config.windows
     runs, _, neurons = next(iter(recording.values.values())).shape
     duration = recording.frames * recording.dt
     found: dict[str, Any] = {"runs": runs, "duration_ms": duration, "neurons": neurons}
     if "v" in recording.values:
-        values = recording.values["v"][:, round(config.discard_ms / recording.dt) :]
+        values = recording.values["v"][:, round(discard_ms / recording.dt) :]
         found |= {
             "v_mean": float(values.mean(dtype=np.float64)),
             # One trial at a time: the whole in double precision would be in memory twice.
@@ -227,10 +223,10 @@ def _describe(folder: RunFolder, recording: Recording) -> dict[str, Any]:
             "v_min": float(values.min()),
             "v_max": float(values.max()),
         }
-    data = open_recording(folder.recording)
-    if "population" not in data or not has_events(folder.recording):
+    data = open_recording(store)
+    if "population" not in data or not has_events(store):
         return found
-    time, trial, neuron = read_events(folder.recording)
+    time, trial, neuron = read_events(store)
     population = np.asarray(data["population"])
     seconds = duration * 1e-3 * runs
     found["rate_hz"] = len(time) / neurons / seconds
@@ -241,14 +237,12 @@ def _describe(folder: RunFolder, recording: Recording) -> dict[str, Any]:
     return found | {"isi_cv": isi_cv(time, trial, neuron)}
 
 
-def _ceiling(folder: RunFolder, windows: Windows) -> dict[str, Any] | None:
+def _ceiling(plan: Plan, store: Path, windows: Windows) -> dict[str, Any] | None:
     """The noise ceiling on the test runs; None for a recording without a noisy simulator behind it."""
-    wanted, config = folder.config.evaluate.ceiling, folder.config.windows
-    provenance = open_recording(folder.recording).attrs["provenance"]
-    if wanted is None or "simulation" not in provenance:
+    wanted, config, simulation = plan.config.evaluate.ceiling, plan.config.windows, plan.simulation
+    if wanted is None or simulation is None:
         return None
-    simulation = SimulationConfig.model_validate(provenance["simulation"])
-    key = jax.random.key(provenance["seed"])
+    key = jax.random.key(plan.seed)
     trials = windows.trials("test")
     runs = build_runs(simulation, key).of(trials)
     # A snapshot is the end of a window if the window before it, and the farthest target after it, lie in the run.
@@ -260,9 +254,7 @@ def _ceiling(folder: RunFolder, windows: Windows) -> dict[str, Any] | None:
         return None
     usable = usable[np.unique(np.linspace(0, len(usable) - 1, wanted.max_states).round().astype(int))]
     like = initial_states(runs)
-    states: PyTree = jax.tree.map(
-        lambda s: jnp.asarray(s[trials][:, usable]), read_state(folder.recording, like, slice(None))
-    )
+    states: PyTree = jax.tree.map(lambda s: jnp.asarray(s[trials][:, usable]), read_state(store, like, slice(None)))
     if not isinstance(runs.simulators, SteppedSimulator):
         return None
     mean, variance = simulate_futures(
@@ -273,7 +265,7 @@ def _ceiling(folder: RunFolder, windows: Windows) -> dict[str, Any] | None:
         stimuli=runs.stimuli,
         variable=config.targets[0],
         horizons=windows.horizons,
-        record_every=simulation.steps_of_a_frame * config.frame(simulation.record_every_ms),
+        record_every=simulation.record_every_ms * config.frame(simulation.record_every_ms),
         futures=wanted.futures,
         key=stream(key, "ceiling"),
     )
@@ -297,38 +289,39 @@ def _windows(windows: Windows, config: Any) -> dict[str, Any]:
     }
 
 
-def _write_predictions(
-    folder: RunFolder,
+def _predictions(
+    plan: Plan,
     windows: Windows,
     predictors: Mapping[str, Any],
     predictions: Mapping[str, np.ndarray],
     unit: str,
-) -> None:
-    """Store the models' forecasts of the test windows, and everybody's of one stretch, sample by sample [`unit`]."""
+) -> dict[str, xr.Dataset]:
+    """The models' forecasts of the test windows, and everybody's of one stretch, sample by sample [`unit`]."""
     scaling = windows.target_scaling
     invert = lambda z: np.asarray(scaling.invert(jnp.asarray(z)), np.float32)  # noqa: E731
     dims, horizons = ("window", "horizon", "neuron"), ("horizon", [h * windows.dt for h in windows.horizons])
     starts = np.asarray(windows.starts["test"])
     whole = {"target": (dims, invert(targets(windows, starts)))}
     whole |= {f"prediction.{n}": (dims, invert(p)) for n, p in predictions.items()}
-    offset = folder.config.windows.discard_ms + windows.dt * (windows.length + windows.horizons[0])
-    stretch = _stretch(folder, windows)
+    offset = plan.config.windows.discard_ms + windows.dt * (windows.length + windows.horizons[0])
+    stretch = _stretch(plan.config.evaluate.trace_ms, windows)
     trace = {"target": (dims, invert(targets(windows, stretch)))}
     trace |= {f"prediction.{n}": (dims, invert(forecast(p, windows, stretch))) for n, p in predictors.items()}
-    path = folder.path / "predictions.zarr"
+    found = {}
     for group, arrays, first in (("test", whole, starts), ("trace", trace, stretch)):
         coords = {
             "horizon": horizons,
             "run": ("window", first // windows.frames_per_trial),
             "time": ("window", first % windows.frames_per_trial * windows.dt + offset),
         }
-        data = xr.Dataset(arrays, coords, {"units": unit, "time": "of the target at the nearest horizon [ms]"})
-        data.to_zarr(path, group=group, mode="w", consolidated=False, zarr_format=3)
+        about = {"units": unit, "time": "of the target at the nearest horizon [ms]"}
+        found[group] = xr.Dataset(arrays, coords, about)
+    return found
 
 
-def _stretch(folder: RunFolder, windows: Windows) -> np.ndarray:
+def _stretch(trace_ms: float, windows: Windows) -> np.ndarray:
     """First frames of consecutive windows in the first test run."""
     trial = int(windows.trials("test")[0])
     reach = windows.length + windows.horizons[-1]
-    count = min(round(folder.config.evaluate.trace_ms / windows.dt), windows.frames_per_trial - reach + 1)
+    count = min(round(trace_ms / windows.dt), windows.frames_per_trial - reach + 1)
     return trial * windows.frames_per_trial + np.arange(count)

@@ -1,8 +1,8 @@
 """The stage that simulates: all runs in one program, chunk by chunk into the store."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import equinox as eqx
 import jax
@@ -10,10 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jneuro.core.config import content_hash
 from jneuro.core.random import stream, trial_keys
 from jneuro.core.types import Array, Key, PyTree
-from jneuro.experiment.folder import RunFolder
+from jneuro.experiment.folder import RunFolder, Stage
 from jneuro.recordings import Recording, RecordingWriter, read_state
 from jneuro.simulators import ODESimulator, SimulationError, SteppedSimulator, first_state, simulate
 from jneuro.simulators.config import SimulationConfig
@@ -23,6 +22,19 @@ __all__ = ["Runs", "build_runs", "simulate_stage"]
 
 _CHUNK = 5_000_000
 """Recorded values of one array that are in memory at once."""
+
+
+class _Simulated(Protocol):
+    """A plan that simulates."""
+
+    @property
+    def simulation(self) -> SimulationConfig | None: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def stages(self) -> Mapping[str, Stage]: ...
 
 
 class Runs(eqx.Module):
@@ -99,7 +111,7 @@ def initial_states(runs: Runs) -> PyTree:
 
 @eqx.filter_jit
 def _simulate_chunk(
-    runs: Runs, states: PyTree, snapshots: int, duration: float, record_every: int
+    runs: Runs, states: PyTree, snapshots: int, duration: float, record_every: float
 ) -> tuple[Recording, PyTree]:
     """Simulate `snapshots` stretches of `duration` ms; also return the state after each, `[trial, snapshot, ...]`."""
 
@@ -135,32 +147,30 @@ def _simulate_chunk(
         first_step=states.step[0],
         final_state=final,
         step=like.step,
-        record_every=record_every,
+        record_every=like.record_every,
         frames=snapshots * like.frames,
         unit_pairs=like.unit_pairs,
     )
     return recording, jax.tree.map(lambda s: jnp.moveaxis(s, 0, 1), seen)
 
 
-def simulate_stage(folder: RunFolder, tell: Callable[[float, float], None]) -> None:
+def simulate_stage(plan: _Simulated, folder: RunFolder, tell: Callable[[float, float], None]) -> None:
     """Simulate all runs into the folder's recording; continue where a killed process stopped.
 
     Args:
-        folder: the run.
+        plan: the experiment or fit.
+        folder: of the run.
         tell: told, after every chunk, the simulated and the whole time of all runs together [ms].
 
     Raises:
         SimulationError: if a value is not finite; what was written before stays.
     """
-    config, seed = folder.config.simulation, folder.config.seed
-    if config is None or folder.done("simulate"):
+    config, seed, stage = plan.simulation, plan.seed, plan.stages["simulate"]
+    if config is None or folder.done(stage) or folder.reuse(stage):
         return
-    content = content_hash(config, seed)
-    if folder.reuse("simulate", content, "recording.zarr"):
-        return
-    with folder.stage("simulate", content):
+    with folder.stage(stage):
         provenance = {"simulation": config.model_dump(mode="json"), "seed": seed}
-        writer = RecordingWriter(folder.recording, provenance, config.populations)
+        writer = RecordingWriter(folder.path / "recording.zarr", provenance, config.populations)
         if not writer.complete:
             _simulate_into(writer, config, seed, tell)
             writer.finish()
@@ -181,13 +191,13 @@ def _simulate_into(writer: RecordingWriter, config: SimulationConfig, seed: int,
     states = initial_states(runs)
     if writer.frames:
         states = jax.tree.map(jnp.asarray, read_state(writer.path, states, complete=False))
-    elif config.settle_ms:
-        states = _settled(runs, states, config.settle_ms, seed)
+    elif config.warmup_ms:
+        states = _settled(runs, states, config.warmup_ms, seed)
     frames = round(config.snapshot_every_ms / config.record_every_ms)
     total, done = round(config.duration_ms / config.snapshot_every_ms), writer.frames // frames
     most = max(1, _CHUNK // (frames * config.runs * config.neurons))
     size = max(n for n in range(1, min(total, most) + 1) if (total - done) % n == 0) if done < total else 1
-    every, waiting = config.steps_of_a_frame, None
+    every, waiting = config.record_every_ms, None
     while done < total or waiting is not None:
         following = None
         if done < total:

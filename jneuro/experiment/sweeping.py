@@ -1,22 +1,71 @@
 """A sweep from its configuration to its figures, by one process or by several."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import xarray as xr
 
-from jneuro.core.config import ConfigError, content_hash
-from jneuro.experiment.folder import RunFolder
-from jneuro.report.sweep_section import write_sweep_report
+from jneuro.core.code import loaded_code
+from jneuro.core.config import ConfigError, content_of
+from jneuro.core.files import remove
+from jneuro.core.progress import Progress
+from jneuro.experiment.folder import RunFolder, Stage
+from jneuro.experiment.plan import load_with_code
 from jneuro.sweeps.config import SweepConfig
-from jneuro.sweeps.runner import SweepProgress, sweep
+from jneuro.sweeps.runner import run_sweep
 
-__all__ = ["join_processes", "open_folder", "sweep_stages"]
+__all__ = ["SweepPlan", "join_processes", "load_sweep", "open_folder", "resolve_sweep", "sweep_stages"]
 
 _PATIENCE_S = 120.0
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """A sweep, resolved.
+
+    Attributes:
+        config: the configuration.
+        stages: the stages by name, in order.
+        code: the folder of code of one's own that the configuration names, and the hashes of its files.
+    """
+
+    config: SweepConfig
+    stages: Mapping[str, Stage]
+    code: tuple[Path | None, Mapping[str, str]]
+
+
+def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, code: Path | None = None) -> SweepPlan:
+    """Load, check and resolve a sweep.
+
+    Args:
+        path: the YAML file.
+        overrides: `a.b=value`, each replacing one key.
+        code: the folder of code of one's own; by default the file's own, or for a run folder's the recorded one.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ConfigError: for anything wrong with it; nothing is computed before.
+    """
+    return load_with_code(SweepConfig, path, resolve_sweep, overrides, code=code)
+
+
+def resolve_sweep(config: SweepConfig) -> SweepPlan:
+    """Say what a sweep will do.
+
+    Args:
+        config: the sweep, which has checked itself.
+
+    Returns:
+        The plan.
+    """
+    stage = Stage("report", content_of(config), ("report.html", "figures"))
+    return SweepPlan(config, {"report": stage}, loaded_code())
 
 
 def join_processes(
@@ -56,11 +105,11 @@ def join_processes(
     return found
 
 
-def open_folder(config: SweepConfig, out: Path | None, *, resume: bool, process: int) -> RunFolder[SweepConfig]:
+def open_folder(plan: SweepPlan, out: Path | None, *, resume: bool, process: int) -> RunFolder:
     """Make the run folder, or take up an existing one; only the first process makes it.
 
     Args:
-        config: the sweep.
+        plan: the sweep.
         out: the folder; `runs/<name>-<hash>` by default.
         resume: continue an unfinished sweep.
         process: which this is.
@@ -72,19 +121,20 @@ def open_folder(config: SweepConfig, out: Path | None, *, resume: bool, process:
         ConfigError: if it holds something else, or the first process does not make it.
     """
     if process == 0:
-        return RunFolder.prepare(config, out, resume=resume)
-    path = RunFolder.default_path(config) if out is None else out
+        return RunFolder.prepare(plan, out, resume=resume)
+    path = RunFolder.default_path(plan.config) if out is None else out
     began = time.monotonic()
     while not (path / "config.yaml").exists():
         if time.monotonic() - began > _PATIENCE_S:
             raise ConfigError(f"{path}: process 0 has not made the run folder; start it, on the same file system")
         time.sleep(0.1)
-    return RunFolder.prepare(config, out, resume=True)
+    return RunFolder.prepare(plan, out, resume=True)
 
 
 def sweep_stages(
-    folder: RunFolder[SweepConfig],
-    tell: Callable[[SweepProgress], None],
+    plan: SweepPlan,
+    folder: RunFolder,
+    progress: Progress,
     *,
     process: int = 0,
     processes: int = 1,
@@ -93,8 +143,9 @@ def sweep_stages(
     """Compute what is missing of this process's part; whoever comes last writes the report.
 
     Args:
-        folder: the run.
-        tell: hears how it goes on.
+        plan: the sweep.
+        folder: of the run.
+        progress: hears how it goes on, and in one line what the user should know.
         process: which of several processes this is.
         processes: how many there are.
         memory: most memory of a device [byte].
@@ -105,13 +156,16 @@ def sweep_stages(
     Raises:
         ConfigError: if a function of one's own cannot be computed.
     """
-    if folder.done("report"):
+    if folder.done(stage := plan.stages["report"]):
         return folder.path / "report.html"
     store = folder.path / "sweep.zarr"
-    content = content_hash(folder.config)
+    if process == 0 and (why := folder.why_stale(stage)):
+        progress.note(f"sweep: {why}; computed again")
+        remove(store)
     began = time.perf_counter()
     try:
-        found = sweep(folder.config, store, process=process, processes=processes, memory=memory, tell=tell)
+        how = {"process": process, "processes": processes, "memory": memory, "progress": progress}
+        found = run_sweep(plan.config.problem(), store, **how)
     except ValueError as error:
         raise (
             error if type(error) is not ValueError else ConfigError(f"{folder.path / 'config.yaml'}: {error}")
@@ -119,15 +173,17 @@ def sweep_stages(
     if found is None:
         return None
     seconds = round(time.perf_counter() - began, 3)
-    with folder.stage("report", content):
-        return _report(folder, found, seconds)
+    with folder.stage(stage):
+        return _report(plan.config, folder, found, seconds)
 
 
-def _report(folder: RunFolder[SweepConfig], data: xr.Dataset, seconds: float) -> Path:
+def _report(config: SweepConfig, folder: RunFolder, data: xr.Dataset, seconds: float) -> Path:
     """Write figures and page."""
+    from jneuro.report.sweep_section import write_sweep_report  # with Matplotlib
+
     info: dict[str, Any] = folder.info
     run = {
-        "name": folder.config.name,
+        "name": config.name,
         "hash": info["hash"],
         "jneuro_version": info["versions"]["jneuro"],
         "versions": info["versions"],
@@ -138,4 +194,4 @@ def _report(folder: RunFolder[SweepConfig], data: xr.Dataset, seconds: float) ->
         "seconds": seconds,
     }
     text = (folder.path / "config.yaml").read_text(encoding="utf-8")
-    return write_sweep_report(folder.path, run, text, folder.config, data)
+    return write_sweep_report(folder.path, run, text, config, data)

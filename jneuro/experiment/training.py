@@ -3,112 +3,48 @@
 import contextvars
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from flax import nnx
 
-from jneuro.core.config import content_hash
 from jneuro.core.process import usable_cores
 from jneuro.core.random import stream
-from jneuro.core.types import Array, Key
 from jneuro.datasets import WindowConfig, Windows, window
-from jneuro.experiment.config import ExperimentConfig, ModelEntry
 from jneuro.experiment.folder import RunFolder
-from jneuro.models import Model, SpikeCountLSTM, build_model
+from jneuro.experiment.plan import Plan, Training
+from jneuro.models.build import build_model, initialised, model_rngs
 from jneuro.recordings import Recording
 from jneuro.training import Callback, Checkpoints, MetricsFile, load_best, on_termination, train
 
-__all__ = ["Training", "cut_windows", "load_model", "side_by_side", "train_stage", "trainings", "windows_for"]
+__all__ = ["cut_windows", "load_model", "side_by_side", "train_stage"]
 
 _AT_ONCE = 4
 """Most trainings at a time: each holds its activations."""
 
 
-class Training(NamedTuple):
-    """One model to be trained.
-
-    Attributes:
-        name: the model's name in the configuration.
-        label: the name under which it is scored.
-        folder: its folder below `models`.
-        leaky: whether it is trained and scored under the report's leaky split.
-        seed: which of its random starts.
-    """
-
-    name: str
-    label: str
-    folder: str
-    leaky: bool
-    seed: int = 0
-
-    def again(self, seed: int) -> "Training":
-        """The same from another random start."""
-        if not seed:
-            return self
-        return self._replace(label=f"{self.label} (seed {seed})", folder=f"{self.folder}.{seed}", seed=seed)
-
-
-def trainings(config: ExperimentConfig) -> list[Training]:
-    """All trainings of an experiment: the models, then the leaky twins, each with all its seeds."""
-    leaky = config.windows.split == "report"
-    first = [Training(n, n, n, leaky) for n in config.models]
-    first += [Training(n, f"{n} (leaky split)", f"{n}.leaky", True) for n in config.evaluate.leaky_twins]
-    return [t.again(seed) for t in first for seed in range(config.models[t.name].seeds)]
-
-
-def windows_for(config: ExperimentConfig, training: Training) -> WindowConfig:
-    """The windows that a model is trained on.
-
-    Args:
-        config: the experiment.
-        training: which model.
-    """
-    windows = config.windows_of(training.name)
-    return windows.model_copy(update={"split": "report"}) if training.leaky else windows
-
-
-def cut_windows(config: ExperimentConfig, recording: Recording, windows: WindowConfig | None = None) -> Windows:
+def cut_windows(plan: Plan, recording: Recording, windows: WindowConfig | None = None) -> Windows:
     """Cut windows; the same runs are in each split however they are cut.
 
     Args:
-        config: the experiment.
+        plan: the experiment.
         recording: its recording.
         windows: how; None takes the experiment's.
     """
+    config = plan.config
     return window(recording, windows or config.windows, key=stream(jax.random.key(config.seed), "windows"))
 
 
-def _start(config: ExperimentConfig, purpose: str, training: Training) -> Key[Array, ""]:
-    """The random stream of a training; the first seed's is that of the name alone."""
-    key = stream(stream(jax.random.key(config.seed), purpose), training.name)
-    return jax.random.fold_in(key, training.seed) if training.seed else key
-
-
-def _fresh(config: ExperimentConfig, training: Training) -> Model:
+def _fresh(training: Training) -> Any:
     """A model before training; a leaky twin starts from the same weights."""
-    key, name = _start(config, "model", training), training.name
-    rngs = nnx.Rngs(params=stream(key, "params"), dropout=stream(key, "dropout"))
-    return build_model(config.models[name].model, rngs=rngs)
+    return build_model(training.model, rngs=model_rngs(training.stream("model")))
 
 
-def _at_training_means(model: Model, windows: Windows) -> Model:
-    """Let a model of counts start at the means of its training targets; others start as they are."""
-    if isinstance(model, SpikeCountLSTM):
-        values, last = np.asarray(windows.values), np.asarray(windows.starts["train"]) + windows.length - 1
-        means = np.stack([values[last + h].mean(0) for h in windows.horizons])
-        model.start_at(jnp.asarray(means if windows.target_columns is None else means[:, windows.target_columns]))
-    return model
-
-
-def load_model(folder: RunFolder, training: Training) -> Model:
+def load_model(training: Training, folder: RunFolder) -> Any:
     """Load a trained model, with its best weights.
 
     Args:
-        folder: the run.
         training: which.
+        folder: of the run.
 
     Returns:
         The model.
@@ -116,15 +52,15 @@ def load_model(folder: RunFolder, training: Training) -> Model:
     Raises:
         CheckpointError: if it has not been trained.
     """
-    return load_best(_fresh(folder.config, training), folder.model(training.folder) / "checkpoints")  # type: ignore
+    return load_best(_fresh(training), folder.path / "models" / training.folder / "checkpoints")
 
 
-def train_stage(folder: RunFolder, training: Training, windows: Windows, callbacks: Sequence[Callback] = ()) -> None:
+def train_stage(training: Training, folder: RunFolder, windows: Windows, callbacks: Sequence[Callback] = ()) -> None:
     """Train one model, or go on with its training.
 
     Args:
-        folder: the run.
         training: which model.
+        folder: of the run.
         windows: its windows.
         callbacks: told of the progress.
 
@@ -132,34 +68,18 @@ def train_stage(folder: RunFolder, training: Training, windows: Windows, callbac
         TrainingDiverged: if the loss is no longer finite; the last good checkpoint stays.
         TrainingInterrupted: after SIGTERM, with the state saved.
     """
-    config = folder.config
-    entry: ModelEntry = config.models[training.name]
-    recipe = entry.train or config.train
-    source = config.recording and str(config.recording.resolve())
-    stage = f"train {training.label}"
-    parts = (
-        config.simulation,
-        source,
-        config.seed,
-        windows_for(config, training),
-        training.leaky,
-        training.name,
-        training.seed,
-        entry.model,
-        recipe,
-    )
-    content = content_hash(*parts)
-    home = folder.model(training.folder)
-    if folder.done(stage) or folder.reuse(stage, content, f"models/{training.folder}"):
+    if folder.done(training.stage) or folder.reuse(training.stage):
         return
-    with folder.stage(stage, content):
+    home = folder.path / "models" / training.folder
+    with folder.stage(training.stage):
         train(
-            _at_training_means(_fresh(config, training), windows),  # pyright: ignore
+            initialised(_fresh(training), windows),
             windows,
-            recipe,
-            key=_start(config, "train", training),
+            training.recipe,
+            key=training.stream("train"),
             callbacks=(*callbacks, MetricsFile(home / "metrics.jsonl")),
             checkpoint=Checkpoints(home / "checkpoints", every_seconds=30.0),
+            progress=False,
         )
 
 

@@ -6,14 +6,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from jneuro.core.config import AbsolutePath, Config, RunConfig, unknown_name
-from jneuro.core.devices import double_precision
 from jneuro.fitting.fitter import FitOptions
-from jneuro.fitting.methods import AnyMethod, LeastSquares
-from jneuro.fitting.network_fit import NetworkFeatures
-from jneuro.fitting.parameters import Trainable
+from jneuro.fitting.kinds import METHODS, of_networks
 from jneuro.fitting.posterior import PosteriorOptions
 from jneuro.simulators.config import SimulationConfig, SimulatorConfig
-from jneuro.simulators.stepped import SteppedSimulator
 
 __all__ = ["FitConfig", "FitSection", "Trials", "UncertaintyOptions", "chosen"]
 
@@ -59,7 +55,6 @@ class FitSection(FitOptions):
     """What is fitted, and how.
 
     Attributes:
-        method: the way; `features` for a network.
         uncertainty: profiles and the posterior.
         trainable: parameters, each with its bounds, or null for those that the simulator declares; or only names.
         baselines: other methods, on the same objective and from the same random starts, for comparison.
@@ -69,9 +64,14 @@ class FitSection(FitOptions):
         dict[str, tuple[float, float] | None],
         BeforeValidator(lambda x: x if isinstance(x, Mapping) else dict.fromkeys(x)),
     ] = Field(min_length=1)
-    method: Annotated[AnyMethod | NetworkFeatures, Field(discriminator="name")] = LeastSquares()  # pyright: ignore
-    baselines: tuple[AnyMethod, ...] = ()
+    baselines: tuple[Annotated[Any, METHODS.field()], ...] = ()
     uncertainty: UncertaintyOptions = UncertaintyOptions()
+
+    @model_validator(mode="after")
+    def _baselines_of_cells(self) -> Self:
+        if wrong := [b.name for b in self.baselines if of_networks(b)]:
+            raise ValueError(f"baselines: {wrong[0]} is for networks; name methods for cells")
+        return self
 
 
 class FitConfig(RunConfig):
@@ -115,10 +115,6 @@ class FitConfig(RunConfig):
     def _consistent(self) -> Self:
         if (self.simulation is None) == (self.recording is None):
             raise ValueError("give either 'simulation' or 'recording', the path of a store, an ABF or an NWB file")
-        try:
-            Trainable.of(self.simulator.build(), self.fit.trainable)
-        except ValueError as error:
-            raise ValueError(f"fit.{error}") from error
         if self.repeats > 1 and self.simulation is None:
             raise ValueError("repeats: only a simulation can be fitted again with new noise; set it to 1")
         if self.cut_ms is not None and not 0 <= self.cut_ms[0] < self.cut_ms[1]:
@@ -128,14 +124,12 @@ class FitConfig(RunConfig):
             self._check_network()
         elif self.truths:
             raise ValueError("truths: is for a network, with the method features; a cell has repeats")
-        if self.simulation is not None:
-            self._check_simulation(self.simulation)
         return self
 
     @property
     def of_network(self) -> bool:
         """Whether a network is fitted, to statistics of its spikes."""
-        return isinstance(self.fit.method, NetworkFeatures)
+        return of_networks(self.fit.method)
 
     def _check_uncertainty(self) -> None:
         known = [*self.fit.trainable]
@@ -144,8 +138,6 @@ class FitConfig(RunConfig):
                 raise ValueError(f"fit.uncertainty.profile: {unknown_name(name, known, 'trainable parameter')}")
 
     def _check_network(self) -> None:
-        if not isinstance(self.simulator.build(), SteppedSimulator):
-            raise ValueError(f"fit.method: features are those of a network, and {self.simulator.name} is none")
         if (
             self.fit.baselines
             or self.repeats > 1
@@ -156,35 +148,13 @@ class FitConfig(RunConfig):
                 "fit.method: features take no baselines, repeats, free_start or uncertainty; the intervals of a "
                 "network come from the covariance of its features over runs"
             )
-        if self.truths and self.truth is None:
+        if self.truths and not self.same_model:
             raise ValueError("truths: need a simulation of the same simulator")
         for values in self.truths:
             if set(values) != set(self.fit.trainable):
                 raise ValueError(f"truths: {values} must give exactly {', '.join(self.fit.trainable)}")
-            trainable = Trainable.of(self.simulator.build(), self.fit.trainable)
-            for name, low, high in zip(trainable.names, trainable.lower, trainable.upper, strict=True):
-                if not low < values[name] < high:
-                    said = f"{name} = {values[name]:g} lies outside fit.trainable's ({low:g}, {high:g})"
-                    raise ValueError(f"truths: {said}")
-
-    def _check_simulation(self, simulation: SimulationConfig) -> None:
-        needed = ("spikes",) if self.of_network else ("v", "current")
-        missing = [name for name in needed if name not in simulation.recorded]
-        if missing:
-            raise ValueError(f"simulation.record: must hold '{missing[0]}', to which, or with which, is fitted")
-        count = simulation.runs * (1 if self.of_network else simulation.neurons)
-        wanted: dict[str, Trials] = {"train": self.train, "held_out": self.held_out}
-        for key, trials in wanted.items():
-            try:
-                chosen(trials, count)
-            except ValueError as error:
-                raise ValueError(f"{key}: {error}") from error
 
     @property
-    def truth(self) -> dict[str, float] | None:
-        """The values that the fit should find; None where nobody knows them, or where the model is another one."""
-        if self.simulation is None or self.simulation.simulator.name != self.simulator.name:
-            return None
-        with double_precision():
-            made: Any = self.simulation.simulator.build()
-            return {name: float(getattr(made, name)) for name in self.fit.trainable}
+    def same_model(self) -> bool:
+        """Whether what is fitted is the model that was simulated, whose values are then known."""
+        return self.simulation is not None and self.simulation.simulator.name == self.simulator.name

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from jneuro.core.config import Config
 from jneuro.core.devices import double_precision
@@ -16,16 +17,18 @@ from jneuro.core.types import Array, Float, Key, PyTree
 from jneuro.fitting.data import Target
 from jneuro.fitting.driven import where_it_begins
 from jneuro.fitting.features import THRESHOLD
-from jneuro.fitting.methods import AnyMethod, LeastSquares
-from jneuro.fitting.objectives import AnyObjective, Residuals, Voltage
+from jneuro.fitting.kinds import METHODS, OBJECTIVES, made, of_networks
+from jneuro.fitting.methods import LeastSquares
+from jneuro.fitting.objectives import Residuals, Voltage
 from jneuro.fitting.parameters import Trainable
 from jneuro.fitting.problem import Problem
 from jneuro.fitting.solution import Solution
 from jneuro.fitting.watching import SILENT, Watcher
 from jneuro.recordings.recording import Recording
+from jneuro.simulators.kinds import SOLVERS, as_solver
+from jneuro.simulators.located import Exact
 from jneuro.simulators.ode import ODESimulator
-from jneuro.simulators.registry import SOLVERS
-from jneuro.simulators.stepped import SteppedSimulator
+from jneuro.simulators.spiking import Surrogate
 
 __all__ = ["Fit", "FitOptions", "fit", "predict", "predict_spikes"]
 
@@ -46,20 +49,35 @@ class FitOptions(Config):
         noise_mv: standard deviation of the measurement noise [mV]; by default estimated from the recording.
         dt_ms: time step of an ODE simulator [ms]; by default its own.
         solver: scheme of an ODE simulator.
-        gradient: `exact` integrates Izhikevich's equations and locates spikes within samples, which gives them the
-            derivatives of the equations; see `jneuro.simulators.located`. Otherwise its own scheme and surrogate hold.
+        gradient: for cells that are reset at their spikes, such as Izhikevich's: `exact` integrates the equations by
+            RK4 and locates spikes within steps, which gives them the derivatives of the equations; a `Surrogate`, such
+            as `SuperSpike()`, keeps the cell's own scheme. None: their spikes carry no gradient.
         accept: a fit whose mean squared error of the potential is more than this, in units of the noise's variance, is
             flagged as not explaining the data.
     """
 
-    method: AnyMethod = LeastSquares()
-    objective: tuple[AnyObjective, ...] = Field(default=(Voltage(),), min_length=1)
+    method: Annotated[Any, METHODS.field()] = LeastSquares()
+    objective: tuple[Annotated[Any, OBJECTIVES.field()], ...] = Field(default=(Voltage(),), min_length=1)
     free_start: bool = False
     noise_mv: float | None = Field(default=None, gt=0)
     dt_ms: float | None = Field(default=None, gt=0)
-    solver: Literal["rk4", "heun", "staggered_crank_nicolson", "rush_larsen", "euler"] = "rk4"
-    gradient: Literal["surrogate", "exact"] = "surrogate"
+    solver: Annotated[Any, SOLVERS.field()] = Field(default="rk4", validate_default=True)
+    gradient: Any = None
     accept: float = Field(default=1.2, gt=0)
+
+    @field_validator("solver")
+    @classmethod
+    def _fixed_step(cls, value: Any) -> Any:
+        if isinstance(as_solver(value), diffrax.AbstractSolver):
+            return value
+        raise ValueError(f"solver = {value.name!r} chooses its own steps; a fit needs fixed ones, as of rk4 or heun")
+
+    @field_validator("gradient")
+    @classmethod
+    def _derivative(cls, value: Any) -> Any:
+        if value in ("exact", None) or isinstance(value, Surrogate):
+            return value
+        raise ValueError(f"gradient = {value!r} must be exact, or in Python a Surrogate, such as SuperSpike()")
 
 
 class Fit(NamedTuple):
@@ -82,7 +100,7 @@ class Fit(NamedTuple):
         seconds: wall time, compilation included.
     """
 
-    simulator: ODESimulator | SteppedSimulator
+    simulator: ODESimulator
     problem: Problem
     q: Float[Array, " unknown"]
     names: tuple[str, ...]
@@ -98,11 +116,13 @@ class Fit(NamedTuple):
 
 
 def fit(
-    simulator: ODESimulator | SteppedSimulator,
+    simulator: ODESimulator,
     recording: Recording | Target,
     trainable: Sequence[str] | Mapping[str, tuple[float, float] | None] | Trainable,
     *,
     key: Key[Array, ""],
+    objective: Any = None,
+    method: Any = None,
     options: FitOptions | None = None,
     start: PyTree = None,
     watcher: Watcher = SILENT,
@@ -114,7 +134,11 @@ def fit(
         recording: `v` [mV] and `current` of one or several trials.
         trainable: names of the parameters, or names and bounds.
         key: random key, of the starts.
-        options: how; by default, least squares on the potential.
+        objective: what is minimised, or a list of parts: names, mappings of a name and arguments, or objects with a
+            method `residuals(model, data, target)`; by default the potential.
+        method: the way: a name, a mapping, or an object with a method `solve(residuals, key, watcher)` that returns a
+            `Solution`; by default least squares.
+        options: how, in all else, and where `objective` and `method` are not given.
         start: the simulator's state before the first sample, where it is known.
         watcher: told how the fit goes on, and given what is finished.
 
@@ -125,7 +149,8 @@ def fit(
         ValueError: for a recording or parameters that cannot be fitted, before anything is compiled.
     """
     require_key(key)
-    options = options or FitOptions()
+    options = _chosen(options or FitOptions(), objective, method)
+    way, objectives = made(METHODS, options.method), tuple(made(OBJECTIVES, o) for o in options.objective)
     with double_precision():
         target = recording
         if not isinstance(target, Target):
@@ -133,25 +158,42 @@ def fit(
         if not isinstance(trainable, Trainable):
             trainable = Trainable.of(simulator, trainable)
         how = {"dt": options.dt_ms, "solver": _scheme(simulator, options.solver), "free_start": options.free_start}
-        problem = Problem.of(simulator, target, trainable, located=options.gradient == "exact", **how)
-        _require_gradients(problem, options)
-        residuals = Residuals(problem, options.objective)
+        problem = Problem.of(simulator, target, trainable, spike_gradient=_gradient(options.gradient), **how)
+        _require_gradients(problem, way, options.method.name)
+        residuals = Residuals(problem, objectives)
 
         def solve() -> Solution:
             began = time.perf_counter()
-            solution = options.method.solve(residuals, key, watcher)
+            solution = way.solve(residuals, key, watcher)
+            if not isinstance(solution, Solution):
+                said = f"{type(solution).__name__}, not a jneuro.fitting.Solution"
+                raise ValueError(f"{options.method.name}: solve returned {said}")
             return solution._replace(seconds=time.perf_counter() - began)
 
         return conclude(residuals, watcher.keep("solution", Solution, solve), options)
 
 
-def _require_gradients(problem: Problem, options: FitOptions) -> None:
+def _chosen(options: FitOptions, objective: Any, method: Any) -> FitOptions:
+    """The options with an objective and a method that were given besides."""
+    if objective is not None:
+        parts = objective if isinstance(objective, list | tuple) else [objective]
+        if not parts:
+            raise ValueError("objective names nothing to minimise; leave it out for the potential")
+        options = options.model_copy(update={"objective": tuple(OBJECTIVES.block(part) for part in parts)})
+    if method is not None:
+        options = options.model_copy(update={"method": METHODS.block(method)})
+    if of_networks(options.method):
+        raise ValueError(f"method: {options.method.name} is for networks, whose features `fit_features` fits")
+    return options
+
+
+def _require_gradients(problem: Problem, method: Any, name: str) -> None:
     """Refuse a method that would see no slope."""
     simulator = problem.simulator
-    if options.method.gradients and not problem.smooth and getattr(simulator, "surrogate", ...) is None:
+    if getattr(method, "gradients", False) and not problem.smooth and problem.spike_gradient is None:
         raise ValueError(
-            f"{options.method.name} needs derivatives, which the spikes of {type(simulator).__name__} do not have; "
-            "build it with surrogate=SuperSpike(), or take gradient: exact (Izhikevich's cell), or the method cma"
+            f"{name} needs derivatives, which the spikes of {type(simulator).__name__} do not have; "
+            "take gradient: exact, in Python gradient=SuperSpike(), or the method cma"
         )
 
 
@@ -215,12 +257,12 @@ def _faults(problem: Problem, values: np.ndarray, data_cost: float, solution: So
 
 
 def predict(
-    simulator: ODESimulator | SteppedSimulator,
+    simulator: ODESimulator,
     target: Target,
     *,
     dt: float | None = None,
     solver: str = "rk4",
-    gradient: str = "surrogate",
+    gradient: Any = None,
     own_start: bool = False,
 ) -> Float[Array, "trial time"]:
     """Predict potentials that were not fitted.
@@ -241,12 +283,12 @@ def predict(
 
 
 def predict_spikes(
-    simulator: ODESimulator | SteppedSimulator,
+    simulator: ODESimulator,
     target: Target,
     *,
     dt: float | None = None,
     solver: str = "rk4",
-    gradient: str = "surrogate",
+    gradient: Any = None,
     own_start: bool = False,
 ) -> list[Float[np.ndarray, " spike"]]:
     """Predict the spikes of every trial; arguments as for `predict`.
@@ -260,7 +302,7 @@ def predict_spikes(
         own_start: begin in the simulator's own start.
 
     Returns:
-        Their times after the first sample [ms]; those of a stepped simulator lie amid its steps, or where
+        Their times after the first sample [ms]; those of a cell with a reset lie amid its steps, or where
         they were located.
     """
     with double_precision():
@@ -280,18 +322,23 @@ def _halves(spikes: np.ndarray) -> np.ndarray:
     return at + (levels - (total[at] - spikes[at])) / spikes[at]
 
 
-def _untrained(simulator, target: Target, dt: float | None, solver: str, gradient: str, own_start: bool) -> Problem:
+def _untrained(simulator, target: Target, dt: float | None, solver: str, gradient: Any, own_start: bool) -> Problem:
     """A problem in which nothing is trained."""
-    if target.start is None and not own_start and isinstance(simulator, ODESimulator):
+    if target.start is None and not own_start and not simulator.has_reset:
         start = where_it_begins(simulator, target)
         target = eqx.tree_at(lambda t: t.start, target, start, is_leaf=lambda x: x is None)
-    how = {"dt": dt, "solver": _scheme(simulator, solver), "located": gradient == "exact"}
+    how = {"dt": dt, "solver": _scheme(simulator, solver), "spike_gradient": _gradient(gradient)}
     return Problem.of(simulator, target, Trainable((), (), ()), **how)
 
 
 def _scheme(simulator, solver: str):
-    """The scheme of an ODE simulator; a stepped one brings its own."""
-    return SOLVERS[solver] if isinstance(simulator, ODESimulator) else None
+    """The scheme of a cell; one with a reset brings its own."""
+    return None if simulator.has_reset else as_solver(solver)
+
+
+def _gradient(value: Any) -> Any:
+    """What `simulate` takes for `gradient`."""
+    return Exact() if value == "exact" else value
 
 
 @eqx.filter_jit

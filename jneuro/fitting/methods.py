@@ -11,15 +11,13 @@ from jneuro.core.types import Array, Float, Key
 from jneuro.fitting.gradient import adam
 from jneuro.fitting.gradient_free import cma_es, nelder_mead
 from jneuro.fitting.least_squares import NUDGES, levenberg_marquardt
-from jneuro.fitting.multiple_shooting import Shooting
 from jneuro.fitting.objectives import Residuals, Voltage
 from jneuro.fitting.problem import Problem
 from jneuro.fitting.solution import Solution, random_starts
-from jneuro.fitting.spikes import Spikes
 from jneuro.fitting.watching import SILENT, Watcher
 from jneuro.fitting.weak_form import linear_stage, suits
 
-__all__ = ["CMA", "AnyMethod", "Gradient", "LeastSquares", "NelderMead", "starts_of"]
+__all__ = ["CMA", "Gradient", "LeastSquares", "NelderMead", "starts_of"]
 
 
 def starts_of(problem: Problem, count: int, spread: float, key: Key[Array, ""]) -> Float[Array, "start unknown"]:
@@ -159,7 +157,3 @@ class NelderMead(_Method):
         """Fit."""
         start = starts_of(residuals.problem, 1, self.spread, key)[0]
         return nelder_mead(residuals.cost, start, evaluations=self.evaluations, watcher=watcher)
-
-
-AnyMethod = Annotated[LeastSquares | Gradient | CMA | NelderMead | Shooting | Spikes, Field(discriminator="name")]
-"""A method's configuration, chosen by its name."""

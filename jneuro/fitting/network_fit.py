@@ -53,6 +53,8 @@ class NetworkFeatures(Config):
     """
 
     gradients: ClassVar[bool] = False
+    of_networks: ClassVar[bool] = True
+    """Whether it fits networks, to statistics of their spikes, rather than cells."""
     name: Literal["features"] = "features"
     starts: int = Field(default=6, ge=1)
     coarse_runs: int = Field(default=4, ge=1)

@@ -129,7 +129,7 @@ def _describe(simulator, keys, q, *, trainable: Trainable | None, how: tuple[flo
             duration=duration,
             key=stream(key, "run"),
             record=("spikes",),
-            record_every=round(dt / simulator.dt),
+            record_every=dt,
             warmup=warmup,
             throw=False,
         )

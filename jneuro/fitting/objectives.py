@@ -18,10 +18,8 @@ from jneuro.core.types import Array, Float, Key
 from jneuro.fitting.data import Target
 from jneuro.fitting.features import FEATURES, feature_function
 from jneuro.fitting.problem import Problem
-from jneuro.fitting.step_objectives import OrderedSpikes, Subthreshold
 
 __all__ = [
-    "AnyObjective",
     "Features",
     "Observed",
     "Rates",
@@ -180,12 +178,6 @@ def _described(features, v, current, dt):
     return jnp.stack([FEATURES[name](v, current, dt) for name, _ in features])
 
 
-AnyObjective = Annotated[
-    Voltage | SpikeTimes | Rates | Features | OrderedSpikes | Subthreshold, Field(discriminator="name")
-]
-"""An objective's configuration, chosen by its name."""
-
-
 class Residuals(eqx.Module):
     """A problem under a weighted sum of objectives, as the optimisers take it: a function of the vector.
 
@@ -203,7 +195,7 @@ class Residuals(eqx.Module):
         v, spikes = self.problem.observe(q, nudge)
         model = Observed(v, soft_spikes(v) if spikes is None else spikes)
         data = Observed(target.v, soft_spikes(target.v))
-        parts = [jnp.sqrt(o.weight) * o.residuals(model, data, target) for o in self.objectives]
+        parts = [_weight(o) * jnp.ravel(o.residuals(model, data, target)) for o in self.objectives]
         together = jnp.concatenate(parts)
         return together * jnp.sqrt(together.size)
 
@@ -215,3 +207,8 @@ class Residuals(eqx.Module):
         """The weighted sum, for `adam`: nothing is drawn."""
         del key
         return self.cost(q, nudge)
+
+
+def _weight(objective: Any) -> Any:
+    """The factor of an objective's residuals; one of one's own need not have a weight."""
+    return jnp.sqrt(getattr(objective, "weight", 1.0))

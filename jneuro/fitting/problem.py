@@ -12,13 +12,13 @@ from jneuro.core.types import Array, Float, PyTree
 from jneuro.fitting.data import Target, require_unit
 from jneuro.fitting.driven import where_it_begins
 from jneuro.fitting.parameters import Trainable, double
-from jneuro.simulators.base import step_count
-from jneuro.simulators.izhikevich import Izhikevich
-from jneuro.simulators.located import located_spikes
+from jneuro.simulators.base import Drive
+from jneuro.simulators.integration import Stepper
+from jneuro.simulators.located import Exact
 from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.simulation import simulate
-from jneuro.simulators.solvers import RK4, MembraneTerm, Scheme
-from jneuro.simulators.stepped import SteppedSimulator
+from jneuro.simulators.solvers import RK4, MembraneTerm, Scheme, gain
+from jneuro.simulators.spiking import Surrogate
 
 __all__ = ["Problem", "integrate"]
 
@@ -31,20 +31,12 @@ class _Driven(MembraneTerm):
     """Where the data's slope begins at time 0, and the slope [mV/ms]."""
     nudge: Float[Array, ""] | float = 0.0
 
-    def relaxation(self, t, y):
-        """The membrane relaxes faster, and towards the data."""
-        steady, rate = self.simulator.relaxation(y, self.current)
+    def drive(self, t, y):
+        """The held current, and one that pulls: by `nudge`, whatever the membrane's capacitance."""
         if self.data is None:
-            return steady, rate
-        measured = self.data[0] + t * self.data[1]
-        total = rate.v + self.nudge
-        return steady._replace(v=(rate.v * steady.v + self.nudge * measured) / total), rate._replace(v=total)
-
-    def vf(self, t, y, args):
-        """The vector field."""
-        del args
-        steady, rate = self.relaxation(t, y)
-        return type(y)(*(r * (s - x) for x, s, r in zip(y, steady, rate, strict=True)))
+            return self.current
+        conductance = self.nudge / gain(self.simulator, y, self.current)
+        return Drive(self.current + conductance * (self.data[0] + t * self.data[1]), conductance)
 
 
 def integrate(
@@ -78,24 +70,24 @@ def integrate(
     Returns:
         The state at each sample, each leaf `[time]`.
     """
-    h = jnp.asarray(dt / steps, current.dtype)
     # The current in the interval that ends at a sample is that of the sample before.
     held = jnp.concatenate([current[:1] if before is None else before, current[:-1]])
     last = held if data is None else jnp.concatenate([start.v[None], data[:-1]])
     slope = held if data is None else (data - last) / dt
 
-    def term(sample):
+    def stepper(sample):
         current, at, slope = sample
-        return _Driven(simulator, None, current=current, data=None if data is None else (at, slope), nudge=nudge)
+        data_there = None if data is None else (at, slope)
+        return Stepper(solver, _Driven(simulator, None, current=current, data=data_there, nudge=nudge), dt / steps)
 
     def frame(carry, sample):
-        now = term(sample)
+        now = stepper(sample)
         # A loop, however short: unrolled, it takes twice the time, to compile and to run.
-        carry, _ = lax.scan(lambda c, i: (solver.advance(now, i * h, h, c), None), carry, jnp.arange(steps) * 1.0)
-        return carry, solver.observe(now, steps * h, h, carry)
+        carry, _ = lax.scan(lambda c, i: (now.advance(c, i), None), carry, jnp.arange(steps))
+        return carry, now.observe(carry, jnp.asarray(steps))
 
     samples = (held, last, slope)
-    carry = solver.start(term(jax.tree.map(lambda x: x[0], samples)), jnp.zeros_like(h), h, start)
+    carry = stepper(jax.tree.map(lambda x: x[0], samples)).start(start, jnp.asarray(0))
     return lax.scan(frame, carry, samples)[1]
 
 
@@ -109,31 +101,31 @@ class Problem(eqx.Module):
         simulator: everything that is not trained.
         target: what is to be matched.
         trainable: what is trained.
-        solver: the scheme of an ODE simulator.
-        steps: steps of the scheme, or of a stepped simulator, in a sample.
+        solver: the scheme.
+        steps: steps of the scheme in a sample.
         free_start: whether the states at time 0 are trained.
-        located: whether the spikes of Izhikevich's cell are located within steps, which gives them derivatives.
+        spike_gradient: how the spikes of a cell with a reset are differentiated; see `simulate`.
     """
 
-    simulator: ODESimulator | SteppedSimulator
+    simulator: ODESimulator
     target: Target
     trainable: Trainable
     solver: Any
     steps: int = eqx.field(static=True)
     free_start: bool = eqx.field(static=True)
-    located: bool = eqx.field(static=True, default=False)
+    spike_gradient: Surrogate | Exact | None = None
 
     @classmethod
     def of(
         cls,
-        simulator: ODESimulator | SteppedSimulator,
+        simulator: ODESimulator,
         target: Target,
         trainable: Trainable,
         *,
         dt: float | None = None,
         solver: Scheme | None = None,
         free_start: bool = False,
-        located: bool = False,
+        spike_gradient: Surrogate | Exact | None = None,
     ) -> "Problem":
         """Put a fit together; to be called under `double_precision`, as all that is done with it.
 
@@ -141,41 +133,45 @@ class Problem(eqx.Module):
             simulator: what is fitted.
             target: to what.
             trainable: which parameters.
-            dt: time step [ms]; an ODE simulator's default one, or a whole part of it if samples demand.
-            solver: the scheme; `RK4` for an ODE, so that its own error does not become one of the parameters.
+            dt: time step [ms]; the simulator's default one, or a whole part of it if samples demand.
+            solver: the scheme; by default `RK4`, so that its own error does not become one of the parameters, and for a
+                cell with a reset its own, unless spikes are located.
             free_start: whether the states at time 0 are unknown.
-            located: whether the spikes of Izhikevich's cell are located within steps; see `located_spikes`.
+            spike_gradient: how the spikes of a cell with a reset are differentiated; those of others are smooth.
 
         Returns:
             The problem.
 
         Raises:
-            ValueError: if units or time steps do not fit, or for states of a stepped simulator.
+            ValueError: if units do not fit, for unknown states or located spikes where there can be none, or for a
+                network.
         """
+        name = type(simulator).__name__
+        if not isinstance(simulator, ODESimulator):
+            raise ValueError(f"{name} is no single cell; fit networks by jneuro.fit with network statistics")
         require_unit(simulator, target)
-        if located and not isinstance(simulator, Izhikevich):
+        if isinstance(spike_gradient, Exact) and not simulator.has_reset:
             raise ValueError(
-                f"gradient = exact is for Izhikevich's cell; {type(simulator).__name__} has its own derivatives, or a "
-                "surrogate"
+                f"gradient = exact is for cells that are reset, such as Izhikevich's; {name} has its own derivatives"
             )
-        if isinstance(simulator, SteppedSimulator):
-            if free_start or solver is not None:
-                raise ValueError(f"{type(simulator).__name__} brings its own scheme and start")
-            steps = step_count(target.dt, simulator.dt, "the time between samples")
-        else:
-            wanted = min(simulator.default_dt if dt is None else dt, target.dt)
-            steps = int(np.ceil(target.dt / wanted - 1e-6))
-        return cls(double(simulator), double(target), trainable, solver or RK4(), steps, free_start, located)
+        if simulator.has_reset and free_start:
+            raise ValueError(f"{name} is reset at its spikes, so its state at the start cannot be fitted")
+        if solver is None:
+            own = simulator.has_reset and not isinstance(spike_gradient, Exact)
+            solver = simulator.default_solver if own else RK4()
+        wanted = min(simulator.default_dt if dt is None else dt, target.dt)
+        steps = int(np.ceil(target.dt / wanted - 1e-6))
+        return cls(double(simulator), double(target), trainable, solver, steps, free_start, spike_gradient)
 
     @property
     def continuous(self) -> bool:
-        """Whether the potential can be pulled towards the data: that of a differential equation."""
-        return isinstance(self.simulator, ODESimulator)
+        """Whether the potential can be pulled towards the data: one that does not jump."""
+        return not self.simulator.has_reset
 
     @property
     def smooth(self) -> bool:
         """Whether spikes have derivatives that need no surrogate."""
-        return self.continuous or self.located
+        return self.continuous or isinstance(self.spike_gradient, Exact)
 
     @property
     def state(self) -> tuple[str, ...]:
@@ -201,11 +197,11 @@ class Problem(eqx.Module):
         rest = [jnp.log(jnp.maximum(x, 1e-6)) for x in start[1:]]
         return jnp.concatenate([q, (start.v - self.target.v[:, 0]) / 10, *rest])
 
-    def unpack(self, q: Float[Array, " unknown"]) -> tuple[ODESimulator | SteppedSimulator, PyTree]:
-        """The simulator and the states at time 0, each leaf `[trial]`; None for a stepped simulator."""
+    def unpack(self, q: Float[Array, " unknown"]) -> tuple[ODESimulator, PyTree]:
+        """The simulator and the states at time 0, each leaf `[trial]`; None for a cell with a reset."""
         count = len(self.trainable.names)
         simulator = self.trainable.insert(self.simulator, self.trainable.constrain(q[:count]))
-        if isinstance(simulator, SteppedSimulator):
+        if simulator.has_reset:
             return simulator, None
         start = self._given_start(simulator)
         if self.free_start:
@@ -238,11 +234,11 @@ class Problem(eqx.Module):
             nudge: strength with which the potential is pulled to the data [1/ms]; see `integrate`. None: not at all.
 
         Returns:
-            Potential and spikes, each `[trial, time]`; None for the spikes of an ODE simulator.
+            Potential and spikes, each `[trial, time]`; None for the spikes of a cell without a reset.
         """
         simulator, start = self.unpack(q)
-        if isinstance(simulator, SteppedSimulator):
-            return jax.vmap(lambda current: self._stepped(simulator, current))(self.target.current)
+        if simulator.has_reset:
+            return jax.vmap(lambda current: self._jumping(simulator, current))(self.target.current)
 
         def one(start, current, v):
             data = {} if nudge is None else {"data": v, "nudge": nudge}
@@ -251,17 +247,18 @@ class Problem(eqx.Module):
 
         return jax.vmap(one)(start, self.target.current, self.target.v), None
 
-    def _stepped(self, simulator, current):
-        """Potential and spikes of a stepped simulator of one neuron."""
-        if self.located:
-            return located_spikes(simulator, current, dt=self.target.dt, steps=self.steps)
+    def _jumping(self, simulator, current):
+        """Potential and spikes of one cell with a reset."""
         recording = simulate(
             simulator,
             self.target.stimulus(current),
             duration=self.target.duration,
+            dt=self.target.dt / self.steps,
+            solver=self.solver,
             record=("v", "spikes"),
-            record_every=self.steps,
+            record_every=self.target.dt,
             key=jax.random.key(0),
+            spike_gradient=self.spike_gradient,
             throw=False,
         )
         v, spikes = (recording.values[n].reshape(self.target.frames) for n in ("v", "spikes"))

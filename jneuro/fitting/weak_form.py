@@ -109,9 +109,9 @@ def suits(simulator: Simulator, trainable: Trainable) -> bool:
         trainable: which of its parameters.
 
     Returns:
-        True for an ODE simulator of which at least one trainable parameter is a conductance.
+        True for a cell without a reset of which at least one trainable parameter is a conductance.
     """
-    return isinstance(simulator, ODESimulator) and bool(roles(double(simulator), trainable).linear)
+    return not simulator.has_reset and bool(roles(double(simulator), trainable).linear)
 
 
 def linear_stage(simulator: ODESimulator, trainable: Trainable, target: Target) -> Float[Array, " parameter"]:

@@ -5,17 +5,18 @@
 """
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from flax import nnx
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
+from jneuro.core.files import write_json, written
 from jneuro.interop.tensors import WeightsError, check_tensors
-from jneuro.models import AnyModelConfig, Model, ModelConfig, build_model
+from jneuro.models.base import Model, ModelConfig
+from jneuro.models.build import build_model
+from jneuro.models.kinds import MODELS
 from jneuro.training.checkpoints import Checkpoints, CheckpointStore, Weights, named_arrays, with_arrays
 
 __all__ = ["CONFIG", "load_weights", "model_config", "new_model", "save_weights", "written_whole"]
@@ -42,25 +43,8 @@ def written_whole(path: Path, *, overwrite: bool) -> Iterator[Path]:
         raise WeightsError(f"{path}: is a folder of something else; choose another target")
     if path.exists() and not overwrite:
         raise WeightsError(f"{path}: exists already; choose another target, or replace it with --overwrite")
-    fresh, former = (path.with_name(path.name + end) for end in (".new", ".former"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for rest in (fresh, former):
-        _remove(rest)
-    try:
+    with written(path) as fresh:
         yield fresh
-        if path.is_dir():
-            os.replace(path, former)
-        os.replace(fresh, path)
-    finally:
-        _remove(fresh)
-        _remove(former)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def model_config(values: object, source: str) -> ModelConfig:
@@ -77,10 +61,12 @@ def model_config(values: object, source: str) -> ModelConfig:
         WeightsError: naming key, value and remedy.
     """
     try:
-        return TypeAdapter(AnyModelConfig).validate_python(values)
+        return MODELS.block(values)
     except ValidationError as error:
-        said = (f"{'.'.join(map(str, e['loc'][1:])) or 'the model'}: {e['msg']}" for e in error.errors())
+        said = (f"{'.'.join(map(str, e['loc'])) or 'the model'}: {e['msg']}" for e in error.errors())
         raise WeightsError(f"{source}: {'; '.join(said)}") from error
+    except ValueError as error:
+        raise WeightsError(f"{source}: the model: {error}") from error
 
 
 def new_model(config: ModelConfig) -> Model:
@@ -104,14 +90,19 @@ def save_weights(model: nnx.Module, path: str | Path, *, overwrite: bool = False
         overwrite: replace a weights folder that is there.
 
     Raises:
-        WeightsError: if something is there that is not to be replaced.
+        WeightsError: if something is there that is not to be replaced, or the model has no configuration.
     """
-    config: ModelConfig = model.config  # pyright: ignore
+    config = getattr(model, "config", None)
+    if not isinstance(config, ModelConfig):
+        raise WeightsError(
+            f"{type(model).__name__} has no configuration to be rebuilt from; give it one, a ModelConfig, as its "
+            "attribute `config`, or train it with a checkpoint, and read that by jneuro.training.load_best"
+        )
     values = config.model_dump(mode="json")
     _, params, _, rest = nnx.split(model, nnx.Param, nnx.RngState, ...)
     with written_whole(Path(path), overwrite=overwrite) as folder:
         folder.mkdir()
-        (folder / CONFIG).write_text(json.dumps(values, indent=1), encoding="utf-8")
+        write_json(folder / CONFIG, values)
         with CheckpointStore(Checkpoints(folder / "checkpoints"), {"model": values}) as store:
             store.save(0, named_arrays({"best": Weights(params, rest)}), [])
 

@@ -14,7 +14,9 @@ __all__ = ["LSTMAutoencoder", "LSTMAutoencoderConfig"]
 
 
 class LSTMAutoencoderConfig(StackConfig):
-    """Sizes of an `LSTMAutoencoder`; the defaults are the source's, for its reservoir of 1000 neurons.
+    """An LSTM that squeezes a window into a code, and one that rebuilds it.
+
+    The defaults are the source's, for its reservoir of 1000 neurons.
 
     Attributes:
         code: size of the code, which is the hidden state of every encoder layer.
@@ -37,6 +39,10 @@ class LSTMAutoencoderConfig(StackConfig):
                 f" and horizons must be equal, got {self.length} and {self.horizons}"
             )
         return self
+
+    def build(self, *, rngs: nnx.Rngs) -> "LSTMAutoencoder":
+        """Build the model with weights of its own."""
+        return LSTMAutoencoder(self, rngs=rngs)
 
 
 class LSTMAutoencoder(nnx.Module):

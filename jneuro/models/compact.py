@@ -17,7 +17,7 @@ __all__ = ["CompactForecaster", "CompactForecasterConfig"]
 
 
 class CompactForecasterConfig(ModelConfig):
-    """Sizes of a `CompactForecaster`.
+    """The same weights for every neuron: its own past, and what the others just did.
 
     Attributes:
         lags: how many of a neuron's own last samples predict its future.
@@ -46,6 +46,10 @@ class CompactForecasterConfig(ModelConfig):
         if self.echo and not self.mixing:
             raise ValueError("echo = true needs mixing = true: without it, nobody hears")
         return self
+
+    def build(self, *, rngs: nnx.Rngs) -> "CompactForecaster":
+        """Build the model with weights of its own."""
+        return CompactForecaster(self, rngs=rngs)
 
 
 class CompactForecaster(nnx.Module):

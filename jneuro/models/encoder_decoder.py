@@ -52,8 +52,18 @@ class LayerSizes(NamedTuple):
     stride: int
 
 
+def _receptive_field(sizes: "tuple[LayerSizes, ...]") -> int:
+    field, step = 1, 1
+    for size in sizes:
+        field += (size.kernel - 1) * step
+        step *= size.stride
+    return field
+
+
 class EncoderDecoderConfig(ModelConfig):
-    """Sizes of an `EncoderDecoder`; the defaults are the published Hodgkin–Huxley surrogate's, 1,511,489 parameters.
+    """A convolutional encoder and decoder that map a whole window to as long a window.
+
+    The defaults are the published Hodgkin–Huxley surrogate's, 1,511,489 parameters.
 
     Attributes:
         layers: encoder layers, and as many decoder layers.
@@ -100,11 +110,7 @@ class EncoderDecoderConfig(ModelConfig):
     @property
     def receptive_field(self) -> int:
         """Input samples that reach one value of the deepest layer: 1 + Σ (kernel − 1) · product of earlier strides."""
-        field, step = 1, 1
-        for size in self.sizes:
-            field += (size.kernel - 1) * step
-            step *= size.stride
-        return field
+        return _receptive_field(self.sizes)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -124,6 +130,10 @@ class EncoderDecoderConfig(ModelConfig):
                 f" the samples of the window that are left, got {self.horizons}"
             )
         return self
+
+    def build(self, *, rngs: nnx.Rngs) -> "EncoderDecoder":
+        """Build the model with weights of its own."""
+        return EncoderDecoder(self, rngs=rngs)
 
 
 class PReLU(nnx.Module):
@@ -194,6 +204,10 @@ class EncoderDecoder(nnx.Module):
             self.decoder_prelu = nnx.List([PReLU(count) for count in outputs[:-1]])
         if config.output_activation == "prelu":
             self.output_prelu = PReLU(config.targets)
+
+    def receptive_field(self, layers: int | None = None) -> int:
+        """Input samples that reach one value of the deepest layer, or of the last of the first `layers`."""
+        return _receptive_field(self.config.sizes[:layers])
 
     def __call__(self, batch: Batch, *, train: bool) -> Prediction:
         """Predict the window's targets.

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from pydantic import Field
 
@@ -24,13 +25,14 @@ from jneuro.models.layers import (
     layer_norm,
     linear,
 )
+from jneuro.models.recurrent import Gates
 from jneuro.models.stack import StackConfig, build_stack, output_layer
 
 __all__ = ["CNNLSTM", "CNNLSTMConfig", "LSTMForecaster", "LSTMForecasterConfig"]
 
 
 class LSTMForecasterConfig(StackConfig):
-    """Sizes of an `LSTMForecaster`.
+    """An LSTM that forecasts from its last hidden state.
 
     Attributes:
         dropout: probability of dropping a value, between the layers and before the output.
@@ -75,9 +77,15 @@ class LSTMForecasterConfig(StackConfig):
                 return cls(hidden=384, layers=2)
         raise ValueError(f"the report's ladder has rungs 1, 2 and 3, got {rung}; the fourth is CNNLSTMConfig()")
 
+    def build(self, *, rngs: nnx.Rngs) -> "LSTMForecaster":
+        """Build the model with weights of its own."""
+        return LSTMForecaster(self, rngs=rngs)
+
 
 class CNNLSTMConfig(StackConfig):
-    """Sizes of a `CNNLSTM`; the defaults are the report's, 2,188,168 parameters.
+    """Convolutions over the neuron index, added to the window, then an LSTM.
+
+    The defaults are the report's, 2,188,168 parameters.
 
     Attributes:
         kernels: widths of the convolutions over the neuron index, one after the other.
@@ -97,6 +105,10 @@ class CNNLSTMConfig(StackConfig):
     residual: bool = True
     layer_norm: bool = True
     projection_init: InitialiserName = "torch_uniform"
+
+    def build(self, *, rngs: nnx.Rngs) -> "CNNLSTM":
+        """Build the model with weights of its own."""
+        return CNNLSTM(self, rngs=rngs)
 
 
 class LSTMForecaster(nnx.Module):
@@ -128,6 +140,10 @@ class LSTMForecaster(nnx.Module):
         check_inputs(self.config, batch.inputs)
         _, states = self.lstm(batch.inputs, train=train)
         return Prediction(self.head(states[-1][0], batch.inputs[:, -1], train=train))
+
+    def gates(self, inputs: Float[Array, "batch time feature"]) -> list[Gates]:
+        """The LSTM's gates, layer by layer, when it reads these inputs."""
+        return self.lstm.gates(inputs)
 
 
 class CNNLSTM(nnx.Module):
@@ -184,6 +200,22 @@ class CNNLSTM(nnx.Module):
             x = norm(jax.nn.relu(convolution.batch_last(x)), train=train)
             x = self.dropout(x, deterministic=not train, batch=2)
         return (window + x).transpose(2, 0, 1)
+
+    def gates(self, inputs: Float[Array, "batch time feature"]) -> list[Gates]:
+        """The LSTM's gates, layer by layer, when these inputs are augmented and read."""
+        return self.lstm.gates(self.augment(inputs, train=False))
+
+    def without_convolutions(self) -> Self:
+        """A copy whose convolutions add nothing."""
+        copy = nnx.clone(self)
+        if len(copy.norms):
+            for parameter in (copy.norms[-1].scale, copy.norms[-1].bias):
+                parameter[...] = jnp.zeros_like(parameter[...])
+        return copy
+
+    def taps(self) -> list[Float[np.ndarray, " tap"]]:
+        """The sum of the squared weights of each convolution by its offset on the neuron index."""
+        return [np.square(np.asarray(c.kernel[...], np.float64)).sum((1, 2)) for c in self.convolutions]
 
 
 class ForecastHead(nnx.Module):

@@ -16,7 +16,9 @@ __all__ = ["NeuronTFT", "NeuronTFTConfig"]
 
 
 class NeuronTFTConfig(ModelConfig):
-    """Sizes of a `NeuronTFT`; they are explained in `TemporalFusionTransformerConfig`.
+    """One Temporal Fusion Transformer for all neurons, each a series known by its number.
+
+    Its keys are explained in `TemporalFusionTransformerConfig`.
 
     The first inputs must be what is predicted; whatever else is observed, such as the population's rate, is told to
     every neuron.
@@ -63,6 +65,10 @@ class NeuronTFTConfig(ModelConfig):
             dropout=self.dropout,
             quantiles=self.quantiles,
         )
+
+    def build(self, *, rngs: nnx.Rngs) -> "NeuronTFT":
+        """Build the model with weights of its own."""
+        return NeuronTFT(self, rngs=rngs)
 
 
 class NeuronTFT(nnx.Module):

@@ -14,7 +14,9 @@ __all__ = ["Seq2SeqLSTM", "Seq2SeqLSTMConfig"]
 
 
 class Seq2SeqLSTMConfig(StackConfig):
-    """Sizes of a `Seq2SeqLSTM`; the defaults are the paper's for the CA1 neuron, with its horizon of 50 steps.
+    """An LSTM that reads the window, newest first, and one that emits the next.
+
+    The defaults are the paper's for the CA1 neuron, with its horizon of 50 steps.
 
     Attributes:
         hidden: size of every layer's hidden state; the paper's is 4·9².
@@ -47,6 +49,10 @@ class Seq2SeqLSTMConfig(StackConfig):
                 f" features = {self.features}"
             )
         return self
+
+    def build(self, *, rngs: nnx.Rngs) -> "Seq2SeqLSTM":
+        """Build the model with weights of its own."""
+        return Seq2SeqLSTM(self, rngs=rngs)
 
 
 class Seq2SeqLSTM(nnx.Module):
@@ -100,3 +106,7 @@ class Seq2SeqLSTM(nnx.Module):
         if self.config.residual:
             mean = batch.inputs[:, -1:, : self.config.targets] + mean
         return Prediction(mean)
+
+    def reading_order(self) -> str:
+        """In which order the window is read: `reverse`, newest first, or `forward`."""
+        return self.config.order

@@ -4,11 +4,12 @@ from typing import Literal, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from pydantic import Field, model_validator
 
 from jneuro.core.types import Array, Float
-from jneuro.datasets.windows import Batch
+from jneuro.datasets.windows import Batch, Windows
 from jneuro.models.base import Prediction, check_inputs
 from jneuro.models.layers import INITIALISERS, linear
 from jneuro.models.stack import StackConfig, build_stack, output_layer
@@ -20,7 +21,9 @@ LOWEST_RATE = 1e-6
 
 
 class SpikeCountLSTMConfig(StackConfig):
-    """Sizes of a `SpikeCountLSTM`; the defaults fit the ring of 600 neurons, each with its external input.
+    """An LSTM that predicts the spike counts of the next bins, with a Poisson or a squared-error head.
+
+    The defaults fit the ring of 600 neurons, each with its external input.
 
     Attributes:
         hidden: size of every layer's hidden state.
@@ -48,6 +51,10 @@ class SpikeCountLSTMConfig(StackConfig):
     def own_variables(self) -> int:
         """How many variables are observed of every neuron."""
         return self.features // self.targets
+
+    def build(self, *, rngs: nnx.Rngs) -> "SpikeCountLSTM":
+        """Build the model with weights of its own."""
+        return SpikeCountLSTM(self, rngs=rngs)
 
 
 class SpikeCountLSTM(nnx.Module):
@@ -93,6 +100,16 @@ class SpikeCountLSTM(nnx.Module):
         start = jnp.log(jnp.expm1(jnp.maximum(mean, 1e-3))) if self.config.head == "poisson" else mean
         bias: nnx.Param = self.output_layer.bias  # pyright: ignore
         bias[...] = start.reshape(-1).astype(bias.dtype)
+
+    def initialise(self, windows: Windows) -> None:
+        """Start at the means of the training targets.
+
+        Args:
+            windows: those of the training.
+        """
+        values, last = np.asarray(windows.values), np.asarray(windows.starts["train"]) + windows.length - 1
+        means = np.stack([values[last + h].mean(0) for h in windows.horizons])
+        self.start_at(jnp.asarray(means if windows.target_columns is None else means[:, windows.target_columns]))
 
     def __call__(self, batch: Batch, *, train: bool) -> Prediction:
         """Predict all horizons at once.

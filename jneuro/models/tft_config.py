@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
+from flax import nnx
 from pydantic import Field, model_validator
 
 from jneuro.models.base import ModelConfig
@@ -20,7 +21,7 @@ Level = Annotated[float, Field(gt=0, lt=1)]
 
 
 class TemporalFusionTransformerConfig(ModelConfig):
-    """Variables and sizes of a `TemporalFusionTransformer`.
+    """The Temporal Fusion Transformer: gated variable selection, LSTMs and attention, with quantiles.
 
     Every column of a window's inputs is one variable. Those that are not static make up the past, the known ones
     included; wherever variables are listed (`static_variables`, `past_variables`, `future_variables`, and with them the
@@ -114,6 +115,12 @@ class TemporalFusionTransformerConfig(ModelConfig):
         if not self.compat:
             return self.hidden
         return min(round(1.6 * classes**0.56) if classes > 2 else 1, 100, self.hidden)
+
+    def build(self, *, rngs: nnx.Rngs) -> nnx.Module:
+        """Build the model with weights of its own."""
+        from jneuro.models.tft import TemporalFusionTransformer  # that module imports this one
+
+        return TemporalFusionTransformer(self, rngs=rngs)
 
     def _ordered(self, columns: Iterable[int]) -> tuple[int, ...]:
         """Categorical columns, then real ones."""

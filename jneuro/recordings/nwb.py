@@ -1,7 +1,6 @@
 """Neurodata Without Borders, version 2: current-clamp sweeps read and written."""
 
 import datetime
-import os
 import re
 import uuid
 import warnings
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jneuro.core.files import written
 from jneuro.core.types import Float
 from jneuro.recordings.foreign import ReadError, check_sweeps, extra, factor_to, parsed, sweeps_recording
 from jneuro.recordings.recording import Recording
@@ -172,10 +172,8 @@ def write_nwb(path: Path | str, recording: Recording, about: Mapping[str, str] |
         session_start_time=date if date.tzinfo else date.replace(tzinfo=datetime.UTC),
     )
     _fill(file, pynwb, recording, facts)
-    partial = path.with_name(f"{path.stem}.partial.nwb")
-    with pynwb.NWBHDF5IO(str(partial), "w") as io:
+    with written(path) as fresh, pynwb.NWBHDF5IO(str(fresh), "w") as io:
         io.write(file)
-    os.replace(partial, path)
 
 
 def _fill(file: Any, pynwb: Any, recording: Recording, facts: Mapping[str, str]) -> None:

@@ -1,6 +1,5 @@
 """The report of a run: scores beside baselines and noise ceiling, figures, and the configuration that made them."""
 
-from jneuro.report.data import ReportData
-from jneuro.report.html import write_report
+import lazy_loader
 
-__all__ = ["ReportData", "write_report"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -9,7 +9,7 @@ from jneuro.report.data import BASELINES, ReportData, Score, best, in_unit, numb
 from jneuro.report.figures import draw_figures
 from jneuro.report.page import inline, write_page
 from jneuro.report.prose import duration, facts, paragraph, quantity, verdict
-from jneuro.report.sections import SECTIONS
+from jneuro.report.sections import section_of
 from jneuro.report.style import save
 
 __all__ = ["write_report"]
@@ -90,8 +90,11 @@ def _analyses(data: ReportData, folder: Path) -> list[dict[str, Any]]:
     """What the page shows of each analysis."""
     shown = []
     for name, (numbers, arrays) in data.analyses.items():
-        section = SECTIONS[name]
-        figures = []
+        section, figures = section_of(name), []
+        if "failed" in numbers:
+            said = f"This analysis failed ({numbers['failed']}); all else in this report does without it."
+            shown.append({"title": section.title, "sentences": [said], "tables": [], "figures": []})
+            continue
         for figure in section.figures:
             drawn = figure.draw(data, arrays)
             if drawn is not None:

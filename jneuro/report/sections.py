@@ -1,6 +1,7 @@
 """The sections of a report that show analyses, by the analysis's name."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ from jneuro.report.rollout_section import say_rollouts, tabulate_rollouts
 from jneuro.report.surrogate_figures import draw_gradients, draw_map, draw_questions, draw_timings
 from jneuro.report.surrogate_section import say_surrogate, tabulate_surrogate
 
-__all__ = ["SECTIONS", "Section", "SectionFigure", "Table"]
+__all__ = ["SECTIONS", "Section", "SectionFigure", "Table", "section_of"]
 
 
 class SectionFigure(NamedTuple):
@@ -288,3 +289,37 @@ SECTIONS: dict[str, Section] = {
     ),
 }
 """Every analysis's section."""
+
+
+def section_of(name: str) -> Section:
+    """Find how an analysis is told; one without a section of its own shows its numbers as a table.
+
+    Args:
+        name: under which its numbers are stored.
+    """
+    if name in SECTIONS:
+        return SECTIONS[name]
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", " ", name.rpartition(".")[2]).lower()
+    return Section(words[:1].upper() + words[1:], lambda numbers: [], tables=_plain_table)
+
+
+def _plain_table(numbers: Mapping[str, Any]) -> list[Table]:
+    """Every number of an analysis, a line each."""
+    rows = [(name, _shown(value)) for name, value in _leaves(numbers)]
+    return [Table("All that it found.", ("quantity", "value"), rows)] if rows else []
+
+
+def _leaves(value: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{above} {key}".strip())
+    else:
+        yield above, value
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_shown, value))
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "–" if value is None else str(value)

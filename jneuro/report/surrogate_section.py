@@ -149,7 +149,7 @@ def tabulate_surrogate(numbers: Numbers) -> list[tuple[str, tuple[str, ...], lis
     columns = ("predictor", "recall ± SE", "seeds, mean ± 95 %", "precision", "timing [ms]", "RMSE [mV]", "R²")
     kinds = ("simulator_s", "surrogate_s", "simulator_compile_s", "surrogate_compile_s")
     times: list[tuple[str, ...]] = [
-        (f"{t['batch']:,}", *(_milliseconds(t[kind]) for kind in kinds)) for t in numbers["timings"]
+        (f"{t['batch']:,}", *(quantity(1e3 * number(t[kind]), 1) for kind in kinds)) for t in numbers["timings"]
     ]
     heads = ("batch", "simulator [ms]", "surrogate [ms]", "compiling simulator [ms]", "compiling surrogate [ms]")
     tolerance = numbers["tolerance_ms"]
@@ -166,7 +166,3 @@ def _over_seeds(scores: Numbers) -> str:
         return "–"
     mean = np.mean([number(r) for r in recalls])
     return f"{_share(mean)} ± {quantity(100 * number(scores['recall_ci95']), 1)} ({len(recalls)})"
-
-
-def _milliseconds(seconds: Any) -> str:
-    return quantity(1e3 * number(seconds), 1)

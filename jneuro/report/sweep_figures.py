@@ -32,7 +32,7 @@ def default_figures(config: SweepConfig, data: xr.Dataset) -> list[SweepFigure]:
     axes = list(config.sweep.varied)
     points = set(data["ok"].dims)
     found = []
-    for name in config.measures:
+    for name in config.measured:
         plain = name.rpartition(":")[2]
         if plain not in data or set(data[plain].dims) != points:
             continue

@@ -42,7 +42,8 @@ def write_sweep_report(
     seeds = "one seed" if config.sweep.seeds == 1 else f"{config.sweep.seeds} seeds"
     figures = []
     for figure in config.figures or default_figures(config, data):
-        name = _name(figure)
+        of, axes = figure.of.rpartition(":")[2], (figure.x, figure.y, figure.family)
+        name = "_".join([figure.kind, of, "over", *(a for a in axes if a)])
         source = inline(*save(draw_sweep_figure(figure, config, data), folder / "figures" / name))
         figures.append({**_words(figure, data), "name": name, "source": source})
     facts = [
@@ -74,11 +75,6 @@ def _verdict(data: xr.Dataset) -> str:
     said = "; ".join(f"{count:,} × “{reason}”" for reason, count in frequent[:_REASONS])
     rest = f", and {len(frequent) - _REASONS} other reasons" if len(frequent) > _REASONS else ""
     return f"{len(reasons):,} of {points:,} points failed ({said}{rest}); they are white in the figures."
-
-
-def _name(figure: SweepFigure) -> str:
-    of = figure.of.rpartition(":")[2]
-    return "_".join([figure.kind, of, "over", *(a for a in (figure.x, figure.y, figure.family) if a)])
 
 
 def _words(figure: SweepFigure, data: xr.Dataset) -> dict[str, str]:

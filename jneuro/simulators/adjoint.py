@@ -22,8 +22,8 @@ from jax.extend.core import Literal
 from jneuro.core.devices import scan
 from jneuro.core.types import Array, Float, Int
 from jneuro.simulators.ode import ODESimulator
-from jneuro.simulators.solvers import MembraneTerm, Scheme, _Explicit
-from jneuro.simulators.stepping import advance_blocks
+from jneuro.simulators.solvers import WATCH, Coarseness, MembraneTerm, Scheme, _Explicit
+from jneuro.simulators.stepping import _record, repeat
 from jneuro.simulators.stimuli import Stimulus
 
 __all__ = ["TimeParallel", "time_parallel"]
@@ -76,7 +76,8 @@ def time_parallel(
     every: int,
     warmup: int,
     checkpoint: int | None,
-) -> tuple[dict[str, Array], Array, Any]:
+    exact: bool,
+) -> tuple[dict[str, Array], Array, Any, Any]:
     """Warm up, then record frame by frame, in chunks of steps.
 
     Args:
@@ -90,50 +91,54 @@ def time_parallel(
         every: steps in a frame.
         warmup: steps before the first frame.
         checkpoint: frames between kept states in reverse mode.
+        exact: must be false.
 
     Returns:
-        The recorded values, whether all are finite, and the final state.
+        The recorded values, true, the final state, and the fastest relaxation on the way.
     """
-    chunks: Any = _Chunks(simulator, stimulus, solver, dt, start.y)
-    no_key: Any = None
-    recording = advance_blocks(
-        chunks,
-        None,
-        no_key,
-        _State(jnp.stack(start.y), start.step),
-        names=names,
-        frames=frames,
-        record_every=every,
-        warmup=warmup,
-        checkpoint=checkpoint,
-    )
-    final: Any = recording.final_state
-    y = type(start.y)(*final.y)
-    return recording.values, recording.ok, dataclasses.replace(start, y=y, carry=y, step=final.step)
+    del exact
+    chunks = _Chunks(simulator, stimulus, solver, dt, start.y)
+    rate = jnp.zeros((), start.y[0].dtype)
+    state = _State(jnp.stack(start.y), start.step, rate, start.step)
+    if warmup:
+        state, _ = repeat(lambda s, _: (chunks.advance(s, solver.chunk)[0], None), state, warmup // solver.chunk, None)
+        state = chunks.advance(state, warmup % solver.chunk)[0] if warmup % solver.chunk else state
+    about = {name: simulator.recordables[name] for name in names}
+    state, values = _record(chunks.advance, about, state, solver.chunk, frames, every, checkpoint)
+    y = type(start.y)(*state.y)
+    state = chunks.looked(state)
+    return values, True, dataclasses.replace(start, y=y, carry=y, step=state.step), Coarseness(state.rate, state.when)
 
 
 class _State(NamedTuple):
+    """Where a run is, and the fastest relaxation so far, and when."""
+
     y: Float[Array, "state *neuron"]
     step: Int[Array, ""]
+    rate: Float[Array, ""]
+    when: Int[Array, ""]
 
 
 class _Chunks:
-    """A simulator under its stimulus, advanced in chunks: what `advance_blocks` asks of a stepped simulator."""
+    """A simulator under its stimulus, advanced in chunks of steps."""
 
     def __init__(self, simulator, stimulus, solver, dt, y):
         self.simulator, self.stimulus, self.scheme, self.dt, self.kind = simulator, stimulus, solver.solver, dt, type(y)
-        self.longest_block, self.recordables = solver.chunk, simulator.recordables
         leaves, self.definition = jax.tree.flatten(simulator)
         # A parameter's derivative is summed over steps for each cell, and over cells at the end of the run.
-        self.handles = [jnp.broadcast_to(x, y.v.shape) for x in leaves]
+        self.handles = [jnp.broadcast_to(x, y[0].shape) for x in leaves]
         self.leaves = [h if jnp.ndim(x) else x for x, h in zip(leaves, self.handles, strict=True)]
 
-    def draw(self, key, first_step, steps):
-        """Nothing is random."""
+    def looked(self, state):
+        """The state, with the fastest relaxation so far; see `Coarseness`."""
+        still = lax.stop_gradient((self.simulator, self._drive(state.step * self.dt, None), state))
+        rates = still[0].relaxation(self.kind(*still[2].y), still[1])[1]
+        rate = jnp.stack([jnp.max(r) for r in rates]).max().astype(state.rate.dtype)
+        faster = rate > state.rate
+        return state._replace(rate=jnp.where(faster, rate, state.rate), when=jnp.where(faster, state.step, state.when))
 
-    def take(self, state, drive, noise, steps):
-        """Take `steps` steps; `drive` and `noise` are None."""
-        del drive, noise
+    def advance(self, state, steps):
+        """Take `steps` steps; also every recordable at every step, `[step, ...]`."""
         dtype, cells = state.y.dtype, state.y.shape[1:]
         number = state.step + jnp.arange(steps + 1)
         time = number.astype(dtype) * self.dt
@@ -143,14 +148,17 @@ class _Chunks:
         chunk = _chunk(self.scheme, self.dt, self.kind, self.definition)
         after = chunk(state.y, drive, self.leaves, self.handles, state.step)
         found = self.kind(*jnp.moveaxis(after, 1, 0))._asdict()
-        before = jnp.concatenate([state.y[None, 0], after[:-1, 0]])
-        found["spikes"] = (before < self.simulator.v_spike) & (after[:, 0] >= self.simulator.v_spike)
+        if self.simulator.has_threshold:
+            above = self.simulator.threshold(self.kind(*jnp.concatenate([state.y[None], after]).swapaxes(0, 1)))
+            found["spikes"] = (above[:-1] < 0) & (above[1:] >= 0)
         current = jax.vmap(lambda t: jnp.broadcast_to(self._drive(t, None), cells))
         found["current"] = current(number[1:].astype(float) * self.dt).astype(dtype)
-        return _State(after[-1], state.step + steps), found
+        state = state._replace(y=after[-1], step=state.step + steps)
+        due = state.step % WATCH < steps
+        return lax.cond(due, self.looked, lambda s: s, state), found
 
     def _drive(self, t, end):
-        return jnp.asarray(MembraneTerm(self.simulator, self.stimulus, end).drive(t))
+        return jnp.asarray(MembraneTerm(self.simulator, self.stimulus, end).drive(t, None))
 
 
 def _chunk(scheme: _Explicit, dt: float, kind: Any, definition: Any) -> Callable[..., Array]:

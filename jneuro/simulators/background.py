@@ -25,20 +25,19 @@ _QUANTILE = (
 )
 
 
-def step_words(key: Key[Array, ""], first_step: Int[Array, ""], steps: int, size: int) -> Int[Array, "step neuron"]:
-    """Draw uniformly distributed signed words.
+def step_words(key: Key[Array, ""], step: Int[Array, ""], size: int) -> Int[Array, " neuron"]:
+    """Draw the uniformly distributed signed words of one step.
 
     Args:
         key: the run's key.
-        first_step: absolute index of the first step; a step has the same words in whatever block it is drawn.
-        steps: how many.
+        step: absolute index of the step, which has the same words in whatever run, cut or batch it is drawn.
         size: words in a step.
 
     Returns:
-        One word for each step and neuron.
+        One word for each neuron.
     """
-    step = (first_step + jnp.arange(steps, dtype=jnp.int32)).astype(jnp.uint32)
-    counters = jnp.broadcast_arrays(step[:, None], jnp.arange(size, dtype=jnp.uint32)[None])
+    neuron = jnp.arange(size, dtype=jnp.uint32)
+    counters = jnp.broadcast_arrays(jnp.asarray(step, jnp.int32).astype(jnp.uint32), neuron)
     return lax.bitcast_convert_type(threefry(key_words(key), *counters)[0], jnp.int32)
 
 

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import equinox as eqx
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jneuro.core.types import Array, Key
+from jneuro.core.types import Array, Float, Key, PyTree
 
 __all__ = [
     "FRACTION",
@@ -20,11 +20,17 @@ __all__ = [
     "POSITIVE",
     "REAL",
     "Bounds",
+    "Drive",
+    "Param",
     "Parameter",
     "Recordable",
     "Simulator",
+    "StateVariable",
+    "initial_state",
     "param",
-    "parameters",
+    "require_within_bounds",
+    "state",
+    "state_variables",
     "step_count",
 ]
 
@@ -36,18 +42,20 @@ class Bounds(NamedTuple):
         low: lower end.
         high: upper end.
         open: whether the ends themselves are excluded.
+        finite: whether infinite values are refused.
     """
 
     low: float = -math.inf
     high: float = math.inf
     open: bool = False
+    finite: bool = True
 
     def contain(self, value: np.ndarray | float) -> bool:
-        """Whether every element lies inside and is finite."""
+        """Whether every element lies inside, and is finite where it must be."""
         value = np.asarray(value)
         above = value > self.low if self.open else value >= self.low
         below = value < self.high if self.open else value <= self.high
-        return bool(np.all(above & below & np.isfinite(value)))
+        return bool(np.all(above & below & (np.isfinite(value) | (not self.finite))))
 
     def __str__(self) -> str:
         """In interval notation."""
@@ -77,46 +85,159 @@ class Parameter(NamedTuple):
 
 def _to_array(value: Any) -> Array:
     """A strongly typed floating-point array, of the precision in force unless the value brings its own."""
+    if isinstance(value, eqx.Module):
+        return value  # a number that is drawn; see `jneuro.simulators.paths`
     if isinstance(value, jax.Array | np.ndarray) and jnp.issubdtype(value.dtype, jnp.floating):
         return jnp.asarray(value, jax.dtypes.canonicalize_dtype(value.dtype))
     return jnp.asarray(value, jnp.result_type(float))
 
 
-def param(default: Any, *, unit: str, source: str, bounds: Bounds = REAL, doc: str, static: bool = False) -> Any:
+def _to_static(value: Any) -> Any:
+    """A number of Python's own, which programs can be looked up by, in place of NumPy's."""
+    return value.item() if isinstance(value, np.integer | np.floating | np.bool_) else value
+
+
+Param = Float[Array, "..."]
+"""A parameter's annotation: one value, or one for each neuron."""
+
+
+def param(
+    default: Any,
+    *,
+    unit: str = "1",
+    bounds: Bounds = REAL,
+    doc: str = "",
+    source: str = "",
+    static: bool = False,
+    converter: Callable[[Any], Any] = _to_static,
+) -> Any:
     """Declare a simulator's parameter, once for documentation, checks, fits and recordings.
 
     Args:
         default: the source's value.
         unit: its unit; "1" for a pure number.
-        source: where the value stands: a paper, with section, equation or table.
         bounds: the interval in which it makes sense; values outside are refused at construction.
         doc: its meaning, in one phrase.
+        source: where the value stands: a paper, with section, equation or table.
         static: structural (a count, a time step, a choice): part of the compiled program, not differentiable.
+        converter: makes a static parameter of what is given, such as a rule of its name.
 
     Returns:
         An `equinox` field. A parameter that is not static is converted to a strongly typed array.
     """
     metadata = {"jneuro": {"unit": unit, "source": source, "bounds": bounds, "doc": doc, "static": static}}
     if static:
-        return eqx.field(default=default, static=True, metadata=metadata)
+        return eqx.field(default=default, static=True, metadata=metadata, converter=converter)
     return eqx.field(default=default, converter=_to_array, metadata=metadata)
 
 
-def parameters(simulator: "type[Simulator] | Simulator") -> dict[str, Parameter]:
-    """The declared parameters of a simulator, in order.
+class Drive(NamedTuple):
+    r"""What drives a cell: the current \(I - g v\), whose second part follows the potential within a step.
+
+    Attributes:
+        current: I, in the simulator's `input_unit`.
+        conductance: g, in `input_unit` per mV; None where there is none.
+    """
+
+    current: Float[Array, "*neuron"] | float
+    conductance: Float[Array, "*neuron"] | float | None = None
+
+
+class StateVariable(NamedTuple):
+    """What `state` declared of one variable.
+
+    Attributes:
+        initial: its initial value; None where `init` of the simulator makes it.
+        unit: its unit.
+        doc: its meaning, in one phrase.
+        bounds: the interval in which it makes sense; an initial state outside is refused.
+    """
+
+    initial: float | None = None
+    unit: str = "1"
+    doc: str = ""
+    bounds: Bounds = REAL
+
+
+def state(initial: float | None = None, *, unit: str = "1", doc: str = "", bounds: Bounds = REAL) -> Any:
+    """Declare a state variable: the default of a field of the NamedTuple `State`.
 
     Args:
-        simulator: a class, or an instance, whose own values then stand as the defaults.
+        initial: its initial value; None where the simulator's `init` makes it.
+        unit: its unit; "1" for a pure number.
+        doc: its meaning, in one phrase.
+        bounds: the interval in which it makes sense; an initial state outside is refused.
+
+    Returns:
+        The declaration.
+
+    Example:
+        ```python
+        class State(NamedTuple):
+            v: jn.Array = jn.state(-65.0, unit="mV", doc="membrane potential")
+            w: jn.Array = jn.state(0.0)
+        ```
+    """
+    return StateVariable(None if initial is None else float(initial), unit, doc, bounds)
+
+
+def state_variables(kind: Any) -> dict[str, StateVariable]:
+    """The variables that a `State` declares, in order; a plain field has the unit "1" and no initial value.
+
+    Args:
+        kind: a NamedTuple class.
 
     Returns:
         Name to declaration.
     """
-    found = {}
-    for field in dataclasses.fields(simulator):
-        if about := field.metadata.get("jneuro"):
-            default = field.default if isinstance(simulator, type) else getattr(simulator, field.name)
-            found[field.name] = Parameter(name=field.name, default=default, **about)
-    return found
+    given = kind._field_defaults
+    return {
+        n: given[n] if isinstance(given.get(n), StateVariable) else StateVariable(given.get(n)) for n in kind._fields
+    }
+
+
+def require_within_bounds(module: eqx.Module) -> None:
+    """Refuse declared parameters outside their bounds, by name, value, unit and meaning; traced values pass unseen.
+
+    Args:
+        module: a simulator, a stimulus, or a part of one.
+
+    Raises:
+        ValueError: for the first such parameter.
+    """
+    kind = type(module).__name__
+    for field in dataclasses.fields(module):
+        about, value = field.metadata.get("jneuro"), getattr(module, field.name)
+        if about is None or isinstance(value, Tracer) or not isinstance(value, jax.Array | int | float):
+            continue
+        p = Parameter(name=field.name, default=field.default, **about)
+        if p.static and isinstance(p.default, int) and not isinstance(value, int):
+            raise ValueError(f"{kind}: {p.name} = {value} must be a whole number ({p.doc})")
+        if not p.bounds.contain(np.asarray(value)):
+            unit = "" if p.unit == "1" else f" {p.unit}"
+            doc = f" ({p.doc})" if p.doc else ""
+            raise ValueError(f"{kind}: {p.name} = {np.asarray(value)}{unit} lies outside {p.bounds}{unit}{doc}")
+
+
+def initial_state(simulator: "Simulator") -> Any:
+    """The initial state that a simulator's `State` declares, of scalars.
+
+    Args:
+        simulator: what has the `State`.
+
+    Raises:
+        ValueError: if a variable has no initial value.
+    """
+    kind: Any = simulator.State  # pyright: ignore[reportAttributeAccessIssue]
+    initial = {n: s.initial for n, s in state_variables(kind).items()}
+    if missing := [n for n, x in initial.items() if x is None]:
+        raise ValueError(
+            f"{type(simulator).__name__}: {missing[0]} has no initial value; give it one, "
+            f"{missing[0]}: jn.Array = jn.state(0.0), or define init(self, key)"
+        )
+    leaves = (jnp.asarray(x) for x in jax.tree.leaves(simulator))
+    dtype = jnp.result_type(float, *(x.dtype for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)))
+    return kind(*(jnp.asarray(x, dtype) for x in initial.values()))
 
 
 class Recordable(NamedTuple):
@@ -139,27 +260,26 @@ class Simulator(eqx.Module):
     recordables: ClassVar[Mapping[str, Recordable]]
     """What can be recorded."""
 
-    presets: ClassVar[tuple[str, ...]]
+    presets: ClassVar[tuple[str, ...]] = ()
     """The classmethods that build it with the constants of a source."""
 
     def __check_init__(self) -> None:
         """Refuse parameters outside their bounds; traced values pass unseen."""
-        for p in parameters(self).values():
-            value, declared = p.default, type(self).__dataclass_fields__[p.name].default
-            if isinstance(value, Tracer) or not isinstance(value, jax.Array | int | float):
-                continue
-            if isinstance(declared, int) and not isinstance(value, int):
-                raise ValueError(f"{type(self).__name__}: {p.name} = {value} must be a whole number ({p.doc})")
-            if not p.bounds.contain(np.asarray(value)):
-                unit = "" if p.unit == "1" else f" {p.unit}"
-                raise ValueError(
-                    f"{type(self).__name__}: {p.name} = {np.asarray(value)}{unit} "
-                    f"lies outside {p.bounds}{unit} ({p.doc})"
-                )
+        require_within_bounds(self)
+
+    def connect(self, key: Key[Array, ""]) -> Self:
+        """Draw the random connectivity, once, and return the simulator that has it; here: nothing, and itself."""
+        del key
+        return self
 
     @abc.abstractmethod
-    def connect(self, key: Key[Array, ""]) -> Self:
-        """Draw the random connectivity, once, and return the simulator that has it; single cells return themselves."""
+    def init(self, key: Key[Array, ""]) -> PyTree:
+        """Make the initial state."""
+
+    @property
+    def default_record(self) -> tuple[str, ...]:
+        """What `simulate` records where nothing is said: everything."""
+        return tuple(self.recordables)
 
 
 def step_count(duration: float, dt: float, name: str = "duration") -> int:

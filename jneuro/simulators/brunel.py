@@ -1,44 +1,36 @@
 """Sparse networks of excitatory and inhibitory integrate-and-fire neurons."""
 
 import dataclasses
-from functools import partial
 from typing import ClassVar, Literal, NamedTuple, Self, get_args
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.core import Tracer
 
-from jneuro.core.devices import route, scan
+from jneuro.core.devices import route
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Int, Key
-from jneuro.simulators.background import (
-    binomial_counts,
-    binomial_thresholds,
-    normal_deviates,
-    step_words,
-)
-from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, Bounds, Recordable, param
+from jneuro.simulators.background import binomial_counts, binomial_thresholds, normal_deviates, step_words
+from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Bounds, Recordable, param, state
 from jneuro.simulators.connectivity import (
+    Bernoulli,
     BitRows,
     Connections,
     Dense,
+    FixedInDegree,
     RowLists,
     Rule,
-    draw_rows,
-    most_targets,
+    as_rule,
     relative_weights,
 )
-from jneuro.simulators.spiking import Surrogate, spike
+from jneuro.simulators.kernels.brunel import advance_block
+from jneuro.simulators.spiking import reset, spike, surrogate_in_force
 from jneuro.simulators.stepped import SteppedSimulator
 
-__all__ = ["Brunel", "BrunelState"]
+__all__ = ["Brunel"]
 
 Propagation = Literal["auto", "dense", "bits", "rows"]
-
-_SPIKED = 1 << 21
-"""Flag of a neuron that spiked in this block; below the bit that makes a NaN quiet in single precision."""
 
 _TINY = 32
 """Neurons in a network whose matrix costs less than a loop over spikes, in any batch."""
@@ -48,22 +40,6 @@ _SMALL = 4096
 
 _REPORT = "CNN-LSTM Voltage Forecasting on Simulated Neural Networks (2025), code"
 _BRUNEL = "Brunel, J. Comput. Neurosci. 8 (2000) 183"
-
-
-class BrunelState(NamedTuple):
-    """The state between two steps.
-
-    Attributes:
-        v: membrane potential [mV].
-        refractory: steps for which the neuron stays frozen.
-        pending: recurrent input that is under way [mV], the next step's first.
-        step: steps taken.
-    """
-
-    v: Float[Array, " neuron"]
-    refractory: Int[Array, " neuron"]
-    pending: Float[Array, "delay neuron"]
-    step: Int[Array, ""]
 
 
 class Brunel(SteppedSimulator):
@@ -104,10 +80,7 @@ class Brunel(SteppedSimulator):
         80, unit="1", source=_REPORT, bounds=Bounds(1), doc="excitatory neurons; they come first", static=True
     )
     n_inhibitory: int = param(20, unit="1", source=_REPORT, bounds=Bounds(0), doc="inhibitory neurons", static=True)
-    connection_probability: float = param(
-        0.1, unit="1", source=_REPORT, bounds=FRACTION, doc="share of all pairs that are connected", static=True
-    )
-    rule: Rule = param("bernoulli", unit="1", source=_REPORT, doc="bernoulli or fixed_in_degree", static=True)
+    rule: Rule = param(Bernoulli(0.1), unit="1", source=_REPORT, doc="who hears whom", static=True, converter=as_rule)
     refractory: float = param(2.0, unit="ms", source=_REPORT, bounds=NON_NEGATIVE, doc="refractory period", static=True)
     delay: float = param(1.5, unit="ms", source=_REPORT, bounds=POSITIVE, doc="transmission delay", static=True)
     n_external: int = param(
@@ -132,12 +105,17 @@ class Brunel(SteppedSimulator):
         doc="representation of the connections: auto, dense, bits, rows",
         static=True,
     )
-    surrogate: Surrogate | None = None
-    """Derivative of the spike; None: spikes are boolean and carry no gradient."""
-    detach_reset: bool = eqx.field(static=True, default=True)
-    """Whether the reset passes no gradient back to the spike."""
     connections: Connections | None = None
-    """Who hears whom: drawn by `connect`, or one's own, with the populations (n_excitatory, n_inhibitory)."""
+    """Who hears whom, from populations of n_excitatory and n_inhibitory, where it is given; `connect` keeps it."""
+    structure: Connections | None = None
+    """Who hears whom, where `connect` has drawn it."""
+
+    class State(NamedTuple):
+        """The state between two steps."""
+
+        v: Float[Array, " neuron"] = state(unit="mV", doc="membrane potential")
+        refractory: Int[Array, " neuron"] = state(doc="steps for which the neuron stays frozen")
+        pending: Float[Array, "delay neuron"] = state(unit="mV", doc="recurrent input under way, the next step's first")
 
     presets: ClassVar = ("forecasting_report", "original")
     recordables: ClassVar = {
@@ -148,13 +126,11 @@ class Brunel(SteppedSimulator):
     def __check_init__(self) -> None:
         """Refuse combinations that cannot be simulated."""
         super().__check_init__()
-        if self.rule not in ("bernoulli", "fixed_in_degree"):
-            raise ValueError(f"Brunel: rule = {self.rule!r} must be 'bernoulli' or 'fixed_in_degree'")
         self._check_connections()
         self.step_count(self.delay, "Brunel: delay")
         self.step_count(self.refractory, "Brunel: refractory")
         rate = self.rate_external
-        if not isinstance(rate, Tracer) and rate.ndim == 0:
+        if isinstance(rate, jax.Array) and not isinstance(rate, Tracer) and rate.ndim == 0:
             p = float(rate) * self.dt * 1e-3
             if p >= 1:
                 raise ValueError(
@@ -168,7 +144,7 @@ class Brunel(SteppedSimulator):
                 )
 
     def _check_connections(self) -> None:
-        """Refuse a propagation that cannot do what is asked of it, and connections of another network."""
+        """Refuse a propagation that does not exist or cannot hold the weights, and connections of another network."""
         how, given = self.propagation, self.connections
         if how not in get_args(Propagation):
             raise ValueError(
@@ -178,11 +154,6 @@ class Brunel(SteppedSimulator):
             raise ValueError(
                 f"Brunel: propagation = 'bits' holds equal weights only, but weight_variation = "
                 f"{self.weight_variation:g}; use 'rows' or 'dense'"
-            )
-        if self.surrogate is not None and (how in ("bits", "rows") or not isinstance(given, Dense | None)):
-            found = type(given).__name__ if how in ("auto", "dense") else f"propagation = {how!r}"
-            raise ValueError(
-                f"Brunel: {found} passes no gradient to spikes, which the surrogate is for; use propagation = 'dense'"
             )
         if given is None:
             return
@@ -207,7 +178,7 @@ class Brunel(SteppedSimulator):
         Args:
             g: relative inhibition.
             eta: background rate in units of the rate that brings a neuron to threshold, here 10 Hz a source.
-            overrides: parameters by name. A smaller network keeps its in-degree if `connection_probability` is raised.
+            overrides: parameters by name. A smaller network keeps its in-degree with `rule=FixedInDegree(p=...)`.
 
         Returns:
             The network, not yet connected.
@@ -227,7 +198,7 @@ class Brunel(SteppedSimulator):
             "v_initial_sd": 3.0,
             "n_excitatory": 10_000,
             "n_inhibitory": 2_500,
-            "rule": "fixed_in_degree",
+            "rule": FixedInDegree(p=0.1),
             "n_external": 1000,
             "external_cap": round(mean + 7 * mean**0.5 + 6),
         }
@@ -239,67 +210,92 @@ class Brunel(SteppedSimulator):
         return {"excitatory": self.n_excitatory, "inhibitory": self.n_inhibitory}
 
     @property
-    def longest_block(self) -> int:
+    def block(self) -> int:
         """The transmission delay, in steps."""
         return self.step_count(self.delay)
 
+    @property
+    def adjacency(self) -> Float[Array, "pre post"]:
+        """The sum of the relative weights from each neuron to each neuron."""
+        return self._wiring().adjacency
+
     def connect(self, key: Key[Array, ""]) -> Self:
-        """Draw who hears whom, and how strongly; the same network whatever `propagation` says."""
+        """Draw who hears whom, and how strongly; the same network whatever `propagation` says.
+
+        Args:
+            key: random key.
+
+        Returns:
+            The network with its `structure`; itself, if its `connections` are given.
+        """
+        self = super().connect(key)
+        if self.connections is not None:
+            return self
         sizes, n = (self.n_excitatory, self.n_inhibitory), self.neurons
-        rows = draw_rows(key, self.rule, sizes, n, self.connection_probability)
+        rows = self.rule.rows(key, sizes, n)
         weigh = relative_weights(stream(key, "weights"), self.weight_variation) if self.weight_variation else None
         kind = self._representation()
         if kind == "dense":
-            connections = Dense.from_rows(rows, sizes, n, weigh)
+            drawn = Dense.from_rows(rows, sizes, n, weigh)
         elif kind == "bits":
-            connections = BitRows(rows=rows, populations=sizes, post=n)
+            drawn = BitRows(rows=rows, populations=sizes, post=n)
         else:
-            connections = RowLists.from_rows(rows, sizes, n, most_targets(n, self.connection_probability, n), weigh)
-        return dataclasses.replace(self, connections=connections)
+            drawn = RowLists.from_rows(rows, sizes, n, self.rule.most(sizes, n), weigh)
+        return dataclasses.replace(self, structure=drawn)
 
     def _representation(self) -> str:
         """What `propagation` means for this network; "auto" is what measures fastest."""
         if self.propagation != "auto":
             return self.propagation
-        if self.surrogate is not None or self.neurons <= (_SMALL if route() == "metal" else _TINY):
+        if self.neurons <= (_SMALL if route() == "metal" else _TINY):
             return "dense"
         return "rows" if self.weight_variation else "bits"
 
-    def init(self, key: Key[Array, ""]) -> BrunelState:
+    def _wiring(self) -> Connections:
+        """Who hears whom, as the run needs it: as a matrix where spikes have a gradient, which only that passes."""
+        found = self.structure if self.connections is None else self.connections
+        if found is None:
+            raise ValueError("Brunel is not connected; call simulator.connect(key) first")
+        if surrogate_in_force() is None or isinstance(found, Dense):
+            return found
+        if self.propagation in ("bits", "rows"):
+            raise ValueError(
+                f"Brunel: propagation = {self.propagation!r} passes no gradient to spikes, which spike_gradient is "
+                "for; use propagation = 'dense'"
+            )
+        return Dense(found.adjacency, found.populations)
+
+    def init(self, key: Key[Array, ""]) -> State:
         """Draw normally distributed potentials; nobody is refractory, and nothing is under way."""
         dtype = self.v_rest.dtype
         v = self.v_initial + self.v_initial_sd * jax.random.normal(key, (self.neurons,), dtype)
-        return BrunelState(
+        return self.State(
             v=v,
             refractory=jnp.zeros(self.neurons, jnp.int32),
-            pending=jnp.zeros((self.longest_block, self.neurons), dtype),
-            step=jnp.int32(0),
+            pending=jnp.zeros((self.block, self.neurons), dtype),
         )
 
-    def draw(self, key, first_step, steps):
+    def draw(self, key, step):
         """Draw the words that background and noise are made of."""
-        return step_words(stream(key, "background"), first_step, steps, self.neurons)
+        return step_words(stream(key, "background"), step, self.neurons)
 
-    def take(self, state, drive, noise, steps):
-        """See `SteppedSimulator`; a block is the transmission delay."""
-        if self.connections is None:
-            raise ValueError("Brunel is not connected; call simulator.connect(key) first")
-        # A neuron that spikes at most once in a block leaves a state that tells when.
-        once = self.surrogate is None and self.step_count(self.refractory) >= steps
-        v, refractory, vs, spikes = (_one_array if once else _in_turn)(
-            steps,
-            dataclasses.replace(self, connections=None),
-            state._replace(pending=state.pending[:steps]),
-            None if drive is None else jnp.broadcast_to(drive, (steps, self.neurons)),
-            noise,
-        )
-        heard = self.connections.propagate(spikes).astype(v.dtype)
-        sent = self.j * (heard[:, 0] - self.g * heard[:, 1])
-        pending = jnp.concatenate([state.pending[steps:], sent])
-        return BrunelState(v, refractory, pending, state.step + steps), {"v": vs, "spikes": spikes}
+    def step(self, y, drive, noise):
+        """Integrate, test the threshold, deliver spikes and background, reset, send."""
+        arrived = y.pending[0] + self.background(noise)
+        v, refractory, spikes = self.membrane(y.v, y.refractory, arrived, drive)
+        pending = jnp.concatenate([y.pending[1:], self.sent(spikes[None])])
+        return self.State(v, refractory, pending), {"spikes": spikes}
 
-    def _received(self, words):
+    def advance(self, y, drive, noise, steps):
+        """See `SteppedSimulator`; `jneuro.simulators.kernels.brunel` says what is fast."""
+        return advance_block(self, y, drive, noise, steps)
+
+    def background(self, words: Int[Array, "*any"]) -> Float[Array, "*any"]:
         """What uniform words mean: background spikes and normal noise [mV]."""
+        if self.rate_external.ndim:
+            raise ValueError(
+                f"Brunel: rate_external has the shape {self.rate_external.shape}; it must be one value for all neurons"
+            )
         probability = self.rate_external * (self.dt * 1e-3)
         count = min(self.n_external, self.external_cap)
         counts = binomial_counts(words, binomial_thresholds(self.n_external, lax.stop_gradient(probability), count))
@@ -308,81 +304,34 @@ class Brunel(SteppedSimulator):
         counts = counts.astype(mean.dtype) + (mean - lax.stop_gradient(mean))
         return self.j_external * counts + self.noise * normal_deviates(words).astype(mean.dtype)
 
-    def _integrate(self, v, arrived, drive):
-        """Integrate and deliver: an awake neuron's potential after a step, and how far above threshold it was [mV]."""
+    def integrated(self, v: Array, drive: Array | None) -> Array:
+        """A potential after a step of forward Euler [mV]."""
         towards = self.v_rest if drive is None else self.v_rest + drive
-        integrated = v + (self.dt / self.tau_m) * (towards - v)
-        return integrated + arrived, integrated - self.v_threshold
+        return v + (self.dt / self.tau_m) * (towards - v)
 
-    def _step(self, carry, arriving):
-        """Integrate, test, deliver, reset."""
-        v, refractory = carry
-        moved, above = self._integrate(v, *arriving)
-        active = refractory == 0
-        after = jnp.where(active, moved, v)
-        if self.surrogate is None:
-            spikes = fired = active & (above > 0)
-            after = jnp.where(fired, self.v_reset, after)
-        else:
-            spikes = jnp.where(active, spike(above, self.surrogate), 0)
-            fired = spikes > 0
-            gate = lax.stop_gradient(spikes) if self.detach_reset else spikes
-            after = (1 - gate) * after + gate * self.v_reset
-        refractory = jnp.where(fired, self._held, jnp.maximum(refractory - 1, 0))
-        return (after, refractory), (after, spikes)
+    def membrane(self, v: Array, refractory: Array, arrived: Array, drive: Array | None) -> tuple[Array, Array, Array]:
+        """Integrate, test the threshold, deliver, reset.
+
+        Args:
+            v: potential [mV].
+            refractory: steps for which the neuron stays frozen.
+            arrived: what spikes and background bring in this step [mV].
+            drive: the mean drive [mV].
+
+        Returns:
+            Potential, refractoriness and spikes.
+        """
+        integrated, awake = self.integrated(v, drive), refractory == 0
+        spikes = jnp.where(awake, spike(integrated - self.v_threshold), False)
+        v = reset(spikes, jnp.where(awake, integrated + arrived, v), to=self.v_reset)
+        return v, jnp.where(spikes.astype(bool), self.held, jnp.maximum(refractory - 1, 0)), spikes
+
+    def sent(self, spikes: Array) -> Float[Array, "step neuron"]:
+        """What spikes `[step, neuron]` bring to every neuron, a transmission delay later [mV]."""
+        heard = self._wiring().propagate(spikes).astype(self.v_rest.dtype)
+        return self.j * (heard[:, 0] - self.g * heard[:, 1])
 
     @property
-    def _held(self) -> int:
+    def held(self) -> int:
         """Steps for which a neuron stays frozen after the one in which it spiked."""
         return max(self.step_count(self.refractory) - 1, 0)
-
-
-def _in_turn(steps, simulator, state, drive, words):
-    """Take the steps of a block in a loop: potential, refractoriness, and potentials and spikes of every step."""
-    arriving = state.pending + simulator._received(words)
-    (v, refractory), (vs, spikes) = scan(
-        lambda c, x: simulator._step(c, x), (state.v, state.refractory), (arriving, drive)
-    )
-    return v, refractory, vs, spikes
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _one_array(steps, simulator, state, drive, words):
-    """The same as `_in_turn`, with one array to carry, for neurons that spike at most once in a block.
-
-    A step with several results computes what they share once for each. This one has a single result, the bits of the
-    potential; in its place, neurons that are refractory have a signalling NaN, which no arithmetic yields. Its payload
-    is the number of steps that are left, and a flag if the spike was in this block.
-    """
-    held = simulator._held
-    integer = jnp.int32 if state.v.dtype == jnp.float32 else jnp.int64
-    start = lax.bitcast_convert_type(state.v, integer)
-    infinity = lax.bitcast_convert_type(jnp.asarray(jnp.inf, state.v.dtype), integer)
-
-    def marked(code):
-        return (code > infinity) & (code < infinity + 2 * _SPIKED)
-
-    def decoded(code):
-        before = jnp.where(code > infinity + _SPIKED - 1, simulator.v_reset, state.v)
-        return jnp.where(marked(code), before, lax.bitcast_convert_type(code, state.v.dtype))
-
-    def step(code, arriving):
-        pending, words, drive = arriving
-        arrived = pending + simulator._received(words)
-        v, above = simulator._integrate(lax.bitcast_convert_type(code, state.v.dtype), arrived, drive)
-        awake = jnp.where(above > 0, infinity + (_SPIKED + held), lax.bitcast_convert_type(v, integer))
-        frozen = jnp.where(code == infinity + 1, start, code - 1)
-        code = jnp.where(marked(code), frozen, awake)
-        return code, decoded(code)
-
-    code = jnp.where(state.refractory > 0, infinity + state.refractory.astype(integer), start)
-    code, vs = scan(step, code, (state.pending, words, drive))
-    left = jnp.where(marked(code), code - infinity, 0).astype(jnp.int32)
-    spikes = left[None] == _SPIKED + held - jnp.arange(steps - 1, -1, -1, dtype=jnp.int32)[:, None]
-    v = decoded(code)
-    return v, left & (_SPIKED - 1), jnp.concatenate([vs[:-1], v[None]]), spikes
-
-
-@_one_array.defjvp
-def _(steps, primals, tangents):
-    return jax.jvp(partial(_in_turn, steps), primals, tangents)

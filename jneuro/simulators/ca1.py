@@ -1,44 +1,17 @@
 """A bursting pyramidal neuron of the hippocampal area CA1."""
 
-from typing import ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax.numpy as jnp
 
 from jneuro.core.types import Array, Float
-from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Recordable, param
-from jneuro.simulators.kinetics import exponentials
+from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, param, state
+from jneuro.simulators.kernels import cells
 from jneuro.simulators.ode import ODESimulator
-from jneuro.simulators.solvers import RK4
 
-__all__ = ["CA1Pyramidal", "CA1State"]
+__all__ = ["CA1Pyramidal"]
 
 _GOLOMB = "Golomb, Yue & Yaari, J. Neurophysiol. 96 (2006) 1912"
-
-
-class CA1State(NamedTuple):
-    """The state of a cell.
-
-    Attributes:
-        v: membrane potential [mV].
-        h: availability of transient sodium.
-        n: activation of the delayed rectifier.
-        b: availability of the A-type potassium current.
-        z: activation of the M-type potassium current.
-        r: activation of calcium.
-        ca: calcium, in units of the source.
-        c: activation of the fast calcium-activated potassium current.
-        q: activation of the slow afterhyperpolarisation.
-    """
-
-    v: Float[Array, "*neuron"]
-    h: Float[Array, "*neuron"]
-    n: Float[Array, "*neuron"]
-    b: Float[Array, "*neuron"]
-    z: Float[Array, "*neuron"]
-    r: Float[Array, "*neuron"]
-    ca: Float[Array, "*neuron"]
-    c: Float[Array, "*neuron"]
-    q: Float[Array, "*neuron"]
 
 
 def _conductance(value: float, doc: str):
@@ -121,103 +94,85 @@ class CA1Pyramidal(ODESimulator):
         0.0, unit="mV", source="convention", doc="potential whose upward crossing is a spike"
     )
 
+    class State(NamedTuple):
+        """The state of a cell; it starts at rest without a current."""
+
+        v: Float[Array, "*neuron"] = state(-71.81327, unit="mV", doc="membrane potential")
+        h: Float[Array, "*neuron"] = state(0.98786, bounds=FRACTION, doc="availability of transient sodium")
+        n: Float[Array, "*neuron"] = state(0.02457, bounds=FRACTION, doc="activation of the delayed rectifier")
+        b: Float[Array, "*neuron"] = state(
+            0.203517, bounds=FRACTION, doc="availability of the A-type potassium current"
+        )
+        z: Float[Array, "*neuron"] = state(0.00141, bounds=FRACTION, doc="activation of the M-type potassium current")
+        r: Float[Array, "*neuron"] = state(0.005507, bounds=FRACTION, doc="activation of calcium")
+        ca: Float[Array, "*neuron"] = state(0.000787, bounds=NON_NEGATIVE, doc="calcium, in units of the source")
+        c: Float[Array, "*neuron"] = state(
+            0.002486, bounds=FRACTION, doc="activation of the fast calcium-activated potassium current"
+        )
+        q: Float[Array, "*neuron"] = state(0.0, bounds=FRACTION, doc="activation of the slow afterhyperpolarisation")
+
     presets: ClassVar = ("golomb",)
+    input_unit: ClassVar = "µA/cm²"
+    # RK4 at this step: spike times are good to .01 ms over the first 50 ms.
     default_dt: ClassVar = 0.02
-    separable: ClassVar = False
-    # The fall from a spike's peak, and the rise.
-    busiest: ClassVar = (
-        (24.0, 0.3, 0.6, 0.05, 0.02, 0.9, 1.0, 0.7, 0.0),
-        (0.0, 0.9, 0.1, 0.1, 0.02, 0.1, 0.1, 0.1, 0.0),
+    observable_units: ClassVar = dict.fromkeys(
+        ("i_l", "i_na", "i_nap", "i_kdr", "i_a", "i_m", "i_ca", "i_c", "i_sahp"), "µA/cm²"
     )
-    recordables: ClassVar = {
-        "v": Recordable("mV", "last", "membrane potential"),
-        "h": Recordable("1", "last", "availability of transient sodium"),
-        "n": Recordable("1", "last", "activation of the delayed rectifier"),
-        "b": Recordable("1", "last", "availability of the A-type current"),
-        "z": Recordable("1", "last", "activation of the M-type current"),
-        "r": Recordable("1", "last", "activation of calcium"),
-        "ca": Recordable("1", "last", "calcium"),
-        "c": Recordable("1", "last", "activation of the fast calcium-activated potassium current"),
-        "q": Recordable("1", "last", "activation of the slow afterhyperpolarisation"),
-        "current": Recordable("µA/cm²", "last", "stimulus"),
-        "spikes": Recordable("1", "sum", "upward crossings of v_spike"),
-    }
 
     @classmethod
     def golomb(cls, **overrides) -> Self:
         """The constants of Golomb, Yue and Yaari (2006), which Plaster and Kumar (2019) use."""
         return cls(**overrides)
 
-    @property
-    def default_solver(self) -> RK4:
-        """Fourth order; spike times good to .01 ms over the first 50 ms at the default step."""
-        return RK4()
+    def observables(self, y, drive):
+        """The ionic currents, outward positive [µA/cm²]."""
+        v, h, n, b, z, r, ca, c, q = y
+        m_inf, p_inf = _inf(v, self.theta_m, 9.5), _inf(v, self.theta_p, 3)
+        a_inf, d_inf = _inf(v, self.theta_a, 20), ca / (ca + self.a_c)
+        return {
+            "i_l": self.g_l * (v - self.e_l),
+            "i_na": self.g_na * m_inf**3 * h * (v - self.e_na),
+            "i_nap": self.g_nap * p_inf * (v - self.e_na),
+            "i_kdr": self.g_kdr * n**4 * (v - self.e_k),
+            "i_a": self.g_a * a_inf**3 * b * (v - self.e_k),
+            "i_m": self.g_m * z * (v - self.e_k),
+            "i_ca": self.g_ca * r**2 * (v - self.e_ca),
+            "i_c": self.g_c * d_inf * c * (v - self.e_k),
+            "i_sahp": self.g_sahp * q * (v - self.e_k),
+        }
 
-    def connect(self, key) -> Self:
-        """Return itself: nothing is connected."""
-        return self
-
-    def init(self, key) -> CA1State:
-        """The resting state without a current."""
-        values = (-71.81327, 0.98786, 0.02457, 0.203517, 0.00141, 0.005507, 0.000787, 0.002486, 0.0)
-        return CA1State(*(jnp.asarray(x, self.g_l.dtype) for x in values))
+    def equations(self, y: Any, drive: Float[Array, "*neuron"] | float) -> Any:
+        """The time derivatives [unit/ms] as they are published; `vector_field` computes the same, faster."""
+        v, h, n, b, z, r, ca, c, q = y
+        current = self.observables(y, drive)
+        tau_h = 1 + 7.5 * _inf(v, self.theta_ht, -6)
+        tau_n = 1 + 5 * _inf(v, self.theta_nt, -15)
+        q_inf = ca**4 / (ca**4 + self.a_q**4)
+        return self.State(
+            v=(drive - sum(current.values())) / self.c_m,
+            h=self.phi * (_inf(v, self.theta_h, -7) - h) / tau_h,
+            n=self.phi * (_inf(v, self.theta_n, 10) - n) / tau_n,
+            b=(_inf(v, self.theta_b, -6) - b) / self.tau_b,
+            z=(_inf(v, self.theta_z, 5) - z) / self.tau_z,
+            r=(_inf(v, self.theta_r, 10) - r) / self.tau_r,
+            ca=-self.nu * current["i_ca"] - ca / self.tau_ca,
+            c=(_inf(v, self.theta_c, 7) - c) / self.tau_c,
+            q=(q_inf - q) / self.tau_q,
+        )
 
     def relaxation(self, y, drive):
-        """See `ODESimulator`."""
-        total, inward, steady, rate = self._parts(y, drive)
-        return CA1State(inward / total, *steady), CA1State(total / self.c_m, *rate)
+        """See `ODESimulator`; that of `equations`."""
+        return cells.ca1_relaxation(self, y, drive)
 
     def vector_field(self, y, drive):
-        """See `ODESimulator`; without the division that `relaxation` needs for the steady potential."""
-        total, inward, steady, rate = self._parts(y, drive)
-        return CA1State(
-            (inward - total * y.v) * (1 / self.c_m), *(r * (s - x) for x, s, r in zip(y[1:], steady, rate, strict=True))
-        )
+        """See `ODESimulator`; that of `equations`."""
+        return cells.ca1_field(self, y, drive)
 
-    def _parts(self, y, drive):
-        """Conductance and current at 0 mV of the membrane; steady values and rates of the other variables."""
-        v, h, n, b, z, r, ca, c, q = y
-        # Functions of the potential are quotients of powers of these three; quotients are taken in pairs,
-        # since 1/a = b·(1/ab), 1/b = a·(1/ab) costs one division.
-        x, x7, x95 = exponentials(v, -1 / 60, -1 / 7, -1 / 9.5)
-        x2 = x * x
-        x3, x4 = x2 * x, x2 * x2
-        x6 = x4 * x2
-        x10, x12 = x6 * x4, x6 * x6
-        x20 = x10 * x10
-        m, p = _reciprocals(1 + x95 * jnp.exp(self.theta_m / 9.5), 1 + x20 * jnp.exp(self.theta_p / 3))
-        a, d = _reciprocals(1 + x3 * jnp.exp(self.theta_a / 20), ca + self.a_c)
-        fourth = jnp.square(ca * ca)
-        h_half, h_slow = jnp.exp(-self.theta_h / 7), jnp.exp(-self.theta_ht / 6)
-        n_slow = jnp.exp(-self.theta_nt / 15)
-        h_steady, h_rate = _reciprocals(x7 + h_half, 8.5 * x10 + h_slow)
-        n_steady, n_rate = _reciprocals(1 + x6 * jnp.exp(self.theta_n / 10), 6 * x4 + n_slow)
-        b_steady, z_steady = _reciprocals(x10 + jnp.exp(-self.theta_b / 6), 1 + x12 * jnp.exp(self.theta_z / 5))
-        r_steady, c_steady = _reciprocals(1 + x6 * jnp.exp(self.theta_r / 10), 1 + x7 * jnp.exp(self.theta_c / 7))
-        g_na = self.g_na * m * m * m * h + self.g_nap * p
-        n2 = n * n
-        g_k = self.g_kdr * n2 * n2 + self.g_a * a * a * a * b + self.g_m * z + self.g_c * ca * d * c + self.g_sahp * q
-        g_ca = self.g_ca * r * r
-        steady = (
-            x7 * h_steady,
-            n_steady,
-            x10 * b_steady,
-            z_steady,
-            r_steady,
-            -self.nu * self.tau_ca * g_ca * (v - self.e_ca),
-            c_steady,
-            fourth / (fourth + jnp.square(self.a_q * self.a_q)),
-        )
-        rate = (
-            self.phi * (x10 + h_slow) * h_rate,
-            self.phi * (x4 + n_slow) * n_rate,
-            *(1 / tau for tau in (self.tau_b, self.tau_z, self.tau_r, self.tau_ca, self.tau_c, self.tau_q)),
-        )
-        inward = self.g_l * self.e_l + g_na * self.e_na + g_k * self.e_k + g_ca * self.e_ca + drive
-        return self.g_l + g_na + g_k + g_ca, inward, steady, rate
+    def threshold(self, y):
+        """See `ODESimulator`."""
+        return y.v - self.v_spike
 
 
-def _reciprocals(a, b):
-    """Both reciprocals for one division."""
-    both = 1 / (a * b)
-    return b * both, a * both
+def _inf(v, theta, sigma: float):
+    """The steady value of a gate."""
+    return 1 / (1 + jnp.exp(-(v - theta) / sigma))

@@ -1,33 +1,61 @@
-"""Who hears whom: three representations of the same connections, and the propagation of spikes through them.
+"""Who hears whom: rules that say it, three representations of it, and the propagation of spikes through them.
 
-All answer the same question with the same numbers: `Dense` by a matrix product, differentiably; `BitRows` and
-`RowLists` by visiting the neurons that spike, at a cost that grows with the number of spikes. Under `jax.vmap` these
-two run as one network that consists of all networks of the batch.
+A `Rule` says it neuron by neuron; `Bernoulli` and `FixedInDegree` are ours. All representations answer the same
+question with the same numbers: `Dense` by a matrix product, differentiably; `BitRows` and `RowLists` by visiting the
+neurons that spike, at a cost that grows with the number of spikes. Under `jax.vmap` these two run as one network that
+consists of all networks of the batch.
 """
 
 import abc
 import math
 from collections.abc import Callable
-from typing import Literal, Self
+from typing import Any, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from jneuro.core.random import key_words, threefry
 from jneuro.core.types import Array, Bool, Float, Int, Key, UInt
 from jneuro.simulators.background import normal_deviates
-from jneuro.simulators.events import pack, select, unpack, word_count
-from jneuro.simulators.propagation import propagate_bits, propagate_lists
+from jneuro.simulators.kernels.events import pack, select, unpack, word_count
+from jneuro.simulators.kernels.propagation import propagate_bits, propagate_lists
+from jneuro.simulators.kinds import RULES, made, product
 
-__all__ = ["BitRows", "Connections", "Dense", "RowLists", "Rule", "draw_rows", "most_targets", "relative_weights"]
-
-Rule = Literal["bernoulli", "fixed_in_degree"]
+__all__ = [
+    "Bernoulli",
+    "BitRows",
+    "Connections",
+    "Dense",
+    "FixedInDegree",
+    "RowLists",
+    "Rule",
+    "as_rule",
+    "most_targets",
+    "relative_weights",
+]
 
 Weigh = Callable[[Int[Array, "*pre"], Int[Array, "*post"]], Float[Array, "*synapse"]]
 """From the neurons on both sides of synapses to their relative weights."""
+
+
+def _weights(value: Any) -> Float[Array, "*any"]:
+    """Relative weights as floats: booleans and integers would be added as such, and overflow."""
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating):
+        return value
+    found = value if isinstance(value, jax.Array) else np.asarray(value)
+    if found.dtype == object:
+        raise ValueError(f"relative weights must be an array of numbers, got {type(value).__name__}")
+    floating = jnp.issubdtype(found.dtype, jnp.floating)
+    return jnp.asarray(found, jax.dtypes.canonicalize_dtype(found.dtype) if floating else jnp.result_type(float))
+
+
+def _sizes(populations: Any) -> tuple[int, ...]:
+    """The sizes of populations as a tuple of integers."""
+    return tuple(int(size) for size in populations)
 
 
 class Connections(eqx.Module):
@@ -71,18 +99,21 @@ class Dense(Connections):
         populations: see `Connections`.
     """
 
-    matrix: Float[Array, "pre post"]
-    populations: tuple[int, ...] = eqx.field(static=True)
+    matrix: Float[Array, "pre post"] = eqx.field(converter=_weights)
+    populations: tuple[int, ...] = eqx.field(static=True, converter=_sizes)
 
     def __check_init__(self):
-        """Refuse populations that do not add up."""
+        """Refuse populations that do not add up, and what is no matrix of relative weights."""
+        if self.matrix.ndim < 2:
+            raise ValueError(f"Dense: matrix must be [pre, post], got the shape {self.matrix.shape}")
         _check_populations(self)
+        _check_weights("Dense: matrix", self.matrix)
 
     @classmethod
     def from_rows(
         cls, rows: UInt[Array, "pre word"], populations: tuple[int, ...], post: int, weigh: Weigh | None = None
     ) -> Self:
-        """Connect by packed rows; see `draw_rows`."""
+        """Connect by packed rows; see `Rule.rows`."""
         adjacency = unpack(rows, post).astype(jnp.result_type(float))
         if weigh is not None:
             adjacency = adjacency * weigh(jnp.arange(rows.shape[0])[:, None], jnp.arange(post)[None])
@@ -121,7 +152,7 @@ class BitRows(Connections):
     """
 
     rows: UInt[Array, "pre word"]
-    populations: tuple[int, ...] = eqx.field(static=True)
+    populations: tuple[int, ...] = eqx.field(static=True, converter=_sizes)
     post: int = eqx.field(static=True)
 
     def __check_init__(self):
@@ -132,8 +163,17 @@ class BitRows(Connections):
 
     @classmethod
     def from_adjacency(cls, adjacency: Bool[Array, "pre post"], populations: tuple[int, ...]) -> Self:
-        """Connect by a matrix that says who hears whom."""
-        return cls(rows=pack(jnp.asarray(adjacency, bool)), populations=populations, post=adjacency.shape[-1])
+        """Connect by a matrix that says who hears whom.
+
+        Raises:
+            ValueError: if it holds anything but zeros and ones.
+        """
+        given = _weights(adjacency)
+        if not isinstance(given, Tracer) and not bool(jnp.all((given == 0) | (given == 1))):
+            raise ValueError(
+                "BitRows: adjacency must hold zeros and ones only, because a bit holds no weight; use Dense or RowLists"
+            )
+        return cls(rows=pack(given > 0), populations=populations, post=given.shape[-1])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -163,12 +203,18 @@ class RowLists(Connections):
 
     targets: Int[Array, "pre synapse"]
     weights: Float[Array, "pre synapse"] | None
-    populations: tuple[int, ...] = eqx.field(static=True)
+    populations: tuple[int, ...] = eqx.field(static=True, converter=_sizes)
     post: int = eqx.field(static=True)
 
     def __check_init__(self):
-        """Refuse populations that do not add up."""
+        """Refuse populations that do not add up, and what are no relative weights."""
         _check_populations(self)
+        if self.weights is not None:
+            if self.weights.shape != self.targets.shape:
+                raise ValueError(
+                    f"RowLists: weights {self.weights.shape} and targets {self.targets.shape} must be of one shape"
+                )
+            _check_weights("RowLists: weights", self.weights)
 
     @classmethod
     def from_rows(
@@ -179,7 +225,7 @@ class RowLists(Connections):
         most: int,
         weigh: Weigh | None = None,
     ) -> Self:
-        """Connect by packed rows; see `draw_rows`.
+        """Connect by packed rows; see `Rule.rows`.
 
         Args:
             rows: who hears whom.
@@ -227,14 +273,21 @@ class RowLists(Connections):
             The connections.
 
         Raises:
-            ValueError: if an index is out of range.
+            ValueError: if the lists differ in length, an index is out of range, or a weight is negative.
         """
-        pre, post = np.asarray(pre), np.asarray(post)
+        pre, post, populations = np.asarray(pre), np.asarray(post), _sizes(populations)
+        lengths = {"pre": pre.size, "post": post.size} | ({} if weight is None else {"weight": np.size(weight)})
+        if len(set(lengths.values())) > 1:
+            said = ", ".join(f"{name} {size}" for name, size in lengths.items())
+            raise ValueError(f"RowLists: a synapse is one entry in every list, but their lengths are {said}")
         for name, index, size in (("pre", pre, sum(populations)), ("post", post, neurons)):
+            if index.size and not np.issubdtype(index.dtype, np.integer):
+                raise ValueError(f"RowLists: {name} must be whole numbers, the indices of neurons, got {index.dtype}")
             if index.size and not (index.min() >= 0 and index.max() < size):
                 raise ValueError(
                     f"RowLists: {name} runs from {index.min()} to {index.max()}; it must lie in [0, {size})"
                 )
+        pre, post = pre.astype(np.int64), post.astype(np.int64)
         order = np.argsort(pre, kind="stable")
         degree = np.bincount(pre, minlength=sum(populations))
         slot = np.arange(pre.size) - np.repeat(np.cumsum(degree) - degree, degree)
@@ -243,9 +296,10 @@ class RowLists(Connections):
         targets[pre[order], slot] = post[order]
         weights = None
         if weight is not None:
-            weights = np.zeros(shape, np.asarray(weight).dtype)
-            weights[pre[order], slot] = np.asarray(weight)[order]
-            weights = jnp.asarray(weights, jax.dtypes.canonicalize_dtype(weights.dtype))
+            given = np.asarray(_weights(weight))
+            weights = np.zeros(shape, given.dtype)
+            weights[pre[order], slot] = given[order]
+            weights = jnp.asarray(weights)
         return cls(targets=jnp.asarray(targets), weights=weights, populations=populations, post=neurons)
 
     @property
@@ -266,38 +320,218 @@ class RowLists(Connections):
         return propagate_lists(self.targets, self.weights, spikes, self.populations, self.post)
 
 
-def draw_rows(
-    key: Key[Array, ""], rule: Rule, populations: tuple[int, ...], post: int, probability: float
-) -> UInt[Array, "pre word"]:
-    """Draw at random who hears whom, at most once; a neuron may hear itself.
+class Rule(eqx.Module):
+    """Who hears whom, at most once; abstract: a rule of one's own defines `row` or `column`.
 
-    Every pair of neurons has a random word of its own, and all that is kept of it is one bit.
+    What it says of a neuron depends on the key and on that neuron alone. Its fields are plain numbers and words.
+
+    Example:
+        ```python
+        class Ring(jn.Rule):
+            k: int = 4
+            def row(self, key, pre, n_post):
+                apart = jnp.abs(jnp.arange(n_post) - pre)
+                return jnp.minimum(apart, n_post - apart) <= self.k
+
+        network = jn.simulators.Brunel(rule=Ring(k=8)).connect(key)
+        ```
+        In YAML: `rule: {name: "my_rules:Ring", k: 8}`.
+    """
+
+    def __check_init__(self) -> None:
+        """Refuse a rule that says nothing."""
+        if not self._says("row") and not self._says("column"):
+            raise ValueError(f"{type(self).__name__} needs row(key, pre, n_post) or column(key, post, pre)")
+        if any(isinstance(x, jax.Array | np.ndarray) for x in jax.tree.leaves(self)):
+            raise ValueError(f"{type(self).__name__}: the fields of a rule must be plain numbers, not arrays")
+
+    def _says(self, how: str) -> bool:
+        return getattr(type(self), how) is not getattr(Rule, how)
+
+    def row(self, key: Key[Array, ""], pre: Int[Array, ""], n_post: int) -> Bool[Array, " post"]:
+        """Say who hears a neuron.
+
+        Args:
+            key: random key of all connections.
+            pre: the neuron.
+            n_post: number of neurons that may hear it.
+
+        Returns:
+            Who does.
+        """
+        raise NotImplementedError
+
+    def column(self, key: Key[Array, ""], post: Int[Array, ""], pre: Int[Array, " pre"]) -> Bool[Array, " pre"]:
+        """Say whom a neuron hears, among those of one population.
+
+        Args:
+            key: random key of all connections.
+            post: the neuron.
+            pre: the neurons of a presynaptic population.
+
+        Returns:
+            Whom it hears.
+        """
+        raise NotImplementedError
+
+    def rows(self, key: Key[Array, ""], populations: tuple[int, ...], post: int) -> UInt[Array, "pre word"]:
+        """Draw all connections.
+
+        Args:
+            key: random key.
+            populations: size of each presynaptic population, in the order of their neurons.
+            post: number of receiving neurons.
+
+        Returns:
+            The targets of each neuron, packed as in `pack`.
+
+        Raises:
+            ValueError: if `row` or `column` returns anything but one boolean a neuron.
+        """
+        everybody = jnp.arange(sum(populations), dtype=jnp.int32)
+        if self._says("row"):
+            return lax.map(lambda pre: pack(self._checked("row", self.row(key, pre, post), post)), everybody)
+        parts = jnp.split(everybody, np.cumsum(populations)[:-1])
+
+        def heard(post):
+            return jnp.concatenate([self._checked("column", self.column(key, post, part), part.size) for part in parts])
+
+        return pack(lax.map(heard, jnp.arange(post, dtype=jnp.int32)).T)
+
+    def _checked(self, how: str, found: Any, size: int) -> Bool[Array, " neuron"]:
+        """What `row` or `column` returned, if it can be used."""
+        if not isinstance(found, jax.Array) or found.shape != (size,) or found.dtype != jnp.bool_:
+            said = f"{found.dtype}{list(found.shape)}" if isinstance(found, jax.Array) else repr(found)
+            raise ValueError(f"{type(self).__name__}.{how} returned {said}; it must return bool[{size}], one a neuron")
+        return found
+
+    def most(self, populations: tuple[int, ...], post: int) -> int:
+        """Room for the targets of a neuron, where they are listed."""
+        del populations
+        return max(1, post)
+
+
+class Bernoulli(Rule):
+    """Every pair of neurons is connected with the same probability; a neuron may hear itself.
+
+    Attributes:
+        p: the probability.
+    """
+
+    p: float = eqx.field(static=True)
+
+    def __check_init__(self) -> None:
+        """Refuse what is no probability."""
+        _check_probability(self, self.p)
+
+    def row(self, key, pre, n_post):
+        """See `Rule`."""
+        receivers = jnp.arange(n_post, dtype=jnp.uint32)
+        return _below(_words(key, jnp.asarray(pre).astype(jnp.uint32), receivers), self.p)
+
+    def rows(self, key, populations, post):
+        """See `Rule`."""
+        return _planes(key, sum(populations), post, lambda drawn: _below(drawn, self.p))
+
+    def most(self, populations, post):
+        """See `Rule`."""
+        return most_targets(post, self.p, sum(populations))
+
+
+class FixedInDegree(Rule):
+    """Every neuron hears the same number of neurons of each population, drawn at random; it may hear itself.
+
+    Attributes:
+        p: that number as a share of the population; or
+        n: that number itself.
+    """
+
+    p: float | None = eqx.field(static=True, default=None)
+    n: int | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self) -> None:
+        """Refuse both, neither, and what cannot be."""
+        if (self.p is None) == (self.n is None):
+            raise ValueError(f"FixedInDegree takes either p or n, got p = {self.p}, n = {self.n}")
+        if self.p is not None:
+            _check_probability(self, self.p)
+        elif isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < 0:
+            raise ValueError(f"FixedInDegree: n = {self.n!r} must be a whole number, and not negative")
+
+    def _count(self, size: int) -> int:
+        """How many of so many a neuron hears."""
+        if self.p is not None:
+            return round(self.p * size)
+        if size and self.n > size:  # pyright: ignore[reportOptionalOperand]
+            raise ValueError(f"FixedInDegree: n = {self.n} inputs from a population of {size} neurons")
+        return min(self.n, size)  # pyright: ignore[reportArgumentType]
+
+    def column(self, key, post, pre):
+        """See `Rule`."""
+        words = _words(key, pre.astype(jnp.uint32), jnp.asarray(post).astype(jnp.uint32))
+        return _smallest(words[:, None], self._count(pre.size))[:, 0]
+
+    def rows(self, key, populations, post):
+        """See `Rule`."""
+
+        def heard(drawn):
+            parts = jnp.split(drawn, np.cumsum(populations)[:-1])
+            return jnp.concatenate([_smallest(part, self._count(part.shape[0])) for part in parts])
+
+        return _planes(key, sum(populations), post, heard)
+
+    def most(self, populations, post):
+        """See `Rule`."""
+        share = max(self._count(size) / size for size in populations if size)
+        return most_targets(post, share if self.p is None else self.p, sum(populations))
+
+
+def as_rule(value: Any) -> Rule:
+    """Make a rule of what a configuration or a caller gives.
+
+    Args:
+        value: a `Rule`; a name; or a mapping with `name` and arguments, such as `{"name": "bernoulli", "p": 0.1}`.
+
+    Returns:
+        The rule.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    block = RULES.block(value)
+    return product(RULES, block.name, block.build()) if made(block.target) else block.target
+
+
+def _check_probability(rule: Rule, p: float) -> None:
+    if isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p <= 1:
+        raise ValueError(f"{type(rule).__name__}: p = {p!r} must be a number in [0, 1]")
+
+
+def _words(key: Key[Array, ""], pre: UInt[Array, "*any"], post: UInt[Array, "*any"]) -> Int[Array, "*any"]:
+    """The random word of every pair of neurons."""
+    drawn, _ = threefry(key_words(key), *jnp.broadcast_arrays(pre, post))
+    return lax.bitcast_convert_type(drawn, jnp.int32)
+
+
+def _planes(key: Key[Array, ""], pre: int, post: int, heard: Callable) -> UInt[Array, "pre word"]:
+    """Draw packed rows, 32 receivers at a time: of the word of a pair, all that is kept is one bit.
 
     Args:
         key: random key.
-        rule: `bernoulli`, every pair with the given probability; or `fixed_in_degree`, every neuron hears the same
-            number of neurons, `round(probability * size)`, of each population.
-        populations: size of each presynaptic population, in the order of their neurons.
+        pre: number of presynaptic neurons.
         post: number of receiving neurons.
-        probability: connection probability.
+        heard: from the words `[pre, 32]` to who is heard.
 
     Returns:
         The targets of each neuron, packed as in `pack`.
     """
-    words, width, pre = key_words(key), word_count(post), sum(populations)
+    width = word_count(post)
 
     def plane(word):
-        """The 32 receivers of one word: who hears them, as bits."""
         receivers = jnp.arange(32, dtype=jnp.uint32)[None] * jnp.uint32(width) + word
-        counters = jnp.broadcast_arrays(jnp.arange(pre, dtype=jnp.uint32)[:, None], receivers)
-        drawn = lax.bitcast_convert_type(threefry(words, *counters)[0], jnp.int32)
-        if rule == "bernoulli":
-            heard = _below(drawn, probability)
-        else:
-            parts = jnp.split(drawn, np.cumsum(populations)[:-1])
-            heard = jnp.concatenate([_smallest(part, round(probability * part.shape[0])) for part in parts])
-        heard = jnp.where(receivers < post, heard, False).astype(jnp.uint32)
-        return (heard << jnp.arange(32, dtype=jnp.uint32)[None]).sum(1, dtype=jnp.uint32)
+        drawn = _words(key, jnp.arange(pre, dtype=jnp.uint32)[:, None], receivers)
+        bits = jnp.where(receivers < post, heard(drawn), False).astype(jnp.uint32)
+        return (bits << jnp.arange(32, dtype=jnp.uint32)[None]).sum(1, dtype=jnp.uint32)
 
     return lax.map(plane, jnp.arange(width, dtype=jnp.uint32)).T
 
@@ -385,10 +619,22 @@ def _check_populations(connections: Connections) -> None:
         )
 
 
+def _check_weights(name: str, weights: Array) -> None:
+    """Refuse weights that are negative or not finite; traced ones pass unseen."""
+    if isinstance(weights, Tracer) or not weights.size:
+        return
+    least = float(weights.min())
+    if not (least >= 0 and bool(jnp.isfinite(weights).all())):
+        raise ValueError(
+            f"{name} must hold relative weights, finite and not negative, got {least:g}; what makes a population "
+            "inhibitory is the simulator's (g of Brunel)"
+        )
+
+
 def _refuse_floats(connections: Connections, spikes) -> None:
     """Refuse what only a matrix product can propagate."""
     if spikes.dtype != jnp.bool_:
         raise TypeError(
             f"{type(connections).__name__} propagates boolean spikes and passes no gradient; got {spikes.dtype}: "
-            f"use Dense connections with a surrogate"
+            f"use Dense connections with a spike_gradient"
         )

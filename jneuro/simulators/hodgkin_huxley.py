@@ -1,35 +1,19 @@
 """The giant axon of the squid."""
 
-import math
 from typing import Any, ClassVar, NamedTuple, Self
 
 import jax.numpy as jnp
 
 from jneuro.core.types import Array, Float
-from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Recordable, param
-from jneuro.simulators.kinetics import exponentials, linoid
+from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, param, state
+from jneuro.simulators.kernels import cells
+from jneuro.simulators.kinetics import linoid
 from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.solvers import StaggeredCrankNicolson
 
-__all__ = ["HodgkinHuxley", "HodgkinHuxleyState"]
+__all__ = ["HodgkinHuxley"]
 
 _SOURCE = "Hodgkin & Huxley, J. Physiol. 117 (1952) 500, Table 3"
-
-
-class HodgkinHuxleyState(NamedTuple):
-    """The state of a membrane.
-
-    Attributes:
-        v: membrane potential [mV].
-        m: activation of sodium.
-        h: availability of sodium.
-        n: activation of potassium.
-    """
-
-    v: Float[Array, "*neuron"]
-    m: Float[Array, "*neuron"]
-    h: Float[Array, "*neuron"]
-    n: Float[Array, "*neuron"]
 
 
 class HodgkinHuxley(ODESimulator):
@@ -70,19 +54,19 @@ class HodgkinHuxley(ODESimulator):
         0.0, unit="mV", source="convention", doc="potential whose upward crossing is a spike"
     )
 
+    class State(NamedTuple):
+        """The state of a membrane."""
+
+        v: Float[Array, "*neuron"] = state(unit="mV", doc="membrane potential")
+        m: Float[Array, "*neuron"] = state(bounds=FRACTION, doc="activation of sodium")
+        h: Float[Array, "*neuron"] = state(bounds=FRACTION, doc="availability of sodium")
+        n: Float[Array, "*neuron"] = state(bounds=FRACTION, doc="activation of potassium")
+
     presets: ClassVar = ("squid_axon", "neuron")
-    default_dt: ClassVar = 0.025
-    separable: ClassVar = True
-    # The steepest fall from a spike's peak, and the undershoot.
-    busiest: ClassVar = ((40.0, 0.99, 0.3, 0.45), (-77.0, 0.02, 0.1, 0.7))
-    recordables: ClassVar = {
-        "v": Recordable("mV", "last", "membrane potential"),
-        "m": Recordable("1", "last", "activation of sodium"),
-        "h": Recordable("1", "last", "availability of sodium"),
-        "n": Recordable("1", "last", "activation of potassium"),
-        "current": Recordable("µA/cm²", "last", "stimulus"),
-        "spikes": Recordable("1", "sum", "upward crossings of v_spike"),
-    }
+    input_unit: ClassVar = "µA/cm²"
+    # Second order in one evaluation a step.
+    default_solver: ClassVar = StaggeredCrankNicolson()
+    observable_units: ClassVar = dict.fromkeys(("i_na", "i_k", "i_l"), "µA/cm²")
 
     @classmethod
     def squid_axon(cls, **overrides) -> Self:
@@ -95,39 +79,38 @@ class HodgkinHuxley(ODESimulator):
         values: dict[str, Any] = {"e_l": -54.3}
         return cls(**(values | overrides))
 
-    @property
-    def default_solver(self) -> StaggeredCrankNicolson:
-        """Second order in one evaluation a step."""
-        return StaggeredCrankNicolson()
-
-    def connect(self, key) -> Self:
-        """Return itself: nothing is connected."""
-        return self
-
-    def init(self, key) -> HodgkinHuxleyState:
+    def init(self, key):
         """The gates' steady state at `v_initial`."""
         v = self.v_initial
-        start = HodgkinHuxleyState(v, jnp.zeros_like(v), jnp.zeros_like(v), jnp.zeros_like(v))
+        start = self.State(v, jnp.zeros_like(v), jnp.zeros_like(v), jnp.zeros_like(v))
         return self.relaxation(start, 0.0)[0]._replace(v=v)
 
-    def relaxation(self, y, drive):
-        """See `ODESimulator`."""
+    def observables(self, y, drive):
+        """The ionic currents, outward positive: `i_na`, `i_k` and `i_l` [µA/cm²]."""
+        return {
+            "i_na": self.g_na * y.m**3 * y.h * (y.v - self.e_na),
+            "i_k": self.g_k * y.n**4 * (y.v - self.e_k),
+            "i_l": self.g_l * (y.v - self.e_l),
+        }
+
+    def equations(self, y: Any, drive: Float[Array, "*neuron"] | float) -> Any:
+        """The time derivatives [unit/ms] as they are published; `vector_field` computes the same, faster."""
         v, m, h, n = y
-        # Two exponentials serve all six rates.
-        a, b = exponentials(v, -1 / 80, -1 / 18)
-        a4 = jnp.square(jnp.square(a))
-        a8 = a4 * a4
-        alpha_m = linoid(0.1 * (v + 40), a8 * math.exp(-4.0))
-        beta_m = 4 * math.exp(-65 / 18) * b
-        alpha_h = 0.07 * math.exp(-65 / 20) * a4
-        beta_h = 1 / (1 + math.exp(-3.5) * a8)
-        alpha_n = 0.1 * linoid(0.1 * (v + 55), a8 * math.exp(-5.5))
-        beta_n = 0.125 * math.exp(-65 / 80) * a
-        g_na, g_k = self.g_na * m * m * m * h, self.g_k * jnp.square(n * n)
-        total = g_na + g_k + self.g_l
-        steady = (g_na * self.e_na + g_k * self.e_k + self.g_l * self.e_l + drive) / total
-        sums = alpha_m + beta_m, alpha_h + beta_h, alpha_n + beta_n
-        return (
-            HodgkinHuxleyState(steady, alpha_m / sums[0], alpha_h / sums[1], alpha_n / sums[2]),
-            HodgkinHuxleyState(total / self.c_m, *(self.phi * s for s in sums)),
+        alpha_m, beta_m = linoid((v + 40) / 10), 4 * jnp.exp(-(v + 65) / 18)
+        alpha_h, beta_h = 0.07 * jnp.exp(-(v + 65) / 20), 1 / (1 + jnp.exp(-(v + 35) / 10))
+        alpha_n, beta_n = 0.1 * linoid((v + 55) / 10), 0.125 * jnp.exp(-(v + 65) / 80)
+        ionic = sum(self.observables(y, drive).values())
+        return self.State(
+            v=(drive - ionic) / self.c_m,
+            m=self.phi * (alpha_m * (1 - m) - beta_m * m),
+            h=self.phi * (alpha_h * (1 - h) - beta_h * h),
+            n=self.phi * (alpha_n * (1 - n) - beta_n * n),
         )
+
+    def relaxation(self, y, drive):
+        """See `ODESimulator`; that of `equations`."""
+        return cells.hodgkin_huxley(self, y, drive)
+
+    def threshold(self, y):
+        """See `ODESimulator`."""
+        return y.v - self.v_spike

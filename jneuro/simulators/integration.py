@@ -1,5 +1,6 @@
 """From an ODE simulator to a recording: a scan of fixed steps, or Diffrax's adaptive ones."""
 
+import dataclasses
 from typing import Any
 
 import diffrax
@@ -14,12 +15,23 @@ from jneuro.core.devices import scan
 from jneuro.core.types import Array, Int, PyTree
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.adjoint import TimeParallel, time_parallel
-from jneuro.simulators.ode import ODESimulator
-from jneuro.simulators.solvers import Adaptive, MembraneTerm, Scheme
+from jneuro.simulators.base import state_variables
+from jneuro.simulators.located import Exact, located_step, parts, spread
+from jneuro.simulators.ode import ODESimulator, is_separable, require_one_equation
+from jneuro.simulators.solvers import (
+    WATCH,
+    Adaptive,
+    Coarseness,
+    MembraneTerm,
+    RushLarsen,
+    Scheme,
+    StaggeredCrankNicolson,
+)
+from jneuro.simulators.spiking import reset, spike, spike_gradient, surrogate_in_force
 from jneuro.simulators.stepping import finite, repeat
 from jneuro.simulators.stimuli import Sampled, Stimulus
 
-__all__ = ["ODEState", "begin", "integrate", "require_integrable"]
+__all__ = ["ODEState", "Stepper", "begin", "integrate", "require_integrable", "too_coarse"]
 
 
 class ODEState(eqx.Module):
@@ -30,38 +42,44 @@ class ODEState(eqx.Module):
         carry: what the solver carries from step to step.
         step: steps taken.
         solver: which solver carries it; another one starts afresh from `y`.
+        refractory: steps for which each cell is still refractory; None for cells without a refractory period.
     """
 
     y: PyTree
     carry: PyTree
     step: Int[Array, ""]
     solver: str = eqx.field(static=True, default="")
+    refractory: Int[Array, "*neuron"] | None = None
 
 
-class _Steps(eqx.Module):
-    """A fixed-step solver at a given step, ours or one of Diffrax's, under one face."""
+class Stepper(eqx.Module):
+    """A fixed-step solver at a given step, ours or one of Diffrax's, under one face.
+
+    `start(y, step)` makes from a state what the solver carries, `advance(carry, step)` takes one step, and
+    `observe(carry, step)` tells the state. All loops over time are made of these three.
+    """
 
     solver: Any
-    simulator: ODESimulator
-    stimulus: Stimulus | None
+    term: MembraneTerm
+    """What is integrated; its ends are those of the step."""
     dt: float = eqx.field(static=True)
 
-    def _at(self, step, like):
+    def at(self, step: Int[Array, ""], like: PyTree) -> tuple[MembraneTerm, Array, Array]:
         """The term of a step, and when it begins and ends: its length is not the difference of rounded times."""
         dtype = jnp.result_type(*jax.tree.leaves(like))
         t0, t1 = step.astype(dtype) * self.dt, (step + 1).astype(dtype) * self.dt
-        return MembraneTerm(self.simulator, self.stimulus, t1, self.dt), t0, t1
+        return dataclasses.replace(self.term, end=t1, dt=self.dt), t0, t1
 
-    def start(self, y, step):
+    def start(self, y: PyTree, step: Int[Array, ""]) -> PyTree:
         """What is carried, at the beginning of a run."""
-        term, t0, t1 = self._at(step, y)
+        term, t0, t1 = self.at(step, y)
         if isinstance(self.solver, Scheme):
             return self.solver.start(term, t0, jnp.asarray(self.dt, t0.dtype), y)
         return y, self.solver.init(term, t0, t1, y, None)
 
-    def advance(self, carry, step):
+    def advance(self, carry: PyTree, step: Int[Array, ""]) -> PyTree:
         """One step."""
-        term, t0, t1 = self._at(step, carry)
+        term, t0, t1 = self.at(step, carry)
         if isinstance(self.solver, Scheme):
             return self.solver.advance(term, t0, jnp.asarray(self.dt, t0.dtype), carry)
         y, state = carry
@@ -73,16 +91,25 @@ class _Steps(eqx.Module):
         y, _, _, state, _ = solver.step(term, t0, t1, y, None, state, jnp.asarray(True))
         return y, state
 
-    def observe(self, carry, step):
+    def observe(self, carry: PyTree, step: Int[Array, ""]) -> Any:
         """The state, from what is carried."""
         if isinstance(self.solver, Scheme):
-            term, t0, _ = self._at(step, carry)
+            term, t0, _ = self.at(step, carry)
             return self.solver.observe(term, t0, jnp.asarray(self.dt, t0.dtype), carry)
         return carry[0]
 
+    def moved(self, carry: PyTree, y: PyTree) -> PyTree:
+        """What is carried, once the state has been set to `y`; for solvers that carry the state itself."""
+        return y if isinstance(self.solver, Scheme) else (y, carry[1])
+
 
 def require_integrable(
-    simulator: ODESimulator, stimulus: Stimulus | None, solver: Any, dt: float, start: PyTree
+    simulator: ODESimulator,
+    stimulus: Stimulus | None,
+    solver: Any,
+    dt: float,
+    start: PyTree,
+    gradient: Any = None,
 ) -> None:
     """Refuse a combination that cannot be integrated, before anything is compiled.
 
@@ -92,6 +119,7 @@ def require_integrable(
         solver: how.
         dt: time step [ms].
         start: the initial state, or what was passed for it.
+        gradient: how spikes are differentiated.
 
     Raises:
         ValueError: naming what is wrong, and what would be right.
@@ -99,18 +127,28 @@ def require_integrable(
     name = type(simulator).__name__
     if not isinstance(solver, Adaptive | diffrax.AbstractSolver):
         raise ValueError(f"solver = {solver!r} must be one of jneuro.simulators.solvers, or one of Diffrax's")
+    scheme = type(solver).__name__
     if isinstance(solver, diffrax.AbstractImplicitSolver):
+        raise ValueError(f"{scheme} is implicit and needs tolerances; pass Adaptive({scheme}())")
+    staggered = isinstance(solver, StaggeredCrankNicolson)
+    if staggered and not is_separable(simulator):
         raise ValueError(
-            f"{type(solver).__name__} is implicit and needs tolerances; pass Adaptive({type(solver).__name__}())"
-        )
-    if type(solver).__name__ == "StaggeredCrankNicolson" and not simulator.separable:
-        raise ValueError(
-            f"StaggeredCrankNicolson would be of first order for {name}, whose instantaneous gates follow the "
-            "potential; take RK4 or RushLarsen"
+            f"StaggeredCrankNicolson would be of first order for {name}, whose variables depend on each other in other "
+            "ways than gates on the potential; take RK4 or RushLarsen"
         )
     if isinstance(solver, Adaptive) and solver.rtol < 1e-6 and _dtype(simulator, start) == jnp.float32:
         raise ValueError(f"Adaptive: rtol = {solver.rtol:g} is finer than single precision resolves; take 1e-6 or more")
-    _require_stable(simulator, solver, dt)
+    if (simulator.has_reset or _has_refractory(simulator)) and (
+        staggered or isinstance(solver, Adaptive | TimeParallel)
+    ):
+        raise ValueError(f"{scheme} cannot carry the jumps of {name} at its spikes; take RK4, or leave the solver out")
+    if isinstance(gradient, Exact):
+        if not simulator.has_threshold:
+            raise ValueError(f"spike_gradient = Exact() needs spikes, but {name} has no threshold")
+        if staggered or not isinstance(solver, Scheme) or isinstance(solver, TimeParallel):
+            raise ValueError(f"spike_gradient = Exact() cannot divide a step of {scheme}; take RK4, or leave it out")
+        if _has_refractory(simulator):
+            raise ValueError(f"spike_gradient = Exact() knows no refractory period, which {name} has; take a Surrogate")
     for sampled in jax.tree.leaves(stimulus, is_leaf=lambda x: isinstance(x, Sampled)):
         if (
             isinstance(sampled, Sampled)
@@ -122,10 +160,10 @@ def require_integrable(
                 f"the stimulus is sampled every {float(sampled.dt):g} ms, more coarsely than dt = {dt:g} ms; say what "
                 "happens between samples: Sampled(..., hold=True) keeps the last, hold=False interpolates"
             )
-    expected = type(jax.eval_shape(simulator.init, jax.random.key(0)))
-    if start is not None and not isinstance(_state(start), expected):
-        raise ValueError(f"{name} starts from a {expected.__name__} or a recording's final_state, got {start!r}")
+    _require_state(simulator, start)
     _shape(simulator, stimulus, start)
+    if not _traced((simulator, _state(start))):
+        _require_resolved(simulator, solver, dt, start)
 
 
 def _dtype(*trees):
@@ -140,17 +178,69 @@ def _traced(tree) -> bool:
     return any(isinstance(x, Tracer) for x in jax.tree.leaves(tree))
 
 
-def _require_stable(simulator, solver, dt):
-    """Refuse a step with which the fastest relaxation would grow."""
-    limit = solver.limit if isinstance(solver, Scheme) else 2.0
-    if isinstance(solver, Adaptive) or limit == np.inf or _traced(simulator):
+def _has_refractory(simulator) -> bool:
+    """Whether there is a refractory period: one that is a parameter may have any length."""
+    return not isinstance(simulator.refractory, int | float) or simulator.refractory > 0
+
+
+def _require_state(simulator, start):
+    """Refuse what is no state of this simulator, or lies outside of the variables' bounds."""
+    name, kind = type(simulator).__name__, type(jax.eval_shape(simulator.init, jax.random.key(0)))
+    if kind is not simulator.State:
+        raise ValueError(f"{name}: init must return a {name}.State, and returns a {kind.__name__}")
+    if start is None:
         return
-    rate = simulator.fastest_rate()
-    if dt * rate > limit:
-        raise ValueError(
-            f"dt = {dt:g} ms is too large for {type(solver).__name__}: {type(simulator).__name__} relaxes at up to "
-            f"{rate:.3g}/ms, so take dt below {limit / rate:.2g} ms, or RushLarsen(), which is stable at any step"
-        )
+    if not isinstance(_state(start), kind):
+        raise ValueError(f"{name} starts from a {name}.State or a recording's final_state, got {start!r}")
+    for variable, value in zip(kind._fields, _state(start), strict=True):
+        bounds = state_variables(kind)[variable].bounds
+        if not isinstance(value, jax.Array | np.ndarray | np.generic | float | int):
+            raise ValueError(f"{name}: the initial state has no value for {variable}")
+        # A state on its way may leave its bounds by an error of the scheme.
+        if not isinstance(start, ODEState) and not _traced(value) and not bounds.contain(np.asarray(value)):
+            raise ValueError(f"{name}: {variable} = {value} in the initial state lies outside {bounds}")
+
+
+def _limit(solver) -> float:
+    return solver.limit if isinstance(solver, Scheme) else np.inf if isinstance(solver, Adaptive) else 2.0
+
+
+def too_coarse(simulator: ODESimulator, solver: Any, dt: float, rate: float, when: str) -> str | None:
+    """Say what is wrong with a time step, if anything is.
+
+    Args:
+        simulator: what is integrated.
+        solver: how.
+        dt: time step [ms].
+        rate: the fastest relaxation [1/ms].
+        when: it was seen.
+
+    Returns:
+        A sentence; None where the step resolves the relaxation.
+    """
+    limit = _limit(solver)
+    if not dt * rate > limit:
+        return None
+    advice = (
+        "" if isinstance(solver, RushLarsen | StaggeredCrankNicolson) else ", or an exponential scheme, RushLarsen()"
+    )
+    return (
+        f"dt = {dt:g} ms is too large for {type(solver).__name__}: {type(simulator).__name__} relaxes at "
+        f"{rate:.3g}/ms {when}, and dt times that rate must stay below {limit:g}, so take dt below {limit / rate:.2g} ms"
+        + advice
+    )
+
+
+def _require_resolved(simulator, solver, dt, start):
+    """Refuse a step that is too coarse at the very start, and two equations that contradict each other."""
+    with jax.ensure_compile_time_eval():
+        y = simulator.init(jax.random.key(0)) if start is None else _state(start)
+        y = type(y)(*(jnp.asarray(x, _dtype(simulator)) for x in y))
+        require_one_equation(simulator, y)
+        rates = simulator.relaxation(y, 0.0)[1]
+        rate = max(float(np.nanmax(np.where(np.isfinite(r), r, 0))) for r in rates)
+    if fault := too_coarse(simulator, solver, dt, rate, "in its initial state"):
+        raise ValueError(fault)
 
 
 def _shape(simulator, stimulus, start) -> tuple[int, ...]:
@@ -198,8 +288,12 @@ def begin(
     if isinstance(solver, Adaptive):
         return ODEState(y, None, start.step)
     name = type(solver).__name__
-    carry = start.carry if start.solver == name else _Steps(solver, simulator, stimulus, dt).start(y, start.step)
-    return ODEState(y, carry, start.step, name)
+    stepper = Stepper(solver, MembraneTerm(simulator, stimulus), dt)
+    carry = start.carry if start.solver == name else stepper.start(y, start.step)
+    waiting = start.refractory
+    if waiting is None and _has_refractory(simulator):
+        waiting = jnp.zeros(shape, jnp.int32)
+    return ODEState(y, carry, start.step, name, waiting)
 
 
 def integrate(
@@ -214,7 +308,8 @@ def integrate(
     record_every: int,
     warmup: int,
     checkpoint: int | None,
-) -> Recording:
+    gradient: Any = None,
+) -> tuple[Recording, Coarseness | None]:
     """Warm up, then record frame by frame.
 
     Args:
@@ -228,15 +323,22 @@ def integrate(
         record_every: steps in a frame.
         warmup: steps before the first frame.
         checkpoint: frames between kept states in reverse mode.
+        gradient: how spikes are differentiated: None, a `Surrogate` or `Exact`.
 
     Returns:
-        The recording.
+        The recording, and the fastest relaxation on the way; None where the solver chooses its own steps.
     """
     run: Any = _fixed
     if isinstance(solver, Adaptive | TimeParallel):
         run = _adaptive if isinstance(solver, Adaptive) else time_parallel
-    values, ok, final = run(simulator, stimulus, start, solver, dt, names, frames, record_every, warmup, checkpoint)
-    return Recording(
+    how = {"solver": solver, "dt": dt, "names": names, "frames": frames, "every": record_every, "warmup": warmup}
+    with spike_gradient(None if isinstance(gradient, Exact) else gradient):
+        values, ok, final, coarse = run(
+            simulator, stimulus, start, **how, checkpoint=checkpoint, exact=isinstance(gradient, Exact)
+        )
+    if coarse is not None:
+        ok &= coarse.rate * dt <= _limit(solver)
+    recording = Recording(
         values=values,
         ok=ok & finite((values, final)),
         first_step=start.step + warmup,
@@ -246,53 +348,161 @@ def integrate(
         frames=frames,
         unit_pairs=tuple((n, simulator.recordables[n].unit) for n in names),
     )
+    return recording, coarse
 
 
-def _fixed(simulator, stimulus, start, solver, dt, names, frames, every, warmup, checkpoint):
+class _Loop:
+    """Steps one after the other, with the spikes in them, and a look now and then at how fast the variables relax.
+
+    What is handed on is `now`, of what the solver carries, the number of the step, and the refractory steps to come.
+    """
+
+    def __init__(self, stepper: Stepper, counted: bool, every: int, exact: bool) -> None:
+        """Take what does not change; `counted`: whether spikes are wanted, `exact`: located within steps."""
+        self.stepper, self.counted, self.every, self.exact = stepper, counted, every, exact
+        self.simulator = stepper.term.simulator
+        self.advance = jax.checkpoint(lambda carry, step: stepper.advance(carry, step))
+
+    def none(self, y: Any) -> Any:
+        """No spikes yet, in a frame."""
+        if not self.counted:
+            return None
+        if self.exact:
+            return (jnp.zeros_like(y[0]),) * 3
+        boolean = surrogate_in_force() is None
+        return jnp.zeros(y[0].shape, np.min_scalar_type(self.every) if boolean else y[0].dtype)
+
+    def step(self, now: Any, place: Any) -> tuple[Any, Any]:
+        """One step, at its place in the frame: integrate, test, reset."""
+        (carry, step, waiting), stepper, cell = now, self.stepper, self.simulator
+        if self.exact:
+            carry, spiked, share = located_step(stepper, carry, step)
+            return (carry, step + 1, waiting), parts(spiked, (place + share) / self.every)
+        after = self.advance(carry, step)
+        jumps = cell.has_reset or waiting is not None
+        if not (jumps or self.counted):
+            return (after, step + 1, waiting), None
+        before, y = stepper.observe(carry, step), stepper.observe(after, step + 1)
+        if waiting is not None:
+            y = y._replace(**{n: jnp.where(waiting > 0, getattr(before, n), getattr(y, n)) for n in cell.held})
+        fired = spike(cell.threshold(y), inclusive=True)
+        may = True if cell.has_reset else cell.threshold(before) < 0
+        may = may if waiting is None else may & (waiting == 0)
+        fired = fired if may is True else jnp.where(may, fired, jnp.zeros_like(fired))
+        if jumps:
+            moved = zip(y, cell.reset(y), strict=True)
+            y = type(y)(*(a if a is b else reset(fired, a, to=b) for a, b in moved))
+            after = stepper.moved(after, y)
+        if waiting is not None:
+            period = jnp.maximum(jnp.round(cell.refractory / stepper.dt) - 1, 0).astype(waiting.dtype)
+            waiting = jnp.where(fired > 0, period, jnp.maximum(waiting - 1, 0))
+        return (after, step + 1, waiting), fired
+
+    def look(self, now: Any, coarse: Coarseness) -> Coarseness:
+        """The fastest relaxation so far."""
+        carry, step, _ = lax.stop_gradient(now)
+        term, t0, _ = self.stepper.at(step, carry)
+        rates = lax.stop_gradient(term).relaxation(t0, self.stepper.observe(carry, step))[1]
+        rate = jnp.stack([jnp.max(r) for r in rates]).max()
+        faster = rate > coarse.rate  # not so where it is no number
+        return Coarseness(jnp.where(faster, rate, coarse.rate), jnp.where(faster, step, coarse.step))
+
+    def steps(self, now: Any, counts: Any, first: Any, length: int) -> tuple[Any, Any]:
+        """Several steps, the first of them at the place `first` of its frame; and the spikes in them added up."""
+
+        def one(state, place):
+            now, fired = self.step(state[0], place)
+            if not self.counted:
+                return (now, None), None
+            return (now, jax.tree.map(lambda c, f: c + f, state[1], fired)), None
+
+        places = first + jnp.arange(length) if self.exact else None
+        return scan(one, (now, counts), places, length=length)[0]
+
+    def frame(self, state: Any, length: int) -> tuple[Any, Any]:
+        """The steps of a frame, with looks between if there are many."""
+        now, coarse = state
+        carry, step, _ = now
+        counts = self.none(self.stepper.observe(carry, step))
+        if length <= WATCH:
+            now, counts = self.steps(now, counts, 0, length)
+            return (now, coarse), counts
+
+        def block(state, k):
+            now, coarse, counts = state
+            now, counts = self.steps(now, counts, k * WATCH, WATCH)
+            return (now, self.look(now, coarse), counts), None
+
+        whole, rest = divmod(length, WATCH)
+        (now, coarse, counts), _ = scan(block, (now, coarse, counts), jnp.arange(whole), unroll=1)
+        now, counts = self.steps(now, counts, whole * WATCH, rest) if rest else (now, counts)
+        return (now, coarse), counts
+
+
+def _fixed(simulator, stimulus, start, solver, dt, names, frames, every, warmup, checkpoint, exact):
     """A scan over frames of a scan over steps."""
-    steps = _Steps(solver, simulator, stimulus, dt)
-    advance = jax.checkpoint(lambda carry, step: steps.advance(carry, step))
+    stepper = Stepper(solver, MembraneTerm(simulator, stimulus), dt)
+    loop = _Loop(stepper, "spikes" in names, every, exact)
 
-    def one_step(state, _):
-        carry, step = state
-        return (advance(carry, step), step + 1), None
-
-    def one_counted_step(state, _):
-        (carry, step), spikes = state
-        before = steps.observe(carry, step).v
-        state, _ = one_step((carry, step), None)
-        return (state, spikes + _crossed(simulator, before, steps.observe(*state).v)), None
+    def looked(state):
+        return state[0], loop.look(*state)
 
     def frame(state, _):
-        if "spikes" in names:
-            none = jnp.zeros(start.y.v.shape, np.min_scalar_type(every))
-            (state, spikes), _ = scan(one_counted_step, (state, none), None, length=every)
-        else:
-            state, spikes = scan(one_step, state, None, length=every)
-        carry, step = state
-        return state, _seen(simulator, stimulus, names, steps.observe(carry, step), spikes, step.astype(float) * dt)
+        state, counts = loop.frame(state, every)
+        carry, step, _ = state[0]
+        t = step.astype(float) * dt
+        return state, _seen(simulator, stimulus, names, stepper.observe(carry, step), counts, t)
 
-    state = (start.carry, start.step)
-    state, _ = scan(one_step, state, None, length=warmup)
-    (carry, step), values = repeat(frame, state, frames, checkpoint)
-    return values, True, ODEState(steps.observe(carry, step), carry, step, start.solver)
+    # Short frames are grouped, so that looking costs the same whatever the length of a frame.
+    group = min(max(WATCH // every, 1), max(frames, 1))
+
+    def several(state, _):
+        state, values = scan(frame, state, None, length=group, unroll=1)
+        return looked(state), values
+
+    now = (start.carry, start.step, start.refractory)
+    state = looked((now, Coarseness(jnp.zeros((), start.y[0].dtype), start.step)))
+    # Warmed up by the same loops as later, so that the last bits are the same, too.
+    for body, length in ((several, group * every), (frame, every), (None, 1)):
+        times, warmup = divmod(warmup, length)
+        if times and body is None:
+            state = loop.frame(state, times)[0]
+        elif times:
+            state, _ = scan(
+                lambda s, _, body=body: (lax.optimization_barrier(body(s, None))[0], None),
+                state,
+                None,
+                length=times,
+                unroll=1,
+            )
+    whole, rest = divmod(frames, group)
+    segment = None if checkpoint is None else max(checkpoint // group, 1)
+    state, values = repeat(several, state, whole, segment)
+    values = jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), values)
+    if rest:
+        state, tail = scan(frame, state, None, length=rest, unroll=1)
+        values = jax.tree.map(lambda v, t: jnp.concatenate([v, t]), values, tail)
+    (carry, step, waiting), coarse = looked(state)
+    if exact and "spikes" in names:
+        values["spikes"] = spread(*values["spikes"])
+    return values, True, ODEState(stepper.observe(carry, step), carry, step, start.solver, waiting), coarse
 
 
 def _seen(simulator, stimulus, names, y, spikes, t):
     """What is recorded of a frame."""
     found = y._asdict() | {"spikes": spikes}
-    if "current" in names:
-        found["current"] = jnp.broadcast_to(0.0 if stimulus is None else stimulus(t), y.v.shape).astype(y.v.dtype)
+    if not set(names) <= set(found):
+        current = jnp.broadcast_to(0.0 if stimulus is None else stimulus(t), y[0].shape).astype(y[0].dtype)
+        found["current"] = current
+    if not set(names) <= set(found):
+        found |= {n: jnp.broadcast_to(x, y[0].shape) for n, x in simulator.observables(y, found["current"]).items()}
     return {name: found[name] for name in names}
 
 
-def _crossed(simulator, before, after):
-    return (before < simulator.v_spike) & (after >= simulator.v_spike)
-
-
-def _adaptive(simulator, stimulus, start, solver, dt, names, frames, every, warmup, checkpoint):
+def _adaptive(simulator, stimulus, start, solver, dt, names, frames, every, warmup, checkpoint, exact):
     """One call of Diffrax, which interpolates at the frames."""
-    dtype = start.y.v.dtype
+    del exact
+    dtype = start.y[0].dtype
     first = start.step + warmup
     times = (first + every * jnp.arange(1, frames + 1)).astype(dtype) * dt
     t0 = start.step.astype(dtype) * dt
@@ -310,11 +520,14 @@ def _adaptive(simulator, stimulus, start, solver, dt, names, frames, every, warm
         throw=False,
     )
     saved: Any = solution.ys
-    before, y = saved.v[:-1], jax.tree.map(lambda x: x[1:], saved)
-    spikes = _crossed(simulator, before, y.v).astype(np.min_scalar_type(every))
+    y, spikes = jax.tree.map(lambda x: x[1:], saved), None
+    if "spikes" in names:
+        above = jax.vmap(simulator.threshold)(saved)
+        fired = jnp.where(above[:-1] < 0, spike(above[1:], inclusive=True), False)
+        spikes = fired.astype(np.min_scalar_type(every)) if surrogate_in_force() is None else fired
     values = jax.vmap(lambda y, s, t: _seen(simulator, stimulus, names, y, s, t))(y, spikes, times)
     ok = solution.result == diffrax.RESULTS.successful
-    return values, ok, ODEState(jax.tree.map(lambda x: x[-1], y), None, first + every * frames)
+    return values, ok, ODEState(jax.tree.map(lambda x: x[-1], y), None, first + every * frames), None
 
 
 def _controller(stimulus, solver, t0, t1):

@@ -2,40 +2,23 @@
 
 from typing import Any, ClassVar, NamedTuple, Self
 
-import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.core import Tracer
 
-from jneuro.core.devices import scan
-from jneuro.core.types import Array, Float, Int, Key
-from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Bounds, Recordable, param, parameters
-from jneuro.simulators.spiking import Surrogate, spike
-from jneuro.simulators.stepped import SteppedSimulator
+from jneuro.core.types import Array, Float
+from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Bounds, param, state
+from jneuro.simulators.ode import ODESimulator
+from jneuro.simulators.paths import parameters
+from jneuro.simulators.solvers import SequentialEuler
 
-__all__ = ["Izhikevich", "IzhikevichState"]
+__all__ = ["Izhikevich"]
 
 _SIMPLE = "Izhikevich, IEEE Trans. Neural Netw. 14 (2003) 1569"
 _HALF = 406.25**0.5
 """Half the distance of the roots of 0.04 v² + 5 v + 140, which lie about −62.5."""
 
 
-class IzhikevichState(NamedTuple):
-    """The state between two steps.
-
-    Attributes:
-        v: membrane potential [mV].
-        u: recovery current [pA].
-        step: steps taken.
-    """
-
-    v: Float[Array, " neuron"]
-    u: Float[Array, " neuron"]
-    step: Int[Array, ""]
-
-
-class Izhikevich(SteppedSimulator):
+class Izhikevich(ODESimulator):
     r"""Cells with a quadratic membrane and a linear recovery current, not coupled to each other.
 
     \[ C \dot v = k (v - v_r)(v - v_t) - u + I(t), \qquad \dot u = a (b (v - v_u) - u) \]
@@ -50,11 +33,12 @@ class Izhikevich(SteppedSimulator):
     have no unit of their own; with 1 pF they are in pA. Every parameter that is not static may have one value for each
     neuron, so that one simulator holds a mixed population.
 
-    One step: advance v by forward Euler in `substeps` parts, then u with the new v, then test for a spike. Potentials
-    are recorded after the reset. The program of 2003 takes steps of 1 ms in two parts: `dt=1.0, substeps=2`. Spikes lie
-    on the grid, and each loses a part of a step, so the error is of first order: with a current of 10, regular spiking
-    has 12 spikes in 480 ms where the equations have 12, fast spiking 61 of 66, at the default step; at 1 ms these are
-    10 and 31.
+    By default a step is that of the program of 2003, `SequentialEuler`: v by forward Euler, then u with the new v, then
+    the test for a spike. Potentials are recorded after the reset. That program takes steps of 1 ms in two parts:
+    `simulate(cell, ..., dt=1.0, solver=SequentialEuler(substeps=2))`. Spikes lie on the grid, and each loses a part of a
+    step, so the error is of first order: with a current of 10, regular spiking has 12 spikes in 480 ms where the
+    equations have 12, fast spiking 61 of 66, at the default step; at 1 ms these are 10 and 31. `RK4()` with
+    `spike_gradient=Exact()` locates spikes within steps.
 
     The stimulus of `simulate` is \(I(t)\) [pA].
 
@@ -85,14 +69,12 @@ class Izhikevich(SteppedSimulator):
         -65.0, unit="mV", source=_SIMPLE, doc="initial potential; recovery starts at its rest there"
     )
     n: int = param(1, unit="1", source=_SIMPLE, bounds=Bounds(1), doc="number of neurons", static=True)
-    dt: float = param(0.1, unit="ms", source="numerical", bounds=POSITIVE, doc="time step", static=True)
-    substeps: int = param(
-        1, unit="1", source="numerical", bounds=Bounds(1, 2), doc="parts in which v takes a step", static=True
-    )
-    surrogate: Surrogate | None = None
-    """Derivative of the spike; None: spikes are boolean and carry no gradient."""
-    detach_reset: bool = eqx.field(static=True, default=True)
-    """Whether the jumps of v and u at a spike pass no gradient back to the spike."""
+
+    class State(NamedTuple):
+        """The state between two steps."""
+
+        v: Float[Array, " neuron"] = state(unit="mV", doc="membrane potential")
+        u: Float[Array, " neuron"] = state(unit="pA", doc="recovery current")
 
     presets: ClassVar = (
         "regular_spiking",
@@ -107,11 +89,9 @@ class Izhikevich(SteppedSimulator):
         "chattering_2007",
         "medium_spiny_2007",
     )
-    recordables: ClassVar = {
-        "v": Recordable("mV", "last", "membrane potential"),
-        "u": Recordable("pA", "last", "recovery current"),
-        "spikes": Recordable("1", "sum", "spikes"),
-    }
+    input_unit: ClassVar = "pA"
+    default_dt: ClassVar = 0.1
+    default_solver: ClassVar = SequentialEuler()
 
     def __check_init__(self) -> None:
         """Refuse cells that could not stop spiking."""
@@ -190,53 +170,32 @@ class Izhikevich(SteppedSimulator):
         return cls._with(given, v_u=given["v_r"], v_initial=given["v_r"])
 
     @property
-    def populations(self) -> dict[str, int]:
-        """All neurons are one population."""
-        return {"cells": self.n}
-
-    @property
-    def longest_block(self) -> int:
-        """Nobody listens to anybody, so a block may be of any length; this one's records fit into the cache."""
-        return 100
-
-    def connect(self, key: Key[Array, ""]) -> Self:
-        """Nothing is drawn."""
-        return self
-
-    def init(self, key: Key[Array, ""]) -> IzhikevichState:
-        """Start at `v_initial`, with recovery at rest there."""
+    def cells(self) -> tuple[int, ...]:
+        """One population of `n` neurons."""
         for p in parameters(self).values():
-            if not p.static and p.default.shape not in ((), (1,), (self.n,)):
+            if not p.static and np.shape(p.default) not in ((), (1,), (self.n,)):
                 raise ValueError(
-                    f"Izhikevich: {p.name} has the shape {p.default.shape}; give one value, or one for each of the "
+                    f"Izhikevich: {p.name} has the shape {np.shape(p.default)}; give one value, or one for each of the "
                     f"n = {self.n} neurons"
                 )
-        u = self.b * (self.v_initial - self.v_u)
-        v, u = (jnp.broadcast_to(x, (self.n,)).astype(u.dtype) for x in (self.v_initial, u))
-        return IzhikevichState(v, u, jnp.int32(0))
+        return (self.n,)
 
-    def draw(self, key, first_step, steps):
-        """Nothing is random."""
+    def init(self, key):
+        """Start at `v_initial`, with recovery at rest there."""
+        return self.State(self.v_initial, self.b * (self.v_initial - self.v_u))
 
-    def take(self, state, drive, noise, steps):
-        """See `SteppedSimulator`."""
-        (v, u), (vs, us, spikes) = scan(lambda c, x: self._step(c, x), (state.v, state.u), drive, length=steps)
-        return IzhikevichState(v, u, state.step + steps), {"v": vs, "u": us, "spikes": spikes}
+    def vector_field(self, y, drive):
+        """See `ODESimulator`."""
+        v, u = y
+        return self.State(
+            v=(self.k * (v - self.v_r) * (v - self.v_t) + (drive - u)) / self.capacitance,
+            u=self.a * (self.b * (v - self.v_u) - u),
+        )
 
-    def _step(self, carry, drive):
-        """Integrate, test, reset."""
-        v, u = carry
-        current = -u if drive is None else drive - u
-        for _ in range(self.substeps):
-            slope = (self.k * (v - self.v_r) * (v - self.v_t) + current) / self.capacitance
-            v = v + (self.dt / self.substeps) * slope
-        u = u + self.dt * (self.a * (self.b * (v - self.v_u) - u))
-        if self.surrogate is None:
-            spikes = v >= self.v_peak
-            after = jnp.where(spikes, self.c, v), jnp.where(spikes, u + self.d, u)
-        else:
-            # From the other side, because a potential at the peak is a spike.
-            spikes = 1 - spike(self.v_peak - v, self.surrogate)
-            gate = lax.stop_gradient(spikes) if self.detach_reset else spikes
-            after = (1 - gate) * v + gate * self.c, u + gate * self.d
-        return after, (*after, spikes)
+    def threshold(self, y):
+        """See `ODESimulator`."""
+        return y.v - self.v_peak
+
+    def reset(self, y):
+        """See `ODESimulator`."""
+        return self.State(self.c, y.u + self.d)

@@ -1,82 +1,69 @@
-r"""Izhikevich's cell with spikes located within steps, so that their times have exact derivatives.
+r"""Spikes located within steps, so that their times have exact derivatives.
 
-A step takes the equations on by Runge and Kutta's method. Where it passes the peak, its cubic interpolant does so at a
-time \(\tau\); there v and u jump, and the rest of the step is taken from behind the jump. \(\tau\) is a root, and the
-derivative of a root is one step of Newton's method: with it, all that depends on the time of the jump has the
-derivative that the equations have there (the jump's saltation), and no surrogate is needed.
+Where a step takes `threshold` past zero, the cubic interpolant of the states at its ends does so at a time \(\tau\);
+there the state jumps, and the rest of the step is taken from behind the jump. \(\tau\) is a root, and the derivative
+of a root is one step of Newton's method: with it, all that depends on the time of the jump has the derivative that the
+equations have there (the jump's saltation), and no surrogate is needed.
 """
 
+from typing import Any
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jneuro.core.types import Array, Bool, Float
-from jneuro.simulators.izhikevich import Izhikevich
+from jneuro.core.types import Array, Bool, Float, Int, PyTree
+from jneuro.simulators.solvers import MembraneTerm
 
-__all__ = ["located_spikes"]
+__all__ = ["Exact", "located_step", "parts", "spread"]
 
 _HALVINGS, _NEWTON = 8, 3
 """Steps of the search for a root between 0 and 1: to the last digit."""
 
 
-def located_spikes(
-    cell: Izhikevich, current: Float[Array, " time"], *, dt: float, steps: int
-) -> tuple[Float[Array, " time"], Float[Array, " time"]]:
-    """Integrate one cell under a current that is held from sample to sample.
+class Exact(eqx.Module):
+    """Differentiate spikes as the equations do: each is located within its step; for `simulate(spike_gradient=...)`.
+
+    Spikes are then numbers: each is split between two frames so that the sum over frames, drawn with straight lines,
+    passes a half at the spike's own time. Jumps carry the derivative of their time. At most one spike a step is found.
+    """
+
+
+def located_step(
+    stepper: Any, carry: PyTree, step: Int[Array, ""]
+) -> tuple[PyTree, Bool[Array, "*neuron"], Float[Array, "*neuron"]]:
+    """Take one step of a solver that carries the state itself.
 
     Args:
-        cell: the cell; its own time step and surrogate do not matter.
-        current: at every sample [pA]; before the first, that of the first.
-        dt: time between samples [ms].
-        steps: steps between them.
+        stepper: a `Stepper`.
+        carry: the state.
+        step: its number.
 
     Returns:
-        The potential at every sample [mV], and the spikes: each is split between two samples so that the sum over
-        samples, drawn with straight lines, passes a half at the spike's own time.
+        The state after it, whether there was a spike, and in which share of the step.
     """
-    held = jnp.concatenate([current[:1], current[:-1]])
-    h = dt / steps
-    start = jnp.stack([cell.v_initial, cell.b * (cell.v_initial - cell.v_u)]).astype(current.dtype)
-
-    def frame(y, drive):
-        return lax.scan(lambda y, _: _step(cell, y, drive, h), y, None, length=steps)
-
-    def sample(y, drive):
-        y, (spiked, share) = frame(y, drive)
-        return y, (y[0], spiked, share)
-
-    v, spiked, share = lax.scan(sample, start, held)[1]
-    return v, _parts(spiked, (jnp.arange(steps)[None] + share) / steps)
-
-
-def _slope(cell: Izhikevich, y: Float[Array, "2"], drive: Float[Array, ""]) -> Float[Array, "2"]:
-    v, u = y
-    membrane = (cell.k * (v - cell.v_r) * (v - cell.v_t) - u + drive) / cell.capacitance
-    return jnp.stack([membrane, cell.a * (cell.b * (v - cell.v_u) - u)])
-
-
-def _runge_kutta(cell: Izhikevich, y: Float[Array, "2"], drive: Float[Array, ""], h: Array | float):
-    first = _slope(cell, y, drive)
-    second = _slope(cell, y + 0.5 * h * first, drive)
-    third = _slope(cell, y + 0.5 * h * second, drive)
-    return y + h / 6 * (first + 2 * second + 2 * third + _slope(cell, y + h * third, drive))
+    term, t0, t1 = stepper.at(step, carry)
+    cell, h = term.simulator, jnp.asarray(stepper.dt, t0.dtype)
+    y, end = carry, stepper.advance(carry, step)
+    spiked = cell.threshold(end) >= 0
+    if not cell.has_reset:
+        spiked = spiked & (cell.threshold(y) < 0)
+    slopes = [jax.tree.map(lambda f: h * f, term.vf(t, x, None)) for t, x in ((t0, y), (t1, end))]
+    ends = (y, end, *slopes)
+    share = _root(cell, ends, spiked)
+    if not cell.has_reset:
+        return end, spiked, share
+    # Within the rest, which begins at another time in every cell, the stimulus is a straight line.
+    first, last = (jnp.asarray(term.drive(t, y)) for t in (t0, t1))
+    line = MembraneTerm(cell, lambda t: first + (t - t0) / h * (last - first))
+    jumped = cell.reset(jax.tree.map(lambda *e: _cubic(e, share), *ends))
+    jumped = jax.tree.map(lambda a, b: jnp.broadcast_to(a, b.shape), jumped, end)
+    after = stepper.solver.advance(line, t0 + share * h, (1 - share) * h, jumped)
+    return jax.tree.map(lambda a, b: jnp.where(spiked, a, b), after, end), spiked, share
 
 
-def _step(cell: Izhikevich, y: Float[Array, "2"], drive: Float[Array, ""], h: float):
-    """One step: the state, whether there was a spike, and in which share of the step."""
-    end = _runge_kutta(cell, y, drive, h)
-    spiked = end[0] >= cell.v_peak
-    ends = jnp.stack([y, end, h * _slope(cell, y, drive), h * _slope(cell, end, drive)])
-    # Without a spike, a straight line has the root: what is not used must have derivatives, too.
-    line = jnp.asarray([[-1.0, 0.0], [1.0, 0.0], [2.0, 0.0], [2.0, 0.0]], y.dtype)
-    ends = jnp.where(spiked, ends.at[:2, 0].add(-cell.v_peak), line)
-    share = _root(ends[:, 0])
-    jumped = jnp.stack([cell.c, _cubic(ends[:, 1], share) + cell.d])
-    after = _runge_kutta(cell, jumped, drive, (1 - share) * h)
-    return jnp.where(spiked, after, end), (spiked, share)
-
-
-def _cubic(ends: Float[Array, "4"], s: Float[Array, ""]) -> Float[Array, ""]:
+def _cubic(ends: Any, s: Float[Array, "*neuron"]) -> Float[Array, "*neuron"]:
     """Hermite's interpolant between 0 and 1: from the values at both, and the slopes at both."""
     first, last, rising, arriving = ends
     return first + s * (
@@ -84,35 +71,66 @@ def _cubic(ends: Float[Array, "4"], s: Float[Array, ""]) -> Float[Array, ""]:
     )
 
 
-def _root(ends: Float[Array, "4"]) -> Float[Array, ""]:
-    """Where the interpolant passes zero upwards."""
-    fixed = lax.stop_gradient(ends)
+def _root(cell: Any, ends: Any, spiked: Bool[Array, "*neuron"]) -> Float[Array, "*neuron"]:
+    """Where the threshold, along the interpolant, passes zero upwards; one half where there is no spike."""
+
+    def above(cell, ends, s):
+        # Without a spike, a straight line has the root: what is not used must have derivatives, too.
+        return jnp.where(spiked, cell.threshold(jax.tree.map(lambda *e: _cubic(e, s), *ends)), 2 * s - 1)
+
+    still = lax.stop_gradient((cell, ends))
+
+    def fixed(s):
+        return above(*still, s)
 
     def halve(_, bracket):
         low, high = bracket
         middle = 0.5 * (low + high)
-        below = _cubic(fixed, middle) < 0
+        below = fixed(middle) < 0
         return jnp.where(below, middle, low), jnp.where(below, high, middle)
 
-    zero = jnp.zeros_like(ends[0])
+    zero = jnp.zeros_like(ends[0][0])
     low, high = lax.fori_loop(0, _HALVINGS, halve, (zero, zero + 1))
 
     def newton(_, s):
-        value, slope = jax.jvp(lambda s: _cubic(fixed, s), (s,), (jnp.ones_like(s),))
+        value, slope = jax.jvp(fixed, (s,), (jnp.ones_like(s),))
         return jnp.clip(s - value / slope, low, high)
 
     s = lax.stop_gradient(lax.fori_loop(0, _NEWTON, newton, 0.5 * (low + high)))
-    slope = jax.jvp(lambda s: _cubic(fixed, s), (s,), (jnp.ones_like(s),))[1]
+    slope = jax.jvp(fixed, (s,), (jnp.ones_like(s),))[1]
     # Its value is that of the root; its derivative that of the implicit function.
-    return s - _cubic(ends, s) / slope
+    return s - above(cell, ends, s) / slope
 
 
-def _parts(spiked: Bool[Array, "time step"], share: Float[Array, "time step"]) -> Float[Array, " time"]:
-    """Split every spike, at a share of its sample, between this sample and the one before or after."""
-    early = share < 0.5
-    before = jnp.where(spiked & early, (0.5 - share) / (1 - jnp.where(early, share, 0)), 0).sum(1)
-    after = jnp.where(spiked & ~early, 1 - 0.5 / jnp.where(early, 1, share), 0).sum(1)
-    whole = spiked.sum(1) - before - after
-    # At the ends of the trace there is no neighbour.
+def parts(spiked: Bool[Array, "*neuron"], place: Float[Array, "*neuron"]) -> tuple[Array, Array, Array]:
+    """Split a spike, at a place in its frame between 0 and 1, between this frame and the one before or after.
+
+    Args:
+        spiked: whether there is one.
+        place: where.
+
+    Returns:
+        What belongs to this frame, to the one before, and to the one after.
+    """
+    early = place < 0.5
+    before = jnp.where(spiked & early, (0.5 - place) / (1 - jnp.where(early, place, 0)), 0)
+    after = jnp.where(spiked & ~early, 1 - 0.5 / jnp.where(early, 1, place), 0)
+    return spiked - before - after, before, after
+
+
+def spread(
+    whole: Float[Array, "time *neuron"], before: Float[Array, "time *neuron"], after: Float[Array, "time *neuron"]
+) -> Float[Array, "time *neuron"]:
+    """Give every frame what `parts` made of its own spikes and of its neighbours'.
+
+    Args:
+        whole: what belongs to the frame itself.
+        before: to the one before; the first frame keeps its own.
+        after: to the one after; the last frame keeps its own.
+
+    Returns:
+        The spikes of each frame.
+    """
     whole = whole.at[0].add(before[0]).at[-1].add(after[-1])
-    return whole + jnp.pad(before[1:], (0, 1)) + jnp.pad(after[:-1], (1, 0))
+    edge = jnp.zeros_like(before[:1])
+    return whole + jnp.concatenate([before[1:], edge]) + jnp.concatenate([edge, after[:-1]])

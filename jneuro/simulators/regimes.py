@@ -93,7 +93,7 @@ def excitability(
         dt=dt,
         solver=solver,
         record=("v", "spikes"),
-        record_every=every,
+        record_every=every * step,
         key=jax.random.key(0),
         throw=False,
     )

@@ -2,7 +2,6 @@
 
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,37 +9,18 @@ from jax import lax
 from jax.core import Tracer
 from jax.scipy.special import gammaln, xlogy
 
-from jneuro.core.devices import scan
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Bool, Float, Int, Key, Scalar
 from jneuro.simulators.background import binomial_counts, step_words
-from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, Bounds, Recordable, param
-from jneuro.simulators.spiking import Surrogate, spike
+from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, Bounds, Recordable, param, state
+from jneuro.simulators.spiking import reset, spike
 from jneuro.simulators.stepped import SteppedSimulator
 
-__all__ = ["RingNetwork", "RingNetworkState", "Synapse"]
+__all__ = ["RingNetwork", "Synapse"]
 
 Synapse = Literal["delta", "current", "conductance"]
 
 _PAPER = "Xiao and Lin, J. Comput. Neurosci. 50 (2022) 9"
-
-
-class RingNetworkState(NamedTuple):
-    """The state between two steps.
-
-    Attributes:
-        v: membrane potential [1].
-        refractory: steps for which the neuron stays frozen.
-        synaptic: external, excitatory and inhibitory currents or conductances [1/ms]; none with delta synapses.
-        sent: spikes of the last step, which arrive in the next.
-        step: steps taken.
-    """
-
-    v: Float[Array, " neuron"]
-    refractory: Int[Array, " neuron"]
-    synaptic: Float[Array, "synapse neuron"]
-    sent: Bool[Array, " neuron"] | Float[Array, " neuron"]
-    step: Int[Array, ""]
 
 
 class RingNetwork(SteppedSimulator):
@@ -127,10 +107,18 @@ class RingNetwork(SteppedSimulator):
         static=True,
     )
     dt: float = param(0.1, unit="ms", source=_PAPER, bounds=POSITIVE, doc="time step", static=True)
-    surrogate: Surrogate | None = None
-    """Derivative of the spike; None: spikes are boolean and carry no gradient."""
-    detach_reset: bool = eqx.field(static=True, default=True)
-    """Whether the reset passes no gradient back to the spike."""
+
+    class State(NamedTuple):
+        """The state between two steps."""
+
+        v: Float[Array, " neuron"] = state(doc="membrane potential")
+        refractory: Int[Array, " neuron"] = state(doc="steps for which the neuron stays frozen")
+        synaptic: Float[Array, "synapse neuron"] = state(
+            unit="1/ms", doc="external, excitatory, inhibitory currents or conductances; none with delta synapses"
+        )
+        sent: Bool[Array, " neuron"] | Float[Array, " neuron"] = state(
+            doc="spikes of the last step, which arrive in the next"
+        )
 
     presets: ClassVar = ("xiao_lin",)
     recordables: ClassVar = {
@@ -150,7 +138,7 @@ class RingNetwork(SteppedSimulator):
             raise ValueError(f"RingNetwork: synapse = {self.synapse!r} must be 'delta', 'current' or 'conductance'")
         self.step_count(self.refractory, "RingNetwork: refractory")
         rate = self.rate_external
-        if not isinstance(rate, Tracer):
+        if isinstance(rate, jax.Array) and not isinstance(rate, Tracer):
             mean = float(np.asarray(rate).max()) * self.dt * 1e-3
             needed = mean + 7 * mean**0.5 + 5
             if self.external_cap < needed:
@@ -181,7 +169,7 @@ class RingNetwork(SteppedSimulator):
         return {"excitatory": self.positions, "inhibitory": self.positions}
 
     @property
-    def longest_block(self) -> int:
+    def block(self) -> int:
         """Spikes arrive a step later, inside of a block; it is as long as pays for drawing the input at once."""
         return 20
 
@@ -198,90 +186,68 @@ class RingNetwork(SteppedSimulator):
         near = np.minimum(apart, self.positions - apart) <= self.reach
         return jnp.asarray(np.tile(near, (2, 2)) & ~np.eye(self.neurons, dtype=bool))
 
-    def connect(self, key: Key[Array, ""]) -> Self:
-        """Nothing is drawn: the ring is given."""
-        return self
-
-    def init(self, key: Key[Array, ""]) -> RingNetworkState:
+    def init(self, key: Key[Array, ""]) -> State:
         """Draw potentials uniformly between reset and threshold; nobody is refractory, and nothing is under way."""
         dtype, n = self.v_threshold.dtype, self.neurons
         v = self.v_reset + (self.v_threshold - self.v_reset) * jax.random.uniform(key, (n,), dtype)
-        return RingNetworkState(
+        return self.State(
             v=v,
             refractory=jnp.zeros(n, jnp.int32),
             synaptic=jnp.zeros((0 if self.synapse == "delta" else 3, n), dtype),
-            sent=jnp.zeros(n, bool if self.surrogate is None else dtype),
-            step=jnp.int32(0),
+            sent=jnp.zeros(n, bool),
         )
 
-    def draw(self, key, first_step, steps):
-        """Draw the external events; see `_external`."""
-        return self._external(stream(key, "external"), first_step, steps)
-
-    def take(self, state, drive, noise, steps):
-        """See `SteppedSimulator`."""
-
-        def on_ring(x):
-            return x.reshape(*x.shape[:-1], 2, self.positions)
-
-        drive = None if drive is None else on_ring(jnp.broadcast_to(drive, noise.shape))
-        carry = tuple(on_ring(x) for x in (state.v, state.refractory, state.synaptic, state.sent))
-        carry, seen = scan(lambda c, x: self._step(c, x), carry, (on_ring(noise), drive))
-        flat, seen = jax.tree.map(lambda x: x.reshape(*x.shape[:-2], self.neurons), (carry, seen))
-        return RingNetworkState(*flat, step=state.step + steps), seen | {"external": noise}
-
-    def _external(self, key, first_step, steps):
-        """External events of each neuron, `[step, neuron]`: its own, and those of the last word, which all share."""
-        words = step_words(key, first_step, steps, self.neurons + 1)
+    def draw(self, key, step):
+        """Draw the external events of each neuron: its own, and those of the last word, which all share."""
+        for name in ("rate_external", "share"):
+            if getattr(self, name).ndim:
+                raise ValueError(
+                    f"RingNetwork: {name} has the shape {getattr(self, name).shape}; it must be one value for all neurons"
+                )
+        words = step_words(stream(key, "external"), step, self.neurons + 1)
         mean = self.rate_external * (self.dt * 1e-3)
         own, common = (
             _poisson_thresholds(lax.stop_gradient(mean * part), self.external_cap)
             for part in (1 - self.share, self.share)
         )
-        counts = binomial_counts(words[:, :-1], own) + binomial_counts(words[:, -1:], common)
+        counts = binomial_counts(words[:-1], own) + binomial_counts(words[-1:], common)
         # The counts are integers; their mean carries the gradient with respect to the rate.
         return counts.astype(mean.dtype) + (mean - lax.stop_gradient(mean))
 
-    def _arriving(self, sent, external):
-        """What external events and the last step's spikes add, `[synapse, post kind, place]`."""
-        sent = sent.astype(external.dtype)
-        heard = _ring_sums(sent, self.reach)[:, None] - jnp.eye(2, dtype=sent.dtype)[:, :, None] * sent[:, None]
-        weights = jnp.stack([self.j_ee, self.j_ie, self.j_ei, self.j_ii]).reshape(2, 2, 1)
-        return jnp.concatenate([self.kick * external[None], weights * heard])
-
-    def _step(self, carry, arriving):
-        """Integrate, test, reset."""
-        v, refractory, synaptic, sent = carry
-        external, drive = arriving
-        added = self._arriving(sent, external)
-        integrated = v + (self.dt / self.tau_m) * ((0.0 if drive is None else drive) - v)
+    def step(self, y, drive, noise):
+        """Integrate and deliver, test the threshold, reset."""
+        v, synaptic = y.v, y.synaptic
+        arrived = self._arriving(y.sent, noise)
+        integrated = v + (self.dt / self.tau_m) * (drive - v)
         if self.synapse == "delta":
-            integrated = integrated + added[0] + added[1] - added[2]
-            shown = added / self.dt
+            f, e, i = arrived
+            integrated = integrated + f + e - i
+            shown = arrived / self.dt
         else:
             f, e, i = synaptic
             if self.synapse == "current":
                 integrated = integrated + self.dt * (f + e - i)
             else:
                 integrated = integrated - self.dt * ((f + e) * (v - self.v_e) + i * (v - self.v_i))
-            tau = jnp.stack([self.tau_external, self.tau_e, self.tau_i]).reshape(3, 1, 1)
+            tau = jnp.stack([self.tau_external, self.tau_e, self.tau_i])[:, None]
             # The authors' program lets one conductance decay with another's value, and in one of its versions does
             # not divide conductances by their time constants; this is what it does with currents.
-            synaptic = shown = (synaptic + added / tau) * jnp.exp(-self.dt / tau)
-        active = refractory == 0
-        if self.surrogate is None:
-            spikes = fired = active & (integrated >= self.v_threshold)
-            after = jnp.where(fired, self.v_reset, jnp.where(active, integrated, v))
-        else:
-            # From the other side, because a potential at the threshold is a spike.
-            spikes = jnp.where(active, 1 - spike(self.v_threshold - integrated, self.surrogate), 0)
-            fired = spikes > 0
-            gate = lax.stop_gradient(spikes) if self.detach_reset else spikes
-            after = (1 - gate) * jnp.where(active, integrated, v) + gate * self.v_reset
+            synaptic = shown = (synaptic + arrived / tau) * jnp.exp(-self.dt / tau)
+        awake = y.refractory == 0
+        spikes = jnp.where(awake, spike(integrated - self.v_threshold, inclusive=True), False)
+        v = reset(spikes, jnp.where(awake, integrated, v), to=self.v_reset)
         held = max(self.step_count(self.refractory) - 1, 0)
-        refractory = jnp.where(fired, held, jnp.maximum(refractory - 1, 0))
-        seen = {"v": after, "spikes": spikes, "excitation": shown[0] + shown[1], "inhibition": shown[2]}
-        return (after, refractory, synaptic, spikes), seen
+        refractory = jnp.where(spikes.astype(bool), held, jnp.maximum(y.refractory - 1, 0))
+        seen = {"external": noise, "excitation": shown[0] + shown[1], "inhibition": shown[2]}
+        return self.State(v, refractory, synaptic, spikes), {"spikes": spikes} | seen
+
+    def _arriving(self, sent, external):
+        """What external events and the last step's spikes add, `[synapse, neuron]`."""
+        sent = sent.astype(external.dtype).reshape(2, self.positions)
+        # By kind of the sender, kind of the receiver, and place; nobody hears itself.
+        heard = _ring_sums(sent, self.reach)[:, None] - jnp.eye(2, dtype=sent.dtype)[:, :, None] * sent[:, None]
+        weights = jnp.stack([self.j_ee, self.j_ie, self.j_ei, self.j_ii]).reshape(2, 2, 1)
+        return jnp.concatenate([self.kick * external[None], (weights * heard).reshape(2, self.neurons)])
 
 
 def _poisson_thresholds(mean: Scalar, count: int) -> Int[Array, " threshold"]:

@@ -1,10 +1,11 @@
 """From a simulator to a recording."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import numpy as np
 from jax.core import Tracer
 
@@ -12,9 +13,14 @@ from jneuro.core.random import require_key, stream
 from jneuro.core.types import Array, Key, PyTree
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.base import Simulator, step_count
-from jneuro.simulators.integration import begin, integrate, require_integrable
+from jneuro.simulators.integration import begin, integrate, require_integrable, too_coarse
+from jneuro.simulators.located import Exact
 from jneuro.simulators.ode import ODESimulator
-from jneuro.simulators.stepped import SteppedSimulator
+from jneuro.simulators.paths import draw, resolve
+from jneuro.simulators.solvers import RK4
+from jneuro.simulators.spiking import Surrogate
+from jneuro.simulators.spiking import spike_gradient as differentiating_spikes
+from jneuro.simulators.stepped import SteppedSimulator, begin_stepped
 from jneuro.simulators.stepping import advance_blocks
 from jneuro.simulators.stimuli import Stimulus, draw_outside_loops
 
@@ -22,13 +28,14 @@ __all__ = ["SimulationError", "first_state", "simulate"]
 
 _NOT_FINITE = (
     "the simulation left the finite numbers: a parameter, a stimulus or the time step is too large for the scheme, "
-    "or an adaptive solver used up its steps; "
-    "simulate(..., throw=False) returns the recording with its `ok` flag"
+    "or an adaptive solver used up its steps"
 )
+_FLAG = "simulate(..., throw=False) returns the recording with its `ok` flag"
+_NOT_OK = f"{_NOT_FINITE}; or the time step is too coarse for how fast a variable relaxes; {_FLAG}"
 
 
 class SimulationError(FloatingPointError):
-    """A simulated value is not finite."""
+    """A simulated value is not finite, or the time step was too coarse."""
 
 
 def simulate(
@@ -38,11 +45,12 @@ def simulate(
     duration: float,
     key: Key[Array, ""],
     dt: float | None = None,
+    solver: Any = None,
     record: Sequence[str] | None = None,
-    record_every: int = 1,
+    record_every: float | None = None,
     warmup: float = 0.0,
     initial_state: PyTree | None = None,
-    solver: Any = None,
+    spike_gradient: Surrogate | Exact | None = None,
     checkpoint: int | None = None,
     throw: bool = True,
 ) -> Recording:
@@ -57,57 +65,108 @@ def simulate(
 
     Other Args:
         dt: time step [ms]; an ODE simulator has a default for its default solver. Stepped simulators own theirs.
-        record: names of what to record; all of `simulator.recordables` by default.
-        record_every: steps in one recorded frame. States are sampled at its end, spikes are summed over it.
+        record: names of what to record, of `simulator.recordables`; by default `simulator.default_record`.
+        record_every: time between two recorded frames [ms]; by default every step is recorded. States are sampled at a
+            frame's end, spikes are summed over it.
         warmup: time simulated first and not recorded [ms].
-        initial_state: a state to start from: the `final_state` of a recording, or an ODE simulator's bare state.
+        initial_state: a state to start from: the `final_state` of a recording, or the simulator's bare state.
         solver: how to integrate an ODE, see `jneuro.simulators.solvers`; stepped simulators bring their own scheme.
+        spike_gradient: what stands for the derivative of a spike, such as `SuperSpike(scale=0.01)`; or `Exact()`, which
+            locates the spikes of cells within steps; by default spikes are booleans and carry no gradient.
         checkpoint: in reverse mode, keep states only every so many frames and recompute between them; bounds memory.
-        throw: raise if a value is not finite; otherwise the recording's `ok` says so.
+        throw: raise if a value is not finite, or the time step was too coarse for what happened; otherwise the
+            recording's `ok` says so.
 
     Returns:
         The recording, with the final state.
 
     Raises:
         ValueError: for a bad argument, before anything is compiled.
-        SimulationError: if a value is not finite and `throw` is set; inside `jit` or `vmap`, equinox's run-time error.
+        SimulationError: if the recording is not `ok` and `throw` is set; inside `jit` or `vmap`, equinox's run-time
+            error.
+
+    Example:
+        ```python
+        cell = jn.simulators.HodgkinHuxley()
+        recording = jn.simulate(cell, jn.stimuli.Step(10.0, onset=50.0), duration=500.0, key=jax.random.key(0))
+        recording.values["v"]  # [time]
+        ```
     """
     require_key(key)
-    solver, dt = _scheme(simulator, solver, dt)
-    names = _names(simulator, record)
-    for argument, value in {"record_every": record_every, "checkpoint": checkpoint}.items():
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"{argument} = {value!r} must be a positive whole number")
-    steps, before = step_count(duration, dt, "duration"), step_count(warmup, dt, "warmup")
-    if steps < 1 or steps % record_every:
+    _require_instances(simulator, stimulus)
+    simulator, stimulus = resolve(simulator), resolve(draw(stimulus, stream(key, "stimulus")))
+    solver, dt = _scheme(simulator, solver, dt, spike_gradient)
+    if not isinstance(spike_gradient, Surrogate | Exact | None):
         raise ValueError(
-            f"duration = {duration} ms is {steps} steps of {dt:g} ms, "
-            f"which must be a positive multiple of record_every = {record_every}"
+            f"spike_gradient = {spike_gradient!r} must be a Surrogate, such as SuperSpike(), or Exact(), or None"
+        )
+    names = _names(simulator, record)
+    if checkpoint is not None and (isinstance(checkpoint, bool) or not isinstance(checkpoint, int | np.integer)):
+        raise ValueError(f"checkpoint = {checkpoint!r} must be a whole number of frames")
+    if checkpoint is not None and checkpoint < 1:
+        raise ValueError(f"checkpoint = {checkpoint!r} must be a positive whole number")
+    every = 1 if record_every is None else step_count(_number("record_every", record_every), dt, "record_every")
+    steps, before = (step_count(_number(n, x), dt, n) for n, x in (("duration", duration), ("warmup", warmup)))
+    if every < 1:
+        raise ValueError(f"record_every = {record_every} ms must be at least the time step, {dt:g} ms")
+    if steps < 1 or steps % every:
+        raise ValueError(
+            f"duration = {duration} ms must be a positive multiple of record_every = {every * dt:g} ms, the time "
+            "between two recorded frames"
         )
     if before < 0:
         raise ValueError(f"warmup = {warmup} ms must not be negative")
     if isinstance(simulator, ODESimulator):
-        require_integrable(simulator, stimulus, solver, dt, initial_state)
-    recording = _simulate(
+        require_integrable(simulator, stimulus, solver, dt, initial_state, spike_gradient)
+    elif isinstance(spike_gradient, Exact):
+        raise ValueError(f"spike_gradient = Exact() is for cells; {type(simulator).__name__} takes a Surrogate")
+    recording, coarse = _simulate(
         simulator,
         stimulus,
         key,
         initial_state,
         solver,
+        spike_gradient,
         dt=dt,
         names=names,
-        frames=steps // record_every,
-        record_every=record_every,
+        frames=steps // every,
+        record_every=every,
         warmup=before,
-        checkpoint=checkpoint,
+        checkpoint=None if checkpoint is None else int(checkpoint),
     )
     if not throw:
         return recording
     if isinstance(recording.ok, Tracer):
-        return eqx.error_if(recording, ~recording.ok, _NOT_FINITE)
+        return eqx.error_if(recording, ~recording.ok, _NOT_OK)
     if not recording.ok:
-        raise SimulationError(f"{_where(recording)}: {_NOT_FINITE}")
+        raise SimulationError(_fault(simulator, solver, dt, recording, coarse))
     return recording
+
+
+def _require_instances(simulator: Any, stimulus: Any) -> None:
+    """Refuse a class in place of an object, and a number or an array in place of a stimulus."""
+    if isinstance(simulator, type):
+        raise ValueError(f"simulator = {simulator.__name__} is a class; make an object of it: {simulator.__name__}()")
+    if not isinstance(simulator, SteppedSimulator | ODESimulator):
+        raise ValueError(f"simulator = {simulator!r} must be an ODESimulator or a SteppedSimulator")
+    for one in stimulus.values() if isinstance(stimulus, Mapping) else [stimulus]:
+        if isinstance(one, type):
+            raise ValueError(f"stimulus = {one.__name__} is a class; make an object of it: {one.__name__}(...)")
+        if isinstance(one, Stimulus | None):
+            continue
+        remedy = "Constant(x) for a constant one, Sampled(x, dt) for samples, the first axis being time"
+        if isinstance(one, jax.Array | np.ndarray | float | int | list | tuple):
+            raise ValueError(f"stimulus must be one of jneuro.simulators.stimuli, got {one!r}; take {remedy}")
+        raise ValueError(f"stimulus = {one!r} must be one of jneuro.simulators.stimuli: {remedy}")
+
+
+def _number(name: str, value: Any) -> float:
+    """A number that is known before anything is compiled."""
+    if isinstance(value, Tracer):
+        raise ValueError(f"{name} must be known when the program is compiled; pass a number, not a traced array")
+    if isinstance(value, str | bool) or (not np.isscalar(value) and np.ndim(value)):
+        raise ValueError(f"{name} = {value!r} must be a number [ms]")
+    return float(value)
 
 
 def first_state(
@@ -132,17 +191,20 @@ def first_state(
     """
     if isinstance(simulator, ODESimulator):
         return begin(simulator, stimulus, stream(key, "init"), None, *_scheme(simulator, solver, dt))
-    return simulator.init(stream(key, "init"))
+    return begin_stepped(resolve(simulator), stream(key, "init"), None)
 
 
-def _scheme(simulator: SteppedSimulator | ODESimulator, solver: Any, dt: float | None) -> tuple[Any, float]:
+def _scheme(
+    simulator: SteppedSimulator | ODESimulator, solver: Any, dt: float | None, gradient: Any = None
+) -> tuple[Any, float]:
     """The solver and the time step, where the caller leaves them open."""
     name = type(simulator).__name__
     if isinstance(simulator, ODESimulator):
-        dt = float(simulator.default_dt if dt is None else dt)
+        dt = _number("dt", simulator.default_dt if dt is None else dt)
         if not (math.isfinite(dt) and dt > 0):
             raise ValueError(f"dt = {dt} ms must be positive")
-        return simulator.default_solver if solver is None else solver, dt
+        default = RK4() if isinstance(gradient, Exact) else simulator.default_solver
+        return default if solver is None else solver, dt
     if dt is not None and dt != simulator.dt:
         raise ValueError(f"dt = {dt} ms, but {name} steps by its own dt = {simulator.dt} ms; build it with dt={dt}")
     if solver is not None:
@@ -152,7 +214,7 @@ def _scheme(simulator: SteppedSimulator | ODESimulator, solver: Any, dt: float |
 
 def _names(simulator: Simulator, record: Sequence[str] | None) -> tuple[str, ...]:
     """The names to record."""
-    names = tuple(simulator.recordables) if record is None else tuple(record)
+    names = simulator.default_record if record is None else (record,) if isinstance(record, str) else tuple(record)
     if unknown := [n for n in names if n not in simulator.recordables]:
         raise ValueError(
             f"{type(simulator).__name__} cannot record {unknown[0]!r}; it records {', '.join(simulator.recordables)}"
@@ -160,7 +222,17 @@ def _names(simulator: Simulator, record: Sequence[str] | None) -> tuple[str, ...
     return names
 
 
-def _where(recording: Recording) -> str:
+def _fault(simulator, solver, dt: float, recording: Recording, coarse: Any) -> str:
+    """What is wrong with a recording."""
+    where = _where(recording)
+    found = [] if where is None else [f"{where}: {_NOT_FINITE}"]
+    if coarse is not None:
+        when = f"at t = {int(coarse.step) * dt:g} ms"
+        found += [s for s in [too_coarse(simulator, solver, dt, float(coarse.rate), when)] if s]
+    return "; ".join([*(found or [f"final state: {_NOT_FINITE}"]), _FLAG])
+
+
+def _where(recording: Recording) -> str | None:
     """Name the first value that is not finite."""
     found = []
     for name in recording.units:
@@ -168,17 +240,18 @@ def _where(recording: Recording) -> str:
         if bad.any():
             found.append((*(int(i[0]) for i in np.nonzero(bad)[:2]), name))
     if not found:
-        return "final state"
+        return None
     frame, *cell, name = min(found, key=lambda at: at[0])
     return f"{name}{f' of cell {cell[0]}' if cell else ''} at t = {recording.time[frame]:g} ms"
 
 
 @eqx.filter_jit
-def _simulate(simulator, stimulus, key, initial_state, solver, *, dt, **how) -> Recording:
+def _simulate(simulator, stimulus, key, initial_state, solver, gradient, *, dt, **how) -> tuple[Recording, Any]:
     """Start, and hand over to the engine."""
     stimulus = draw_outside_loops(stimulus)
     if isinstance(simulator, ODESimulator):
         start = begin(simulator, stimulus, stream(key, "init"), initial_state, solver, dt)
-        return integrate(simulator, stimulus, start, solver=solver, dt=dt, **how)
-    state = first_state(simulator, key) if initial_state is None else initial_state
-    return advance_blocks(simulator, stimulus, stream(key, "noise"), state, **how)
+        return integrate(simulator, stimulus, start, solver=solver, dt=dt, gradient=gradient, **how)
+    with differentiating_spikes(gradient):
+        state = begin_stepped(simulator, stream(key, "init"), initial_state)
+        return advance_blocks(simulator, stimulus, stream(key, "noise"), state, **how), None

@@ -1,30 +1,116 @@
 """The contract of simulators that have a time step of their own."""
 
 import abc
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, Self
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
+from jneuro.core.devices import scan
+from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Int, Key, PyTree
-from jneuro.simulators.base import Simulator, step_count
+from jneuro.simulators.base import Recordable, Simulator, initial_state, state_variables, step_count
+from jneuro.simulators.paths import Distribution, draw, parameters, resolve
+from jneuro.simulators.spiking import spike_gradient
 
-__all__ = ["SteppedSimulator"]
+__all__ = ["SteppedSimulator", "SteppedState", "begin_stepped", "take_steps"]
+
+
+class SteppedState(NamedTuple):
+    """Where a run of a stepped simulator can be continued.
+
+    Attributes:
+        y: the simulator's state.
+        step: steps taken.
+    """
+
+    y: PyTree
+    step: Int[Array, ""]
+
+
+class _Recordables:
+    """What can be recorded, of a class or of an instance: the variables of the state, and what `step` returns."""
+
+    def __get__(self, instance: Any, owner: type["SteppedSimulator"]) -> Mapping[str, Recordable]:
+        kind = getattr(owner, "State", None)
+        found = (
+            {}
+            if kind is None
+            else {n: Recordable(s.unit, "last", s.doc or n) for n, s in state_variables(kind).items()}
+        )
+        if instance is None:
+            try:
+                instance = owner()
+            except TypeError:  # an argument without a default: what `step` returns is known of an instance
+                return found
+        _check_parameters(instance)
+        with spike_gradient(None):
+            y, seen = _returned(instance, instance.init, jax.random.key(0), jnp.int32(0))
+        found = found or {name: Recordable("1", "last", name) for name in y._fields}
+        for name, x in seen.items():
+            about = found.get(name, Recordable("1", "last", name))
+            found[name] = about._replace(reduce="sum" if x.dtype == jnp.bool_ else "last")
+        return found
 
 
 class SteppedSimulator(Simulator):
-    """A simulator with a time step of its own, advanced in blocks of steps.
+    r"""A simulator with a time step of its own: a network, a map, a neuron in discrete time; abstract.
 
-    Neurons that talk with a delay cannot hear each other within that delay. A block is such a stretch: all its steps
-    are known from the state alone, so its recurrent input, random numbers and records are each one array operation.
-    Results do not depend on how a run is cut into blocks.
+    It needs `dt`, a `State` and `step`; everything else has a default. The state is a NamedTuple of arrays, whose last
+    axis is that of the neurons. What it holds can be recorded, and so can what `step` returns besides: booleans, which
+    are events, are summed over the steps of a frame; everything else is sampled at its end.
+
+    **Order within a step.** Neurons hear what was sent in earlier steps, so a network chooses between two orders.
+    Integrate, test the threshold, deliver, reset (`Brunel`): what arrives in a step is tested in the next one, and lost
+    if the neuron is reset. Integrate, deliver, test the threshold, reset (`RingNetwork`): what arrives can make the
+    neuron spike in the same step. Both leave in the state what is under way.
+
+    **Speed.** Neurons that talk with a delay cannot hear each other within that delay. A `block` is such a stretch: all
+    its steps are known from the state alone, so its recurrent input, random numbers and records can be one array
+    operation each. Who wants that overrides `advance`, and tests that it equals a scan of `step`. Results do not depend
+    on how a run is cut into blocks.
+
+    Example:
+        ```python
+        class Leaky(jn.SteppedSimulator):
+            decay: jn.Param = jn.param(0.9)
+            n: int = jn.param(10, static=True)
+            dt: float = jn.param(1.0, unit="ms", static=True)
+
+            class State(NamedTuple):
+                x: jn.Array = jn.state(unit="mV", doc="potential")
+
+            def init(self, key):
+                return self.State(jax.random.uniform(key, (self.n,)))
+
+            def draw(self, key, step):
+                return 0.1 * jax.random.normal(jax.random.fold_in(key, step), (self.n,))
+
+            def step(self, y, drive, noise):
+                x = self.decay * y.x + drive + noise
+                spikes = spike(x - 1.0)
+                return self.State(reset(spikes, x, to=0.0)), {"spikes": spikes}
+        ```
     """
+
+    State: ClassVar[Any]
+    """A NamedTuple of the variables, each with a `state` as its default."""
 
     dt: eqx.AbstractVar[float]
     """Time step [ms]."""
 
+    recordables: ClassVar[Mapping[str, Recordable]] = _Recordables()  # pyright: ignore[reportAssignmentType]
+    """What can be recorded."""
+
     @property
-    @abc.abstractmethod
     def populations(self) -> dict[str, int]:
-        """Name and size of each population of neurons, in their order."""
+        """Name and size of each population of neurons, in their order; by default one, `cells`, as the state has it."""
+        shapes = [x.shape for x in jax.tree.leaves(jax.eval_shape(self.init, jax.random.key(0)))]
+        return {"cells": max((s[-1] for s in shapes if s), default=1)}
 
     @property
     def neurons(self) -> int:
@@ -32,49 +118,174 @@ class SteppedSimulator(Simulator):
         return sum(self.populations.values())
 
     @property
-    @abc.abstractmethod
-    def longest_block(self) -> int:
-        """The most steps that `advance` takes at once, at least 1."""
+    def block(self) -> int:
+        """The most steps that `advance` takes at once, at least 1: at most the least delay."""
+        return 1
 
-    @abc.abstractmethod
-    def init(self, key: Key[Array, ""]) -> PyTree:
-        """Draw an initial state: a NamedTuple that has a field `step`, the number of steps taken so far."""
+    def connect(self, key: Key[Array, ""]) -> Self:
+        """Draw what is random in the network itself: here, parameters that are distributions, one value a neuron.
 
-    @abc.abstractmethod
-    def draw(self, key: Key[Array, ""], first_step: Int[Array, ""], steps: int) -> PyTree:
-        """Draw the noise of `steps` steps, by absolute step, so that a run may be cut anywhere.
+        Args:
+            key: random key.
+
+        Returns:
+            The simulator, which keeps the standard deviates; numbers stay differentiable in mean and deviation.
+        """
+        if not any(isinstance(p.default, Distribution) for p in parameters(self).values()):
+            return self
+        key = stream(key, "parameters")
+        return draw(self, key, (resolve(draw(self, key)).neurons,))
+
+    def init(self, key: Key[Array, ""]) -> Any:
+        """Make, or draw, the initial state: here, the values that `State` declares.
+
+        Args:
+            key: for what is drawn.
+        """
+        del key
+        return initial_state(self)
+
+    def draw(self, key: Key[Array, ""], step: Int[Array, ""]) -> PyTree:
+        """Draw the noise of one step, by its absolute number, so that a run may be cut anywhere.
+
+        The draws of a block are one array operation. Runs that are cut elsewhere are equal to the last bit if what it
+        computes rounds alike in arrays of any shape, as `jax.random.uniform` does, and `jax.random.normal` does not.
 
         Args:
             key: the run's key.
-            first_step: the number of the first.
-            steps: how many; not limited by `longest_block`.
+            step: the number of the step, from the beginning of the run.
 
         Returns:
-            Arrays `[step, ...]`, or None where nothing is random.
+            What `step` gets as `noise`; by default None, because nothing is random.
         """
+        del key, step
 
     @abc.abstractmethod
-    def take(
-        self, state: PyTree, drive: Float[Array, "step #neuron"] | None, noise: PyTree, steps: int
-    ) -> tuple[PyTree, dict[str, Array]]:
-        """Take `steps` steps, at most `longest_block`, under noise that was drawn for them.
+    def step(self, y: PyTree, drive: Float[Array, "#neuron"], noise: PyTree) -> tuple[PyTree, dict[str, Array]]:
+        """Take one step.
 
         Args:
-            state: where to start.
-            drive: the stimulus at each step, in the simulator's unit; None where there is none.
-            noise: what `draw` gave for these steps.
-            steps: how many.
+            y: the state.
+            drive: the stimulus at the beginning of the step, in the simulator's unit; zero where there is none.
+            noise: what `draw` gave for this step.
 
         Returns:
-            The new state, and every recordable at every step, `[step, ...]`.
+            The state after it; and what can be recorded besides the state, by name, such as `spikes`.
         """
 
     def advance(
-        self, state: PyTree, drive: Float[Array, "step #neuron"] | None, key: Key[Array, ""], steps: int
+        self, y: PyTree, drive: Float[Array, "step #neuron"] | None, noise: PyTree, steps: int
     ) -> tuple[PyTree, dict[str, Array]]:
-        """Draw the noise of `steps` steps and take them; see `take`, which this is where the noise is not at hand."""
-        return self.take(state, drive, self.draw(key, state.step, steps), steps)
+        """Take some steps, at most `block`; by default one after the other. Overridden for speed.
+
+        Args:
+            y: the state.
+            drive: the stimulus at the beginning of each step; None where there is none.
+            noise: what `draw` gave for these steps, `[step, ...]`.
+            steps: how many.
+
+        Returns:
+            The state after them, and every recordable at every step, `[step, ...]`.
+        """
+
+        def one(y, inputs):
+            drive, noise = inputs
+            y, seen = self.step(y, jnp.asarray(0.0) if drive is None else drive, noise)
+            return y, y._asdict() | seen
+
+        if drive is not None and drive.shape[1] == 1:
+            drive = drive[:, 0]
+        return scan(one, y, (drive, noise), steps)
 
     def step_count(self, duration: float, name: str = "duration") -> int:
         """Convert a time [ms] to a whole number of this simulator's steps; see `step_count`."""
         return step_count(duration, self.dt, name)
+
+
+def take_steps(
+    simulator: SteppedSimulator,
+    state: SteppedState,
+    drive: Float[Array, "step #neuron"] | None,
+    key: Key[Array, ""],
+    steps: int,
+) -> tuple[SteppedState, dict[str, Array]]:
+    """Draw the noise of some steps, at most a block, and take them.
+
+    Args:
+        simulator: what is simulated.
+        state: where it is.
+        drive: the stimulus at each step, or None.
+        key: the key of the run's noise.
+        steps: how many.
+
+    Returns:
+        The state after them, and every recordable at every step.
+    """
+    noise = jax.vmap(lambda step: simulator.draw(key, step))(state.step + jnp.arange(steps, dtype=jnp.int32))
+    y, seen = simulator.advance(state.y, drive, noise, steps)
+    return SteppedState(y, state.step + steps), seen
+
+
+def begin_stepped(simulator: SteppedSimulator, key: Key[Array, ""], start: PyTree) -> SteppedState:
+    """Make the state from which to run.
+
+    Args:
+        simulator: what is simulated.
+        key: key of the initial state.
+        start: a `SteppedState`, the bare state of the simulator, or None.
+
+    Returns:
+        The state, of the types that `step` returns.
+
+    Raises:
+        ValueError: if `start` is not a state of this simulator, a parameter has another number of neurons, or `step`
+            does not return a state like the one that it got.
+    """
+    name = type(simulator).__name__
+    _check_parameters(simulator)
+    expected = jax.eval_shape(simulator.init, key)
+    if start is None:
+        start = simulator.init(key)
+    step = start.step if isinstance(start, SteppedState) else jnp.int32(0)
+    y = start.y if isinstance(start, SteppedState) else start
+    if said := _difference(y, expected):
+        raise ValueError(f"{name} starts from a recording's final_state, or a {type(expected).__qualname__}: {said}")
+    after, _ = _returned(simulator, lambda key: y, key, step)
+    if said := _difference(after, expected):
+        raise ValueError(f"{name}.step must return a state like the one that it gets: {said}")
+    # Spikes in a state are booleans, or floats where their gradient is asked for; and Python's numbers get a type.
+    return SteppedState(jax.tree.map(lambda x, like: lax.convert_element_type(x, like.dtype), y, after), step)
+
+
+def _returned(simulator: SteppedSimulator, start: Callable[[Any], Any], key, step) -> tuple[Any, dict[str, Any]]:
+    """Shapes and types of what a step returns, which are those of all."""
+
+    def one(key):
+        return simulator.step(start(key), jnp.asarray(0.0), simulator.draw(key, step))
+
+    found = jax.eval_shape(one, key)
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)):
+        name = type(simulator).__name__
+        raise ValueError(f"{name}.step must return the state and a dict of what can be recorded, got {found!r}")
+    return found
+
+
+def _difference(found: Any, expected: Any) -> str:
+    """How two states differ in structure or shape, in words."""
+    if jax.tree.structure(found) != jax.tree.structure(expected):
+        return f"got {found!r}" if not isinstance(found, tuple) else f"got a {type(found).__qualname__}"
+    for (path, x), like in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True):
+        if np.shape(x) != like.shape:
+            return f"{jax.tree_util.keystr(path, simple=True)} has the shape {np.shape(x)}, not {like.shape}"
+    return ""
+
+
+def _check_parameters(simulator: SteppedSimulator) -> None:
+    """Refuse parameters of another number of neurons."""
+    neurons = simulator.neurons
+    for p in parameters(simulator).values():
+        if not p.static and np.shape(p.default) not in ((), (1,), (neurons,)):
+            raise ValueError(
+                f"{type(simulator).__name__}: {p.name} has the shape {np.shape(p.default)}; give one value, or one for "
+                f"each of the {neurons} neurons"
+            )

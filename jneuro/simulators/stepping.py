@@ -12,7 +12,7 @@ from jneuro.core.devices import route, scan
 from jneuro.core.types import Array, Bool, Key, PyTree
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.base import Recordable
-from jneuro.simulators.stepped import SteppedSimulator
+from jneuro.simulators.stepped import SteppedSimulator, SteppedState, take_steps
 from jneuro.simulators.stimuli import Stimulus
 
 __all__ = ["advance_blocks", "finite", "repeat"]
@@ -22,7 +22,7 @@ def advance_blocks(
     simulator: SteppedSimulator,
     stimulus: Stimulus | None,
     key: Key[Array, ""],
-    state: PyTree,
+    state: SteppedState,
     *,
     names: tuple[str, ...],
     frames: int,
@@ -47,7 +47,9 @@ def advance_blocks(
         The recording.
     """
     advance = _driven(simulator, stimulus, key, state.step, warmup + frames * record_every)
-    longest = simulator.longest_block
+    longest = simulator.block
+    if not isinstance(longest, int) or longest < 1:
+        raise ValueError(f"{type(simulator).__name__}: block = {longest!r} must be a positive whole number of steps")
     if warmup:
         state, _ = repeat(lambda s, _: (advance(s, longest)[0], None), state, warmup // longest, None)
         state = advance(state, warmup % longest)[0] if warmup % longest else state
@@ -89,12 +91,22 @@ def _record(advance, about: dict[str, Recordable], state, longest: int, frames: 
 
 
 def _driven(simulator: SteppedSimulator, stimulus: Stimulus | None, key, first, total: int) -> Callable:
-    """Bind the stimulus, evaluated at the beginning of every step, and the noise to `take`.
+    """Bind the stimulus, evaluated at the beginning of every step, and the noise to `advance`.
 
     The noise is drawn block by block; on a device that cannot draw within loops, of the whole run at once.
     """
-    # At least a block, because a loop over blocks is traced even where it makes no turn.
-    drawn = simulator.draw(key, first, max(total, simulator.longest_block)) if route() == "metal" else None
+    drawn = None
+    if route() == "metal":
+        # At least a block, because a loop over blocks is traced even where it makes no turn.
+        every = first + jnp.arange(max(total, simulator.block), dtype=jnp.int32)
+        drawn = jax.vmap(lambda step: simulator.draw(key, step))(every)
+    if stimulus is not None:
+        size, neurons = jax.eval_shape(stimulus, jnp.zeros(())).size, simulator.neurons
+        if size not in (1, neurons):
+            raise ValueError(
+                f"the stimulus has {size} values; {type(simulator).__name__} takes one for all, or one for each of its "
+                f"{neurons} neurons"
+            )
 
     def advance(state, steps):
         drive = None
@@ -103,9 +115,10 @@ def _driven(simulator: SteppedSimulator, stimulus: Stimulus | None, key, first, 
             drive = jax.vmap(stimulus)(time)
             drive = drive.reshape(steps, -1)
         if drawn is None:
-            return simulator.take(state, drive, simulator.draw(key, state.step, steps), steps)
+            return take_steps(simulator, state, drive, key, steps)
         noise = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, state.step - first, steps), drawn)
-        return simulator.take(state, drive, noise, steps)
+        y, seen = simulator.advance(state.y, drive, noise, steps)
+        return SteppedState(y, state.step + steps), seen
 
     return advance
 

@@ -1,22 +1,5 @@
 """Sweeps: one simulation at many points of parameters, stimuli and seeds."""
 
-from jneuro.sweeps.config import SweepConfig, SweepFigure, SweptSimulation
-from jneuro.sweeps.design import AxisConfig, DesignConfig
-from jneuro.sweeps.measures import MEASURES, Measure
-from jneuro.sweeps.program import SweepMemoryError
-from jneuro.sweeps.runner import SweepProgress, sweep
-from jneuro.sweeps.store import open_sweep
+import lazy_loader
 
-__all__ = [
-    "MEASURES",
-    "AxisConfig",
-    "DesignConfig",
-    "Measure",
-    "SweepConfig",
-    "SweepFigure",
-    "SweepMemoryError",
-    "SweepProgress",
-    "SweptSimulation",
-    "open_sweep",
-    "sweep",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

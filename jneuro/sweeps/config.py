@@ -1,105 +1,23 @@
 """A sweep as configuration: what is simulated, what is varied and how, what is kept of every point."""
 
-from collections.abc import Mapping
-from typing import Any, Literal, Self
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from jneuro.core.config import Config, RunConfig, first_message, unknown_name
+from jneuro.core.config import Config, RunConfig, unknown_name
 from jneuro.core.registry import accepted
-from jneuro.simulators.base import parameters, step_count
-from jneuro.simulators.config import SimulationConfig, SimulatorConfig, StimulusConfig
-from jneuro.simulators.registry import SIMULATORS, STIMULI
-from jneuro.sweeps.design import AxisConfig, DesignConfig
-from jneuro.sweeps.measures import load_measure
+from jneuro.simulators.config import RunSettings, StimulusConfig
+from jneuro.simulators.kinds import as_solver, made
+from jneuro.simulators.paths import parameters
+from jneuro.sweeps.design import DesignConfig
+from jneuro.sweeps.kinds import MEASURES
+from jneuro.sweeps.measures import as_measure
+from jneuro.sweeps.problem import Recipe, SweepProblem, targets_of
 
-__all__ = ["SweepConfig", "SweepFigure", "SweptSimulation"]
-
-
-class SweptSimulation(Config):
-    """What every point of a sweep simulates.
-
-    Attributes:
-        simulator: which, with the parameters that are not varied.
-        stimulus: what drives it; what is random in it is drawn for every point.
-        duration_ms: recorded time [ms].
-        discard_ms: time simulated first and not recorded [ms].
-        record_every_ms: time between recorded frames [ms]; by default every step.
-        dt_ms: time step of an ODE simulator [ms]; by default its own.
-        solver: solver of an ODE simulator; by default its own.
-    """
-
-    simulator: SimulatorConfig
-    stimulus: StimulusConfig | None = None
-    duration_ms: float = Field(default=1000.0, gt=0)
-    discard_ms: float = Field(default=0.0, ge=0)
-    record_every_ms: float | None = Field(default=None, gt=0)
-    dt_ms: float | None = Field(default=None, gt=0)
-    solver: str | None = None
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        step_count(self.discard_ms, self.step, "discard_ms")
-        self.plain()
-        return self
-
-    @property
-    def step(self) -> float:
-        """The time step [ms]."""
-        simulator: Any = self.simulator.build()
-        own = accepted(type(simulator))
-        return simulator.dt if "dt" in own else self.dt_ms or simulator.default_dt
-
-    @property
-    def frame(self) -> float:
-        """Time between recorded frames [ms]."""
-        return self.record_every_ms or self.step
-
-    def plain(self, record: tuple[str, ...] | None = None) -> SimulationConfig:
-        """The same as a simulation of one run, whose checks and schemes are those of every simulation."""
-        return SimulationConfig(
-            simulator=self.simulator,
-            stimulus=self.stimulus,
-            runs=1,
-            duration_ms=self.duration_ms,
-            record_every_ms=self.frame,
-            snapshot_every_ms=self.duration_ms,
-            dt_ms=self.dt_ms,
-            solver=self.solver,
-            record=record,
-        )
-
-    def refuse(self, name: str, target: str) -> str | None:
-        """Say why a target cannot be varied; None if it can."""
-        where, _, argument = target.partition(".")
-        if where == "simulator":
-            declared = parameters(SIMULATORS[self.simulator.name])
-            if argument not in declared:
-                return f"{self.simulator.name}: {unknown_name(argument, declared, 'parameter')}"
-            if declared[argument].static:
-                return (
-                    f"{argument} of {self.simulator.name} is part of the compiled program and cannot be varied in it; "
-                    f"make one sweep for each value (simulation.simulator.{argument}=...)"
-                )
-            return None
-        if where != "stimulus" or not argument:
-            return f"of = {target!r} must be simulator.PARAMETER or stimulus.ARGUMENT"
-        if self.stimulus is None:
-            return f"{target} cannot be varied: the simulation has no stimulus"
-        known = [n for n in accepted(STIMULI[self.stimulus.name]) if n != "key"]
-        if argument not in known:
-            return f"{self.stimulus.name}: {unknown_name(argument, known, 'argument')}"
-        try:
-            fixed = STIMULI[self.stimulus.name].__dataclass_fields__.get(argument)
-            if fixed is not None and fixed.metadata.get("static"):
-                raise TypeError
-            build = self.stimulus.model_copy
-            jax.eval_shape(lambda x: build(update={argument: x}).build(jax.random.key(0)), jnp.zeros(()))
-        except (TypeError, ValueError):
-            return f"{argument} of {self.stimulus.name} is part of the compiled program and cannot be varied in it"
-        return None
+__all__ = ["SweepConfig", "SweepFigure"]
 
 
 class SweepFigure(Config):
@@ -140,35 +58,17 @@ class SweepConfig(RunConfig):
         figures: what is drawn; by default what suits the design.
     """
 
-    simulation: SweptSimulation
+    simulation: RunSettings
     sweep: DesignConfig
-    measures: tuple[str, ...] = ()
+    measures: tuple[Annotated[Any, MEASURES.field()], ...] = ()
     keep: tuple[str, ...] = ()
-    figures: tuple[SweepFigure, ...] = ()
-
-    @field_validator("measures", "keep")
-    @classmethod
-    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(value)) < len(value):
-            raise ValueError("names one of them twice")
-        return value
+    figures: tuple[SweepFigure, ...] = Field(default=())
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if not self.measures and not self.keep:
-            raise ValueError("measures and keep are both empty: nothing would be kept")
-        self.simulation.plain(self.recorded)
-        targets: dict[str, str] = {}
-        for name, axis in self.sweep.varied.items():
-            target = self.target(name, axis)
-            if (refused := self.simulation.refuse(name, target)) is not None:
-                raise ValueError(f"sweep.axes.{name}: {refused}")
-            if target in targets:
-                raise ValueError(f"sweep.axes.{name}: {target} is varied by {targets[target]} already")
-            targets[target] = name
-        self._check_ends()
+        self.problem()
         for number, figure in enumerate(self.figures):
-            for key, known in (("of", self.measures), ("x", self.sweep.varied), ("y", self.sweep.varied)):
+            for key, known in (("of", self.measured), ("x", self.sweep.varied), ("y", self.sweep.varied)):
                 value = getattr(figure, key)
                 if value is not None and value not in known:
                     raise ValueError(f"figures.{number}: {key}: {unknown_name(value, known, 'name')}")
@@ -176,54 +76,57 @@ class SweepConfig(RunConfig):
                 raise ValueError(f"figures.{number}: family: {unknown_name(figure.family, self.sweep.varied, 'name')}")
         return self
 
-    def target(self, name: str, axis: AxisConfig) -> str:
-        """What an axis varies: what it says, or what bears its name."""
-        if axis.of is not None:
-            return axis.of
-        stimulus = self.simulation.stimulus
-        if stimulus is not None and name in accepted(STIMULI[stimulus.name]):
-            if name in parameters(SIMULATORS[self.simulation.simulator.name]):
-                return name  # refused, as neither
-            return f"stimulus.{name}"
-        return f"simulator.{name}"
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The names of the measures."""
+        return tuple(block.name for block in self.measures)
 
     @property
     def targets(self) -> dict[str, str]:
         """What every axis varies."""
-        return {name: self.target(name, axis) for name, axis in self.sweep.varied.items()}
+        return {name: ", ".join(paths) for name, paths in self.problem().targets.items()}
 
-    @property
-    def recorded(self) -> tuple[str, ...]:
-        """What has to be recorded for measures and raw traces; a function of one's own sees all that is."""
-        needed = dict.fromkeys(self.keep)
-        for name in self.measures:
-            needed |= dict.fromkeys(load_measure(name).needs or SIMULATORS[self.simulation.simulator.name].recordables)
-        return tuple(needed)
+    def problem(self) -> SweepProblem:
+        """The sweep as objects, built once in each precision.
 
-    def _check_ends(self) -> None:
-        """Build the simulation at the ends of every axis, and at the ends of all: its own checks know the bounds."""
-        ends = {name: self.sweep.ends(name) for name in self.sweep.varied}
-        cases = [{name: value} for name, pair in ends.items() for value in pair]
-        cases += [{name: pair[k] for name, pair in ends.items()} for k in (0, 1)]
-        for case in cases:
-            try:
-                self._at(case)
-            except ValueError as error:
-                at = ", ".join(f"{name} = {value:g}" for name, value in case.items())
-                raise ValueError(f"sweep.axes: at {at}: {_plain(error)}") from error
+        Raises:
+            ValueError: if something cannot be simulated or varied.
+        """
+        precision = jnp.result_type(float)
+        if precision not in self._problems:
+            self._problems[precision] = self._build()
+        return self._problems[precision]
 
-    def _at(self, case: Mapping[str, float]) -> None:
-        """Build the simulation at one point."""
-        changed: dict[str, dict[str, float]] = {}
-        for name, value in case.items():
-            where, _, argument = self.targets[name].partition(".")
-            changed.setdefault(where, {})[argument] = value * self.sweep.varied[name].times
-        simulation = self.simulation.model_dump()
-        for where, arguments in changed.items():
-            simulation[where] |= arguments
-        SweptSimulation.model_validate(simulation)
+    @cached_property
+    def _problems(self) -> dict[Any, SweepProblem]:
+        """The problem in each precision; no part of what makes two configurations equal."""
+        return {}
+
+    def _build(self) -> SweepProblem:
+        simulation = self.simulation
+        simulator = simulation.simulator.build()
+        stimulus = None if simulation.stimulus is None else _recipe(simulation.stimulus)
+        said = self.model_dump(mode="json", exclude={"name", "figures"})
+        del said["sweep"]["max_points"]
+        return SweepProblem(
+            simulator=simulator,
+            stimulus=stimulus,
+            design=self.sweep,
+            targets=targets_of(self.sweep, simulator, stimulus),
+            duration=simulation.duration_ms,
+            warmup=simulation.warmup_ms,
+            record_every=simulation.record_every_ms,
+            dt=simulation.dt_ms,
+            solver=as_solver(simulation.solver),
+            measures=tuple(as_measure(block) for block in self.measures),
+            keep=self.keep,
+            key=jax.random.key(self.seed),
+            name=simulation.simulator.name,
+            said=said,
+        )
 
 
-def _plain(error: ValueError) -> str:
-    """The first message of an error."""
-    return first_message(error) if isinstance(error, ValidationError) else str(error)
+def _recipe(config: StimulusConfig) -> Recipe:
+    """How a configured stimulus of a point comes about."""
+    known = accepted(config.target) if made(config.target) else parameters(config.target)
+    return Recipe(config.build, tuple(n for n in known if n != "key"), config.name, config.source_digest)

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -16,14 +16,15 @@ from jneuro.core.config import Config
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Int, Key
 
-__all__ = ["AxisConfig", "DesignConfig", "Points", "design_points"]
+__all__ = ["AxisConfig", "DesignConfig", "Points", "as_design", "design_points", "zipped"]
 
 
 class AxisConfig(Config):
     """A quantity that is varied.
 
     Attributes:
-        of: `simulator.PARAMETER` or `stimulus.ARGUMENT`; by default what bears the axis' name.
+        of: the path that is set, such as `simulator.g`, `stimulus.amplitude` or `channels.na.g_max`, or a list of
+            several; by default what bears the axis' name.
         times: factor from the axis' value to that of the parameter.
         values: the values of a grid's axis; or
         low: the lower end, and
@@ -32,7 +33,7 @@ class AxisConfig(Config):
         scale: whether values are evenly spaced, or evenly distributed, on a linear or logarithmic scale.
     """
 
-    of: str | None = None
+    of: str | tuple[str, ...] | None = None
     times: float = 1.0
     values: tuple[float, ...] | None = Field(default=None, min_length=1)
     low: float | None = None
@@ -44,6 +45,11 @@ class AxisConfig(Config):
     @classmethod
     def _short(cls, data: Any) -> Any:
         return {"values": data} if isinstance(data, list | tuple) else data
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """What `of` says."""
+        return () if self.of is None else (self.of,) if isinstance(self.of, str) else self.of
 
     @model_validator(mode="after")
     def _range(self) -> Self:
@@ -201,6 +207,90 @@ class DesignConfig(Config):
         if self.design == "grid":
             return math.prod(len(a.values) if a.values else a.points or 1 for a in self.axes.values()) * self.seeds
         return (self.points or len(next(iter(self._columns().values())))) * self.seeds
+
+
+def _named(paths: Iterable[str]) -> dict[str, str]:
+    """Axes' names for paths: the shortest ends that tell them apart."""
+    parts = {path: path.split(".") for path in paths}
+    names: dict[str, str] = {}
+    for path, own in parts.items():
+        for depth in range(1, len(own) + 1):
+            end = own[-depth:]
+            if sum(other[-depth:] == end for other in parts.values()) == 1:
+                break
+        names[path] = "_".join(end)
+    return names
+
+
+def _values(path: str, values: Any) -> tuple[float, ...]:
+    """The values of an axis as numbers."""
+    try:
+        array = np.asarray(values)
+        numbers = array.astype(np.float64)
+    except (TypeError, ValueError):
+        array = numbers = np.asarray(math.nan)
+    if array.dtype == bool or array.dtype.kind in "USO" or numbers.ndim != 1 or not np.all(np.isfinite(numbers)):
+        raise ValueError(f"design: {path} = {values!r} must be a list of finite numbers")
+    return tuple(map(float, numbers))
+
+
+def zipped(columns: Any, **more: Any) -> DesignConfig:
+    """Points that are listed: the first values of all columns, then the second ones, and so on.
+
+    Args:
+        columns: path to values, all of one length, or a DataFrame; a column `seed` gives each point its own.
+        more: further keys of `DesignConfig`.
+
+    Returns:
+        The design.
+
+    Raises:
+        ValueError: if the columns are of different lengths, or no numbers.
+    """
+    found = {str(path): _values(str(path), columns[path]) for path in columns}
+    if len({len(values) for values in found.values()}) != 1:
+        lengths = ", ".join(f"{path} has {len(values)}" for path, values in found.items())
+        raise ValueError(f"design: the columns must be of one length; {lengths or 'there are none'}")
+    names = _named(path for path in found if path != "seed") | ({"seed": "seed"} if "seed" in found else {})
+    lines = [",".join(names[path] for path in found)]
+    lines += [",".join(map(repr, row)) for row in zip(*found.values(), strict=True)]
+    axes = {name: AxisConfig(of=path) for path, name in names.items() if path != "seed"}
+    return DesignConfig(design="table", table="\n".join(lines) + "\n", axes=axes, **more)
+
+
+def as_design(design: Any, seeds: int | None = None) -> DesignConfig:
+    """Make a design of what a caller gives.
+
+    Args:
+        design: path to values, whose combinations are the points of a grid; a DataFrame, whose rows are the points; or
+            a design.
+        seeds: repetitions of every point, each with random numbers of its own.
+
+    Returns:
+        The design.
+
+    Raises:
+        ValueError: if it is none of these.
+    """
+    more = {} if seeds is None else {"seeds": seeds}
+    if isinstance(design, DesignConfig):
+        return design if seeds is None else DesignConfig.model_validate(design.model_dump() | more)
+    if isinstance(design, Mapping):
+        if not design:
+            raise ValueError("design: is empty: nothing would be varied")
+        names = _named(map(str, design))
+        axes = {}
+        for path, values in design.items():
+            of = names[str(path)]
+            if isinstance(values, AxisConfig):
+                axes[of] = values if values.of is not None else values.model_copy(update={"of": str(path)})
+            else:
+                axes[of] = AxisConfig(of=str(path), values=_values(str(path), values))
+        return DesignConfig(axes=axes, **more)
+    try:
+        return zipped({name: design[name] for name in design.columns}, **more)
+    except AttributeError:
+        raise ValueError(f"design = {design!r} must map paths to values, or be a DataFrame or a DesignConfig") from None
 
 
 @lru_cache(maxsize=2)

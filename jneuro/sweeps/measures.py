@@ -1,23 +1,23 @@
 """What is computed of every point's recording, on the device, so that its traces need not be stored."""
 
-import hashlib
-import importlib
-import inspect
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+import dataclasses
+import functools
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jneuro.core.config import unknown_name
+from jneuro.core.registry import accepted
 from jneuro.core.types import Array, Float
-from jneuro.recordings import Recording
+from jneuro.recordings.recording import Recording
 from jneuro.simulators.regimes import REGIMES, firing_pattern
 from jneuro.simulators.spike_statistics import isi_cvs
+from jneuro.sweeps.kinds import MEASURES
 
-__all__ = ["MEASURES", "STATES", "Measure", "load_measure", "result_names"]
+__all__ = ["STATES", "Measure", "as_measure", "measure", "result_like", "result_names"]
 
 STATES = ("quiet", "synchronous regular", "asynchronous regular", "synchronous irregular", "asynchronous irregular")
 """States of a network, by their number in the measure `network_state`."""
@@ -25,25 +25,107 @@ STATES = ("quiet", "synchronous regular", "asynchronous regular", "synchronous i
 _BIN = 3.0
 """Length of the bins of `synchrony` [ms]."""
 
+_SYNCHRONOUS = 2.0
+"""Synchrony above which a network counts as synchronous: twice that of independent neurons."""
 
-class Measure(NamedTuple):
-    """A reduction of a recording.
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """A reduction of a recording: a function with a unit.
 
     Attributes:
-        function: from one point's recording, and the sizes of its populations, to an array, or to several by name.
+        function: from one run's recording to a number or an array, or to several by name. A second argument
+            `populations`, where it takes one, is the sizes of the populations of neurons.
         needs: what must be recorded; nothing: all that can be.
         unit: its unit.
-        doc: its meaning.
+        doc: its meaning, in one phrase.
         meanings: names of its values, where it is a number that stands for a name.
-        source: stands for the code, where it is not this package's.
+        name: under which its results are stored.
     """
 
-    function: Callable[[Recording, tuple[int, ...]], Any]
-    needs: tuple[str, ...]
+    function: Callable[..., Any]
+    needs: tuple[str, ...] = ()
     unit: str = "1"
     doc: str = ""
     meanings: tuple[str, ...] = ()
-    source: str = ""
+    name: str = ""
+
+    def __call__(self, recording: Recording, populations: Sequence[int] = ()) -> Any:
+        """Compute it.
+
+        Args:
+            recording: one run's.
+            populations: the sizes of the populations of neurons.
+
+        Returns:
+            A number or an array, or a dictionary of them.
+        """
+        if "populations" in accepted(self.function):
+            return self.function(recording, populations=tuple(populations))
+        return self.function(recording)
+
+
+def measure(
+    *, unit: str = "1", needs: Sequence[str] = (), doc: str = "", meanings: Sequence[str] = ()
+) -> Callable[[Callable[..., Any]], Measure]:
+    """Say what a function of a recording measures; without it, a function is a measure of unit 1 that sees everything.
+
+    Args:
+        unit: its unit.
+        needs: names of what must be recorded; by default all that can be.
+        doc: its meaning, in one phrase; by default the first line of the function's docstring.
+        meanings: names of its values, where it is a number that stands for a name.
+
+    Returns:
+        A decorator.
+
+    Example:
+        ```python
+        @jn.measure(unit="mV", needs=("v",))
+        def swing(recording):
+            return recording["v"].max() - recording["v"].min()
+        ```
+    """
+
+    def decorate(function: Callable[..., Any]) -> Measure:
+        about = {"needs": tuple(needs), "unit": unit, "meanings": tuple(meanings)}
+        said = doc or (function.__doc__ or "").strip().partition("\n")[0]
+        return Measure(function, doc=said, name=_name_of(function), **about)
+
+    return decorate
+
+
+def _name_of(function: Any) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def as_measure(thing: Any) -> Measure:
+    """Make a measure of what a configuration or a caller gives.
+
+    Args:
+        thing: a name, of ours, of a plugin or `module:function`; a mapping with `name` and further arguments of the
+            function; a block; a function; or a measure.
+
+    Returns:
+        The measure.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if isinstance(thing, Measure):
+        return thing
+    if callable(thing) and not isinstance(thing, type):
+        return measure()(thing)
+    block = MEASURES.block(thing)
+    found = as_measure(block.target)
+    if not block.arguments:
+        return found
+    return dataclasses.replace(found, function=functools.partial(found.function, **block.arguments))
+
+
+# Ours ----------------------------------------------------------------------------------------------------------------
 
 
 def _by_neuron(recording: Recording, name: str) -> Float[Array, "time neuron"]:
@@ -56,27 +138,43 @@ def _seconds(recording: Recording) -> float:
     return 1e-3 * recording.frames * recording.dt
 
 
-def _spike_count(recording, populations):
+@measure(needs=("spikes",), doc="spikes, of all neurons")
+def spike_count(recording: Recording) -> Array:
+    """Count the spikes of all neurons."""
     return _by_neuron(recording, "spikes").sum(dtype=jnp.int32)
 
 
-def _rate(recording, populations):
+@measure(unit="Hz", needs=("spikes",), doc="mean rate of all neurons")
+def rate(recording: Recording) -> Array:
+    """Mean rate of all neurons."""
     spikes = _by_neuron(recording, "spikes")
     return spikes.sum(dtype=jnp.int32) / (spikes.shape[1] * _seconds(recording))
 
 
-def _population_rates(recording, populations):
+@measure(unit="Hz", needs=("spikes",), doc="mean rate of each population")
+def population_rates(recording: Recording, populations: tuple[int, ...]) -> Array:
+    """Mean rate of each population."""
     spikes = _by_neuron(recording, "spikes").sum(0, dtype=jnp.int32)
     parts = jnp.split(spikes, np.cumsum(populations)[:-1])
     return jnp.stack([p.sum() / (max(p.size, 1) * _seconds(recording)) for p in parts])
 
 
-def _isi_cv(recording, populations):
+@measure(
+    needs=("spikes",),
+    doc="coefficient of variation of the interspike intervals, averaged over the neurons that have two or more",
+)
+def isi_cv(recording: Recording) -> Array:
+    """Coefficient of variation of the interspike intervals, averaged over neurons."""
     cv, known = isi_cvs(_by_neuron(recording, "spikes"))
     return jnp.where(known.any(), cv.sum() / jnp.maximum(known.sum(), 1), jnp.nan)
 
 
-def _synchrony(recording, populations):
+@measure(
+    needs=("spikes",),
+    doc=f"variance of the number of spikes in bins of {_BIN:g} ms over its mean; 1 for independent neurons",
+)
+def synchrony(recording: Recording) -> Array:
+    """Variance of the number of spikes in bins over its mean."""
     counts = _by_neuron(recording, "spikes").sum(1, dtype=jnp.int32)
     size = max(1, round(_BIN / recording.dt))
     binned = counts[: len(counts) // size * size].reshape(-1, size).sum(1).astype(jnp.result_type(float))
@@ -84,101 +182,60 @@ def _synchrony(recording, populations):
     return jnp.where(mean > 0, binned.var() / jnp.where(mean > 0, mean, 1), jnp.nan)
 
 
-def _network_state(recording, populations):
-    rate, cv, synchrony = (f(recording, populations) for f in (_rate, _isi_cv, _synchrony))
-    irregular, asynchronous = cv > 0.5, synchrony <= _SYNCHRONOUS
-    return jnp.where((rate < 1) | jnp.isnan(cv), 0, 1 + asynchronous + 2 * irregular).astype(jnp.int32)
+@measure(
+    needs=("spikes",),
+    doc=f"quiet below 1 Hz; irregular above an ISI CV of 0.5; synchronous above a synchrony of {_SYNCHRONOUS:g}",
+    meanings=STATES,
+)
+def network_state(recording: Recording) -> Array:
+    """Number of the network's state; see `STATES`."""
+    hz, cv, together = (f(recording) for f in (rate, isi_cv, synchrony))
+    irregular, asynchronous = cv > 0.5, together <= _SYNCHRONOUS
+    return jnp.where((hz < 1) | jnp.isnan(cv), 0, 1 + asynchronous + 2 * irregular).astype(jnp.int32)
 
 
-_SYNCHRONOUS = 2.0
-"""Synchrony above which a network counts as synchronous: twice that of independent neurons."""
-
-
-def _first_spike(recording, populations):
+@measure(unit="ms", needs=("spikes",), doc="time of the first spike of any neuron")
+def first_spike(recording: Recording) -> Array:
+    """Time of the first spike of any neuron."""
     fired = (_by_neuron(recording, "spikes") > 0).any(1)
     return jnp.where(fired.any(), (jnp.argmax(fired) + 1) * recording.dt, jnp.nan)
 
 
-def _regime(recording, populations):
+@measure(needs=("spikes",), doc="pattern of a single cell's spikes; see jneuro.simulators.regimes", meanings=REGIMES)
+def regime(recording: Recording) -> Array:
+    """Pattern of a single cell's spikes."""
     fired = (_by_neuron(recording, "spikes") > 0).any(1)
     return firing_pattern(fired, 0, recording.dt)["regime"].astype(jnp.int32)
 
 
-def _of_potential(reduce: Callable[[Array], Array]):
-    return lambda recording, populations: reduce(_by_neuron(recording, "v"))
+@measure(unit="mV", needs=("v",), doc="mean potential")
+def v_mean(recording: Recording) -> Array:
+    """Mean potential."""
+    return jnp.mean(_by_neuron(recording, "v"))
 
 
-MEASURES = {
-    "spike_count": Measure(_spike_count, ("spikes",), "1", "spikes, of all neurons"),
-    "rate": Measure(_rate, ("spikes",), "Hz", "mean rate of all neurons"),
-    "population_rates": Measure(_population_rates, ("spikes",), "Hz", "mean rate of each population"),
-    "isi_cv": Measure(
-        _isi_cv,
-        ("spikes",),
-        doc="coefficient of variation of the interspike intervals, averaged over the neurons that have two or more",
-    ),
-    "synchrony": Measure(
-        _synchrony,
-        ("spikes",),
-        doc=f"variance of the number of spikes in bins of {_BIN:g} ms over its mean; 1 for independent neurons",
-    ),
-    "network_state": Measure(
-        _network_state,
-        ("spikes",),
-        doc=f"quiet below 1 Hz; irregular above an ISI CV of 0.5; synchronous above a synchrony of {_SYNCHRONOUS:g}",
-        meanings=STATES,
-    ),
-    "first_spike": Measure(_first_spike, ("spikes",), "ms", "time of the first spike of any neuron"),
-    "regime": Measure(
-        _regime,
-        ("spikes",),
-        doc="pattern of a single cell's spikes; see jneuro.simulators.regimes",
-        meanings=REGIMES,
-    ),
-    "v_mean": Measure(_of_potential(jnp.mean), ("v",), "mV", "mean potential"),
-    "v_sd": Measure(_of_potential(jnp.std), ("v",), "mV", "standard deviation of the potential"),
-    "v_min": Measure(_of_potential(jnp.min), ("v",), "mV", "lowest potential"),
-    "v_max": Measure(_of_potential(jnp.max), ("v",), "mV", "highest potential"),
-}
-"""Measures by the name that a configuration uses."""
+@measure(unit="mV", needs=("v",), doc="standard deviation of the potential")
+def v_sd(recording: Recording) -> Array:
+    """Standard deviation of the potential."""
+    return jnp.std(_by_neuron(recording, "v"))
 
 
-def load_measure(name: str) -> Measure:
-    """Find a measure.
-
-    Args:
-        name: one of `MEASURES`; or `module:function` of one's own, the module found as Python finds it, or in the
-            working folder. The function takes one point's recording, of everything the simulator records, and returns
-            an array, or a dictionary of arrays; it is traced by JAX.
-
-    Returns:
-        The measure.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    if ":" not in name:
-        if name not in MEASURES:
-            raise ValueError(f"measures: {unknown_name(name, MEASURES, 'measure')}, or module:function of your own")
-        return MEASURES[name]
-    module, _, function = name.partition(":")
-    here = str(Path.cwd())
-    sys.path.append(here)
-    try:
-        found = getattr(importlib.import_module(module), function)
-        source = inspect.getsource(found)
-    except (ImportError, AttributeError, OSError, TypeError, ValueError) as error:
-        raise ValueError(f"measures: {name!r} cannot be loaded ({error}); write module:function") from error
-    finally:
-        sys.path.remove(here)
-    if not function.isidentifier() or not callable(found):
-        raise ValueError(f"measures: {name!r} is no function")
-    digest = hashlib.sha256(source.encode()).hexdigest()[:8]
-    doc = (found.__doc__ or "").strip().partition("\n")[0]
-    return Measure(lambda recording, _: found(recording), (), doc=doc, source=digest)
+@measure(unit="mV", needs=("v",), doc="lowest potential")
+def v_min(recording: Recording) -> Array:
+    """Lowest potential."""
+    return jnp.min(_by_neuron(recording, "v"))
 
 
-def result_names(name: str, result: Any) -> dict[str, Any]:
+@measure(unit="mV", needs=("v",), doc="highest potential")
+def v_max(recording: Recording) -> Array:
+    """Highest potential."""
+    return jnp.max(_by_neuron(recording, "v"))
+
+
+# What a measure returns ----------------------------------------------------------------------------------------------
+
+
+def result_names(name: str, result: Any) -> dict[str, Array]:
     """The arrays of a measure's result, by the names under which they are stored.
 
     Args:
@@ -187,8 +244,72 @@ def result_names(name: str, result: Any) -> dict[str, Any]:
 
     Returns:
         Name to array.
+
+    Raises:
+        ValueError: if it is no number, array, or dictionary of them.
     """
-    plain = name.rpartition(":")[2]
-    if isinstance(result, dict):
-        return {str(key): jnp.asarray(value) for key, value in result.items()}
-    return {plain: jnp.asarray(result)}
+    found = {str(k): v for k, v in result.items()} if isinstance(result, Mapping) else {name: result}
+    if not found:
+        raise ValueError("returned an empty dictionary; it must return a number or an array, or several by name")
+    arrays = {}
+    for key, value in found.items():
+        plain = isinstance(value, jax.Array | np.ndarray | np.generic | int | float | bool | list | tuple)
+        where = f"under {key!r} " if isinstance(result, Mapping) else ""
+        try:
+            array = jnp.asarray(value) if plain else None
+        except (TypeError, ValueError):
+            array = None
+        if array is None:
+            raise ValueError(
+                f"returned {where}{value!r}, of the type {type(value).__name__}; it must return a number or an array, "
+                "or a dictionary of them"
+            )
+        arrays[key] = array
+    return arrays
+
+
+_UNTRACEABLE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerBoolConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+)
+
+
+def result_like(about: Measure, recording: Recording, populations: Sequence[int]) -> dict[str, Any]:
+    """Shape and type of a measure's results, found without computing it.
+
+    Args:
+        about: the measure.
+        recording: shape and type of a run's recording.
+        populations: sizes of the populations of neurons.
+
+    Returns:
+        Name to shape and type.
+
+    Raises:
+        ValueError: in one line, if the function raises, cannot be traced by JAX, or returns no numbers.
+    """
+    try:
+        return jax.eval_shape(lambda r: result_names(about.name, about(r, populations)), recording)
+    except Exception as error:  # whatever a function of one's own raises
+        said = " ".join(str(error).split())
+        if isinstance(error, _UNTRACEABLE):
+            said = (
+                "cannot be traced by JAX: it decides, or sizes an array, by recorded values, or calls NumPy with them; "
+                "use jax.numpy and jnp.where"
+            )
+        elif not (type(error) is ValueError and said.startswith("returned ")):
+            said = f"raised {type(error).__name__}: {said}"
+        raise ValueError(f"measures: {about.name}{_line_of(about, error)} {said}") from error
+
+
+def _line_of(about: Measure, error: Exception) -> str:
+    """Where in the function's own file it went wrong."""
+    function = about.function
+    while isinstance(function, functools.partial):
+        function = function.func
+    code = getattr(function, "__code__", None)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if code and f.filename == code.co_filename]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""

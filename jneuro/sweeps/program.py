@@ -6,7 +6,6 @@ many groups a call computes, and where, touches no bit of them: on a CPU a devic
 in a loop whose length the compiler does not know. Accelerators take them side by side.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -20,10 +19,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jneuro.core.devices import is_out_of_memory
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Int, Key, PyTree
-from jneuro.recordings import Recording
-from jneuro.simulators import ODESimulator, SteppedSimulator, simulate
-from jneuro.sweeps.config import SweepConfig
-from jneuro.sweeps.measures import load_measure, result_names
+from jneuro.recordings.recording import Recording
+from jneuro.simulators.simulation import simulate
+from jneuro.sweeps.measures import result_like, result_names
+from jneuro.sweeps.problem import SweepProblem
 
 __all__ = [
     "REASON",
@@ -49,13 +48,10 @@ class SweepMemoryError(MemoryError):
 class PointProgram:
     """What is computed for one point: pure, and batched by `jax.vmap`."""
 
-    def __init__(self, config: SweepConfig, key: Key[Array, ""]) -> None:
-        """Prepare the simulator and the measures of a sweep."""
-        self.config, self.key = config, key
-        self._plain = config.simulation.plain(config.recorded)
-        self._base: Any = config.simulation.simulator.build()
-        self._measures = {name: load_measure(name) for name in config.measures}
-        self._populations = tuple(self._plain.populations.values())
+    def __init__(self, problem: SweepProblem) -> None:
+        """Prepare the point of a sweep."""
+        self.problem = problem
+        self._populations = tuple(problem.populations.values())
 
     def __call__(self, index: Int[Array, ""], seed: Int[Array, ""], values: Float[Array, " axis"]) -> dict[str, PyTree]:
         """Simulate a point, and measure.
@@ -68,41 +64,31 @@ class PointProgram:
         Returns:
             `ok` and every stored quantity.
         """
-        key = jax.random.fold_in(stream(self.key, "point"), seed)
-        if self.config.sweep.draws == "per_point":
+        key = jax.random.fold_in(stream(self.problem.key, "point"), seed)
+        if self.problem.design.draws == "per_point":
             key = jax.random.fold_in(key, index)
         recording = self._simulate(key, values)
-        measured = {name: measure.function(recording, self._populations) for name, measure in self._measures.items()}
         found = {"ok": recording.ok}
-        for name, result in measured.items():
-            for label, array in result_names(name, result).items():
-                if label in (*found, REASON):
-                    raise ValueError(f"measures: {name} gives {label!r}, which is there already")
-                nothing = jnp.issubdtype(array.dtype, jnp.floating)
-                found[label] = jnp.where(recording.ok, array, jnp.nan) if nothing else array
-        return found | {f"{name}_trace": recording.values[name] for name in self.config.keep}
+        for measure in self.problem.measures:
+            for label, array in result_names(measure.name, measure(recording, self._populations)).items():
+                floating = jnp.issubdtype(array.dtype, jnp.floating)
+                found[label] = jnp.where(recording.ok, array, jnp.nan) if floating else array
+        return found | {f"{name}_trace": recording.values[name] for name in self.problem.keep}
 
     def _simulate(self, key: Key[Array, ""], values: Float[Array, " axis"]) -> Recording:
         """Build the simulator and the stimulus of a point, and run them."""
-        changed: dict[str, dict[str, Array]] = {"simulator": {}, "stimulus": {}}
-        for k, (name, axis) in enumerate(self.config.sweep.varied.items()):
-            where, _, argument = self.config.targets[name].partition(".")
-            changed[where][argument] = values[k] * axis.times if axis.times != 1 else values[k]
-        simulator: SteppedSimulator | ODESimulator = dataclasses.replace(self._base, **changed["simulator"])
-        simulation, stimulus = self.config.simulation, None
-        if simulation.stimulus is not None:
-            described = simulation.stimulus.model_copy(update=changed["stimulus"])
-            stimulus = described.build(stream(key, "stimulus"))
+        problem = self.problem
+        simulator, stimulus = problem.at({name: values[k] for k, name in enumerate(problem.design.varied)}, key)
         return simulate(
             simulator.connect(stream(key, "connect")),
             stimulus,
-            duration=simulation.duration_ms,
-            warmup=simulation.discard_ms,
+            duration=problem.duration,
+            warmup=problem.warmup,
             key=stream(key, "run"),
-            record=self._plain.recorded,
-            record_every=self._plain.steps_of_a_frame,
+            record=problem.recorded,
+            record_every=problem.frame,
             throw=False,
-            **self._plain.scheme,
+            **problem.scheme,
         )
 
     @cached_property
@@ -110,24 +96,25 @@ class PointProgram:
         """Shape and type of every quantity of one point.
 
         Raises:
-            ValueError: if a function of one's own cannot be computed.
+            ValueError: if a function of one's own cannot be computed, or two give the same name.
         """
-        axes = len(self.config.sweep.varied)
+        seen = dict.fromkeys(["ok", REASON], "the sweep")
+        for measure in self.problem.measures:
+            for label in result_like(measure, self.recording, self._populations):
+                if label in seen:
+                    raise ValueError(f"measures: {measure.name} gives {label!r}, which is there already")
+                seen[label] = measure.name
         scalar = jax.ShapeDtypeStruct((), jnp.int32)
-        values = jax.ShapeDtypeStruct((axes,), jnp.result_type(float))
-        try:
-            return jax.eval_shape(self, scalar, scalar, values)
-        except Exception as error:  # whatever a function of one's own raises
-            own = [name for name in self._measures if ":" in name]
-            if not own:
-                raise
-            raise ValueError(f"measures: {', '.join(own)}: {type(error).__name__}: {error}") from error
+        return jax.eval_shape(self, scalar, scalar, self._values)
 
     @property
+    def _values(self) -> Any:
+        return jax.ShapeDtypeStruct((len(self.problem.design.varied),), jnp.result_type(float))
+
+    @cached_property
     def recording(self) -> Recording:
         """Shape and type of one point's recording."""
-        values = jax.ShapeDtypeStruct((len(self.config.sweep.varied),), jnp.result_type(float))
-        return jax.eval_shape(self._simulate, self.key, values)
+        return jax.eval_shape(self._simulate, self.problem.key, self._values)
 
     @cached_property
     def recorded_bytes(self) -> int:
@@ -175,7 +162,7 @@ class GroupProgram:
         self._sharding = NamedSharding(self._mesh, _SPLIT)
         self._counts = NamedSharding(self._mesh, PartitionSpec(_AXIS))
         self._side_by_side = self.devices[0].platform != "cpu"
-        shape, axes = (groups, len(self.devices), lanes), len(point.config.sweep.varied)
+        shape, axes = (groups, len(self.devices), lanes), len(point.problem.design.varied)
         integers = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self._sharding)
         values = jax.ShapeDtypeStruct((*shape, axes), jnp.result_type(float), sharding=self._sharding)
         counts = jax.ShapeDtypeStruct(shape[1:2], jnp.int32, sharding=self._counts)

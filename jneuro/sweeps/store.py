@@ -8,9 +8,6 @@ number of processes may write, each its own chunks.
 
 import json
 import math
-import os
-import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +17,7 @@ import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
+from jneuro.core.files import remove, written
 from jneuro.recordings.store import StoreError
 
 __all__ = ["SWEEP_FORMAT", "Layout", "Quantity", "SweepStore", "open_sweep"]
@@ -127,15 +125,8 @@ class SweepStore:
         if not (path / "zarr.json").exists():
             if path.exists() and (not path.is_dir() or any(path.iterdir())):
                 raise StoreError(f"{path}: holds something else; choose another folder, or remove it")
-            fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-            with zarr.config.set(_EVERY_CHUNK):
+            with zarr.config.set(_EVERY_CHUNK), written(path, first=True) as fresh:
                 _lay_out(fresh, layout, quantities, coords, text)
-            try:
-                os.rename(fresh, path)  # whole or not at all
-            except OSError:
-                shutil.rmtree(fresh)  # another process was first
-                if not (path / "zarr.json").exists():
-                    raise
         attributes = _root(path).attrs
         if attributes.get("jneuro_sweep_format") != SWEEP_FORMAT:
             raise StoreError(f"{path}: holds something else than a sweep; choose another folder, or remove it")
@@ -173,7 +164,7 @@ class SweepStore:
     def tidy(self) -> None:
         """Remove what killed processes left; for when all chunks are there."""
         for leftover in [*self.path.rglob("*.partial"), *self.path.parent.glob(f".{self.path.name}.*")]:
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+            remove(leftover)
 
 
 def _lay_out(path: Path, layout: Layout, quantities, coords, provenance: str) -> None:

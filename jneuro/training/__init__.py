@@ -1,40 +1,5 @@
 """Training: a recipe, compiled steps, checkpoints that survive a kill, and what is told meanwhile."""
 
-from jneuro.training.callbacks import Callback, EpochRecord, MetricsFile, RichProgress, StepProgress
-from jneuro.training.checkpoints import CheckpointError, Checkpoints, load_best, on_termination
-from jneuro.training.ensemble import train_ensemble
-from jneuro.training.loop import TrainingDiverged, TrainingInterrupted, TrainResult
-from jneuro.training.losses import LOSSES, Loss, mae, mse, pinball, poisson
-from jneuro.training.optimizers import Adam, AdamW, Optimizer
-from jneuro.training.recipe import Plateau, TrainConfig
-from jneuro.training.steps import predict
-from jneuro.training.trainer import train
+import lazy_loader
 
-__all__ = [
-    "LOSSES",
-    "Adam",
-    "AdamW",
-    "Callback",
-    "CheckpointError",
-    "Checkpoints",
-    "EpochRecord",
-    "Loss",
-    "MetricsFile",
-    "Optimizer",
-    "Plateau",
-    "RichProgress",
-    "StepProgress",
-    "TrainConfig",
-    "TrainResult",
-    "TrainingDiverged",
-    "TrainingInterrupted",
-    "load_best",
-    "mae",
-    "mse",
-    "on_termination",
-    "pinball",
-    "poisson",
-    "predict",
-    "train",
-    "train_ensemble",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

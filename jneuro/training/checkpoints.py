@@ -8,6 +8,7 @@ together, all call and the first writes; the directory must be one that they sha
 """
 
 import logging
+import math
 import shutil
 import signal
 import threading
@@ -36,6 +37,7 @@ __all__ = [
     "load_best",
     "named_arrays",
     "on_termination",
+    "plain_key",
     "with_arrays",
 ]
 
@@ -101,9 +103,18 @@ def named_arrays(tree: PyTree) -> dict[str, np.ndarray]:
     Returns:
         The copies, such as `params.linear.kernel`.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(tree))
+    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(jax.tree.map(plain_key, tree)))
     # A copy, since on a CPU the host's array may be a view of a buffer that is about to be donated.
     return {jax.tree_util.keystr(path, simple=True, separator="."): np.array(leaf) for path, leaf in leaves}
+
+
+def plain_key(leaf: Any) -> Any:
+    """A random key, as an optax state may hold, as its numbers; anything else as it is."""
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def with_arrays(tree: PyTree, arrays: Arrays) -> PyTree:
@@ -119,6 +130,9 @@ def with_arrays(tree: PyTree, arrays: Arrays) -> PyTree:
 
     def place(path, leaf):
         value = arrays[jax.tree_util.keystr(path, simple=True, separator=".")]
+        if _is_key(leaf):
+            data = jax.device_put(value, jax.random.key_data(leaf).sharding, may_alias=False)
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
         return jax.device_put(value, leaf.sharding, may_alias=False)
 
     return jax.tree_util.tree_map_with_path(place, tree)
@@ -260,14 +274,30 @@ class CheckpointStore:
 
     def _check(self, wanted: dict[str, Any], found: dict[str, Any]) -> None:
         ours, theirs = _flat(wanted), _flat(found)
-        differ = [k for k in sorted(ours | theirs) if ours.get(k) != theirs.get(k)]
+        differ = [k for k in sorted(ours | theirs) if not _alike(k, ours.get(k), theirs.get(k))]
         if differ:
-            what = "; ".join(f"{k} was {theirs.get(k)}, is {ours.get(k)}" for k in differ[:3])
+            what = "; ".join(_changed(k, theirs.get(k), ours.get(k)) for k in differ[:3])
             more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
             raise CheckpointError(
                 f"{self.directory} holds checkpoints of another training: {what}{more}; "
                 "choose another directory, or delete this one to start anew"
             )
+
+
+def _alike(key: str, one: Any, other: Any) -> bool:
+    """Whether two entries of fingerprints agree; numbers of initial weights, up to the rounding of a device."""
+    if "start." in f"{key[:12]}" and isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-4, abs_tol=1e-6)
+    return one == other
+
+
+def _changed(key: str, was: Any, now: Any) -> str:
+    """Say what differs between two trainings."""
+    _, source, what = key.rpartition("source.")
+    if source and was is not None and now is not None:
+        return f"the source of {what} has changed"
+    _, start, name = key.rpartition("start.")
+    return f"the initial weights {name} are others" if start else f"{key} was {was}, is {now}"
 
 
 def load_best(model: nnx.Module, directory: str | Path) -> nnx.Module:

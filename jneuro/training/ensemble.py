@@ -1,6 +1,7 @@
 """Training an ensemble: several models of one configuration, in one program."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +10,13 @@ from flax import nnx
 from jneuro.core.random import require_key
 from jneuro.core.types import Array, Key, PyTree
 from jneuro.datasets.windows import Windows
-from jneuro.training.callbacks import Callback
 from jneuro.training.checkpoints import Checkpoints, Weights
+from jneuro.training.fingerprint import fingerprint
 from jneuro.training.loop import Course, Run, TrainResult, split_model
 from jneuro.training.parallel import place_members
 from jneuro.training.recipe import TrainConfig
 from jneuro.training.steps import Common, Own, Program
-from jneuro.training.trainer import check_windows, fingerprint
+from jneuro.training.trainer import check_windows, compiled_recipe
 
 __all__ = ["train_ensemble"]
 
@@ -26,7 +27,7 @@ def train_ensemble(
     configs: TrainConfig | Sequence[TrainConfig],
     *,
     keys: Sequence[Key[Array, ""]] | Key[Array, " member"],
-    callbacks: Sequence[Sequence[Callback]] = (),
+    callbacks: Sequence[Sequence[Any]] = (),
     checkpoint: Checkpoints | None = None,
 ) -> list[TrainResult]:
     """Train several models of one configuration on the same windows, in one program.
@@ -66,18 +67,23 @@ def train_ensemble(
     check_windows(windows, configs[0])
     shared, placement = _shared_recipe(configs), place_members(number)
     graph, weights, rngs = _shared_model(models)
-    decays = [config.optimizer.weight_decay for config in configs]
+    whole = shared.whole_optimizer
+    decays = None if whole else jnp.asarray([c.optimizer.weight_decay for c in configs], _dtype(weights[0]))
     saving = range(number if checkpoint else 0)
     run = Run(
         [Course(*of) for of in zip(models, configs, callbacks, strict=True)],
         _stack(weights),
-        Own(jnp.stack(keys), jnp.asarray(decays, jax.tree.leaves(weights[0].params)[0].dtype)),
+        Own(jnp.stack(keys), decays),
         Common(windows, rngs),
         Program(graph, shared, placement),
         checkpoint,
-        {str(k): fingerprint(configs[k], windows, weights[k], keys[k]) for k in saving},
+        {str(k): fingerprint(configs[k], windows, weights[k], keys[k], models[k]) for k in saving},
     )
     return run()
+
+
+def _dtype(weights: Weights) -> Any:
+    return jax.tree.leaves(weights.params)[0].dtype
 
 
 def _stack(members: Sequence[PyTree]) -> PyTree:
@@ -107,10 +113,11 @@ def _shared_recipe(configs: Sequence[TrainConfig]) -> TrainConfig:
 
     def shared(config: TrainConfig) -> TrainConfig:
         free = {"warmup_from": 0.0, "plateau": None, "early_stopping": None, "parallel": "auto"}
-        if config.schedule == "constant":
+        if not config.counts_epochs:
             free |= {"epochs": 1, "warmup_epochs": 0}
-        optimizer = config.optimizer.model_copy(update={"learning_rate": 1.0, "weight_decay": 0.0})
-        return config.model_copy(update=free | {"optimizer": optimizer})
+        if not config.whole_optimizer:
+            free["optimizer"] = config.optimizer.model_copy(update={"learning_rate": 1.0, "weight_decay": 0.0})
+        return compiled_recipe(config.model_copy(update=free))
 
     first, *others = map(shared, configs)
     for k, other in enumerate(others, 1):

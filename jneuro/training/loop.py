@@ -2,18 +2,20 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from threading import Event
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import nnx
 
 from jneuro.core.types import PyTree
+from jneuro.models.base import takes_train
 from jneuro.training.callbacks import Callback, EpochRecord, StepProgress
 from jneuro.training.checkpoints import (
+    CheckpointError,
     Checkpoints,
     CheckpointStore,
     Weights,
@@ -22,27 +24,28 @@ from jneuro.training.checkpoints import (
     with_arrays,
 )
 from jneuro.training.recipe import StopReason, TrainConfig, learning_rate, stop_reason
-from jneuro.training.steps import Common, Metrics, Own, Program, TrainState, Validation, begin, run_steps, validate
+from jneuro.training.steps import Common, Own, Program, TrainState, begin, run_steps, validate
 
 __all__ = ["Course", "Run", "TrainResult", "TrainingDiverged", "TrainingInterrupted", "split_model"]
-
-Numbers = TypeVar("Numbers", Metrics, Validation)
 
 
 class TrainResult(NamedTuple):
     """What a training leaves.
 
     Attributes:
-        model: a new model with the weights of the lowest validation loss.
+        model: a new model with the weights of the lowest validation loss; one that is called without `train=` is in
+            Flax's mode for predictions.
         history: one record for each epoch.
         best_epoch: the epoch of those weights; −1 if they are the initial ones.
         stopped: why it stopped: all `epochs`, or `early_stopping`; of an ensemble's member also `diverged`.
+        notes: what had no effect, or could not be checked, in whole sentences.
     """
 
     model: nnx.Module
     history: tuple[EpochRecord, ...]
     best_epoch: int
     stopped: StopReason
+    notes: tuple[str, ...] = ()
 
 
 class TrainingDiverged(ArithmeticError):
@@ -81,12 +84,14 @@ class Course:
         model: where it began.
         config: its recipe.
         callbacks: what listens.
+        notes: what its result says besides.
         history: its epochs so far; a validation loss that is not finite is the last of a member that diverged.
     """
 
     model: nnx.Module
     config: TrainConfig
     callbacks: Sequence[Callback]
+    notes: tuple[str, ...] = ()
     history: list[EpochRecord] = field(default_factory=list)
 
     @property
@@ -107,7 +112,10 @@ class Course:
         params, rest = with_arrays({"best": weights}, best)["best"]
         losses = [loss for loss in self.losses if np.isfinite(loss)]
         model = nnx.merge(graph, params, rngs, rest, copy=True)
-        return TrainResult(model, tuple(self.history), int(np.argmin(losses)) if losses else -1, self.stopped)  # type: ignore
+        if not takes_train(model):
+            model.eval()
+        best_epoch = int(np.argmin(losses)) if losses else -1
+        return TrainResult(model, tuple(self.history), best_epoch, self.stopped, self.notes)  # type: ignore
 
 
 class Run:
@@ -148,6 +156,7 @@ class Run:
         self._steps_per_epoch = common.windows.count("train") // program.config.batch_size
         self._store: CheckpointStore | None = None
         self._terminated = Event()
+        self._failures: list[Exception] = []
 
     def __call__(self) -> list[TrainResult]:
         """Train to the end, or on from the latest checkpoint."""
@@ -155,8 +164,17 @@ class Run:
         opened = nullcontext() if where is None else CheckpointStore(where, self._fingerprint)
         with opened as self._store, on_termination(where is not None) as self._terminated:
             self._restore()
-            while any(course.stopped is None for course in self._courses):
-                self._epoch()
+            try:
+                self._tell("on_start", [(course.config, tuple(course.history)) for course in self._courses])
+                self._raise_failure()
+                while any(course.stopped is None for course in self._courses):
+                    self._epoch()
+            except BaseException:
+                with suppress(Exception):
+                    self._tell("on_end", [(tuple(course.history),) for course in self._courses])
+                raise
+            self._tell("on_end", [(tuple(course.history),) for course in self._courses])
+            self._raise_failure()
         best = [{n: a[k] if self._ensemble else a for n, a in self._best.items()} for k in range(len(self._courses))]
         return [course.result(arrays) for course, arrays in zip(self._courses, best, strict=True)]
 
@@ -171,24 +189,53 @@ class Run:
             self._steps(min(self._program.config.steps_per_call, end - self._step), epoch)
             if self._step < end and self._save_due():
                 self._save()
+                self._raise_failure()
         weights = Weights(self._state.params, self._state.rest)
         validations = self._split(validate(weights, self._common, self._program))
         better, seconds = np.zeros(len(self._courses), bool), time.perf_counter() - began
-        told = zip(self._courses, self._split(self._state.metrics), validations, strict=True)
-        for k, (course, metrics, validation) in enumerate(told):
+        every = zip(self._courses, self._split(self._state.metrics), validations, strict=True)
+        told: list[tuple[Any, ...] | None] = [None] * len(self._courses)
+        for k, (course, metrics, validation) in enumerate(every):
             if course.stopped is None:
-                loss, r2, rmse, mae = map(float, validation)
+                loss, r2, rmse, mae = map(float, validation[:4])
                 loss = loss if metrics.bad_step < 0 else np.nan
                 if not (np.isfinite(loss) or self._ensemble):
                     raise self._diverged("the validation loss")
                 better[k] = loss < min(course.losses, default=np.inf)
                 rate = float(str(metrics.learning_rate))  # 0.003, not 0.003000000026
                 mean = float(metrics.loss_sum) / self._steps_per_epoch
-                course.history.append(EpochRecord(epoch, self._step, mean, loss, r2, rmse, mae, rate, seconds))
-                for callback in course.callbacks if self._placement.leads else ():
-                    callback.on_epoch(course.history[-1])
+                named = dict(zip(course.config.metric_names, map(float, validation.metrics), strict=True))
+                record = EpochRecord(
+                    epoch, self._step, mean, loss, r2, rmse, mae, None if rate < 0 else rate, seconds, named
+                )
+                course.history.append(record)
+                told[k] = (record,)
+        self._tell("on_epoch", told)
         self._keep(better, weights)
         self._save()
+        self._raise_failure()
+
+    def _tell(self, hook: str, told: Sequence[tuple[Any, ...] | None]) -> None:
+        """Call a hook of every callback that has it; what it raises is kept until the state is saved.
+
+        Args:
+            hook: its name.
+            told: what each training's callbacks are told; None tells them nothing.
+        """
+        for course, arguments in zip(self._courses, told, strict=True):
+            for callback in course.callbacks if self._placement.leads and arguments is not None else ():
+                if not callable(method := getattr(callback, hook, None)):
+                    continue
+                try:
+                    method(*arguments)
+                except Exception as error:
+                    error.add_note(f"raised by {hook} of the callback {type(callback).__name__}")
+                    self._failures.append(error)
+
+    def _raise_failure(self) -> None:
+        """Raise what a callback raised."""
+        if self._failures:
+            raise self._failures.pop(0)
 
     def _keep(self, better: np.ndarray, weights: Weights) -> None:
         """Take over the weights of the members that have never been better."""
@@ -199,10 +246,10 @@ class Run:
             mask = better.reshape(better.shape + (1,) * (array.ndim - better.ndim))
             self._best[name] = np.where(mask, array, self._best[name])
 
-    def _split(self, numbers: Numbers) -> list[Numbers]:
-        """Copy to the host, and take apart by member, be it the only one."""
-        there = map(np.atleast_1d, jax.device_get(self._placement.whole(numbers)))
-        return [type(numbers)(*row) for row in zip(*there, strict=True)]
+    def _split(self, numbers: Any) -> list[Any]:
+        """Copy `Metrics` or a `Validation` to the host, and take it apart by member, be it the only one."""
+        leaves, structure = jax.tree.flatten(jax.device_get(self._placement.whole(numbers)))
+        return [structure.unflatten(row) for row in zip(*map(np.atleast_1d, leaves), strict=True)]
 
     def _steps(self, count: int, epoch: int) -> None:
         """One compiled call."""
@@ -214,11 +261,14 @@ class Run:
             raise self._diverged("the loss", int(metrics[0].bad_step))
         self._step += count
         speed, done = count / (time.perf_counter() - began), self._step - epoch * self._steps_per_epoch
-        for course, own in zip(self._courses, metrics, strict=True):
-            if course.stopped is None and self._placement.leads:
+        told: list[tuple[Any, ...] | None] = [None] * len(self._courses)
+        for k, (course, own) in enumerate(zip(self._courses, metrics, strict=True)):
+            if course.stopped is None:
                 loss, epochs = float(own.loss_sum) / done, course.config.epochs
-                for callback in course.callbacks:
-                    callback.on_steps(StepProgress(epoch, epochs, self._step, self._steps_per_epoch, loss, speed))
+                told[k] = (StepProgress(epoch, epochs, self._step, self._steps_per_epoch, loss, speed),)
+        self._tell("on_steps", told)
+        if self._store is None:
+            self._raise_failure()
 
     def _save_due(self) -> bool:
         """Whether to save within the epoch."""
@@ -226,14 +276,17 @@ class Run:
             return False
         every = self._checkpoint.every_seconds
         timed = every is not None and time.monotonic() - self._saved_at >= every
-        return self._placement.any_process(self._terminated.is_set() or timed)
+        return self._placement.any_process(self._terminated.is_set() or timed or bool(self._failures))
 
     def _save(self) -> None:
         """Save the state if it is good; end the training if it is to end."""
         if self._store is None:
             return
         arrays = named_arrays({"state": self._placement.whole(self._state)}) | self._best
-        bad = [k for k, a in arrays.items() if np.issubdtype(a.dtype, np.inexact) and not np.isfinite(a).all()]
+        # An optax state may hold an infinity, such as the best loss so far before the first.
+        free = "state.optimizer" if self._program.config.whole_optimizer else "-"
+        kept = {k: a for k, a in arrays.items() if np.issubdtype(a.dtype, np.inexact) and not k.startswith(free)}
+        bad = [k for k, a in kept.items() if not np.isfinite(a).all()]
         if bad and not self._ensemble:
             raise self._diverged(bad[0])
         self._store.save(self._step, arrays, [[r._asdict() for r in course.history] for course in self._courses])
@@ -250,6 +303,11 @@ class Run:
             self._step = saved.step
             for course, records in zip(self._courses, saved.histories, strict=True):
                 course.history = [EpochRecord(**record) for record in records]
+                if len(records) > course.config.epochs:
+                    raise CheckpointError(
+                        f"{self._store.directory} holds {len(records)} epochs of this training, more than epochs = "  # type: ignore
+                        f"{course.config.epochs}; raise epochs, or choose another directory"
+                    )
 
     def _diverged(self, what: str, step: int | None = None) -> TrainingDiverged:
         """The error, with what is known."""

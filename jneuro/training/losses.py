@@ -5,20 +5,45 @@ window holds equally many values, so the mean over a batch is the mean over all 
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import jax.numpy as jnp
 
+from jneuro.core.registry import Block
 from jneuro.core.types import Array, Float
 from jneuro.datasets.windows import Batch
 from jneuro.models.base import Prediction
+from jneuro.training.kinds import bound
 
-__all__ = ["LOSSES", "Loss", "LossName", "mae", "mse", "pinball", "poisson"]
+__all__ = ["Loss", "cost", "mae", "mse", "pinball", "poisson"]
 
 Loss = Callable[[Prediction, Batch], Float[Array, " batch"]]
 """Takes a prediction and its batch, returns one value for each window."""
 
-LossName = Literal["mse", "mae", "pinball", "poisson"]
+
+def cost(loss: Block) -> Loss:
+    """The function behind a loss or a metric; it checks, while tracing, that there is one value for each window.
+
+    Args:
+        loss: what `LOSSES.block` returns.
+
+    Returns:
+        The loss.
+
+    Raises:
+        ValueError: if it cannot be called with a prediction and a batch; when called, if its result has another shape.
+    """
+    function = bound(loss, ("prediction", "batch"))
+
+    def checked(prediction: Prediction, batch: Batch) -> Float[Array, " batch"]:
+        values = function(prediction, batch)
+        if jnp.shape(values) != batch.targets.shape[:1]:
+            raise ValueError(
+                f"{loss.name} returned shape {list(jnp.shape(values))}, but must return one value for each of the "
+                f"{len(batch.targets)} windows; take the mean over all axes but the first, as in .mean((1, 2))"
+            )
+        return values
+
+    return checked
 
 
 def mse(prediction: Prediction, batch: Batch) -> Float[Array, " batch"]:
@@ -86,7 +111,3 @@ def poisson(prediction: Prediction, batch: Batch) -> Float[Array, " batch"]:
     """
     rate = prediction.mean
     return jnp.mean(rate - batch.targets * jnp.log(rate + 1e-8), (1, 2))
-
-
-LOSSES: dict[LossName, Loss] = {"mse": mse, "mae": mae, "pinball": pinball, "poisson": poisson}
-"""Losses by the name that a configuration gives."""

@@ -3,7 +3,7 @@
 The transformations return the direction only; the learning rate is an array in the training state and is applied there.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,45 +11,80 @@ import optax
 from pydantic import Field
 
 from jneuro.core.config import Config
-from jneuro.core.types import Scalar
+from jneuro.core.registry import Block
+from jneuro.core.types import PyTree, Scalar
 
-__all__ = ["Adam", "AdamW", "Optimizer", "clip_by_norm", "transformation"]
+__all__ = ["Adam", "AdamW", "OptimizerConfig", "clip_by_norm", "rate_within", "transformation"]
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class _Moments(Config):
-    """What both optimisers need.
+class OptimizerConfig(Config):
+    """An optimiser that leaves the learning rate to the training: its warm-up, plateau and schedule.
 
     Attributes:
         learning_rate: step size η after the warm-up.
         weight_decay: λ.
         clip_norm: largest norm of the whole gradient; None does not clip.
-        betas: decay of the first and of the second moment.
-        eps: added to the root of the second moment.
     """
 
     learning_rate: float = Field(default=3e-3, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
     clip_norm: float | None = Field(default=1.0, gt=0)
+
+    def direction(self, weight_decay: Scalar | None = None) -> optax.GradientTransformation:
+        """Build the transformation from a gradient to a direction; the caller subtracts `η ·` direction.
+
+        Args:
+            weight_decay: an array in place of the configured λ, so that it can differ within one program.
+
+        Returns:
+            The transformation.
+        """
+        raise NotImplementedError
+
+    def _clipping(self) -> list[optax.GradientTransformation]:
+        return [] if self.clip_norm is None else [clip_by_norm(self.clip_norm)]
+
+    def _decay(self, weight_decay: Scalar | None) -> list[optax.GradientTransformation]:
+        rate = self.weight_decay if weight_decay is None else weight_decay
+        return [optax.add_decayed_weights(rate)] if weight_decay is not None or self.weight_decay else []
+
+
+class Adam(OptimizerConfig):
+    """Adam with coupled weight decay, an L2 penalty: `g ← clip(g) + λ·p` before the moments (`torch.optim.Adam`).
+
+    Attributes:
+        betas: decay of the first and of the second moment.
+        eps: added to the root of the second moment.
+    """
+
+    name: Literal["adam"] = "adam"
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: float = Field(default=1e-8, gt=0)
 
+    def direction(self, weight_decay: Scalar | None = None) -> optax.GradientTransformation:
+        """Clip, add the decay, divide the moments."""
+        moments = optax.scale_by_adam(*self.betas, eps=self.eps)
+        return optax.chain(*self._clipping(), *self._decay(weight_decay), moments)
 
-class Adam(_Moments):
-    """Adam with coupled weight decay, an L2 penalty: `g ← clip(g) + λ·p` before the moments (`torch.optim.Adam`)."""
 
-    name: Literal["adam"] = "adam"
+class AdamW(OptimizerConfig):
+    """Adam with decoupled weight decay: `p ← p − η·(m̂/(√v̂ + ε) + λ·p)` (`torch.optim.AdamW`).
 
-
-class AdamW(_Moments):
-    """Adam with decoupled weight decay: `p ← p − η·(m̂/(√v̂ + ε) + λ·p)` (`torch.optim.AdamW`)."""
+    Attributes:
+        betas: decay of the first and of the second moment.
+        eps: added to the root of the second moment.
+    """
 
     name: Literal["adamw"] = "adamw"
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0)
 
-
-Optimizer = Annotated[Adam | AdamW, Field(discriminator="name")]
-"""An optimiser's configuration, chosen by its name."""
+    def direction(self, weight_decay: Scalar | None = None) -> optax.GradientTransformation:
+        """Clip, divide the moments, add the decay."""
+        moments = optax.scale_by_adam(*self.betas, eps=self.eps)
+        return optax.chain(*self._clipping(), moments, *self._decay(weight_decay))
 
 
 def clip_by_norm(limit: float) -> optax.GradientTransformation:
@@ -70,22 +105,37 @@ def clip_by_norm(limit: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def transformation(config: Adam | AdamW, weight_decay: Scalar | None = None) -> optax.GradientTransformation:
-    """Build the transformation from a gradient to a direction; the caller subtracts `η ·` direction.
+def transformation(optimizer: Any, weight_decay: Scalar | None = None) -> optax.GradientTransformationExtraArgs:
+    """Build the transformation of an optimiser.
 
     Args:
-        config: which optimiser, and its constants.
-        weight_decay: an array in place of the configured λ, so that it can differ within one program.
+        optimizer: an `OptimizerConfig`, whose updates are directions; or a `Block` that means an optax transformation,
+            or makes one, whose updates are the steps themselves.
+        weight_decay: of an `OptimizerConfig`, an array in place of the configured λ.
 
     Returns:
         The transformation.
+
+    Raises:
+        ValueError: if a function made something else.
     """
-    clip = [] if config.clip_norm is None else [clip_by_norm(config.clip_norm)]
-    rate = config.weight_decay if weight_decay is None else weight_decay
-    decay = [optax.add_decayed_weights(rate)] if weight_decay is not None or config.weight_decay else []
-    moments = [optax.scale_by_adam(*config.betas, eps=config.eps)]
-    match config:
-        case Adam():
-            return optax.chain(*clip, *decay, *moments)
-        case AdamW():
-            return optax.chain(*clip, *moments, *decay)
+    if not isinstance(optimizer, Block):
+        return optax.with_extra_args_support(optimizer.direction(weight_decay))
+    made = optimizer.target
+    if not isinstance(made, optax.GradientTransformation):
+        made = optimizer.build()
+    if isinstance(made, optax.MultiSteps):
+        made = made.gradient_transformation()
+    if not isinstance(made, optax.GradientTransformation):
+        raise ValueError(f"{optimizer.name} made {type(made).__name__}, which is not an optax.GradientTransformation")
+    return optax.with_extra_args_support(made)
+
+
+def rate_within(state: PyTree) -> Scalar:
+    """The learning rate that an optax state tells (`optax.inject_hyperparams`); −1 if it tells none.
+
+    Args:
+        state: of the transformation.
+    """
+    found = optax.tree_utils.tree_get_all_with_path(state, "learning_rate")
+    return jnp.asarray(found[0][1]) if found else -jnp.ones(())

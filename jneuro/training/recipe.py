@@ -3,21 +3,37 @@
 Both are functions of the validation losses so far. Nothing else has to be kept, so a resumed training cannot differ.
 """
 
-from collections.abc import Sequence
-from typing import Literal, Self
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, Self
 
-import jax.numpy as jnp
 import numpy as np
-from pydantic import Field, model_validator
+import optax
+from pydantic import AfterValidator, Field, model_validator
 
 from jneuro.core.config import Config
+from jneuro.core.registry import Block, accepted
 from jneuro.core.types import Array, Int, Scalar
-from jneuro.training.losses import LossName
-from jneuro.training.optimizers import Adam, Optimizer
+from jneuro.training.kinds import CALLBACKS, LOSSES, OPTIMIZERS, SCHEDULES, bound
+from jneuro.training.optimizers import Adam, transformation
 
-__all__ = ["Plateau", "StopReason", "TrainConfig", "decay", "learning_rate", "stop_reason"]
+__all__ = ["Plateau", "StopReason", "TrainConfig", "learning_rate", "rate_factor", "stop_reason"]
 
 StopReason = Literal["epochs", "early_stopping", "diverged"]
+
+
+def _loss(block: Block) -> Block:
+    """Refuse what cannot be called as a loss is."""
+    bound(block, ("prediction", "batch"))
+    return block
+
+
+def _schedule(block: Block) -> Block:
+    """Refuse what cannot be called as a schedule is."""
+    bound(block, ("step",), steps_per_epoch=1, warmup_steps=0, total_steps=1)
+    return block
+
+
+LossBlock = Annotated[Any, LOSSES.field(), AfterValidator(_loss)]
 
 
 class Plateau(Config):
@@ -42,12 +58,17 @@ class TrainConfig(Config):
     Attributes:
         batch_size: windows in a step; an epoch's incomplete last batch is dropped, and each epoch shuffles anew.
         epochs: most passes over the training windows.
-        optimizer: `adam` or `adamw`, and its constants.
-        loss: what is minimised.
+        optimizer: `adam` or `adamw`, and its constants; or an optax transformation, or what makes one, such as
+            `{name: "optax:lion", learning_rate: 1e-4}`. Such a one has its own learning rate, so there is no warm-up,
+            plateau, schedule or clipping besides.
+        loss: what is minimised: `mse`, `mae`, `pinball`, `poisson`, or a function `(prediction, batch) -> [batch]`.
+        metrics: further losses, computed over the validation windows after each epoch and kept in the history.
+        callbacks: told of the training; classes with any of the hooks of `jneuro.training.callbacks.Callback`.
         warmup_epochs: epochs E of linear warm-up; epoch e < E has `warmup_from + (learning_rate − warmup_from)·e/E`.
         warmup_from: learning rate of the first epoch.
         plateau: lowers the learning rate at a plateau after the warm-up; None leaves it.
-        schedule: `cosine` multiplies the learning rate by ½(1 + cos πx), x from 0 to 1 in the steps after the warm-up.
+        schedule: factor of the learning rate by step. `cosine` is ½(1 + cos πx), x from 0 to 1 in the steps after the
+            warm-up; or a function of the step, or what makes one, such as an optax schedule.
         early_stopping: epochs without a new lowest validation loss after which to stop; None never stops early.
         steps_per_call: most steps in one compiled call; the results do not depend on it.
         parallel: how several devices share a batch: `jit` lets the compiler divide the program, `pmap` maps it over the
@@ -56,33 +77,86 @@ class TrainConfig(Config):
 
     batch_size: int = Field(default=32, ge=1)
     epochs: int = Field(default=200, ge=1)
-    optimizer: Optimizer = Adam()
-    loss: LossName = "mse"
+    optimizer: Annotated[Any, OPTIMIZERS.field()] = Adam()
+    loss: LossBlock = Field(default="mse", validate_default=True)
+    metrics: tuple[LossBlock, ...] = ()
+    callbacks: tuple[Annotated[Any, CALLBACKS.field()], ...] = ()
     warmup_epochs: int = Field(default=5, ge=0)
     warmup_from: float = Field(default=5e-6, ge=0)
     plateau: Plateau | None = Plateau()
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Annotated[Any, SCHEDULES.field(), AfterValidator(_schedule)] = Field(
+        default="constant", validate_default=True
+    )
     early_stopping: int | None = Field(default=20, ge=1)
     steps_per_call: int = Field(default=32, ge=1)
     parallel: Literal["auto", "jit", "pmap"] = "auto"
 
     @model_validator(mode="after")
     def _one_schedule(self) -> Self:
-        if self.schedule == "cosine" and self.plateau is not None:
-            raise ValueError("schedule 'cosine' and plateau both change the learning rate; set plateau to null")
+        if isinstance(self.optimizer, Block):
+            self._leave_to_optax()
+        if self.schedule.name != "constant" and self.plateau is not None:
+            raise ValueError(
+                f"schedule {self.schedule.name!r} and plateau both change the learning rate; set plateau to null"
+            )
         return self
+
+    def _leave_to_optax(self) -> None:
+        """A whole optax transformation has its own learning rate and clipping: ours are off, and refused if asked for.
+
+        Raises:
+            ValueError: naming the key.
+        """
+        transformation(self.optimizer)
+        if isinstance(self.optimizer.target, optax.GradientTransformation):
+            block = self.optimizer.model_copy(update={"name": "optax"})
+            object.__setattr__(self, "optimizer", block)
+        off = {"warmup_epochs": 0, "plateau": None, "schedule": SCHEDULES.block("constant")}
+        for key, value in off.items():
+            if key in self.model_fields_set and getattr(self, key) != value:
+                raise ValueError(
+                    f"optimizer {self.optimizer.name!r} sets its own learning rate, so {key} has no effect; leave it "
+                    "out and give optax a schedule, or take adam or adamw"
+                )
+            # Frozen for users; the resolved configuration must say that they are off.
+            object.__setattr__(self, key, value)
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Self:
+        """Refuse metrics that would have the same name."""
+        names = self.metric_names
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"metrics: {twice[0]!r} stands there twice; give one another name")
+        return self
+
+    @property
+    def metric_names(self) -> list[str]:
+        """The names of the metrics in the history: without their module."""
+        return [block.name.rpartition(":")[2] for block in self.metrics]
+
+    @property
+    def whole_optimizer(self) -> bool:
+        """Whether the optimiser is a whole optax transformation, with its own learning rate and clipping."""
+        return isinstance(self.optimizer, Block)
+
+    @property
+    def counts_epochs(self) -> bool:
+        """Whether the learning rate depends on how many epochs there will be."""
+        return "total_steps" in accepted(self.schedule.target)
 
 
 def learning_rate(config: TrainConfig, losses: Sequence[float]) -> float:
-    """Learning rate of the next epoch, without the cosine.
+    """Learning rate of the next epoch, without the schedule's factor.
 
     Args:
         config: the recipe.
         losses: validation loss of every epoch so far.
 
     Returns:
-        The learning rate of epoch `len(losses)`.
+        The learning rate of epoch `len(losses)`; 0 where optax sets it.
     """
+    if config.whole_optimizer:
+        return 0.0
     rate, warmup, epoch = config.optimizer.learning_rate, config.warmup_epochs, len(losses)
     if epoch < warmup:
         return config.warmup_from + (rate - config.warmup_from) * epoch / warmup
@@ -98,23 +172,18 @@ def learning_rate(config: TrainConfig, losses: Sequence[float]) -> float:
     return rate
 
 
-def decay(config: TrainConfig, step: Int[Array, ""], steps_per_epoch: int) -> Scalar:
-    """Factor of the learning rate at a step: one, or the cosine.
+def rate_factor(config: TrainConfig, steps_per_epoch: int) -> Callable[[Int[Array, ""]], Scalar]:
+    """Factor of the learning rate as a function of the step.
 
     Args:
         config: the recipe.
-        step: steps taken so far.
         steps_per_epoch: steps in an epoch.
 
     Returns:
-        The factor.
+        The function.
     """
-    if config.schedule == "constant":
-        return jnp.ones(())
-    first = config.warmup_epochs * steps_per_epoch
-    # Two integers divided would be single precision, whatever the training's.
-    progress = (step - first).astype(float) / max(config.epochs * steps_per_epoch - first, 1)
-    return 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0, 1)))
+    steps = {"warmup_steps": config.warmup_epochs * steps_per_epoch, "total_steps": config.epochs * steps_per_epoch}
+    return bound(config.schedule, ("step",), steps_per_epoch=steps_per_epoch, **steps)
 
 
 def stop_reason(config: TrainConfig, losses: Sequence[float]) -> StopReason | None:

@@ -19,11 +19,12 @@ from jax import lax
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Int, Key, PyTree, Scalar
 from jneuro.datasets.windows import Batch, Windows
+from jneuro.models.base import Prediction, check_prediction, forward
 from jneuro.training.checkpoints import Weights
-from jneuro.training.losses import LOSSES
-from jneuro.training.optimizers import transformation
+from jneuro.training.losses import cost
+from jneuro.training.optimizers import rate_within, transformation
 from jneuro.training.parallel import Placement
-from jneuro.training.recipe import TrainConfig, decay
+from jneuro.training.recipe import TrainConfig, rate_factor
 
 __all__ = [
     "Common",
@@ -45,7 +46,7 @@ class Metrics(NamedTuple):
     Attributes:
         loss_sum: sum of the epoch's losses so far.
         loss: the last finite loss.
-        learning_rate: learning rate of the last step.
+        learning_rate: learning rate of the last step; −1 if an optax transformation keeps it to itself.
         bad_step: first step whose loss was not finite; −1 if there is none.
     """
 
@@ -63,12 +64,14 @@ class Validation(NamedTuple):
         r2: share of the variance that is explained.
         rmse: root of the mean squared error, scaled as the windows are.
         mae: mean absolute error, scaled likewise.
+        metrics: the means of the recipe's metrics.
     """
 
     loss: Scalar
     r2: Scalar
     rmse: Scalar
     mae: Scalar
+    metrics: tuple[Scalar, ...]
 
 
 class TrainState(NamedTuple):
@@ -79,7 +82,7 @@ class TrainState(NamedTuple):
         rest: its other variables, such as batch statistics; random streams are not among them.
         optimizer: moments and step count.
         step: steps taken so far.
-        learning_rate: learning rate of this epoch; the host sets it, the program multiplies the cosine.
+        learning_rate: learning rate of this epoch; the host sets it, the program multiplies the schedule.
         metrics: what the host reads.
     """
 
@@ -178,13 +181,14 @@ def _run_steps(program: Program, state: TrainState, own: Own, counted: tuple[Int
     epoch = state.step // steps_per_epoch
     order = jax.random.permutation(jax.random.fold_in(stream(own.key, "order"), epoch), windows.starts["train"])
     dropout, optimizer = stream(own.key, "dropout"), transformation(config.optimizer, own.weight_decay)
+    loss_of, factor = cost(config.loss), rate_factor(config, steps_per_epoch)
 
     def objective(params: PyTree, rest: PyTree, batch: Batch, seed: Key[Array, ""]) -> tuple[Scalar, PyTree]:
         model = nnx.merge(graph, params, rngs, rest, copy=True)
         tags = {m.tag for _, m in nnx.iter_graph(model) if isinstance(m, nnx.RngStream)}
         keys: dict[str, Any] = {tag: stream(seed, tag) for tag in sorted(tags)}
         nnx.reseed(model, policy="match_shape", **keys)
-        loss = LOSSES[config.loss](model(batch, train=True), batch).mean()
+        loss = loss_of(_checked(model, batch, train=True), batch).mean()
         return loss, nnx.split(model, nnx.Param, nnx.RngState, ...)[3]
 
     def step(_, state: TrainState) -> TrainState:
@@ -193,9 +197,13 @@ def _run_steps(program: Program, state: TrainState, own: Own, counted: tuple[Int
         batch, seed = placement.gather(windows, starts), jax.random.fold_in(dropout, state.step)
         (loss, rest), gradient = jax.value_and_grad(objective, has_aux=True)(state.params, state.rest, batch, seed)
         loss, gradient = placement.mean((loss, gradient))
-        direction, moments = optimizer.update(gradient, state.optimizer, state.params)
-        rate = state.learning_rate * decay(config, state.step, steps_per_epoch).astype(state.learning_rate.dtype)
-        params = optax.apply_updates(state.params, jax.tree.map(lambda d: (-rate).astype(d.dtype) * d, direction))
+        updates, moments = optimizer.update(gradient, state.optimizer, state.params, value=loss)
+        if config.whole_optimizer:
+            rate = rate_within(moments).astype(state.learning_rate.dtype)
+        else:
+            rate = state.learning_rate * jnp.asarray(factor(state.step)).astype(state.learning_rate.dtype)
+            updates = jax.tree.map(lambda d: (-rate).astype(d.dtype) * d, updates)
+        params = optax.apply_updates(state.params, updates)
         last, loss = state.metrics, loss.astype(rate.dtype)
         finite = jnp.isfinite(loss)
         metrics = Metrics(
@@ -207,6 +215,11 @@ def _run_steps(program: Program, state: TrainState, own: Own, counted: tuple[Int
         return TrainState(params, rest, moments, state.step + 1, state.learning_rate, metrics)
 
     return lax.fori_loop(0, count, step, state)
+
+
+def _checked(model: Any, batch: Batch, *, train: bool) -> Prediction:
+    """A model's prediction, of the shape of the targets."""
+    return check_prediction(forward(model, batch, train=train), batch, model)
 
 
 def _map_windows(
@@ -239,25 +252,28 @@ def validate(weights: Weights, common: Common, program: Program) -> Validation:
 
 
 def _validate(program: Program, weights: Weights, _: None, common: Common) -> Validation:
-    (graph, config, placement), windows, loss = program, common.windows, LOSSES[program.config.loss]
+    (graph, config, placement), windows = program, common.windows
+    costs = [cost(block) for block in (config.loss, *config.metrics)]
     model = nnx.merge(graph, weights.params, common.rngs, weights.rest, copy=True)
 
-    def one(batch: Batch) -> Float[Array, "batch 3"]:
-        prediction = model(batch, train=False)
+    def one(batch: Batch) -> Float[Array, "batch column"]:
+        prediction = _checked(model, batch, train=False)
         error = prediction.mean[:, 0] - batch.targets[:, 0]
-        columns = loss(prediction, batch), jnp.square(error).mean(-1), jnp.abs(error).mean(-1)
+        loss, *metrics = (each(prediction, batch) for each in costs)
+        columns = loss, jnp.square(error).mean(-1), jnp.abs(error).mean(-1), *metrics
         return jnp.stack([c.astype(error.dtype) for c in columns], axis=1)
 
     starts = windows.starts["validation"]
-    mean, mse, mae = _map_windows(one, windows, starts, config.batch_size, placement).mean(0)
-    return Validation(mean, 1 - mse / windows.gather(starts).targets[:, 0].var(0).mean(), jnp.sqrt(mse), mae)
+    mean, mse, mae, *metrics = _map_windows(one, windows, starts, config.batch_size, placement).mean(0)
+    r2 = 1 - mse / windows.gather(starts).targets[:, 0].var(0).mean()
+    return Validation(mean, r2, jnp.sqrt(mse), mae, tuple(metrics))
 
 
 @partial(jax.jit, static_argnames=("graph", "batch_size"))
 def _predict(variables: PyTree, windows: Windows, starts: Int[Array, " window"], *, graph, batch_size: int) -> Array:
     model = nnx.merge(graph, variables, copy=True)
     here = Placement("single", ())
-    return _map_windows(lambda batch: model(batch, train=False).mean, windows, starts, batch_size, here)
+    return _map_windows(lambda batch: _checked(model, batch, train=False).mean, windows, starts, batch_size, here)
 
 
 def predict(

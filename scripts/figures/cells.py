@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from jneuro import simulate
 from jneuro.report.style import EXCITATORY, INHIBITORY, INK, panels
-from jneuro.simulators import CA1Pyramidal, HodgkinHuxley, HodgkinHuxleyState, Izhikevich, excitability, stimuli
+from jneuro.simulators import CA1Pyramidal, HodgkinHuxley, Izhikevich, excitability, stimuli
 
 __all__ = ["ca1_pyramidal", "hodgkin_huxley", "izhikevich"]
 
@@ -46,7 +46,7 @@ def ca1_pyramidal() -> Figure:
         stimuli.Step([i for _, i, _ in shown], onset=20.0),
         duration=400.0,
         record=("v",),
-        record_every=10,
+        record_every=0.2,
         key=KEY,
     )
     for k, (ax, (name, current, colour)) in enumerate(zip(traces, shown, strict=True)):
@@ -60,7 +60,7 @@ def ca1_pyramidal() -> Figure:
 
 def hodgkin_huxley() -> Figure:
     """Hodgkin–Huxley: a step and a sine of current, beside a reference."""
-    start = HodgkinHuxleyState(*map(jnp.asarray, (-70.0, 0.05, 0.54, 0.34)))
+    start = HodgkinHuxley.State(*map(jnp.asarray, (-70.0, 0.05, 0.54, 0.34)))
     reference = np.load(REFERENCES / "hodgkin_huxley.npz")
     time = 0.05 * np.arange(reference["v"].shape[1])
     waves = ((stimuli.Step(20.0, onset=17.8), 6), (stimuli.Sine(80.0, frequency=100.0), 9))

@@ -28,7 +28,7 @@ def brunel() -> Figure:
     for (raster, rate), (panel, (g, eta, regime, shown)) in zip(places, BRUNEL_PANELS.items(), strict=True):
         network = Brunel.original(g=g, eta=eta).connect(jax.random.key(0))
         recording = simulate(
-            network, duration=1000.0, warmup=500.0, record=("spikes",), record_every=5, key=jax.random.key(1)
+            network, duration=1000.0, warmup=500.0, record=("spikes",), record_every=0.5, key=jax.random.key(1)
         )
         spikes = np.asarray(recording.values["spikes"])
         frames = round(shown / recording.dt)
@@ -59,7 +59,7 @@ def izhikevich_reservoir() -> Figure:
         network,
         duration=180_000.0,
         record=("spikes", "weight_histogram", "weight_mean"),
-        record_every=1000,
+        record_every=1000.0,
         key=jax.random.key(1),
     )
     shares = np.asarray(recording.values["weight_histogram"])
@@ -90,7 +90,7 @@ def ring_network() -> Figure:
     """The ring with delta synapses: spikes, rates, and how irregular each neuron is."""
     network = RingNetwork.xiao_lin()
     recording = simulate(
-        network, duration=60_000.0, warmup=500.0, record=("spikes",), record_every=10, key=jax.random.key(0)
+        network, duration=60_000.0, warmup=500.0, record=("spikes",), record_every=1.0, key=jax.random.key(0)
     )
     spikes = np.asarray(recording.values["spikes"])
     time = recording.time - recording.time[0]

@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 from evaluation_problems import cut, linear_process, linear_theory
 
-from jneuro.evaluation import BaselineConfig, fit_baselines, forecast, forecast_scores, targets
-from jneuro.evaluation.baselines import Persistence
+from jneuro.evaluation import fit_baselines, forecast, forecast_scores, targets
+from jneuro.evaluation.baselines import (
+    ARConfig,
+    LookupConfig,
+    Persistence,
+    VARConfig,
+    check_baselines,
+)
 
 HORIZONS = (1, 2, 5)
 
@@ -39,7 +45,7 @@ def test_the_theory_itself():
 @pytest.mark.parametrize("order", [2, 5])
 def test_ar_reaches_the_best_score_of_an_ar_process(second_order, order):
     windows, (variance, _, errors) = second_order
-    fitted = fit_baselines(windows, BaselineConfig(names=("ar",), ar_order=order))["ar"]
+    fitted = ARConfig(order=order).fit(windows)
     found = scores(windows, fitted)["per_horizon"]
     for h, r2, se in zip(HORIZONS, found["r2"], found["r2_se"], strict=True):
         assert abs(r2 - (1 - (errors[h] / variance)[0])) < 4 * se
@@ -50,7 +56,7 @@ def test_ar_reaches_the_best_score_of_an_ar_process(second_order, order):
 
 def test_one_lag_is_not_enough(second_order):
     windows, _ = second_order
-    one, two = (fit_baselines(windows, BaselineConfig(names=("ar",), ar_order=n))["ar"] for n in (1, 2))
+    one, two = (ARConfig(order=n).fit(windows) for n in (1, 2))
     assert scores(windows, one)["r2"] < scores(windows, two)["r2"] - 0.05
 
 
@@ -73,7 +79,7 @@ def test_var_recovers_a_coupled_process():
     noise = np.array([[1.0, 0.3, 0.0], [0.3, 0.5, 0.0], [0.0, 0.0, 2.0]])
     windows = cut(linear_process([coupling], noise), horizons=HORIZONS)
     variance, _, errors = linear_theory([coupling], noise, HORIZONS)
-    fitted = fit_baselines(windows, BaselineConfig(names=("ar", "var"), var_order=2, ar_order=2))
+    fitted = fit_baselines(windows, [ARConfig(order=2), {"name": "var", "order": 2}])
     found = scores(windows, fitted["var"])["per_horizon"]
     for h, r2, se in zip(HORIZONS, found["r2"], found["r2_se"], strict=True):
         assert abs(r2 - (1 - np.mean(errors[h] / variance))) < 4 * se
@@ -89,7 +95,7 @@ def test_lookup_recovers_the_mean_given_the_present():
     x = rng.uniform(-2, 2, (runs, frames, 1))
     x[:, 1::2] = np.cos(3 * x[:, ::2]) + 0.3 * rng.normal(size=(runs, frames // 2, 1))
     windows = cut(x, length=1, stride=2)
-    lookup = fit_baselines(windows, BaselineConfig(names=("lookup",), bins=100))["lookup"]
+    lookup = LookupConfig().fit(windows)
     found = scores(windows, lookup)
     variance = x[:, 1::2].var()
     # Within a bin of width 0.04 the cosine moves by at most 0.12, so that the loss is below 0.12²/12.
@@ -101,12 +107,12 @@ def test_lookup_recovers_the_mean_given_the_present():
     error = table - np.cos(3 * (centres * scale + mean))
     # About 420 samples in a bin.
     assert np.sqrt(np.mean(error[1:-1] ** 2)) < 1.2 * 0.3 / np.sqrt(420)
-    assert scores(windows, fit_baselines(windows, BaselineConfig(names=("ar",), ar_order=1))["ar"])["r2"] < 0.2
+    assert scores(windows, ARConfig(order=1).fit(windows))["r2"] < 0.2
 
 
 def test_lookup_takes_what_lies_beyond_into_the_outer_bins():
     windows = cut(linear_process([[[0.5]]], [[1.0]], runs=10, frames=200))
-    lookup = fit_baselines(windows, BaselineConfig(names=("lookup",), bins=10))["lookup"]
+    lookup = LookupConfig(bins=10).fit(windows)
     values = np.array([-1e6, lookup.low - 1e-3, lookup.low + 1e-3, 1e6])
     assert lookup.bin(jax.numpy.asarray(values)).tolist() == [0, 0, 0, 9]
 
@@ -114,7 +120,7 @@ def test_lookup_takes_what_lies_beyond_into_the_outer_bins():
 def test_fitted_on_training_windows_only():
     values = linear_process([[[0.5, 0.1], [0.0, 0.3]]], np.eye(2), runs=10, frames=200)
     windows = cut(values)
-    config = BaselineConfig(names=("ar", "lookup"), ar_order=3)
+    config = [ARConfig(order=3), "lookup"]
     before = fit_baselines(windows, config)
     for split in ("validation", "test"):
         values[windows.trials(split)] = 100 * values[windows.trials(split)] ** 2
@@ -127,20 +133,19 @@ def test_fitted_on_training_windows_only():
 @pytest.mark.parametrize("batch_size", [7, 5000])
 def test_the_batch_size_changes_nothing(batch_size):
     windows = cut(linear_process([np.eye(2) * 0.8], np.eye(2), runs=10, frames=150), horizons=(1, 3))
-    config = BaselineConfig(names=("var", "lookup"), bins=20)
-    one, other = fit_baselines(windows, config), fit_baselines(windows, config, batch_size)
     starts = windows.starts["test"]
-    for name in one:
-        a = forecast(one[name], windows, starts)
+    for baseline in (VARConfig(), LookupConfig(bins=20)):
+        a = forecast(baseline.fit(windows), windows, starts)
         assert a.shape == (len(starts), 2, 2)
-        np.testing.assert_allclose(a, forecast(other[name], windows, starts, batch_size), rtol=2e-4, atol=2e-5)
+        b = forecast(baseline.fit(windows, batch_size), windows, starts, batch_size)
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
 
 
 def test_a_constant_neuron_does_no_harm():
     values = linear_process([np.eye(3) * 0.9], np.eye(3), runs=10, frames=200)
     values[..., 1] = -70
     windows = cut(values)
-    for name, predictor in fit_baselines(windows, BaselineConfig(ar_order=4)).items():
+    for name, predictor in fit_baselines(windows, ["persistence", {"name": "ar", "order": 4}, "var", "lookup"]).items():
         predicted = forecast(predictor, windows, windows.starts["test"])
         assert np.isfinite(predicted).all(), name
         assert name == "lookup" or np.abs(predicted[..., 1]).max() < 1e-3, name
@@ -151,15 +156,44 @@ def test_a_constant_neuron_does_no_harm():
 
 def test_fewer_windows_than_regressors():
     windows = cut(linear_process([np.eye(8) * 0.9], np.eye(8), runs=10, frames=12), length=10)
-    predicted = forecast(fit_baselines(windows, BaselineConfig(names=("var",), var_order=8))["var"], windows, [0])
+    predicted = forecast(VARConfig(order=8).fit(windows), windows, [0])
     assert np.isfinite(predicted).all()
 
 
-@pytest.mark.parametrize("name", ["ar_order", "var_order"])
-def test_an_order_longer_than_the_window_is_refused(name):
+@pytest.mark.parametrize("name", ["ar", "var"])
+def test_an_order_longer_than_the_window_is_refused_and_a_default_shrinks(name):
+    windows = cut(linear_process([[[0.5]]], [[1.0]], runs=10, frames=50), length=2)
+    with pytest.raises(ValueError, match=f"{name}: order = 6 is more than the 2 frames of a window"):
+        fit_baselines(windows, [{"name": name, "order": 6}])
+    assert fit_baselines(windows, [name])[name].order == 2
+    check_baselines([{"name": name, "order": 2}], 2)
+    with pytest.raises(ValueError, match="lookup needs the targets among the inputs; use mean and var"):
+        check_baselines(["mean", "lookup"], 2, observed=False)
+
+
+class LastFrames:
+    """A baseline of one's own: the mean of the last frames."""
+
+    def __init__(self, frames=1):
+        self.frames = frames
+
+    def fit(self, windows):
+        self.seen = windows.count("train")
+        return lambda batch: batch.inputs[:, -self.frames :].mean(1, keepdims=True)
+
+
+def test_a_baseline_of_ones_own_by_object_and_by_name():
     windows = cut(linear_process([[[0.5]]], [[1.0]], runs=10, frames=50))
-    config = BaselineConfig(**{"ar_order": 5, "var_order": 5, name: 6})
-    with pytest.raises(ValueError, match=f"{name} = 6 is more than the 5 frames of a window"):
-        fit_baselines(windows, config)
-    config.model_copy(update={name: 5}).check(5)
-    config.model_copy(update={"names": ("persistence",)}).check(5)
+    own, persistence = fit_baselines(windows, [LastFrames(), "persistence"]).values()
+    found = [forecast(p, windows, windows.starts["test"]) for p in (own, persistence)]
+    np.testing.assert_array_equal(*found)
+    for given, said in {
+        "arr": "unknown baseline 'arr'; did you mean 'ar'",
+        "json:dumps": "'json:dumps' is no baseline: it has no method fit",
+    }.items():
+        with pytest.raises(ValueError, match=said):
+            fit_baselines(windows, [given])
+    with pytest.raises(ValueError, match=r"must be a list of mean, .* as in \[persistence"):
+        fit_baselines(windows, "ar")
+    with pytest.raises(ValueError, match="'ar' stands there twice"):
+        fit_baselines(windows, ["ar", {"name": "ar", "order": 3}])

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from jneuro.evaluation import CeilingConfig, ceiling_scores, simulate_futures
-from jneuro.simulators import Brunel, simulate
+from jneuro.simulators import Brunel, first_state, simulate
+from jneuro.simulators.connectivity import Bernoulli
 from jneuro.simulators.stimuli import Constant
 
 HORIZONS, EVERY = (1, 3), 10
@@ -39,7 +40,7 @@ def population():
 
 
 def futures(simulator, states, number, key=2, per_trial=False, **more):
-    words = {"variable": "v", "horizons": HORIZONS, "record_every": EVERY, "futures": number}
+    words = {"variable": "v", "horizons": HORIZONS, "record_every": 0.1 * EVERY, "futures": number}
     return simulate_futures(simulator, states, per_trial=per_trial, key=jax.random.key(key), **words | more)
 
 
@@ -72,7 +73,7 @@ def recorded(population):
     simulator, states = population
 
     def one(state, key):
-        kwargs = {"record": ("v",), "record_every": EVERY, "throw": False}
+        kwargs = {"record": ("v",), "record_every": 0.1 * EVERY, "throw": False}
         return simulate(simulator, duration=3.0, key=key, initial_state=state, **kwargs).values["v"]
 
     keys = jax.random.split(jax.random.key(9), (TRIALS, STATES))
@@ -135,10 +136,10 @@ def test_a_neuron_that_never_changes_has_no_ceiling():
 
 
 def test_a_network_of_its_own_for_each_trial():
-    plain = Brunel(n_excitatory=8, n_inhibitory=2, j=3.0, connection_probability=0.5, v_initial=-52.0)
+    plain = Brunel(n_excitatory=8, n_inhibitory=2, j=3.0, rule=Bernoulli(0.5), v_initial=-52.0)
     one, two = (plain.connect(jax.random.key(n)) for n in (0, 1))
     keys = jax.random.split(jax.random.key(1), (2, 3))
-    states = jax.vmap(jax.vmap(plain.init))(keys)
+    states = jax.vmap(jax.vmap(lambda key: first_state(one, key)))(keys)
 
     def stack(*networks):
         return jax.tree.map(lambda *x: jax.numpy.stack(x) if eqx.is_array(x[0]) else x[0], *networks)

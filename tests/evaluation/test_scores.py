@@ -6,7 +6,7 @@ import pytest
 from evaluation_problems import cut, linear_process
 
 from jneuro.datasets.windows import Batch
-from jneuro.evaluation import BaselineConfig, evaluate, forecast, forecast_scores, isi_cv, ratio_error, targets
+from jneuro.evaluation import evaluate, forecast, forecast_scores, isi_cv, ratio_error, targets
 from jneuro.models.base import Prediction
 
 
@@ -80,8 +80,8 @@ def windows():
 
 
 def test_evaluate_compares_with_the_best_baseline_and_the_ceiling(windows):
-    config = BaselineConfig(names=("persistence", "ar"), ar_order=1)
-    metrics, baselines, predictions = evaluate({"half": half}, windows, baselines=config, ceiling={"r2": 0.4})
+    chosen = ["persistence", {"name": "ar", "order": 1}]
+    metrics, baselines, predictions = evaluate({"half": half}, windows, baselines=chosen, ceiling={"r2": 0.4})
     assert (metrics["test"].keys(), metrics["baselines"].keys()) == ({"half"}, {"persistence", "ar"})
     ours, best, worse = metrics["test"]["half"], metrics["baselines"]["ar"], metrics["baselines"]["persistence"]
     assert best["r2"] > worse["r2"]
@@ -101,9 +101,7 @@ def test_evaluate_compares_with_the_best_baseline_and_the_ceiling(windows):
 
 
 def test_gain_by_run(windows):
-    metrics, baselines, predictions = evaluate(
-        {"half": half}, windows, baselines=BaselineConfig(names=("persistence",))
-    )
+    metrics, baselines, predictions = evaluate({"half": half}, windows, baselines=["persistence"])
     starts = np.asarray(windows.starts["test"])
     target, runs = targets(windows, starts)[:, 0], starts // windows.frames_per_trial
     other = forecast(baselines["persistence"], windows, starts)[:, 0]
@@ -125,7 +123,7 @@ def test_evaluate_without_baselines(windows):
 
 def test_evaluate_says_that_a_split_is_leaky():
     leaky = cut(linear_process([np.eye(2) * 0.5], np.eye(2), runs=4, frames=50), split="report")
-    metrics, _, _ = evaluate({"half": half}, leaky, baselines=BaselineConfig(names=("persistence",)))
+    metrics, _, _ = evaluate({"half": half}, leaky, baselines=["persistence"])
     assert metrics["test"]["half"]["leaky"]
     assert metrics["baselines"]["persistence"]["leaky"]
 

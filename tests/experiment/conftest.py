@@ -6,13 +6,13 @@ import jax
 import pytest
 
 from jneuro.experiment import run
-from jneuro.experiment.config import load_experiment
+from jneuro.experiment.plan import load_plan
 
 TINY = """\
 name: tiny
 seed: 3
 simulation:
-  simulator: {name: brunel, n_excitatory: 16, n_inhibitory: 4, connection_probability: 0.3}
+  simulator: {name: brunel, n_excitatory: 16, n_inhibitory: 4, rule: {name: bernoulli, p: 0.3}}
   runs: 5
   duration_ms: 400
   snapshot_every_ms: 50
@@ -26,7 +26,7 @@ models:
   compact: {model: {name: compact, lags: 4, hidden: 8, mixing_hidden: 4}, seeds: 2}
 train: {batch_size: 32, epochs: 2, optimizer: {name: adam, learning_rate: 3e-3}, steps_per_call: 3}
 evaluate:
-  baselines: {ar_order: 3, var_order: 2, bins: 10}
+  baselines: [persistence, {name: ar, order: 3}, {name: var, order: 2}, {name: lookup, bins: 10}]
   ceiling: {futures: 4, max_states: 6}
   leaky_twins: [compact]
   trace_ms: 50
@@ -44,4 +44,4 @@ def tiny(tmp_path_factory):
     file.write_text(TINY)
     with jax.numpy_rank_promotion("raise"):
         metrics = run(file, out=home / "whole")
-    return SimpleNamespace(home=home, file=file, folder=home / "whole", metrics=metrics, config=load_experiment(file))
+    return SimpleNamespace(home=home, file=file, folder=home / "whole", metrics=metrics, plan=load_plan(file))

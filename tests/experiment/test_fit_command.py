@@ -8,9 +8,10 @@ import xarray as xr
 from typer.testing import CliRunner
 
 from jneuro.cli import _expected, app
-from jneuro.core.config import ConfigError, load_config
+from jneuro.core.config import ConfigError
+from jneuro.experiment.fit_plan import load_fit
 from jneuro.fitting import LeastSquares, NelderMead
-from jneuro.fitting.config import FitConfig, chosen
+from jneuro.fitting.config import chosen
 
 TEXT = """
 name: small
@@ -118,7 +119,7 @@ def test_repeats_need_a_simulation(file, tmp_path):
     )
     file.write_text(text)
     with pytest.raises(ConfigError, match="repeats: only a simulation"):
-        load_config(FitConfig, file)
+        load_fit(file)
     missing = call(file, "repeats=1", "--out", tmp_path / "run").exception
     assert _expected(missing) == (2, "error")
     assert "nothing.abf" in str(missing)

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from jneuro.core.config import ConfigError, load_config
-from jneuro.experiment import RunFolder
+from jneuro.core.config import ConfigError
+from jneuro.experiment import RunFolder, Silent
+from jneuro.experiment.fit_plan import load_fit
 from jneuro.experiment.fitting import fit_stages
-from jneuro.fitting.config import FitConfig
 from jneuro.recordings import Recording, write_nwb
 from jneuro.simulators import Izhikevich, simulate, stimuli
 
@@ -18,8 +18,9 @@ YAML = """
 name: small
 recording: cell.nwb
 sample_ms: 0.2
-simulator: {name: izhikevich, preset: regular_spiking_2007, dt: 0.2, k: 0.8}
+simulator: {name: izhikevich, preset: regular_spiking_2007, k: 0.8}
 fit:
+  dt_ms: 0.2
   trainable: {k: [0.3, 2], d: [20, 400]}
   method: {name: spikes, starts: 1, evaluations: 12, sigma: 0.1}
   objective: [{name: ordered_spikes, slots: 8}, {name: subthreshold}]
@@ -47,10 +48,10 @@ def folder(tmp_path_factory):
 
 
 def test_a_file_is_fitted_by_its_path(folder):
-    config = load_config(FitConfig, folder / "fit.yaml")
-    run = RunFolder.prepare(config, folder / "run", resume=False)
-    page = fit_stages(run, lambda stage: None, lambda done, of: None).read_text(encoding="utf-8")
-    metrics = run.read_json("metrics.json")
+    plan = load_fit(folder / "fit.yaml")
+    run = RunFolder.prepare(plan, folder / "run")
+    page = fit_stages(plan, run, Silent()).read_text(encoding="utf-8")
+    metrics = run.load("metrics.json")
     scores = metrics["steps"]["scores"]
     assert metrics["recording"]["dt_ms"] == 0.2
     assert metrics["steps"]["trials"] == [1, 3]
@@ -76,13 +77,13 @@ def test_a_file_is_fitted_by_its_path(folder):
     ],
 )
 def test_what_does_not_fit_the_file_is_said_before_anything_is_computed(folder, tmp_path, override, message):
-    config = load_config(FitConfig, folder / "fit.yaml", [override])
-    run = RunFolder.prepare(config, tmp_path / "run", resume=False)
+    plan = load_fit(folder / "fit.yaml", [override])
+    run = RunFolder.prepare(plan, tmp_path / "run")
     with pytest.raises(ConfigError, match=message):
-        fit_stages(run, lambda stage: None, lambda done, of: None)
+        fit_stages(plan, run, Silent())
 
 
 def test_a_recording_takes_the_place_of_a_simulation(folder):
-    config = load_config(FitConfig, ROOT / "configs" / "fit_recording.yaml", [f"recording={folder / 'cell.nwb'}"])
+    config = load_fit(ROOT / "configs" / "fit_recording.yaml", [f"recording={folder / 'cell.nwb'}"]).config
     assert config.simulation is None
     assert config.recording == folder / "cell.nwb"

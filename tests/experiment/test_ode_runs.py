@@ -10,7 +10,7 @@ import pytest
 
 from jneuro.core.config import ConfigError
 from jneuro.experiment import RunFolder, Silent, run, run_stages
-from jneuro.experiment.config import load_experiment
+from jneuro.experiment.plan import load_plan
 from jneuro.recordings import open_recording, read_events, read_recording
 from jneuro.simulators import HodgkinHuxley, simulate, stimuli
 
@@ -28,7 +28,7 @@ windows: {length_ms: 5, discard_ms: 0, stride_ms: 5, split: report}
 models:
   m: {model: {name: compact, lags: 4}}
 train: {batch_size: 4}
-evaluate: {ceiling: null, baselines: {ar_order: 4}}
+evaluate: {ceiling: null, baselines: [persistence, {name: ar, order: 4}, var, lookup]}
 """
 
 
@@ -36,10 +36,11 @@ evaluate: {ceiling: null, baselines: {ar_order: 4}}
 def test_recorded_as_simulated(tmp_path, amplitude):
     file = tmp_path / "squid.yaml"
     file.write_text(CONFIG.replace("AMPLITUDE", str(amplitude)))
-    run_stages(RunFolder.prepare(load_experiment(file), tmp_path / "run"), Silent(), "simulate")
+    plan = load_plan(file)
+    run_stages(plan, RunFolder.prepare(plan, tmp_path / "run"), Silent(), "simulate")
     found = open_recording(tmp_path / "run" / "recording.zarr")
     stimulus = stimuli.Constant(np.asarray(amplitude, np.float32))
-    alone = simulate(HodgkinHuxley(), stimulus, duration=40.0, record_every=20, key=jax.random.key(0))
+    alone = simulate(HodgkinHuxley(), stimulus, duration=40.0, record_every=0.5, key=jax.random.key(0))
     cells = np.size(amplitude)
     assert found["v"].shape == (2, 80, cells)
     assert "m" not in found
@@ -48,7 +49,7 @@ def test_recorded_as_simulated(tmp_path, amplitude):
         np.testing.assert_allclose(found["v"][trial], alone.values["v"].reshape(80, cells), atol=0.05)
     counts = np.asarray(alone.values["spikes"]).reshape(80, cells)
     assert len(read_events(tmp_path / "run" / "recording.zarr")[0]) == 2 * counts.sum() > 0
-    assert load_experiment(file).simulation.steps_of_a_frame == 20
+    assert plan.simulation.steps_of_a_frame == 20
 
 
 def test_every_run_draws_its_stimulus(tmp_path):
@@ -58,8 +59,8 @@ def test_every_run_draws_its_stimulus(tmp_path):
         "[v, n, spikes]", "[v, current, spikes]"
     )
     file.write_text(text.replace("runs: 2", "runs: 6"))
-    config = load_experiment(file)
-    run_stages(RunFolder.prepare(config, tmp_path / "run"), Silent(), "simulate")
+    plan = load_plan(file)
+    run_stages(plan, RunFolder.prepare(plan, tmp_path / "run"), Silent(), "simulate")
     store = tmp_path / "run" / "recording.zarr"
     recording = read_recording(store, ("v", "current", "spikes"))
     current = recording.values["current"][..., 0]
@@ -70,7 +71,7 @@ def test_every_run_draws_its_stimulus(tmp_path):
     assert set(onset.tolist()) <= {0, 9}  # the first frame is at 0.5 ms; current at 5 ms stands in the tenth
     for trial in range(6):
         stimulus = stimuli.Step(amplitude[trial], onset=5.0 if onset[trial] else 0.0)
-        alone = simulate(HodgkinHuxley(), stimulus, duration=40.0, record_every=20, key=jax.random.key(0)).values
+        alone = simulate(HodgkinHuxley(), stimulus, duration=40.0, record_every=0.5, key=jax.random.key(0)).values
         np.testing.assert_allclose(recording.values["v"][trial, :, 0], alone["v"], atol=0.05)
         np.testing.assert_array_equal(recording.values["spikes"][trial, :, 0], alone["spikes"])
 
@@ -83,7 +84,7 @@ def test_a_model_with_windows_of_its_own(tmp_path):
     text = CONFIG.replace("AMPLITUDE", "{uniform: [5, 30]}").replace("[v, n, spikes]", "[v, current]")
     text = text.replace("  m: ", f"  s: {own}\n  m: ").replace("runs: 2", "runs: 10").replace("report}", "run}")
     file.write_text(text.replace("{batch_size: 4}", "{batch_size: 4, epochs: 1}"))
-    config = load_experiment(file)
+    config = load_plan(file).config
     model = config.models["s"].model
     assert (model.features, model.targets, model.length, model.horizons) == (1, 1, 8, 2)
     metrics = run(config, out=tmp_path / "run")
@@ -93,7 +94,7 @@ def test_a_model_with_windows_of_its_own(tmp_path):
     assert metrics["test"]["m"]["horizons_ms"] == [1.0]
     assert metrics["windows"]["targets"] == metrics["test"]["s"]["targets"] == {"v": "mV"}
     assert "own windows" in (tmp_path / "run" / "report.html").read_text().split("<tbody>", 1)[1]
-    assert load_experiment(tmp_path / "run" / "config.yaml") == config
+    assert load_plan(tmp_path / "run" / "config.yaml").config == config
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_draws_that_are_none(tmp_path, amplitude, says):
     file = tmp_path / "squid.yaml"
     file.write_text(CONFIG.replace("AMPLITUDE", amplitude))
     with pytest.raises(ConfigError, match=says):
-        load_experiment(file)
+        load_plan(file)
 
 
 @pytest.mark.slow
@@ -118,7 +119,7 @@ def test_two_thousand_cells_stay_below_three_gibibytes(tmp_path):
     import resource, sys
     from pathlib import Path
     import numpy as np
-    from jneuro.experiment.config import load_experiment
+    from jneuro.experiment.plan import load_plan
     from jneuro.experiment import RunFolder, Silent, run_stages
     home = Path(sys.argv[1])
     amplitude = np.linspace(0, 3, 2000).round(5).tolist()
@@ -137,7 +138,8 @@ def test_two_thousand_cells_stay_below_three_gibibytes(tmp_path):
     train: {{batch_size: 4}}
     evaluate: {{ceiling: null}}
     ''')
-    run_stages(RunFolder.prepare(load_experiment(home / "ca1.yaml"), home / "run"), Silent(), "simulate")
+    plan = load_plan(home / "ca1.yaml")
+    run_stages(plan, RunFolder.prepare(plan, home / "run"), Silent(), "simulate")
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
     """
     done = subprocess.run(

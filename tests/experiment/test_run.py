@@ -14,11 +14,10 @@ import pytest
 import xarray as xr
 import zarr
 
-import jneuro.experiment
 import jneuro.experiment.simulation as simulation
 from jneuro.core.config import ConfigError
-from jneuro.experiment import RunFolder, Silent, require_trained, run, run_stages
-from jneuro.experiment.config import load_experiment
+from jneuro.experiment import RunFolder, Silent, require_trained, run, run_stages, running
+from jneuro.experiment.plan import load_plan, reopen
 from jneuro.recordings import RecordingWriter, open_recording, read_recording
 from jneuro.simulators import SimulationError
 
@@ -70,7 +69,7 @@ def test_the_folder_holds_what_it_promises(tiny):
     stages = ["simulate", *trained, "evaluate", "report"]
     assert list(info["stages"]) == stages
     assert {"versions", "device", "git_commit", "hash", "command"} <= info.keys()
-    assert load_experiment(tiny.folder / "config.yaml") == tiny.config
+    assert reopen(tiny.folder)[0].config == tiny.plan.config
 
 
 def test_the_spread_over_seeds(tiny):
@@ -141,7 +140,7 @@ def idle(monkeypatch):
         raise AssertionError("computed again")
 
     for name in ("simulate_stage", "train_stage", "evaluate_stage", "report_stage"):
-        monkeypatch.setattr(jneuro.experiment, name, refuse)
+        monkeypatch.setattr(running, name, refuse)
 
 
 @pytest.mark.usefixtures("idle")
@@ -161,7 +160,7 @@ def test_the_folder_of_another_configuration_is_refused(tiny, resume):
 
 
 def prepared(tiny, out, overrides=(), **more):
-    return RunFolder.prepare(load_experiment(tiny.file, overrides), out, **more)
+    return RunFolder.prepare(load_plan(tiny.file, overrides), out, **more)
 
 
 @pytest.mark.usefixtures("idle")
@@ -175,16 +174,16 @@ def test_an_unfinished_run_is_not_taken_up_unasked(tiny, tmp_path):
 def test_two_processes_do_not_work_in_one_folder(tiny):
     folder = prepared(tiny, tiny.folder)
     with folder.lock(), pytest.raises(ConfigError, match="another process is at work here; wait for it, or stop it"):
-        run_stages(folder, Silent())
-    run_stages(folder, Silent())
+        run_stages(tiny.plan, folder, Silent())
+    run_stages(tiny.plan, folder, Silent())
 
 
 def test_a_run_without_models_is_not_evaluated(tiny, tmp_path):
     with pytest.raises(ConfigError, match=r"compact is not trained; go on with `jneuro run .*--resume`"):
-        require_trained(prepared(tiny, tmp_path / "a"))
+        require_trained(tiny.plan, prepared(tiny, tmp_path / "a"))
     with pytest.raises(ConfigError, match=r"metrics.json is missing; make it with `jneuro evaluate"):
-        prepared(tiny, tmp_path / "a", resume=True).read_json("metrics.json")
-    require_trained(prepared(tiny, tiny.folder))
+        prepared(tiny, tmp_path / "a", resume=True).load("metrics.json")
+    require_trained(tiny.plan, prepared(tiny, tiny.folder))
     with pytest.raises(ConfigError, match="not a run folder"):
         RunFolder.find(tmp_path)
 
@@ -203,12 +202,12 @@ def test_folders_that_cannot_be_used(tiny, tmp_path):
 def test_a_read_only_folder_is_refused(tiny):
     user, home = os.geteuid(), Path(tempfile.mkdtemp())
     home.chmod(0o555)
-    config = load_experiment(tiny.file)
+    plan = load_plan(tiny.file)
     try:
         if user == 0:  # root may write everywhere
             os.seteuid(65534)
         with pytest.raises(ConfigError, match=r"/a: cannot be written \(Permission denied\); choose another folder"):
-            RunFolder.prepare(config, home / "a")
+            RunFolder.prepare(plan, home / "a")
     finally:
         os.seteuid(user)
         home.rmdir()
@@ -216,16 +215,17 @@ def test_a_read_only_folder_is_refused(tiny):
 
 def test_a_sibling_shares_recording_and_models(tiny, monkeypatch):
     monkeypatch.setattr(simulation, "build_runs", lambda *_: pytest.fail("simulated again"))
-    config = load_experiment(tiny.file, ["evaluate.baselines.bins=20", "evaluate.leaky_twins=[]"])
-    folder = RunFolder.prepare(config, tiny.home / "sibling")
+    plan = load_plan(tiny.file, ["evaluate.baselines=[persistence, lookup]", "evaluate.leaky_twins=[]"])
+    folder = RunFolder.prepare(plan, tiny.home / "sibling")
     try:
-        run_stages(folder, Silent(), "train")
+        run_stages(plan, folder, Silent(), "train")
         assert folder.info["stages"]["simulate"]["from"] == "whole"
         assert folder.info["stages"]["train compact"]["from"] == "whole"
         for name in ("recording.zarr/v/zarr.json", "models/compact/metrics.jsonl"):
             assert (folder.path / name).samefile(tiny.folder / name)
         np.testing.assert_array_equal(
-            read_recording(folder.recording).values["v"], read_recording(tiny.folder / "recording.zarr").values["v"]
+            read_recording(plan.recording(folder)).values["v"],
+            read_recording(tiny.folder / "recording.zarr").values["v"],
         )
     finally:
         shutil.rmtree(folder.path)
@@ -240,17 +240,17 @@ def test_where_there_are_no_hard_links_everything_is_computed(tiny, monkeypatch)
 
     monkeypatch.setattr(os, "link", refuse)
     monkeypatch.setattr(simulation, "build_runs", begin)
-    folder = RunFolder.prepare(tiny.config, tiny.home / "unlinked")
+    folder = RunFolder.prepare(tiny.plan, tiny.home / "unlinked")
     try:
         with pytest.raises(InterruptedError):
-            run_stages(folder, Silent(), "simulate")
-        assert RecordingWriter(folder.recording, provenance(tiny)).frames == 0
+            run_stages(tiny.plan, folder, Silent(), "simulate")
+        assert RecordingWriter(folder.path / "recording.zarr", provenance(tiny)).frames == 0
     finally:
         shutil.rmtree(folder.path)
 
 
 def provenance(tiny):
-    return {"simulation": tiny.config.simulation.model_dump(mode="json"), "seed": 3}
+    return {"simulation": tiny.plan.simulation.model_dump(mode="json"), "seed": 3}
 
 
 def test_a_folder_that_was_hardly_begun_is_taken(tiny, tmp_path):
@@ -260,12 +260,13 @@ def test_a_folder_that_was_hardly_begun_is_taken(tiny, tmp_path):
 
 @pytest.mark.parametrize("override", ["seed=4", "simulation.duration_ms=450", "simulation.simulator.g=6"])
 def test_a_sibling_of_another_simulation_shares_nothing(tiny, override):
-    folder = RunFolder.prepare(load_experiment(tiny.file, [override]), tiny.home / "stranger")
+    plan = load_plan(tiny.file, [override])
+    folder = RunFolder.prepare(plan, tiny.home / "stranger")
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(simulation, "build_runs", lambda *_: (_ for _ in ()).throw(InterruptedError))
             with pytest.raises(InterruptedError):
-                run_stages(folder, Silent(), "simulate")
+                run_stages(plan, folder, Silent(), "simulate")
         assert folder.info["stages"] == {}
     finally:
         shutil.rmtree(folder.path)
@@ -281,23 +282,25 @@ def test_a_recording_of_elsewhere_with_its_ceiling(tiny, tmp_path):
     # The same recording by its path: the same numbers, and the ceiling from its provenance.
     config = "\n".join(re.sub(r"(?s)simulation:.*?windows:", "windows:", tiny.file.read_text()).splitlines())
     (tmp_path / "recorded.yaml").write_text(f"recording: {tiny.folder / 'recording.zarr'}\n{config}\n")
-    folder = RunFolder.prepare(load_experiment(tmp_path / "recorded.yaml"), tmp_path / "a")
-    run_stages(folder, Silent(), "evaluate")
-    metrics = folder.read_json("metrics.json")
+    plan = load_plan(tmp_path / "recorded.yaml")
+    folder = RunFolder.prepare(plan, tmp_path / "a")
+    run_stages(plan, folder, Silent(), "evaluate")
+    metrics = folder.load("metrics.json")
     assert not (tmp_path / "a" / "recording.zarr").exists()
     assert scores(metrics) == scores(tiny.metrics)
 
 
 def test_one_network_for_all_runs_and_the_same_in_chunks(tiny, tmp_path, monkeypatch):
     wanted = ["simulation.connectivity=fixed", "evaluate.leaky_twins=[]", "train.epochs=1"]
-    whole = RunFolder.prepare(load_experiment(tiny.file, wanted), tmp_path / "a" / "run")
-    run_stages(whole, Silent(), "evaluate")
-    metrics = whole.read_json("metrics.json")
+    plan = load_plan(tiny.file, wanted)
+    whole = RunFolder.prepare(plan, tmp_path / "a" / "run")
+    run_stages(plan, whole, Silent(), "evaluate")
+    metrics = whole.load("metrics.json")
     assert 0.5 < metrics["ceiling"]["r2"] < 1
     assert set(metrics["test"]) == {"compact"}
-    runs = simulation.build_runs(load_experiment(tiny.file, wanted).simulation, simulation.jax.random.key(3))
+    runs = simulation.build_runs(plan.simulation, simulation.jax.random.key(3))
     assert not runs.per_trial
-    assert runs.simulators.connections.adjacency.shape == (20, 20)
+    assert runs.simulators.adjacency.shape == (20, 20)
     # Chunk by chunk, stopped in the middle and continued.
     heard = []
 
@@ -308,12 +311,12 @@ def test_one_network_for_all_runs_and_the_same_in_chunks(tiny, tmp_path, monkeyp
                 raise KeyboardInterrupt
 
     monkeypatch.setattr(simulation, "_CHUNK", 2 * 50 * 5 * 20)
-    folder = RunFolder.prepare(load_experiment(tiny.file, wanted), tmp_path / "b" / "run")
+    folder = RunFolder.prepare(plan, tmp_path / "b" / "run")
     with pytest.raises(KeyboardInterrupt):
-        run_stages(folder, Impatient(), "simulate")
-    run_stages(folder, Impatient(), "simulate")
+        run_stages(plan, folder, Impatient(), "simulate")
+    run_stages(plan, folder, Impatient(), "simulate")
     assert heard == [0.25, 0.5, 0.75, 1.0]
-    assert_same_stores(folder.recording, whole.recording)
+    assert_same_stores(plan.recording(folder), plan.recording(whole))
 
 
 def assert_same_stores(one, other):

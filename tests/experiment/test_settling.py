@@ -7,21 +7,22 @@ import pytest
 from jneuro.core.config import ConfigError
 from jneuro.core.random import stream
 from jneuro.experiment import RunFolder, Silent, run_stages
-from jneuro.experiment.config import load_experiment
+from jneuro.experiment.plan import load_plan
 from jneuro.experiment.simulation import build_runs
 from jneuro.recordings import read_recording
 from jneuro.simulators import simulate
 
 # A block of this network is 1.5 ms.
-SETTLED = ["simulation.connectivity=fixed", "evaluate.leaky_twins=[]", "simulation.settle_ms=150"]
+SETTLED = ["simulation.connectivity=fixed", "evaluate.leaky_twins=[]", "simulation.warmup_ms=150"]
 SHORT = ["simulation.duration_ms=100", "windows.stride_ms=1", "evaluate.ceiling=null", "train.batch_size=2"]
 
 
 def test_runs_begin_where_the_shared_past_ends(tiny, tmp_path):
-    config = load_experiment(tiny.file, [*SETTLED, *SHORT])
-    folder = RunFolder.prepare(config, tmp_path / "run")
-    run_stages(folder, Silent(), "simulate")
-    v = np.asarray(read_recording(folder.recording, ("v",)).values["v"])
+    plan = load_plan(tiny.file, [*SETTLED, *SHORT])
+    folder, config = RunFolder.prepare(plan, tmp_path / "run"), plan.config
+    run_stages(plan, folder, Silent(), "simulate")
+    recording = read_recording(plan.recording(folder), ("v",))
+    v = np.asarray(recording.values["v"])
     simulator = build_runs(config.simulation, jax.random.key(config.seed)).simulators
     past = simulate(simulator, duration=150.0, key=stream(jax.random.key(config.seed), "settle"), record=("v",))
     after = np.asarray(past.final_state.v)
@@ -29,16 +30,16 @@ def test_runs_begin_where_the_shared_past_ends(tiny, tmp_path):
     assert np.corrcoef(v[0, 0], after)[0, 1] > 0.7
     assert np.corrcoef(v[0, 0], v[1, 0])[0, 1] > 0.7
     assert np.corrcoef(v[0, -1], v[1, -1])[0, 1] < 0.7
-    assert read_recording(folder.recording, ("v",)).time[0] == pytest.approx(1.0)
+    assert recording.time[0] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("simulation.connectivity=per_run", "all runs share"),
-        ("simulation.settle_ms=100", "multiple of brunel's 1.5 ms"),
+        ("simulation.warmup_ms=100", "multiple of brunel's 1.5 ms"),
     ],
 )
 def test_what_cannot_settle(tiny, override, message):
     with pytest.raises(ConfigError, match=message):
-        load_experiment(tiny.file, [*SETTLED, override])
+        load_plan(tiny.file, [*SETTLED, override])

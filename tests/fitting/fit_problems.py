@@ -42,7 +42,7 @@ def _clean():
             step,
             duration=STEP_MS * FRAMES,
             dt=STEP_MS / 4,
-            record_every=4,
+            record_every=STEP_MS,
             solver=solvers.RK4(),
             record=("v", "current"),
             key=jax.random.key(0),

@@ -115,10 +115,8 @@ def test_the_best_start_is_taken():
 def test_spikes_without_derivatives_are_refused():
     current = np.full(50, 15.0)
     given = recording(np.full(50, -65.0), current, current_unit="pA")
-    with pytest.raises(ValueError, match="surrogate=SuperSpike"):
+    with pytest.raises(ValueError, match="gradient=SuperSpike"):
         jneuro.fit(Izhikevich(), given, {"d": (1.0, 20.0)}, key=KEY)
-    cell = Izhikevich(surrogate=SuperSpike())
-    found = jneuro.fit(
-        cell, given, {"d": (1.0, 20.0)}, key=KEY, options=FitOptions(method=LeastSquares(starts=2, steps=2))
-    )
+    options = FitOptions(method=LeastSquares(starts=2, steps=2), gradient=SuperSpike())
+    found = jneuro.fit(Izhikevich(), given, {"d": (1.0, 20.0)}, key=KEY, options=options)
     assert np.isfinite(found.values).all()

@@ -31,7 +31,7 @@ def test_integrate_is_simulate_under_a_held_current(cls, solver):
         stimulus,
         duration=4.0,
         dt=0.025,
-        record_every=4,
+        record_every=0.1,
         solver=solver,
         key=jax.random.key(0),
         record=cell.init(None)._fields,
@@ -92,7 +92,7 @@ def test_a_stepped_simulator_is_simulated():
     target = Target.of(recording(np.full(100, -65.0), current, dt=0.5, current_unit="pA"), noise_sd=1.0)
     at = Problem.of(cell, target, Trainable.of(cell, ["a", "d"][:1]))
     v, spikes = at.observe(at.first)
-    made = simulate(cell, target.stimulus(jnp.asarray(current)), duration=50.0, record_every=5, key=jax.random.key(0))
+    made = simulate(cell, target.stimulus(jnp.asarray(current)), duration=50.0, record_every=0.5, key=jax.random.key(0))
     np.testing.assert_allclose(v[0], made.values["v"][:, 0], rtol=1e-9)
     np.testing.assert_array_equal(spikes[0], made.values["spikes"][:, 0])
     assert spikes.sum() >= 2

@@ -2,8 +2,8 @@
 
 import pytest
 
-from jneuro.core.config import ConfigError, load_config
-from jneuro.fitting.config import FitConfig
+from jneuro.core.config import ConfigError
+from jneuro.experiment.fit_plan import load_fit
 
 NETWORK = {
     "simulation.simulator": "{name: brunel}",
@@ -26,7 +26,7 @@ def load(tmp_path, base, **changes):
     path = tmp_path / "a.yaml"
     path.write_text("name: a\nfit: {}\n")
     overrides = [f"{k}={v}" for k, v in (base | changes).items()]
-    return load_config(FitConfig, path, overrides)
+    return load_fit(path, overrides).config
 
 
 def test_right_ones(tmp_path):

@@ -10,53 +10,38 @@ import pytest
 
 from jneuro.simulators import CA1Pyramidal, HodgkinHuxley, ODESimulator, simulate, stimuli
 from jneuro.simulators.adjoint import TimeParallel
-from jneuro.simulators.base import Recordable, param
+from jneuro.simulators.base import param
 from jneuro.simulators.solvers import RK4, Adaptive, Euler, Heun, RushLarsen, StaggeredCrankNicolson
 
 KEY = jax.random.key(0)
 CELLS = 3
 
 
-class TangledState(NamedTuple):
-    v: Any
-    a: Any
-    b: Any
-
-
 class Tangled(ODESimulator):
     """Every variable in every equation, the stimulus too and not linearly, through calls, branches and custom rules."""
 
-    gain: Any = param(1.0, unit="1", source="none", doc="a factor")
-    shift: Any = param(0.3, unit="1", source="none", doc="a summand")
-    v_spike: Any = param(0.0, unit="mV", source="none", doc="threshold")
+    gain: Any = param(1.0, doc="a factor")
+    shift: Any = param(0.3, doc="a summand")
+    v_spike: Any = param(0.0, unit="mV", doc="threshold")
 
-    presets: ClassVar = ()
+    class State(NamedTuple):
+        v: Any
+        a: Any
+        b: Any
+
     default_dt: ClassVar = 0.05
-    separable: ClassVar = False
-    busiest: ClassVar = ((0.0, 0.0, 0.0),)
-    recordables: ClassVar = {
-        "v": Recordable("mV", "last", "first"),
-        "a": Recordable("1", "last", "second"),
-        "b": Recordable("1", "last", "third"),
-        "current": Recordable("1", "last", "stimulus"),
-        "spikes": Recordable("1", "sum", "crossings"),
-    }
-    default_solver = property(lambda self: RK4())
 
-    def connect(self, key):
-        return self
+    def threshold(self, y):
+        return y.v - self.v_spike
 
     def init(self, key):
-        return TangledState(jnp.asarray(0.1, self.gain.dtype), jnp.asarray(-0.2, self.gain.dtype), self.shift)
-
-    def relaxation(self, y, drive):
-        return y, TangledState(*(jnp.ones_like(x) for x in y))
+        return self.State(jnp.asarray(0.1, self.gain.dtype), jnp.asarray(-0.2, self.gain.dtype), self.shift)
 
     def vector_field(self, y, drive):
         v, a, b = y
         mixed = jax.jit(lambda x, y: jnp.tanh(x * y) + x)(a, b + self.shift)
         branch = jnp.where(v > 0.2, jnp.sin(v) / (2 + jnp.square(v)), v**3)
-        return TangledState(
+        return self.State(
             self.gain * mixed - v + jnp.sin(drive) * a,
             jax.nn.silu(b) * v - branch + 0.1 * drive**2,
             jax.nn.softplus(a - v) - self.gain * b / (1 + a * a) + drive,
@@ -64,7 +49,7 @@ class Tangled(ODESimulator):
 
 
 NAMES = {HodgkinHuxley: ("g_na", "phi", "c_m"), CA1Pyramidal: ("g_ca", "a_c", "theta_m"), Tangled: ("gain", "shift")}
-PLAIN = {"record_every": 5, "duration": 4.0}
+PLAIN = {"every": 5, "duration": 4.0}
 
 
 def parameters(cell, *, each):
@@ -76,7 +61,7 @@ def parameters(cell, *, each):
     return {name: jnp.asarray(1 + 0.05 * rng.normal(size=shape)) for name, shape in shapes.items()}
 
 
-def run(theta, solver, cell, *, start=None, duration=1.0, **how):
+def run(theta, solver, cell, *, start=None, duration=1.0, every=1, **how):
     """A recording under these factors."""
     base = cell()
     simulator = dataclasses.replace(base, **{n: getattr(base, n) * theta[n] for n in NAMES[cell]})
@@ -86,7 +71,8 @@ def run(theta, solver, cell, *, start=None, duration=1.0, **how):
     stimulus = stimuli.Step(scale * theta["amplitude"], onset=0.3) + stimuli.Sine(
         0.3 * scale * theta["amplitude"], 90.0
     )
-    return simulate(simulator, stimulus, duration=duration, initial_state=start, key=KEY, solver=solver, **how)
+    how |= {"record_every": every * how.get("dt", cell.default_dt), "key": KEY, "solver": solver}
+    return simulate(simulator, stimulus, duration=duration, initial_state=start, **how)
 
 
 def score(theta, solver, cell, **how):
@@ -107,7 +93,7 @@ def assert_same(found, expected, rtol):
 
 
 CASES = [
-    (Tangled, RK4(), True, {"record_every": 3, "duration": 1.05}),
+    (Tangled, RK4(), True, {"every": 3, "duration": 1.05}),
     (HodgkinHuxley, Euler(), True, PLAIN),
 ]
 MORE = [
@@ -115,12 +101,12 @@ MORE = [
     (CA1Pyramidal, RK4(), True, PLAIN),
     (HodgkinHuxley, RK4(), True, PLAIN),
     (Tangled, Heun(), False, {"duration": 1.05}),
-    (Tangled, Euler(), True, {"record_every": 7, "duration": 1.05}),
+    (Tangled, Euler(), True, {"every": 7, "duration": 1.05}),
     (HodgkinHuxley, Euler(), False, {"duration": 0.925}),
-    (HodgkinHuxley, Heun(), False, {"record_every": 7, "duration": 0.875, "warmup": 0.075}),
+    (HodgkinHuxley, Heun(), False, {"every": 7, "duration": 0.875, "warmup": 0.075}),
     (HodgkinHuxley, RK4(), False, {"duration": 0.925, "record": ("n",)}),
-    (HodgkinHuxley, RK4(), True, {"record_every": 12, "duration": 3.0, "warmup": 0.4, "checkpoint": 2}),
-    (CA1Pyramidal, RK4(), False, {"record_every": 5, "duration": 2.0, "record": ("v",)}),
+    (HodgkinHuxley, RK4(), True, {"every": 12, "duration": 3.0, "warmup": 0.4, "checkpoint": 2}),
+    (CA1Pyramidal, RK4(), False, {"every": 5, "duration": 2.0, "record": ("v",)}),
     (CA1Pyramidal, RK4(), True, {"duration": 0.78}),
 ]
 
@@ -152,7 +138,7 @@ def test_gradient(cell, solver, each, how):
 @pytest.mark.parametrize("solver", [Euler(), Heun(), RK4()], ids=lambda x: type(x).__name__)
 def test_values_are_those_of_the_scheme(solver, every):
     theta = parameters(HodgkinHuxley, each=True)
-    how = {"duration": 8.4, "record_every": every, "warmup": 0.3, "dt": 0.025}
+    how = {"duration": 8.4, "every": every, "warmup": 0.3, "dt": 0.025}
     found = run(theta, TimeParallel(solver), HodgkinHuxley, **how)
     expected = run(theta, solver, HodgkinHuxley, **how)
     assert expected.values["spikes"].sum() >= CELLS
@@ -189,7 +175,7 @@ def test_a_run_may_be_cut():
 def test_vmap():
     theta = parameters(Tangled, each=True)
     batch = {name: jnp.stack([x, 1.1 * x]) for name, x in theta.items()}
-    gradient = jax.grad(lambda theta: score(theta, TimeParallel(Euler()), Tangled, record_every=5, throw=False))
+    gradient = jax.grad(lambda theta: score(theta, TimeParallel(Euler()), Tangled, every=5, throw=False))
     found = jax.jit(jax.vmap(gradient))(batch)
     for i in range(2):
         expected = jax.jit(gradient)({name: x[i] for name, x in batch.items()})
@@ -198,7 +184,7 @@ def test_vmap():
 
 def test_single_precision():
     def gradient(solver):
-        how = {"record_every": 5, "duration": 2.0, "record": ("v", "h")}
+        how = {"every": 5, "duration": 2.0, "record": ("v", "h")}
         theta = parameters(HodgkinHuxley, each=True)
         return jax.jit(jax.grad(lambda theta: score(theta, solver, HodgkinHuxley, **how)))(theta)
 
@@ -238,7 +224,7 @@ def test_a_parameter_without_effect_has_gradient_zero():
 
 def test_memory_is_bounded_by_checkpoints():
     def stored(checkpoint):
-        how = {"duration": 2000.0, "record": ("v",), "record_every": 20, "checkpoint": checkpoint}
+        how = {"duration": 2000.0, "record": ("v",), "every": 20, "checkpoint": checkpoint}
         gradient = jax.jit(jax.grad(lambda theta: score(theta, TimeParallel(Euler()), Tangled, **how)))
         return gradient.lower(parameters(Tangled, each=False)).compile().memory_analysis().temp_size_in_bytes
 

@@ -11,6 +11,7 @@ from jneuro.core.random import stream
 from jneuro.simulators import Arctan, SuperSpike, first_state, simulate, stimuli
 from jneuro.simulators.izhikevich import Izhikevich
 from jneuro.simulators.ring import RingNetwork
+from jneuro.simulators.solvers import SequentialEuler
 
 KEY = jax.random.key(2)
 STEPS = 300
@@ -126,7 +127,7 @@ def ring_drive(amplitude):
     return stimuli.Sine(amplitude * jnp.linspace(0.5, 1.5, 12), 20.0) + stimuli.Constant(amplitude)
 
 
-def ring_means(sim, theta):
+def ring_means(sim, theta, gradient):
     changed = {n: x for n, x in theta.items() if n != "amplitude"}
     rec = simulate(
         dataclasses.replace(sim, **changed),
@@ -134,6 +135,7 @@ def ring_means(sim, theta):
         duration=STEPS * sim.dt,
         key=KEY,
         throw=False,
+        spike_gradient=gradient,
     )
     return jnp.stack([rec.values["v"].mean(), rec.values["spikes"].mean()])
 
@@ -142,10 +144,10 @@ def ring_by_hand(sim, theta, slope, detach):
     names, n, dt = RING_PARAMETERS[sim.synapse], 12, sim.dt
     p = duals(theta, names, (n,))
     heard = np.asarray(sim.adjacency, float)
-    external = np.asarray(sim._external(stream(stream(KEY, "noise"), "external"), jnp.int32(0), STEPS))
+    external = np.asarray(jax.vmap(lambda step: sim.draw(stream(KEY, "noise"), step))(jnp.arange(STEPS)))
     shape = np.asarray(jax.vmap(ring_drive(1.0))(jnp.arange(STEPS) * dt))
     e, none = (np.arange(n) < 6).astype(float), Dual(np.zeros(n), np.zeros((len(names), n)))
-    v, spikes, frozen = none + np.asarray(first_state(sim, KEY).v), none, np.zeros(n, int)
+    v, spikes, frozen = none + np.asarray(first_state(sim, KEY).y.v), none, np.zeros(n, int)
     # The first potentials are fixed in the run: they are drawn between reset and threshold, and have their tangents.
     drawn = (v.value - theta["v_reset"]) / (theta["v_threshold"] - theta["v_reset"])
     v = p["v_reset"] + (p["v_threshold"] - p["v_reset"]) * drawn
@@ -182,24 +184,26 @@ def cell_drive(amplitude):
     return stimuli.Sine(amplitude * jnp.linspace(0.2, 0.4, 4), 25.0) + stimuli.Constant(amplitude)
 
 
-def cell_means(sim, theta):
-    changed = {n: x for n, x in theta.items() if n != "amplitude"}
-    rec = simulate(
-        dataclasses.replace(sim, **changed), cell_drive(theta["amplitude"]), duration=100 * sim.dt, key=KEY, throw=False
-    )
+DT, PARTS = 0.5, 2
+
+
+def cell_means(sim, theta, gradient):
+    changed = dataclasses.replace(sim, **{n: x for n, x in theta.items() if n != "amplitude"})
+    how = {"duration": 100 * DT, "dt": DT, "solver": SequentialEuler(PARTS), "spike_gradient": gradient}
+    rec = simulate(changed, cell_drive(theta["amplitude"]), key=KEY, throw=False, **how)
     return jnp.stack([rec.values["v"].mean(), rec.values["spikes"].mean()])
 
 
 def cells_by_hand(sim, theta, slope, detach):
-    n, dt = 4, sim.dt
+    n, dt = 4, DT
     p = duals(theta, CELL_PARAMETERS, (n,))
     shape = np.asarray(jax.vmap(cell_drive(1.0))(jnp.arange(100) * dt))
     v = p["v_initial"]
     u, trace, trains = p["b"] * (v - p["v_u"]), [], []
     for k in range(100):
-        for _ in range(sim.substeps):
+        for _ in range(PARTS):
             current = p["k"] * (v - p["v_r"]) * (v - p["v_t"]) - u + p["amplitude"] * shape[k]
-            v = v + current / p["capacitance"] * (dt / sim.substeps)
+            v = v + current / p["capacitance"] * (dt / PARTS)
         u = u + p["a"] * (p["b"] * (v - p["v_u"]) - u) * dt
         spikes, gate = spiked(v - p["v_peak"], slope, np.ones(n, bool), detach)
         v, u = (1 - gate) * v + gate * p["c"], u + gate * p["d"]
@@ -235,10 +239,13 @@ def assert_is_the_definition(means, by_hand, theta, detach_reset):
 )
 def test_the_ring_s_gradient_is_the_surrogate_s_definition(synapse, name, detach_reset, x64):
     surrogate, slope = SURROGATES[name]
-    sim = ring(synapse, surrogate=surrogate, detach_reset=detach_reset)
+    sim, gradient = ring(synapse), dataclasses.replace(surrogate, detach_reset=detach_reset)
     theta = {n: 0.3 if n == "amplitude" else float(getattr(sim, n)) for n in RING_PARAMETERS[synapse]}
     assert_is_the_definition(
-        lambda x: ring_means(sim, x), lambda detach: ring_by_hand(sim, theta, slope, detach), theta, detach_reset
+        lambda x: ring_means(sim, x, gradient),
+        lambda detach: ring_by_hand(sim, theta, slope, detach),
+        theta,
+        detach_reset,
     )
 
 
@@ -252,11 +259,14 @@ def test_the_ring_s_gradient_is_the_surrogate_s_definition(synapse, name, detach
 )
 def test_the_cells_gradient_is_the_surrogate_s_definition(form, name, detach_reset, x64):
     surrogate, slope = SURROGATES[name]
-    sim = getattr(Izhikevich, form)(n=4, dt=0.5, substeps=2, surrogate=surrogate, detach_reset=detach_reset)
+    sim, gradient = getattr(Izhikevich, form)(n=4), dataclasses.replace(surrogate, detach_reset=detach_reset)
     amplitude = 25.0 if form == "regular_spiking" else 500.0
     theta = {n: amplitude if n == "amplitude" else float(getattr(sim, n)) for n in CELL_PARAMETERS}
     assert_is_the_definition(
-        lambda x: cell_means(sim, x), lambda detach: cells_by_hand(sim, theta, slope, detach), theta, detach_reset
+        lambda x: cell_means(sim, x, gradient),
+        lambda detach: cells_by_hand(sim, theta, slope, detach),
+        theta,
+        detach_reset,
     )
 
 
@@ -283,10 +293,10 @@ def weighted(rec, names):
 )
 @pytest.mark.parametrize("synapse", RING_PARAMETERS)
 def test_a_silent_ring_s_gradient_is_that_of_finite_differences(synapse, surrogate, x64):
-    sim = dataclasses.replace(ring(synapse, surrogate=surrogate), v_threshold=jnp.asarray(50.0))
+    sim = dataclasses.replace(ring(synapse), v_threshold=jnp.asarray(50.0))
     names = [n for n in RING_PARAMETERS[synapse] if n not in ("v_threshold", "v_reset", "j_ee", "j_ei", "j_ie", "j_ii")]
     # Spikes that are under way before the first step, so that the weights count.
-    state = first_state(sim, KEY)
+    state = first_state(sim, KEY).y
     state = state._replace(
         v=jnp.linspace(0, 1, 12), sent=jnp.arange(12) % 5 == 0 if surrogate is None else jnp.ones(12)
     )
@@ -297,9 +307,8 @@ def test_a_silent_ring_s_gradient_is_that_of_finite_differences(synapse, surroga
 
     def value(theta):
         changed = dataclasses.replace(sim, **{n: x for n, x in theta.items() if n != "amplitude"})
-        rec = simulate(
-            changed, ring_drive(theta["amplitude"]), duration=50.0, key=KEY, initial_state=state, throw=False
-        )
+        how = {"duration": 50.0, "key": KEY, "initial_state": state, "throw": False, "spike_gradient": surrogate}
+        rec = simulate(changed, ring_drive(theta["amplitude"]), **how)
         return weighted(rec, ("v", "excitation", "inhibition"))
 
     assert_central_differences(value, theta)
@@ -310,7 +319,7 @@ def test_a_silent_ring_s_gradient_is_that_of_finite_differences(synapse, surroga
 )
 @pytest.mark.parametrize("form", ["regular_spiking", "resonator", "regular_spiking_2007"])
 def test_silent_cells_gradient_is_that_of_finite_differences(form, surrogate, x64):
-    sim = getattr(Izhikevich, form)(n=4, surrogate=surrogate)
+    sim = getattr(Izhikevich, form)(n=4)
     amplitude = 20.0 if form == "regular_spiking_2007" else 0.05
     names = [n for n in CELL_PARAMETERS if n not in ("c", "d", "v_peak")]
     theta = {n: amplitude if n == "amplitude" else float(getattr(sim, n)) for n in names}
@@ -318,7 +327,8 @@ def test_silent_cells_gradient_is_that_of_finite_differences(form, surrogate, x6
 
     def value(theta):
         changed = dataclasses.replace(sim, **{n: x for n, x in theta.items() if n != "amplitude"})
-        rec = simulate(changed, cell_drive(theta["amplitude"]), duration=30.0, key=KEY, throw=False)
+        how = {"duration": 30.0, "key": KEY, "throw": False, "spike_gradient": surrogate}
+        rec = simulate(changed, cell_drive(theta["amplitude"]), **how)
         return weighted(rec, ("v", "u"))
 
     assert_central_differences(value, theta)
@@ -345,13 +355,13 @@ def test_the_external_rate_has_the_gradient_of_its_mean(synapse, x64):
 
 def test_more_current_more_spikes(x64):
     # A surrogate is a stand-in; the sign of the rate's slope has to be right.
-    sim = Izhikevich(n=4, dt=0.5, surrogate=Arctan(alpha=0.05, scale=0.2))
+    sim, gradient = Izhikevich(n=4), Arctan(alpha=0.05, scale=0.2)
     theta = {n: float(getattr(sim, n)) for n in CELL_PARAMETERS if n != "amplitude"}
 
     @jax.jit
     @jax.vmap
     def rate_and_slope(amplitude):
-        return jax.value_and_grad(lambda x: cell_means(sim, theta | {"amplitude": x})[1])(amplitude)
+        return jax.value_and_grad(lambda x: cell_means(sim, theta | {"amplitude": x}, gradient)[1])(amplitude)
 
     rates, slopes = rate_and_slope(jnp.asarray([10.0, 25.0, 60.0]))
     assert np.all(np.diff(rates) > 0)

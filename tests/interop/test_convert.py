@@ -13,8 +13,8 @@ from flax import nnx
 
 import jneuro.cli
 from jneuro.experiment import RunFolder
-from jneuro.experiment.config import load_experiment
 from jneuro.experiment.conversion import convert
+from jneuro.experiment.plan import load_plan
 from jneuro.interop import WeightsError, load_weights, save_weights, to_torch
 from jneuro.models import (
     CNNLSTM,
@@ -33,7 +33,7 @@ simulation: {simulator: {name: brunel, n_excitatory: 16, n_inhibitory: 4}, runs:
 windows: {discard_ms: 50, length_ms: 20, stride_ms: 5, fractions: {train: 0.6, validation: 0.2, test: 0.2}}
 models: {small: {model: {name: compact, lags: 4, hidden: 3}}}
 train: {batch_size: 8}
-evaluate: {ceiling: null, baselines: {ar_order: 3, var_order: 2}}
+evaluate: {ceiling: null, baselines: [persistence, {name: ar, order: 3}, {name: var, order: 2}, lookup]}
 """
 
 
@@ -93,12 +93,13 @@ def test_double_precision_is_kept(here, model):
 
 def test_a_run_s_model(here):
     (here / "tiny.yaml").write_text(EXPERIMENT)
-    config = load_experiment(here / "tiny.yaml")
-    run = RunFolder.prepare(config, here / "run")
-    model = build_model(config.models["small"].model, rngs=nnx.Rngs(5))
+    plan = load_plan(here / "tiny.yaml")
+    trained = RunFolder.prepare(plan, here / "run").path / "models" / "small"
+    model = build_model(plan.config.models["small"].model, rngs=nnx.Rngs(5))
     save_weights(model, "w")
-    shutil.move("w/checkpoints", run.model("small") / "checkpoints")
-    convert(run.model("small"), here / "w.pt")
+    trained.mkdir(parents=True)
+    shutil.move("w/checkpoints", trained / "checkpoints")
+    convert(trained, here / "w.pt")
     convert(here / "w.pt", here / "again", model="tiny.yaml:small")
     loaded = load_weights("again")
     assert isinstance(loaded, CompactForecaster)

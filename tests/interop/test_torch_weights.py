@@ -30,7 +30,7 @@ MODEL_SIZES = {
 
 @functools.cache
 def small(name):
-    return build_model(MODELS[name][0](**MODEL_SIZES[name]), rngs=nnx.Rngs(0))
+    return build_model(MODELS[name](**MODEL_SIZES[name]), rngs=nnx.Rngs(0))
 
 
 def random_weights(model, dtype):

@@ -27,7 +27,7 @@ DT = 0.1
 def cell():
     """A simulated cell under three steps of current, one trial each."""
     step = stimuli.Step(np.array(AMPLITUDES, np.float32), onset=5.0, end=15.0)
-    how = {"record": ("v", "current"), "record_every": 4, "key": jax.random.key(0)}
+    how = {"record": ("v", "current"), "record_every": 0.1, "key": jax.random.key(0)}
     seen = simulate(Pospischil(), step, duration=20.0, **how)
     return as_trials(seen)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jneuro.simulators.events import each_chunk, each_spike, pack, select, unpack, word_count
+from jneuro.simulators.kernels.events import each_chunk, each_spike, pack, select, unpack, word_count
 
 SIZES = (1, 5, 31, 32, 33, 100, 1000, 12_500)
 RASTERS = {

@@ -12,7 +12,8 @@ from izhikevich_reference import programme, spike_times
 from scipy.integrate import solve_ivp
 
 from jneuro.simulators import Arctan, first_state, simulate, stimuli
-from jneuro.simulators.izhikevich import Izhikevich, IzhikevichState
+from jneuro.simulators.izhikevich import Izhikevich
+from jneuro.simulators.solvers import SequentialEuler
 
 KEY = jax.random.key(0)
 
@@ -71,9 +72,11 @@ def test_every_step_is_that_of_the_printed_programme(name, dt, substeps, x64):
     drive = noisy_drive(form, steps)
     v, u, spikes = programme(p, drive, dt, substeps, form)
     assert spikes.sum() >= 5
-    sim = simulator(name, dt=dt, substeps=substeps, n=steps - 1)
-    state = IzhikevichState(jnp.asarray(v[:-1]), jnp.asarray(u[:-1]), jnp.int32(0))
-    _, seen = sim.advance(state, jnp.asarray(drive[None, 1:]), KEY, 1)
+    sim = simulator(name, n=steps - 1)
+    start, solver = Izhikevich.State(v[:-1], u[:-1]), SequentialEuler(substeps)
+    seen = simulate(
+        sim, stimuli.Constant(drive[1:]), duration=dt, dt=dt, solver=solver, key=KEY, initial_state=start
+    ).values
     np.testing.assert_array_equal(seen["spikes"][0], spikes[1:])
     np.testing.assert_allclose(seen["v"][0], v[1:], rtol=1e-10, atol=1e-9)
     np.testing.assert_allclose(seen["u"][0], u[1:], rtol=1e-10, atol=1e-9)
@@ -85,8 +88,14 @@ def test_runs_are_those_of_the_printed_programme(name, dt, substeps, x64):
     p, form = constants(name)
     drive = noisy_drive(form, round(80 / dt))
     v, u, spikes = programme(p, drive, dt, substeps, form)
-    sim = simulator(name, dt=dt, substeps=substeps)
-    rec = simulate(sim, stimuli.Sampled(drive[:, None], dt), duration=80.0, key=KEY)
+    rec = simulate(
+        simulator(name),
+        stimuli.Sampled(drive[:, None], dt),
+        duration=80.0,
+        dt=dt,
+        solver=SequentialEuler(substeps),
+        key=KEY,
+    )
     assert spikes.any()
     np.testing.assert_array_equal(rec.values["spikes"][:, 0], spikes)
     np.testing.assert_allclose(rec.values["v"][:, 0], v, rtol=0, atol=1e-6)
@@ -112,10 +121,10 @@ PATTERNS = {
 def test_the_seven_patterns(x64):
     """All seven as one mixed population."""
     a, b, c, d = np.array(list(CELLS.values())).T
-    sim = Izhikevich(n=7, a=a, b=b, c=c, d=d, dt=0.01, v_initial=-65.0)
-    driven = simulate(sim, stimuli.Constant(10.0), duration=300.0, key=KEY, record=["spikes"])
+    sim = Izhikevich(n=7, a=a, b=b, c=c, d=d, v_initial=-65.0)
+    driven = simulate(sim, stimuli.Constant(10.0), duration=300.0, dt=0.01, key=KEY, record=["spikes"])
     released = dataclasses.replace(sim, v_initial=jnp.asarray(-90.0))
-    rebound = simulate(released, duration=50.0, key=KEY, record=["spikes"])
+    rebound = simulate(released, duration=50.0, dt=0.01, key=KEY, record=["spikes"])
     for cell, (name, (after, pattern)) in enumerate(PATTERNS.items()):
         p, _ = constants(name)
         isi = np.diff(np.flatnonzero(driven.values["spikes"][:, cell])) * 0.01
@@ -136,7 +145,8 @@ def test_spike_times_converge_to_those_of_the_equations(name, x64):
     known = spike_times(p, 10.0, -65.0, -65 * p["b"], 60.0)[:5]
     errors = []
     for dt in (0.02, 0.01, 0.005):
-        rec = simulate(simulator(name, dt=dt), stimuli.Constant(10.0), duration=80.0, key=KEY, record=["spikes"])
+        how = {"duration": 80.0, "dt": dt, "key": KEY, "record": ["spikes"]}
+        rec = simulate(simulator(name), stimuli.Constant(10.0), **how)
         times = (np.flatnonzero(rec.values["spikes"][:, 0]) + 1)[: len(known)] * dt
         errors.append(np.abs(times - known).mean())
     assert errors[0] < 0.6
@@ -162,12 +172,12 @@ def test_the_subthreshold_scheme_is_of_first_order(name, substeps, x64):
         ]
 
     start = rest(p, form, 0.0) + 1.0
-    first = first_state(simulator(name, v_initial=start), KEY)
+    first = first_state(simulator(name, v_initial=start), KEY).y
     exact = solve_ivp(slope, (0, 80), [float(first.v[0]), float(first.u[0])], rtol=1e-11, atol=1e-11).y[:, -1]
     errors = []
     for dt in (0.4, 0.2, 0.1, 0.05):
-        sim = simulator(name, v_initial=start, dt=dt, substeps=substeps)
-        rec = simulate(sim, stimuli.Sine(size, 20.0), duration=80.0, key=KEY)
+        how = {"duration": 80.0, "dt": dt, "solver": SequentialEuler(substeps), "key": KEY}
+        rec = simulate(simulator(name, v_initial=start), stimuli.Sine(size, 20.0), **how)
         assert not rec.values["spikes"].any()
         errors.append(np.hypot(rec.values["v"][-1, 0] - exact[0], rec.values["u"][-1, 0] - exact[1]))
     orders = np.log2(np.array(errors[:-1]) / errors[1:])
@@ -190,7 +200,7 @@ def test_rests_at_the_fixed_point(name, current, x64):
     p, form = constants(name)
     current = current * (1 if form == 2003 else 20)
     sim = simulator(name, v_initial=rest(p, form, 0.0))
-    rec = simulate(sim, stimuli.Constant(current), duration=6000.0, key=KEY, record_every=100)
+    rec = simulate(sim, stimuli.Constant(current), duration=6000.0, key=KEY, record_every=10.0)
     v = rest(p, form, current)
     u = p["b"] * (v - (0.0 if form == 2003 else p["v_r"]))
     assert not rec.values["spikes"].any()
@@ -200,8 +210,8 @@ def test_rests_at_the_fixed_point(name, current, x64):
 
 def test_the_resonator_rings_at_its_eigenfrequency(x64):
     # At rest, -62.5 mV, the Jacobian is [[0, -1], [a b, -a]]: a damped oscillator.
-    sim = Izhikevich.resonator(v_initial=-62.5 + 1e-4, dt=0.01)
-    rec = simulate(sim, duration=80.0, key=KEY, record=["v"])
+    sim = Izhikevich.resonator(v_initial=-62.5 + 1e-4)
+    rec = simulate(sim, duration=80.0, dt=0.01, key=KEY, record=["v"])
     decay, frequency = 0.05, math.sqrt(0.026 - 0.0025)
     t, x = rec.time, 1e-4
     # It starts at rest of u for its own potential, so that the first slope is -b x.
@@ -216,7 +226,7 @@ def test_rheobase_of_the_integrator_of_2007(above, spikes, x64):
     sim = Izhikevich.regular_spiking_2007()
     rheobase = 0.7 / 4 * (-40 - 2 / 0.7 + 60) ** 2
     rec = simulate(
-        sim, stimuli.Constant(rheobase + above), duration=3000.0, key=KEY, record=["spikes"], record_every=100
+        sim, stimuli.Constant(rheobase + above), duration=3000.0, key=KEY, record=["spikes"], record_every=10.0
     )
     assert bool(rec.values["spikes"].any()) is spikes
 
@@ -269,8 +279,11 @@ def test_states_are_recorded_after_the_reset():
 
 
 def test_a_surrogate_leaves_the_forward_run_unchanged(x64):
-    sims = [Izhikevich(dt=0.5, surrogate=s) for s in (None, Arctan(scale=0.1))]
-    plain, smooth = (simulate(s, stimuli.Constant(15.0), duration=200.0, key=KEY).values for s in sims)
+    how = {"duration": 200.0, "dt": 0.5, "key": KEY}
+    plain, smooth = (
+        simulate(Izhikevich(), stimuli.Constant(15.0), spike_gradient=s, **how).values
+        for s in (None, Arctan(scale=0.1))
+    )
     assert plain["spikes"].sum() > 5
     for name in plain:
         np.testing.assert_allclose(smooth[name], plain[name], rtol=0, atol=1e-7)
@@ -281,7 +294,8 @@ def test_the_peak_itself_is_a_spike(surrogate, x64):
     # The membrane's current vanishes at both roots, so the potential stays at the upper one.
     still = {"v_r": -60.0, "v_t": 30.0, "v_initial": 30.0, "a": 0.0, "b": 0.0}
     for peak, spikes in ((30.0, 1), (30.0 + 1e-12, 0)):
-        rec = simulate(Izhikevich(**still, v_peak=peak, surrogate=surrogate), duration=0.1, key=KEY)
+        cell = Izhikevich(**still, v_peak=peak)
+        rec = simulate(cell, duration=0.1, key=KEY, spike_gradient=surrogate)
         assert rec.values["spikes"].sum() == spikes
 
 
@@ -290,7 +304,6 @@ def test_the_peak_itself_is_a_spike(surrogate, x64):
     [
         ({"c": 30.0}, r"c = 30.0 mV must lie below v_peak = 30.0 mV"),
         ({"c": np.array([-60.0, 40.0]), "n": 2}, "must lie below v_peak"),
-        ({"substeps": 3}, r"substeps = 3 lies outside \[1, 2\]"),
         ({"capacitance": 0.0}, r"capacitance = 0.0 pF lies outside \(0, inf\)"),
         ({"n": 0}, "n = 0 lies outside"),
     ],

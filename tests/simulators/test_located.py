@@ -15,17 +15,23 @@ from jneuro.fitting.data import Target
 from jneuro.fitting.methods import LeastSquares
 from jneuro.fitting.parameters import double
 from jneuro.fitting.step_objectives import OrderedSpikes, ordered_times
-from jneuro.simulators import Izhikevich, Pospischil
-from jneuro.simulators.located import located_spikes
+from jneuro.simulators import Exact, Izhikevich, Pospischil, simulate, stimuli
 
 NAMES = ("capacitance", "k", "v_r", "v_t", "v_u", "a", "b", "c", "d", "v_peak", "v_initial")
 CELLS = {"2003": (Izhikevich(), 10.0, 240), "2007": (Izhikevich.regular_spiking_2007(), 100.0, 500)}
 SLOTS = 6
 
 
+def located(cell, current):
+    """The spikes of each millisecond, under a current that is held from one to the next, in ten steps each."""
+    held = stimuli.Sampled(jnp.concatenate([current[:1], current]), jnp.asarray(1.0), hold=True)
+    how = {"dt": 0.1, "record": ["spikes"], "record_every": 1.0, "spike_gradient": Exact(), "throw": False}
+    return simulate(cell, held, duration=float(len(current)), key=jax.random.key(0), **how).values["spikes"][:, 0]
+
+
 def times(values, cell, current):
     changed = dataclasses.replace(cell, **dict(zip(NAMES, values, strict=True)))
-    spikes = located_spikes(changed, current, dt=1.0, steps=10)[1]
+    spikes = located(changed, current)
     return ordered_times(spikes, jnp.asarray([0, len(current)]), 1.0, SLOTS)[0]
 
 
@@ -76,7 +82,7 @@ def test_a_fit_by_exact_derivatives(x64):
     """The times of the spikes of two currents give the reset, and what is added to recovery, back."""
     truth, dt = double(Izhikevich(c=-60.0, d=6.0)), 1.0
     current = np.stack([np.full(120, 8.0), np.full(120, 12.0)])
-    parts = np.stack([located_spikes(truth, jnp.asarray(i), dt=dt, steps=10)[1] for i in current])
+    parts = np.stack([located(truth, jnp.asarray(i)) for i in current])
     # A potential whose rise, as objectives see it, is what the sum of the parts is.
     above = np.clip(parts, 1e-9, 1 - 1e-9)
     v = np.where(parts > 0, 4 * np.log(above / (1 - above)), -100.0)
@@ -85,8 +91,8 @@ def test_a_fit_by_exact_derivatives(x64):
     options = FitOptions(
         method=LeastSquares(starts=1, steps=12), objective=(OrderedSpikes(slots=8),), gradient="exact", noise_mv=1.0
     )
-    guess = Izhikevich(c=-62.0, d=7.0, dt=0.1)
+    guess = Izhikevich(c=-62.0, d=7.0)
     found = jneuro.fit(guess, target, {"c": (-70.0, -50.0), "d": (1.0, 12.0)}, key=jax.random.key(0), options=options)
     np.testing.assert_allclose(found.values, [-60.0, 6.0], rtol=1e-3)
-    with pytest.raises(ValueError, match="gradient = exact is for Izhikevich"):
+    with pytest.raises(ValueError, match="gradient = exact is for cells that are reset, such as Izhikevich"):
         jneuro.fit(Pospischil(), target, ["g_na"], key=jax.random.key(0), options=options)

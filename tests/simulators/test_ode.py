@@ -14,9 +14,7 @@ import scipy.ndimage
 
 from jneuro.simulators import (
     CA1Pyramidal,
-    CA1State,
     HodgkinHuxley,
-    HodgkinHuxleyState,
     SimulationError,
     simulate,
     stimuli,
@@ -26,7 +24,7 @@ from jneuro.simulators.solvers import RK4, Adaptive, Euler, Heun, MembraneTerm, 
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 KEY = jax.random.key(0)
-LAB = HodgkinHuxleyState(-70.0, 0.05, 0.54, 0.34)
+LAB = HodgkinHuxley.State(-70.0, 0.05, 0.54, 0.34)
 TSIT5 = Adaptive(diffrax.Tsit5(), rtol=1e-8, atol=1e-10)
 double = pytest.mark.usefixtures("x64")
 
@@ -106,7 +104,9 @@ def test_ca1_counts_rates_and_first_spikes(precision):
     chaotic = {1.0: (81, 79), 1.5: (128.5, 123)}
     with jax.enable_x64(precision == np.float64):
         current = stimuli.Constant(np.array([*table, *chaotic], precision))
-        recording = simulate(CA1Pyramidal(), current, duration=1000.0, key=KEY, record=["v", "spikes"], record_every=5)
+        recording = simulate(
+            CA1Pyramidal(), current, duration=1000.0, key=KEY, record=["v", "spikes"], record_every=0.1
+        )
         spikes, v = np.asarray(recording.values["spikes"], int), np.asarray(recording.values["v"], float)
     assert v.dtype == float
     assert v.min() > -71.9
@@ -138,7 +138,7 @@ def test_ca1_counts_rates_and_first_spikes(precision):
 )
 def test_squid_against_lsoda(squid, solver, dt, shift):
     """Nine current steps in one population, and a sine, sampled each .05 ms: within a shift in time [ms]."""
-    how = {"dt": dt, "duration": 128.0, "key": KEY, "record": ["v"], "record_every": round(0.05 / dt)}
+    how = {"dt": dt, "duration": 128.0, "key": KEY, "record": ["v"], "record_every": 0.05}
     steps = stimuli.Step(squid["amplitude"], onset=17.8)
     v = np.asarray(simulate(HodgkinHuxley(), steps, solver=solver, initial_state=LAB, **how).values["v"])
     sine = stimuli.Sine(80.0, 100.0)
@@ -155,7 +155,7 @@ def test_squid_against_neuron():
     cell = HodgkinHuxley.neuron()
     step = stimuli.Step(file["amplitude"], onset=10.0)
     recording = simulate(
-        cell, step, duration=110.0, dt=0.01, key=KEY, record=["v"], record_every=5, solver=RK4(), initial_state=None
+        cell, step, duration=110.0, dt=0.01, key=KEY, record=["v"], record_every=0.05, solver=RK4(), initial_state=None
     )
     np.testing.assert_allclose(recording.values["v"], file["v"][:, 1:].T, atol=0.02)
 
@@ -166,9 +166,8 @@ def test_squid_against_neuron():
 )
 def test_ca1_against_lsoda_before_chaos(ca1, solver, dt):
     """All nine states of seven currents over the first 20 ms: before a second burst could amplify rounding."""
-    every = round(0.1 / dt)
     current = stimuli.Constant(ca1["trace_current"])
-    recording = simulate(CA1Pyramidal(), current, duration=20.0, dt=dt, key=KEY, record_every=every, solver=solver)
+    recording = simulate(CA1Pyramidal(), current, duration=20.0, dt=dt, key=KEY, record_every=0.1, solver=solver)
     order = ["v", "h", "n", "b", "z", "r", "c", "q", "ca"]
     expected = ca1["trace"][:, 1:201]
     for k, name in enumerate(order):
@@ -207,7 +206,7 @@ def test_order_of_convergence(solver, order):
     """Through a spike, with a stimulus that jumps on the grid; every recorded variable."""
 
     def run(dt):
-        how = {"duration": 8.0, "dt": dt, "key": KEY, "record": ["v", "m", "h", "n"], "record_every": round(0.4 / dt)}
+        how = {"duration": 8.0, "dt": dt, "key": KEY, "record": ["v", "m", "h", "n"], "record_every": 0.4}
         found = simulate(HodgkinHuxley(), smooth_but_for_jumps(), solver=solver, **how).values
         return np.stack([found[n] / (100 if n == "v" else 1) for n in found])
 
@@ -263,7 +262,7 @@ def test_linoid_is_smooth(precision):
 def test_squid_rates_are_finite_and_smooth_at_their_singularities(v):
     def rates(v):
         zero = jnp.zeros(())
-        return jnp.stack(HodgkinHuxley().relaxation(HodgkinHuxleyState(v, zero, zero, zero), 0.0)[1])
+        return jnp.stack(HodgkinHuxley().relaxation(HodgkinHuxley.State(v, zero, zero, zero), 0.0)[1])
 
     around = 0.5 * (rates(jnp.asarray(v + 1e-3)) + rates(jnp.asarray(v - 1e-3)))
     np.testing.assert_allclose(rates(jnp.asarray(v)), around, rtol=1e-7)
@@ -278,7 +277,7 @@ def test_the_fast_field_is_the_published_one():
     v = np.linspace(-90, 50, 57)
     gates = rng.uniform(0, 1, (8, 57))
     ca = gates[5]
-    y = CA1State(v, *gates)
+    y = CA1Pyramidal.State(v, *gates)
     current = 1.3
     inf = lambda theta, sigma: 1 / (1 + np.exp(-(v - theta) / sigma))  # noqa: E731
     h, n, b, z, r, _, c, q = gates
@@ -317,7 +316,7 @@ CELLS = {"squid": (HodgkinHuxley(), 7.0), "ca1": (CA1Pyramidal(), 1.2)}
 @pytest.mark.parametrize(("cell", "current"), CELLS.values(), ids=CELLS)
 def test_cut_runs_equal_the_whole(cell, current):
     stimulus = stimuli.Step(current, onset=1.0, end=6.0)
-    how = {"key": KEY, "record_every": 4}
+    how = {"key": KEY, "record_every": 4 * cell.default_dt}
     whole = simulate(cell, stimulus, duration=10.0, **how)
     first = simulate(cell, stimulus, duration=4.0, **how)
     second = simulate(cell, stimulus, duration=6.0, initial_state=first.final_state, **how)
@@ -325,7 +324,8 @@ def test_cut_runs_equal_the_whole(cell, current):
         np.testing.assert_array_equal(np.concatenate([first.values[name], second.values[name]]), whole.values[name])
     np.testing.assert_array_equal(second.time, whole.time[len(first.time) :])
     warm = simulate(cell, stimulus, duration=6.0, warmup=4.0, **how)
-    np.testing.assert_array_equal(warm.values["v"], second.values["v"])
+    # To rounding: who counts no spikes yet may fuse operations otherwise.
+    np.testing.assert_allclose(warm.values["v"], second.values["v"], rtol=1e-5, atol=1e-4)
 
 
 @double
@@ -334,7 +334,9 @@ def test_a_population_is_a_batch_is_a_loop(cell, current):
     """To rounding: a population is laid out otherwise, so its operations may be fused otherwise."""
     cell = jax.tree.map(lambda x: x.astype(np.float64), cell)
     currents = jnp.linspace(0.5, 1.5, 3) * current
-    run = lambda i: simulate(cell, stimuli.Constant(i), duration=12.0, key=KEY, record_every=10).values  # noqa: E731
+    run = lambda i: (
+        simulate(cell, stimuli.Constant(i), duration=12.0, key=KEY, record_every=10 * cell.default_dt).values
+    )
     population, batch = run(currents), jax.vmap(run)(currents)
     for k, i in enumerate(currents):
         alone = run(i)
@@ -367,7 +369,7 @@ def test_spikes_count_what_happens_between_frames():
     how = {"duration": 60.0, "key": KEY}
     cell, step = HodgkinHuxley(), stimuli.Constant(15.0)
     fine = simulate(cell, step, **how).values["spikes"]
-    coarse = simulate(cell, step, record_every=400, **how).values["spikes"]
+    coarse = simulate(cell, step, record_every=10.0, **how).values["spikes"]
     assert fine.sum() == coarse.sum() > 3
     adaptive = simulate(cell, step, dt=0.1, solver=Adaptive(diffrax.Tsit5()), **how).values["spikes"]
     assert adaptive.sum() == fine.sum()
@@ -375,7 +377,7 @@ def test_spikes_count_what_happens_between_frames():
 
 def test_the_recorded_current_is_the_stimulus():
     ramp = stimuli.Ramp(5.0, 4.0)
-    recording = simulate(HodgkinHuxley(), ramp, duration=5.0, dt=0.05, key=KEY, record=["current"], record_every=2)
+    recording = simulate(HodgkinHuxley(), ramp, duration=5.0, dt=0.05, key=KEY, record=["current"], record_every=0.1)
     np.testing.assert_allclose(recording.values["current"], jax.vmap(ramp)(recording.time), rtol=1e-5)
     assert recording.units == {"current": "µA/cm²"}
 
@@ -403,14 +405,20 @@ def test_adaptive_steps_stop_at_jumps():
     ("change", "message"),
     [
         ({"duration": 1.01, "dt": 0.02}, "duration = 1.01 ms is not a multiple of the time step, 0.02 ms"),
-        ({"dt": 0.2, "solver": RK4()}, r"dt = 0.2 ms is too large for RK4: .* take dt below 0\.0\d+ ms, or RushLarsen"),
+        (
+            {"dt": 1.0, "solver": RK4()},
+            r"dt = 1 ms is too large for RK4: .* in its initial state, .* below 0\.\d+ ms, or",
+        ),
         ({"dt": -0.1}, "dt = -0.1 ms must be positive"),
         ({"dt": float("nan")}, "dt = nan ms must be positive"),
-        ({"record": ["v", "w"]}, "HodgkinHuxley cannot record 'w'; it records v, m, h, n, current, spikes"),
+        (
+            {"record": ["v", "w"]},
+            "HodgkinHuxley cannot record 'w'; it records v, m, h, n, current, spikes, i_k, i_l, i_na",
+        ),
         ({"key": jax.random.PRNGKey(0)}, "key must be a typed key"),
         ({"solver": "rk4"}, "solver = 'rk4' must be one of"),
         ({"solver": diffrax.Kvaerno5()}, r"Kvaerno5 is implicit .* pass Adaptive\(Kvaerno5\(\)\)"),
-        ({"initial_state": CA1State(*[0.0] * 9)}, "starts from a HodgkinHuxleyState"),
+        ({"initial_state": CA1Pyramidal.State(*[0.0] * 9)}, "starts from a HodgkinHuxley.State"),
         (
             {"stimulus": stimuli.Sampled(np.zeros(10), 0.1), "dt": 0.02},
             r"sampled every 0.1 ms, more coarsely than dt = 0.02 ms; .* hold=True\) keeps the last, hold=False",

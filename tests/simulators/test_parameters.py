@@ -11,7 +11,7 @@ from jneuro.core.registry import accepted
 from jneuro.simulators import SIMULATORS, parameters
 from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, REAL, Bounds, Parameter
 
-DECLARED = [(name, p) for name, cls in SIMULATORS.items() for p in parameters(cls).values()]
+DECLARED = [(name, p) for name in SIMULATORS for p in parameters(SIMULATORS[name]).values()]
 NUMBERS = [(name, p) for name, p in DECLARED if isinstance(p.default, int | float)]
 ARRAYS = [(name, p) for name, p in DECLARED if not p.static]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.integrate
 
-from jneuro.simulators import Pospischil, PospischilState, parameters, simulate, stimuli
+from jneuro.simulators import Pospischil, parameters, simulate, stimuli
 from jneuro.simulators.solvers import RK4
 
 KEY = jax.random.key(0)
@@ -38,7 +38,7 @@ def test_the_fast_field_is_the_published_one():
     gates = rng.uniform(0, 1, (4, 48))
     cell = Pospischil(v_t=-60.3, tau_max=400.0, v_m=-40.0)
     expected = field([v, *gates], 1.3, -60.3, 400.0, -40.0)
-    found = np.stack(cell.vector_field(PospischilState(v, *gates), 1.3e6 * AREA))
+    found = np.stack(cell.vector_field(Pospischil.State(v, *gates), 1.3e6 * AREA))
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11)
 
 
@@ -46,7 +46,7 @@ def test_the_fast_field_is_the_published_one():
 def test_rates_are_finite_and_smooth_at_their_singularities():
     def rates(v):
         zero = jnp.zeros(())
-        return jnp.stack(Pospischil().relaxation(PospischilState(v, zero, zero, zero, zero), 0.0)[1])
+        return jnp.stack(Pospischil().relaxation(Pospischil.State(v, zero, zero, zero, zero), 0.0)[1])
 
     for x in (13.0, 15.0, 40.0):
         v = jnp.asarray(x - 56.2)
@@ -88,7 +88,7 @@ def test_against_lsoda(lsoda, solver, shift):
     """Spike times within a shift [ms]; the numbers of spikes are equal, and adaptation shows in them."""
     currents, expected = lsoda
     stimulus = stimuli.Step(currents, **STEP)
-    how = {"duration": 250.0, "dt": 0.025, "record": ["v"], "record_every": 4, "key": KEY}
+    how = {"duration": 250.0, "dt": 0.025, "record": ["v"], "record_every": 0.1, "key": KEY}
     v = np.asarray(simulate(Pospischil(), stimulus, solver=solver, **how).values["v"])
     for k in range(len(currents)):
         a, b = crossings(v[:, k]), crossings(expected[:, k])

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from jneuro.sweeps import SweepConfig
+from jneuro.sweeps.config import SweepConfig
 
 
 def spread(recording):

@@ -13,15 +13,21 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from sweep_problems import HIGH, cheap
+from sweep_problems import HIGH, cheap, picky, spread
 
+from jneuro.core.progress import Progress, Task
 from jneuro.recordings import StoreError
 from jneuro.simulators import Izhikevich, simulate
 from jneuro.simulators.stimuli import Constant
-from jneuro.sweeps import open_sweep, sweep
 from jneuro.sweeps.program import GroupProgram, SweepMemoryError
+from jneuro.sweeps.runner import run_sweep
+from jneuro.sweeps.store import open_sweep
 
 ROOT = Path(__file__).parents[2]
+
+
+def run(config, path, **more):
+    return run_sweep(config.problem(), path, **more)
 
 
 def digest(path):
@@ -33,7 +39,7 @@ def digest(path):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     path = tmp_path_factory.mktemp("whole") / "sweep.zarr"
-    return path, sweep(cheap(), path)
+    return path, run(cheap(), path)
 
 
 def test_each_point_is_the_simulation_of_its_parameters(whole):
@@ -48,22 +54,31 @@ def test_each_point_is_the_simulation_of_its_parameters(whole):
 
 def test_one_device_writes_the_same_bytes_as_two(whole, tmp_path):
     with jax.default_device(jax.devices()[1]):
-        sweep(cheap(), tmp_path / "s")
+        run(cheap(), tmp_path / "s")
     assert digest(tmp_path / "s") == digest(whole[0])
 
 
 def test_only_what_is_missing_is_computed_and_the_bytes_are_the_same(whole, tmp_path):
     path, seen = tmp_path / "s", []
     for process in (2, 0):
-        assert sweep(cheap(), path, process=process, processes=3) is None
+        assert run(cheap(), path, process=process, processes=3) is None
     with pytest.raises(StoreError, match=r"unfinished, .* chunks of .* are missing; .*--resume"):
         open_sweep(path)
     before = {f: f.stat().st_mtime_ns for f in path.rglob("*") if f.is_file()}
     (path / "rate" / "c" / "0" / "0.killed.partial").write_bytes(b"torn")
     assert open_sweep(path, complete=False).rate.isnull().any()
-    sweep(cheap(), path, tell=seen.append)
-    assert seen[0].done > 0
-    assert seen[-1].done == seen[-1].total == 35
+
+    class Heard(Progress, Task):
+        def begin(self, text, total=None, unit="", done=0.0):
+            seen.append((done, total, unit))
+            return self
+
+        def update(self, done=None, total=None, text=None, **values):
+            seen.append((done, values))
+
+    run(cheap(), path, progress=Heard())
+    assert 0 < seen[0][0] < seen[0][1] == 35
+    assert seen[-1] == (35, {"failed": 0})
     assert all(f.stat().st_mtime_ns == t for f, t in before.items())
     assert digest(path) == digest(whole[0])
 
@@ -78,16 +93,16 @@ def test_memory_that_does_not_suffice_halves_the_batch(whole, tmp_path, monkeypa
         return call(self, groups)
 
     monkeypatch.setattr(GroupProgram, "__call__", scarce)
-    sweep(cheap(), tmp_path / "s")
+    run(cheap(), tmp_path / "s")
     assert sizes[:2] == [2, 1]
     assert digest(tmp_path / "s") == digest(whole[0])
     with pytest.raises(SweepMemoryError, match=r"4 points side by side need .* lower sweep.lanes"):
-        sweep(cheap(), tmp_path / "t", memory=100)
+        run(cheap(), tmp_path / "t", memory=100)
 
 
 def test_a_failing_point_is_recorded_and_stops_nothing(tmp_path):
     design = {"axes": {"k": [0.04, 1e30], "amplitude": [0]}, "seeds": 2, "chunk": 2}
-    data = sweep(cheap(design, ("v_mean", "spike_count"), keep=("v",)), tmp_path / "s").squeeze("amplitude")
+    data = run(cheap(design, ("v_mean", "spike_count"), keep=("v",)), tmp_path / "s").squeeze("amplitude")
     np.testing.assert_array_equal(data.ok, [[True, True], [False, False]])
     assert data.v_mean.isnull().sel(k=1e30).all()
     assert data.reason.values.tolist() == [["", ""], ["not finite"] * 2]
@@ -97,8 +112,8 @@ def test_a_failing_point_is_recorded_and_stops_nothing(tmp_path):
 
 
 def test_a_point_that_raises_is_recorded_and_the_others_go_on(whole, tmp_path, caplog):
-    config, mean = cheap(measures=("v_mean", "sweep_problems:picky")), whole[1].v_mean
-    data, raised = sweep(config, tmp_path / "two"), mean > HIGH
+    config, mean = cheap(measures=("v_mean", picky)), whole[1].v_mean
+    data, raised = run(config, tmp_path / "two"), mean > HIGH
     assert 0 < raised.sum() < raised.size
     np.testing.assert_array_equal(data.ok, ~raised)
     np.testing.assert_allclose(data.picky, mean.where(~raised), rtol=1e-6)
@@ -110,28 +125,26 @@ def test_a_point_that_raises_is_recorded_and_the_others_go_on(whole, tmp_path, c
         )
     assert len([r for r in caplog.records if "callback" in r.message]) == 1
     with jax.default_device(jax.devices()[1]):
-        sweep(config, tmp_path / "one")
+        run(config, tmp_path / "one")
     assert digest(tmp_path / "one") == digest(tmp_path / "two")
 
 
 def test_another_design_is_refused_and_nothing_is_lost(whole, tmp_path):
     before = digest(whole[0])
     with pytest.raises(StoreError, match=r"another design, which differs in seed \(0, not 1\); choose another folder"):
-        sweep(cheap(seed=1), whole[0])
+        run(cheap(seed=1), whole[0])
     assert digest(whole[0]) == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes").write_text("mine")
     with pytest.raises(StoreError, match="holds something else"):
-        sweep(cheap(), tmp_path / "mine")
+        run(cheap(), tmp_path / "mine")
 
 
 def test_a_function_of_ones_own(whole, tmp_path):
     design = {"design": "random", "points": 3, "axes": {"a": {"low": 0.02, "high": 0.1}}}
-    data = sweep(cheap(design, ("v_min", "v_max", "sweep_problems:spread")), tmp_path / "s")
+    data = run(cheap(design, ("v_min", "v_max", spread)), tmp_path / "s")
     np.testing.assert_array_equal(data.spread, data.v_max - data.v_min)
     assert data.a.dims == ("point",)
-    with pytest.raises(ValueError, match=r"sweep_problems:nothing.* cannot be loaded"):
-        cheap(measures=("sweep_problems:nothing",))
 
 
 def test_draws_per_seed_are_shared_and_per_point_are_not(tmp_path):
@@ -139,7 +152,7 @@ def test_draws_per_seed_are_shared_and_per_point_are_not(tmp_path):
     for draws, same in (("per_seed", True), ("per_point", False)):
         design = {"axes": {"c": [-65, -65.0001]}, "seeds": 2, "draws": draws}
         simulation = {"simulator": {"name": "izhikevich"}, "stimulus": noise, "duration_ms": 2}
-        data = sweep(cheap(design, ("v_mean",), simulation=simulation), tmp_path / draws)
+        data = run(cheap(design, ("v_mean",), simulation=simulation), tmp_path / draws)
         assert (data.v_mean[0] == data.v_mean[1]).all() == same
         assert (data.v_mean[:, 0] != data.v_mean[:, 1]).all()
 

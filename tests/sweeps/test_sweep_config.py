@@ -9,8 +9,9 @@ from sweep_problems import cheap
 
 from jneuro.core.config import ConfigError, load_config
 from jneuro.report.sweep_figures import default_figures, draw_sweep_figure
-from jneuro.sweeps import DesignConfig, SweepConfig, SweepFigure, sweep
-from jneuro.sweeps.design import design_points
+from jneuro.sweeps.config import SweepConfig, SweepFigure
+from jneuro.sweeps.design import DesignConfig, design_points
+from jneuro.sweeps.runner import run_sweep
 from jneuro.sweeps.store import Layout
 
 QUICK = Path(__file__).parents[2] / "configs" / "quick" / "sweep_brunel.yaml"
@@ -76,7 +77,7 @@ BAD = {
     "measures=[]": "nothing would be kept",
     "figures=[{kind: heat_map, of: rate, x: g}]": "heat_map needs y",
     "figures=[{kind: curves, of: rate, x: q}]": "unknown name 'q'",
-    "simulation.discard_ms=0.05": "discard_ms = 0.05 ms is not a multiple",
+    "simulation.warmup_ms=0.05": "warmup_ms = 0.05 ms is not a multiple",
 }
 
 
@@ -93,7 +94,7 @@ def test_bad_input(override):
 def test_figures(tmp_path):
     design = {"axes": {"amplitude": [0, 5, 30], "a": [0.02, 0.1]}, "seeds": 2}
     config = cheap(design, ("rate", "network_state"), duration=20.0)
-    data = sweep(config, tmp_path / "s")
+    data = run_sweep(config.problem(), tmp_path / "s")
     kinds = [figure.kind for figure in default_figures(config, data)]
     assert kinds == ["heat_map", "phase_diagram"]
     family = SweepFigure(kind="curves", of="rate", x="amplitude", family="a")

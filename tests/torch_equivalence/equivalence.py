@@ -27,7 +27,7 @@ from jneuro.interop import to_torch
 from jneuro.models import ModelConfig, build_model
 from jneuro.training import Adam, Plateau, TrainConfig
 from jneuro.training.checkpoints import Weights
-from jneuro.training.losses import LOSSES
+from jneuro.training.kinds import LOSSES
 from jneuro.training.parallel import Placement
 from jneuro.training.recipe import learning_rate
 from jneuro.training.steps import Common, Own, Program, begin, run_steps
@@ -151,7 +151,7 @@ def torch_loss(case):
         "mae": F.l1_loss,
         "pinball": pinball,
         "poisson": partial(F.poisson_nll_loss, log_input=False, full=False),
-    }[case.recipe.loss]
+    }[case.recipe.loss.name]
 
 
 def error(ours, theirs):
@@ -179,7 +179,7 @@ def learnt(variables, running):
 def compare_gradients(case, model, batch):
     """Errors of the forecast, of the loss and of all gradients; where batch statistics differ, also in evaluation."""
     graph, params, rest = nnx.split(model, nnx.Param, ...)
-    loss, twin, statistics = case.recipe.loss, twin_of(case, model), nnx.state(model, nnx.BatchStat)
+    loss, twin, statistics = case.recipe.loss.name, twin_of(case, model), nnx.state(model, nnx.BatchStat)
 
     def objective(params, train):
         prediction = nnx.merge(graph, params, rest, copy=True)(batch, train=train)
@@ -253,7 +253,7 @@ def train_torch(case, twin, windows, key):
     warmup = r.warmup_epochs and lr_scheduler.LinearLR(optimizer, r.warmup_from / o.learning_rate, 1, r.warmup_epochs)
     first, cosine, losses, rates, norms = None, None, [], [], []
     for epoch in range(EPOCHS):
-        if r.schedule == "cosine" and epoch == r.warmup_epochs:
+        if r.schedule.name == "cosine" and epoch == r.warmup_epochs:
             cosine = lr_scheduler.CosineAnnealingLR(optimizer, (EPOCHS - epoch) * STEPS)
         losses.append(0.0)
         for batch in epoch_batches(windows, key, epoch):

@@ -14,7 +14,7 @@ from flax import nnx
 from parallel_child import SETTINGS, Terminate
 from training_problems import Layered, Noisy, config, curves, weights, windows
 
-from jneuro.experiment.config import load_experiment
+from jneuro.experiment.plan import load_plan
 from jneuro.training import Checkpoints, TrainingInterrupted, predict, train
 
 CHILD = Path(__file__).with_name("parallel_child.py")
@@ -136,8 +136,8 @@ def test_two_processes_are_one(tmp_path, single, devices, ways):
 
 def test_a_configuration_file_chooses():
     quick = Path(__file__).parents[2] / "configs" / "quick" / "voltage_forecast.yaml"
-    assert load_experiment(quick).train.parallel == "auto"
-    assert load_experiment(quick, ["train.parallel=pmap"]).train.parallel == "pmap"
+    assert load_plan(quick).config.train.parallel == "auto"
+    assert load_plan(quick, ["train.parallel=pmap"]).config.train.parallel == "pmap"
 
 
 def test_refuses_what_cannot_be_divided():

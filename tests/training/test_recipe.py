@@ -7,14 +7,14 @@ import torch
 from pydantic import ValidationError
 
 from jneuro.training import Adam, Plateau, TrainConfig
-from jneuro.training.recipe import decay, learning_rate, stop_reason
+from jneuro.training.recipe import learning_rate, rate_factor, stop_reason
 
 
 def test_defaults_are_the_published_recipe():
     recipe = TrainConfig()
     assert [learning_rate(recipe, [1.0] * e) for e in (0, 1, 5)] == [5e-6, pytest.approx(5e-6 + 2.995e-3 / 5), 3e-3]
     assert recipe.optimizer == Adam(learning_rate=3e-3, weight_decay=1e-4, clip_norm=1.0)
-    assert (recipe.batch_size, recipe.epochs, recipe.early_stopping, recipe.loss) == (32, 200, 20, "mse")
+    assert (recipe.batch_size, recipe.epochs, recipe.early_stopping, recipe.loss.name) == (32, 200, 20, "mse")
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -39,7 +39,7 @@ def test_plateau_acts_after_patience_and_one_more():
 
 def test_cosine_begins_after_the_warmup():
     recipe = TrainConfig(schedule="cosine", plateau=None, epochs=10, warmup_epochs=2)
-    factors = [float(decay(recipe, jnp.int32(step), 7)) for step in (0, 14, 42, 70)]
+    factors = [float(rate_factor(recipe, 7)(jnp.int32(step))) for step in (0, 14, 42, 70)]
     np.testing.assert_allclose(factors, [1, 1, 0.5, 0], atol=1e-6)
     with pytest.raises(ValidationError, match="set plateau to null"):
         TrainConfig(schedule="cosine")

@@ -10,7 +10,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 from jneuro.core.types import Array, Bool, Float, Int, PyTree, UInt
-from jneuro.simulators.events import each_chunk, pack
+from jneuro.simulators.kernels.events import each_chunk, pack
 
 __all__ = ["propagate_bits", "propagate_lists"]
 

@@ -1,0 +1,16 @@
+from .scaling import Scaling as Scaling
+from .scaling import fit_scaling as fit_scaling
+from .splits import SPLITS as SPLITS
+from .splits import Fractions as Fractions
+from .splits import split_indices as split_indices
+from .tasks import HorizonRange as HorizonRange
+from .tasks import Horizons as Horizons
+from .tasks import Scale as Scale
+from .tasks import WindowConfig as WindowConfig
+from .tasks import window as window
+from .variables import FROM_SPIKES as FROM_SPIKES
+from .variables import columns_of as columns_of
+from .variables import needed as needed
+from .windows import Batch as Batch
+from .windows import Windows as Windows
+from .windows import window_starts as window_starts

@@ -1,0 +1,139 @@
+"""What a fit will do: all that it names is built and checked against the rest once, before anything runs."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jneuro.core.code import loaded_code
+from jneuro.core.config import content_of
+from jneuro.core.devices import double_precision
+from jneuro.experiment.folder import RunFolder, Stage
+from jneuro.experiment.plan import load_with_code
+from jneuro.fitting.config import FitConfig, Trials, chosen
+from jneuro.fitting.parameters import Trainable
+from jneuro.simulators.config import SimulationConfig
+from jneuro.simulators.ode import ODESimulator
+from jneuro.simulators.stepped import SteppedSimulator
+
+__all__ = ["FitPlan", "load_fit", "resolve_fit"]
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """A fit, resolved.
+
+    Attributes:
+        config: the configuration.
+        simulator: what is fitted; of a cell in double precision.
+        trainable: which of its parameters.
+        truth: the values that the fit should find; None where nobody knows them, or where the model is another one.
+        stages: the stages by name, in order.
+        code: the folder of code of one's own that the configuration names, and the hashes of its files.
+    """
+
+    config: FitConfig
+    simulator: ODESimulator | SteppedSimulator
+    trainable: Trainable
+    truth: dict[str, float] | None
+    stages: Mapping[str, Stage]
+    code: tuple[Path | None, Mapping[str, str]]
+
+    @property
+    def simulation(self) -> SimulationConfig | None:
+        """The truth that is simulated, if any."""
+        return self.config.simulation
+
+    @property
+    def seed(self) -> int:
+        """The seed of all that is drawn."""
+        return self.config.seed
+
+    def recording(self, folder: RunFolder) -> Path:
+        """The recording: simulated into the run folder, or one that the configuration names."""
+        return self.config.recording or folder.path / "recording.zarr"
+
+
+def load_fit(path: str | Path, overrides: Sequence[str] = (), *, code: Path | None = None) -> FitPlan:
+    """Load, check and resolve a fit.
+
+    Args:
+        path: the YAML file.
+        overrides: `a.b=value`, each replacing one key.
+        code: the folder of code of one's own; by default the file's own, or for a run folder's the recorded one.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ConfigError: for anything wrong with it; nothing is computed before.
+    """
+    return load_with_code(FitConfig, path, resolve_fit, overrides, code=code)
+
+
+def resolve_fit(config: FitConfig) -> FitPlan:
+    """Build and check all that a fit names.
+
+    Args:
+        config: the fit.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ValueError: with the key and the remedy; nothing is computed before.
+    """
+    with contextlib.nullcontext() if config.of_network else double_precision():
+        simulator = config.simulator.build()
+        try:
+            trainable = Trainable.of(simulator, config.fit.trainable)
+        except ValueError as error:
+            raise ValueError(f"fit.{error}") from error
+    if config.of_network:
+        if not isinstance(simulator, SteppedSimulator):
+            raise ValueError(f"fit.method: features are those of a network, and {config.simulator.name} is none")
+        _check_truths(config, trainable)
+    if config.simulation is not None:
+        _check_simulation(config, config.simulation)
+    named: dict[str, tuple[str, ...]] = {
+        "fit": ("metrics.json", "fit.zarr", "pieces"),
+        "report": ("report.html", "figures"),
+    }
+    stages = {name: Stage(name, content_of(config, name), outputs) for name, outputs in named.items()}
+    if config.simulation is not None:
+        first = Stage("simulate", content_of(config.simulation, config.seed), ("recording.zarr",))
+        stages = {"simulate": first, **stages}
+    return FitPlan(config, simulator, trainable, _truth(config), stages, loaded_code())
+
+
+def _check_truths(config: FitConfig, trainable: Trainable) -> None:
+    """Refuse other truths outside the bounds."""
+    for values in config.truths:
+        for name, low, high in zip(trainable.names, trainable.lower, trainable.upper, strict=True):
+            if not low < values[name] < high:
+                said = f"{name} = {values[name]:g} lies outside fit.trainable's ({low:g}, {high:g})"
+                raise ValueError(f"truths: {said}")
+
+
+def _check_simulation(config: FitConfig, simulation: SimulationConfig) -> None:
+    """Refuse a simulation to which one cannot fit, and trials that it has not."""
+    needed = ("spikes",) if config.of_network else ("v", "current")
+    missing = [name for name in needed if name not in simulation.recorded]
+    if missing:
+        raise ValueError(f"simulation.record: must hold '{missing[0]}', to which, or with which, is fitted")
+    count = simulation.runs * (1 if config.of_network else simulation.neurons)
+    wanted: dict[str, Trials] = {"train": config.train, "held_out": config.held_out}
+    for key, trials in wanted.items():
+        try:
+            chosen(trials, count)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from error
+
+
+def _truth(config: FitConfig) -> dict[str, float] | None:
+    if not config.same_model or config.simulation is None:
+        return None
+    with double_precision():
+        made: Any = config.simulation.simulator.build()
+        return {name: float(getattr(made, name)) for name in config.fit.trainable}

@@ -1,0 +1,352 @@
+"""What an experiment will do: all that it names is built and checked against the rest once, before anything runs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from jneuro.core.code import loaded_code
+from jneuro.core.config import (
+    ConfigError,
+    Kind,
+    Resolved,
+    content_hash,
+    content_of,
+    first_message,
+    load_config,
+    unknown_name,
+)
+from jneuro.core.random import stream
+from jneuro.core.registry import Block
+from jneuro.core.types import Array, Key
+from jneuro.datasets.tasks import WindowConfig
+from jneuro.datasets.variables import FROM_SPIKES, columns_of
+from jneuro.evaluation.baselines import check_baselines
+from jneuro.experiment.config import ExperimentConfig, ModelEntry
+from jneuro.experiment.folder import RunFolder, Stage
+from jneuro.models.build import Sizes, check_shapes, sized
+from jneuro.recordings.store import has_events, open_recording
+from jneuro.simulators.config import SimulationConfig
+from jneuro.training.losses import cost
+from jneuro.training.recipe import TrainConfig
+
+__all__ = ["Plan", "Training", "load_plan", "load_with_code", "recorded_code", "reopen", "resolve"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One model to be trained.
+
+    Attributes:
+        name: the model's name in the configuration.
+        label: the name under which it is scored.
+        folder: its folder below `models`.
+        leaky: whether it is trained and scored under the report's leaky split.
+        seed: which of its random starts.
+        model: the configuration of the model, with the sizes of its data.
+        windows: what it sees and predicts.
+        recipe: how it is trained.
+        root: the experiment's own seed.
+        stage: of the run.
+    """
+
+    name: str
+    label: str
+    folder: str
+    leaky: bool
+    seed: int
+    model: Any
+    windows: WindowConfig
+    recipe: TrainConfig
+    root: int
+    stage: Stage
+
+    def stream(self, purpose: str) -> Key[Array, ""]:
+        """A random stream of the training; the first seed's is that of the name alone."""
+        key = stream(stream(jax.random.key(self.root), purpose), self.name)
+        return jax.random.fold_in(key, self.seed) if self.seed else key
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment, resolved.
+
+    Attributes:
+        config: the configuration, with the sizes of the data in its models.
+        simulation: the simulation that makes, or has made, the recording; None where nobody knows it.
+        seed: its seed.
+        trainings: the models, then the leaky twins, each with all its seeds.
+        stages: the stages by name, in order.
+        code: the folder of code of one's own that the configuration names, and the hashes of its files.
+    """
+
+    config: ExperimentConfig
+    simulation: SimulationConfig | None
+    seed: int
+    trainings: tuple[Training, ...]
+    stages: Mapping[str, Stage]
+    code: tuple[Path | None, Mapping[str, str]]
+
+    def recording(self, folder: RunFolder) -> Path:
+        """The recording: simulated into the run folder, or one that the configuration names."""
+        return self.config.recording or folder.path / "recording.zarr"
+
+
+class _Data(NamedTuple):
+    """What is known of the recording, whether it exists or not."""
+
+    duration_ms: float
+    dt: float
+    runs: int
+    neurons: int
+    variables: list[str]
+
+
+def load_plan(path: str | Path, overrides: Sequence[str] = (), *, code: Path | None = None) -> Plan:
+    """Load, check and resolve an experiment.
+
+    Args:
+        path: the YAML file.
+        overrides: `a.b=value`, each replacing one key.
+        code: the folder of code of one's own; by default the file's own, or for a run folder's the recorded one.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ConfigError: for anything wrong with it; nothing is computed before.
+    """
+    return load_with_code(ExperimentConfig, path, resolve, overrides, code=code)
+
+
+def load_with_code(
+    kind: type[Kind],
+    path: str | Path,
+    resolve: Callable[[Kind], Resolved],
+    overrides: Sequence[str] = (),
+    *,
+    code: Path | None = None,
+) -> Resolved:
+    """Load and resolve a configuration whose code lies beside it or, for that of a run folder, where the run found it.
+
+    Args:
+        kind: what the file describes.
+        path: the YAML file.
+        resolve: makes the plan.
+        overrides: `a.b=value`, each replacing one key.
+        code: the folder of code of one's own, in place of these.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ConfigError: for anything wrong with it, among it code of a run that has changed since; it is not executed.
+    """
+    path = Path(path)
+    where = (code, None) if code is not None else None
+    if path.name == "config.yaml" and (path.parent / "run.json").exists():
+        where = recorded_code(path.parent, code)
+    return load_config(kind, path, overrides, code=where, resolve=resolve)
+
+
+def recorded_code(run: Path, code: Path | None = None) -> tuple[Path | None, Mapping[str, str]]:
+    """Find the code with which a run was made.
+
+    Args:
+        run: the run folder.
+        code: where it is, if not where the run found it.
+
+    Returns:
+        Its folder, and the hashes that its files must have.
+
+    Raises:
+        ConfigError: if it is no run folder, or the code has gone.
+    """
+    folder, files = RunFolder.find(run).code
+    where = (folder if code is None else code) if files else None
+    if where is not None and not where.is_dir():
+        raise ConfigError(f"{run}: its code, {', '.join(files)}, is not in {where} any more; say where with --code DIR")
+    return where, files
+
+
+def reopen(run: Path, code: Path | None = None) -> tuple[Plan, RunFolder]:
+    """Take up a run by its folder.
+
+    Args:
+        run: the run folder.
+        code: the folder of code of one's own; by default where the run found it.
+
+    Returns:
+        The plan, and the folder.
+
+    Raises:
+        ConfigError: if it is no run folder, its config.yaml or the code that it names has changed, or that has gone.
+    """
+    folder = RunFolder.find(run)
+    plan = load_plan(run / "config.yaml", code=code)
+    if content_hash(plan.config, code=False) != folder.info["hash"]:
+        raise ConfigError(f"{run / 'config.yaml'}: has changed since the run; restore it, or run it with another --out")
+    return plan, folder
+
+
+def resolve(config: ExperimentConfig) -> Plan:
+    """Build and check all that an experiment names.
+
+    Args:
+        config: the experiment.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ValueError: with the key and the remedy; nothing is computed before.
+    """
+    simulation, seed = config.simulation, config.seed
+    for analysis in config.evaluate.analyses:
+        try:
+            analysis.check(config.windows, list(config.models))
+        except ValueError as error:
+            raise ValueError(f"evaluate.analyses: {error}") from error
+    if simulation is not None:
+        _check_ceiling(config, simulation)
+        sizes = simulation.duration_ms, simulation.record_every_ms, simulation.runs, simulation.neurons
+        data = _Data(*sizes, list(simulation.recorded))
+    else:
+        data = _recorded(config.recording)  # pyright: ignore[reportArgumentType]
+        simulation, seed = _made_by(config)
+    _check_variables(config, data)
+    _check_windows(config, data)
+    models = {name: _sized(config, name, data) for name in config.models}
+    config = config.model_copy(update={"models": models})
+    trainings = _trainings(config)
+    stages = [t.stage for t in trainings]
+    if config.simulation is not None:
+        stages.insert(0, Stage("simulate", content_of(config.simulation, config.seed), ("recording.zarr",)))
+    results = ("metrics.json", "predictions.zarr", "analyses.zarr")
+    stages.append(Stage("evaluate", content_of(config), results))
+    stages.append(Stage("report", content_of(config, "report"), ("report.html", "figures")))
+    return Plan(config, simulation, seed, trainings, {s.name: s for s in stages}, loaded_code())
+
+
+def _check_ceiling(config: ExperimentConfig, simulation: SimulationConfig) -> None:
+    """Refuse a ceiling of what simulated futures do not give at once."""
+    if config.evaluate.ceiling is None:
+        return
+    if simulation.deterministic:
+        name = simulation.simulator.name
+        raise ValueError(f"evaluate.ceiling: {name} has no noise, so its future is known; set it to null")
+    targets, horizons = config.windows.targets, config.windows.horizons_ms
+    ahead = horizons == "next_window" or (isinstance(horizons, tuple) and min(horizons, default=0) > 0)
+    derived = set(targets) & (set(FROM_SPIKES) - {"spikes"})
+    if len(targets) > 1 or derived or not ahead or config.windows.neurons is not None:
+        raise ValueError(
+            "evaluate.ceiling: needs one recorded variable, or spikes, of all neurons as target and horizons "
+            "ahead; set it to null"
+        )
+
+
+def _recorded(path: Path) -> _Data:
+    """What is known of a recording that exists."""
+    data = open_recording(path)
+    sampled = [str(n) for n in data if data[n].dims == ("trial", "time", "neuron")]
+    sizes, dt = data.sizes, data.attrs["dt"]
+    variables = [*sampled, *(["spikes"] if has_events(path) else [])]
+    return _Data(sizes["time"] * dt, dt, sizes["trial"], sizes["neuron"], variables)
+
+
+def _made_by(config: ExperimentConfig) -> tuple[SimulationConfig | None, int]:
+    """The simulation behind a recording that exists, and its seed."""
+    provenance = open_recording(config.recording).attrs["provenance"]  # pyright: ignore[reportArgumentType]
+    if "simulation" not in provenance:
+        return None, config.seed
+    try:
+        return SimulationConfig.model_validate(provenance["simulation"]), provenance["seed"]
+    except ValueError as error:
+        if config.evaluate.ceiling is None:
+            return None, config.seed
+        said = first_message(error)
+        raise ValueError(
+            f"evaluate.ceiling: the simulation behind {config.recording} cannot be built here ({said}); set it to null"
+        ) from error
+
+
+def _every_windows(config: ExperimentConfig) -> list[tuple[str, WindowConfig]]:
+    """All windows by the key that sets them."""
+    own = [(f"models.{n}.windows", config.windows_of(n)) for n, entry in config.models.items() if entry.windows]
+    return [("windows", config.windows), *own]
+
+
+def _check_variables(config: ExperimentConfig, data: _Data) -> None:
+    """Refuse windows of what is not recorded."""
+    derived = FROM_SPIKES if "spikes" in data.variables else ()
+    known = [*(n for n in data.variables if n not in FROM_SPIKES), *derived]
+    for key, windows in _every_windows(config):
+        for name in windows.variables:
+            if name not in known:
+                raise ValueError(f"{key}: {unknown_name(name, known, 'variable')}")
+
+
+def _check_windows(config: ExperimentConfig, data: _Data) -> None:
+    """Refuse windows and baselines that do not fit the recording."""
+    for key, windows in _every_windows(config):
+        try:
+            windows.check(data.duration_ms, data.dt, data.runs)
+            windows.kept(data.neurons)
+            frame = windows.frame(data.dt) * data.dt
+            observed = set(windows.targets) <= set(windows.observed)
+            if key == "windows":
+                key = "evaluate.baselines"
+                check_baselines(config.evaluate.baselines, windows.frames(frame)[1], observed=observed)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from error
+
+
+def _sized(config: ExperimentConfig, name: str, data: _Data) -> ModelEntry:
+    """A model with the sizes of its data; refuse one, or a training, that does not fit them."""
+    entry, windows = config.models[name], config.windows_of(name)
+    splits = [windows]
+    if name in config.evaluate.leaky_twins:
+        splits.append(windows.model_copy(update={"split": "report"}))
+    least = min(w.check(data.duration_ms, data.dt, data.runs)["train"] for w in splits)
+    if (size := config.train_config_of(name).batch_size) > least:
+        key = f"models.{name}.train.batch_size" if entry.train else "train.batch_size"
+        raise ValueError(f"{key} = {size} is more than the {least} training windows; lower it or windows.stride_ms")
+    try:
+        model = sized(entry.model, _sizes(windows, data))
+        if isinstance(model, Block):  # one of the user's own, of which nothing else is known before it is called
+            check_shapes(model, _sizes(windows, data), check=cost(config.train_config_of(name).loss))
+    except ValueError as error:
+        raise ValueError(f"models.{name}.model: {first_message(error)}") from error
+    return entry.model_copy(update={"model": model})
+
+
+def _sizes(windows: WindowConfig, data: _Data) -> Sizes:
+    """What a model takes from its data."""
+    _, length, _, horizons = windows.frames(windows.frame(data.dt) * data.dt)
+    neurons = len(windows.kept(data.neurons))
+    features, outputs, known = (
+        sum(columns_of(n, neurons) for n in names) for names in (windows.observed, windows.targets, windows.known)
+    )
+    alike = windows.observed == windows.targets
+    return Sizes(features, length, len(horizons), None if alike else outputs, known)
+
+
+def _trainings(config: ExperimentConfig) -> tuple[Training, ...]:
+    """All trainings of an experiment: the models, then the leaky twins, each with all its seeds."""
+    leaky = config.windows.split == "report"
+    first = [(n, n, n, leaky) for n in config.models]
+    first += [(n, f"{n} (leaky split)", f"{n}.leaky", True) for n in config.evaluate.leaky_twins]
+    found = []
+    for name, label, folder, leaks in first:
+        entry, windows, recipe = config.models[name], config.windows_of(name), config.train_config_of(name)
+        windows = windows.model_copy(update={"split": "report"}) if leaks else windows
+        source = config.recording and str(config.recording)
+        common = (config.simulation, source, config.seed, windows, leaks, name)
+        for seed in range(entry.seeds):
+            said, where = (f"{label} (seed {seed})", f"{folder}.{seed}") if seed else (label, folder)
+            content = content_of(*common, seed, entry.model, recipe)
+            stage = Stage(f"train {said}", content, (f"models/{where}",))
+            found.append(Training(name, said, where, leaks, seed, entry.model, windows, recipe, config.seed, stage))
+    return tuple(found)

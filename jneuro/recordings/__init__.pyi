@@ -1,0 +1,12 @@
+from .foreign import ReadError as ReadError
+from .nwb import write_nwb as write_nwb
+from .readers import read as read
+from .recording import Recording as Recording
+from .recording import from_arrays as from_arrays
+from .store import RecordingWriter as RecordingWriter
+from .store import StoreError as StoreError
+from .store import has_events as has_events
+from .store import open_recording as open_recording
+from .store import read_events as read_events
+from .store import read_recording as read_recording
+from .store import read_state as read_state

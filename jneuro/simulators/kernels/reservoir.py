@@ -1,0 +1,188 @@
+"""The plastic reservoir, spike by spike: rows of synapses that an event adds at once, plasticity after the fact."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_batching import sequential_vmap
+
+from jneuro.core.devices import scan
+from jneuro.core.types import Array
+from jneuro.simulators.delays import raster_width
+from jneuro.simulators.kernels.delays import resend, send
+from jneuro.simulators.kernels.events import pack, unpack
+from jneuro.simulators.kernels.plasticity import pair_changes
+from jneuro.simulators.plasticity import by_sender, histogram
+
+__all__ = ["advance_events"]
+
+
+class _Run(NamedTuple):
+    """What the steps of a block hand on; rows of neurons are padded.
+
+    Attributes:
+        ring: what is under way, flat, with the next step's row at `row`.
+        rows: the weights of all synapses.
+        change: of the weights, kept from earlier updates; `gained` and `lost` since the last one.
+        raster: packed spikes of the block and, before it, of the longest lag; `traces`, flat, of the same steps.
+        since: the row of the raster behind the last update, or the block's first.
+    """
+
+    v: Array
+    u: Array
+    arriving: Array
+    ring: Array
+    row: Array
+    rows: Array
+    change: Array
+    gained: Array
+    lost: Array
+    raster: Array
+    traces: Array
+    since: Array
+
+
+def advance_events(simulator, y, drive, noise, steps):
+    """See `SteppedSimulator.advance`; a block is at most the update interval, so it has at most one update.
+
+    Args:
+        simulator: an `IzhikevichReservoir`, connected.
+        y: its state.
+        drive: the stimulus, or None.
+        noise: the neurons that the thalamus drives, in each step.
+        steps: at most the update interval.
+
+    Returns:
+        The state, and what can be recorded at every step.
+    """
+    del steps
+    # The networks of a batch run one after the other: each visits spikes of its own.
+    arrays, rest = eqx.partition(simulator, eqx.is_array)
+    events = sequential_vmap(lambda arrays, *inputs: _events(eqx.combine(arrays, rest), *inputs))
+    return events(arrays, y, drive, noise)
+
+
+def _events(simulator, y, drive, chosen):
+    """Take the steps of a block."""
+    steps, neurons, lag = len(chosen), simulator.neurons, simulator.lag(simulator.delay_max)
+    width = raster_width(neurons)
+
+    def padded(x):
+        return jnp.pad(x, ((0, 0),) * (x.ndim - 1) + ((0, width - neurons),))
+
+    past, rows = pack(padded(y.spikes[::-1])), simulator.rows(y.weights)
+    ring = resend(simulator.synapses_drawn(), rows, past)
+    kept = steps if simulator.plastic else 0
+    run = _Run(
+        v=padded(y.v),
+        u=padded(y.u),
+        arriving=ring[:width],
+        ring=ring,
+        row=jnp.int32(0),
+        rows=rows,
+        change=y.change,
+        gained=y.gained,
+        lost=y.lost,
+        raster=jnp.concatenate([past, jnp.zeros((kept, past.shape[1]), past.dtype)]),
+        traces=jnp.concatenate([padded(y.traces[::-1]).reshape(-1), jnp.zeros(kept * width, y.v.dtype)]),
+        since=jnp.int32(lag),
+    )
+    index = jnp.arange(steps, dtype=jnp.int32)
+    run, (v, u, words) = scan(lambda r, x: _step(simulator, r, x, y.since, steps), run, (chosen, drive, index))
+    if simulator.plastic:
+        # What the pairs since the update add; a loop of one turn or none, as in `_step`.
+        rest = (run.since < lag + steps).astype(jnp.int32)
+        run = lax.fori_loop(0, rest, lambda _, r: _paired(simulator, r, lag + steps), run)
+    last_words = jnp.concatenate([past, words])[steps:]
+    spiked = run.v[:neurons] >= simulator.v_peak
+    after = y._replace(
+        v=jnp.where(spiked, simulator.by_population("c", neurons), run.v[:neurons]),
+        u=jnp.where(spiked, run.u[:neurons] + simulator.by_population("d", neurons), run.u[:neurons]),
+        spikes=unpack(last_words, neurons)[::-1],
+        weights=run.rows[: simulator.n_excitatory],
+        change=run.change,
+        gained=run.gained,
+        lost=run.lost,
+        traces=run.traces[kept * width :].reshape(-1, width)[::-1, :neurons],
+        since=(y.since + steps) % simulator.interval,
+    )
+    seen = {"v": v, "u": u, "spikes": unpack(words, neurons)}
+    return after, seen | _weight_records(simulator, y, after, index)
+
+
+def _step(simulator, run: _Run, inputs, since, steps: int):
+    """Reset, integrate, test, send; the potential is handed on before its reset."""
+    chosen, drive, index = inputs
+    width, neurons, lag = run.v.size, simulator.neurons, simulator.lag(simulator.delay_max)
+    real = jnp.arange(width) < neurons
+    ring = lax.dynamic_update_slice(run.ring, jnp.zeros(width, run.v.dtype), (run.row * width,))
+    current = run.arriving.at[chosen].add(simulator.thalamic_amplitude, mode="promise_in_bounds")
+    if drive is not None:
+        current = current + jnp.pad(jnp.broadcast_to(drive, neurons), (0, width - neurons))
+    c, d = simulator.by_population("c", width), simulator.by_population("d", width)
+    spiked = (run.v >= simulator.v_peak) & real
+    v, u = jnp.where(spiked, c, run.v), jnp.where(spiked, run.u + d, run.u)
+    v, u = simulator.integrated(v, u, current)
+    spiked = (v >= simulator.v_peak) & real
+    words = pack(spiked)
+    ring = send(simulator.synapses_drawn(), run.rows, words, ring, run.row)
+    run = run._replace(v=v, u=u, ring=ring, row=(run.row + 1) % (ring.size // width))
+    if simulator.plastic:
+        at = lag + index
+        trace = lax.dynamic_slice(run.traces, ((at - 1) * width,), (width,))
+        trace = jnp.where(spiked, jnp.ones((), trace.dtype), trace * simulator.pair_rule().decay)
+        run = run._replace(
+            raster=lax.dynamic_update_slice_in_dim(run.raster, words[None], at, 0),
+            traces=lax.dynamic_update_slice(run.traces, trace, (at * width,)),
+        )
+        due = (since + index + 1 == simulator.interval).astype(jnp.int32)
+        # A loop of one turn or none: its carry stays in place, where branches of a condition would copy it.
+        run = lax.fori_loop(0, due, lambda _, r: _learned(simulator, r, index, steps), run)
+    arriving = lax.dynamic_slice(run.ring, (run.row * width,), (width,))
+    seen = jnp.where(spiked, c, v)[:neurons], jnp.where(spiked, u + d, u)[:neurons], words
+    return run._replace(arriving=arriving), seen
+
+
+def _paired(simulator, run: _Run, end) -> _Run:
+    """Add what the pairs since the last update change, up to a row of the raster."""
+    gained, lost = pair_changes(
+        simulator.synapses_drawn(),
+        simulator.pair_rule(),
+        run.raster,
+        run.traces,
+        (run.since, end),
+        (run.gained, run.lost),
+        simulator.lag(simulator.delay_max),
+    )
+    return run._replace(gained=gained, lost=lost, since=jnp.asarray(end, jnp.int32))
+
+
+def _learned(simulator, run: _Run, index, steps: int) -> _Run:
+    """Update the weights at the end of an interval, and send again what is under way."""
+    synapses, lag = simulator.synapses_drawn(), simulator.lag(simulator.delay_max)
+    run = _paired(simulator, run, lag + index + 1)
+    change = run.change + (run.lost + by_sender(synapses, run.gained))
+    weights, change = simulator.updated(run.rows[: simulator.n_excitatory], change)
+    rows = simulator.rows(weights)
+    recent = lax.dynamic_slice_in_dim(run.raster, index + 1, lag, 0)
+    # The next block sends again for itself.
+    goes_on = (index + 1 < steps).astype(jnp.int32)
+    return run._replace(
+        ring=lax.fori_loop(0, goes_on, lambda _, ring: resend(synapses, rows, recent), run.ring),
+        row=jnp.int32(0),
+        rows=rows,
+        change=change,
+        gained=jnp.zeros_like(run.gained),
+        lost=jnp.zeros_like(run.lost),
+    )
+
+
+def _weight_records(simulator, before, after, index):
+    """Mean and histogram of the weights: before the update of this block, if it has one, and from there on."""
+    exists = simulator.synapses_drawn().exists[: simulator.n_excitatory]
+    learned = before.since + index + 1 >= simulator.interval
+    count = jnp.maximum(exists.sum(), 1)
+    mean = [y.weights.sum() / count for y in (after, before)]
+    shares = [histogram(y.weights / simulator.weight_max, exists, simulator.weight_bins)[None] for y in (after, before)]
+    return {"weight_mean": jnp.where(learned, *mean), "weight_histogram": jnp.where(learned[:, None], *shares)}

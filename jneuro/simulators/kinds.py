@@ -1,0 +1,222 @@
+"""The kinds that simulations name: simulators, stimuli, solvers and rules; ours, those of plugins, and one's own."""
+
+import inspect
+from typing import Any
+
+from jneuro.core.registry import Registry
+
+__all__ = [
+    "RULES",
+    "SIMULATORS",
+    "SOLVERS",
+    "STIMULI",
+    "adaptive_dopri8",
+    "adaptive_kvaerno5",
+    "adaptive_tsit5",
+    "as_solver",
+    "made",
+    "product",
+]
+
+
+def _lacks(thing: Any, base: type, article: str) -> str | None:
+    """What a class, a function that returns it, or an instance lacks to be of a kind."""
+    if inspect.isclass(thing):
+        if not issubclass(thing, base):
+            return f"is a class, not {article} {base.__name__}; derive it from jneuro's {base.__name__}"
+        if missing := sorted(getattr(thing, "__abstractmethods__", ())):
+            return f"lacks {', '.join(missing)}"
+        return None
+    if isinstance(thing, base) or inspect.isroutine(thing):
+        return None
+    return f"is of the type {type(thing).__name__}, not {article} {base.__name__}, nor a function that returns one"
+
+
+def _lacks_as_simulator(thing: Any) -> str | None:
+    from jneuro.simulators.base import Simulator
+    from jneuro.simulators.ode import ODESimulator
+
+    if thing in (Simulator, ODESimulator):
+        return "is abstract; derive a class of your own from it"
+    if inspect.isclass(thing) and issubclass(thing, ODESimulator):
+        field, relaxation = (getattr(thing, n) is not getattr(ODESimulator, n) for n in ("vector_field", "relaxation"))
+        if not field and not relaxation:
+            return "needs vector_field or relaxation"
+    return _lacks(thing, Simulator, "a")
+
+
+def _lacks_as_stimulus(thing: Any) -> str | None:
+    from jneuro.simulators.stimuli import Stimulus
+
+    return _lacks(thing, Stimulus, "a")
+
+
+def _lacks_as_solver(thing: Any) -> str | None:
+    import diffrax
+
+    from jneuro.simulators.adjoint import TimeParallel
+    from jneuro.simulators.solvers import Adaptive
+
+    if isinstance(thing, Adaptive | TimeParallel) or thing in (Adaptive, TimeParallel):
+        return None
+    return _lacks(thing, diffrax.AbstractSolver, "a")
+
+
+def _lacks_as_rule(thing: Any) -> str | None:
+    from jneuro.simulators.connectivity import Rule
+
+    if thing is Rule:
+        return "is abstract; derive a class of your own from it"
+    return _lacks(thing, Rule, "a")
+
+
+SIMULATORS = Registry(
+    "simulator",
+    {
+        "brunel": "jneuro.simulators.brunel:Brunel",
+        "ca1_pyramidal": "jneuro.simulators.ca1:CA1Pyramidal",
+        "hodgkin_huxley": "jneuro.simulators.hodgkin_huxley:HodgkinHuxley",
+        "izhikevich": "jneuro.simulators.izhikevich:Izhikevich",
+        "izhikevich_reservoir": "jneuro.simulators.reservoir:IzhikevichReservoir",
+        "pospischil": "jneuro.simulators.pospischil:Pospischil",
+        "ring_network": "jneuro.simulators.ring:RingNetwork",
+    },
+    _lacks_as_simulator,
+)
+"""Simulators by the name that a configuration uses."""
+
+STIMULI = Registry(
+    "stimulus",
+    {
+        "constant": "jneuro.simulators.stimuli:Constant",
+        "step": "jneuro.simulators.stimuli:Step",
+        "pulse_train": "jneuro.simulators.stimuli:PulseTrain",
+        "ramp": "jneuro.simulators.stimuli:Ramp",
+        "sine": "jneuro.simulators.stimuli:Sine",
+        "chirp": "jneuro.simulators.stimuli:Chirp",
+        "sampled": "jneuro.simulators.stimuli:Sampled",
+        "white_noise": "jneuro.simulators.stimuli:WhiteNoise",
+        "ornstein_uhlenbeck": "jneuro.simulators.stimuli:OrnsteinUhlenbeck",
+    },
+    _lacks_as_stimulus,
+    given=("key",),
+)
+"""Stimuli by the name that a configuration uses."""
+
+
+def adaptive_tsit5(rtol: float = 1e-5, atol: float = 1e-7, max_steps: int = 1_000_000) -> Any:
+    """Tsitouras's method of order 5, which chooses its steps; for kinetics that are not stiff.
+
+    Args:
+        rtol: relative tolerance.
+        atol: absolute tolerance.
+        max_steps: most steps between the beginning and the end.
+    """
+    return _adaptive("Tsit5", rtol, atol, max_steps)
+
+
+def adaptive_dopri8(rtol: float = 1e-5, atol: float = 1e-7, max_steps: int = 1_000_000) -> Any:
+    """The method of order 8 of Dormand and Prince, which chooses its steps; for high accuracy.
+
+    Args:
+        rtol: relative tolerance.
+        atol: absolute tolerance.
+        max_steps: most steps between the beginning and the end.
+    """
+    return _adaptive("Dopri8", rtol, atol, max_steps)
+
+
+def adaptive_kvaerno5(rtol: float = 1e-5, atol: float = 1e-7, max_steps: int = 1_000_000) -> Any:
+    """Kværnø's implicit method of order 5, which chooses its steps; for stiff kinetics.
+
+    Args:
+        rtol: relative tolerance.
+        atol: absolute tolerance.
+        max_steps: most steps between the beginning and the end.
+    """
+    return _adaptive("Kvaerno5", rtol, atol, max_steps)
+
+
+def _adaptive(name: str, rtol: float, atol: float, max_steps: int) -> Any:
+    import diffrax
+
+    from jneuro.simulators.solvers import Adaptive
+
+    return Adaptive(getattr(diffrax, name)(), rtol=rtol, atol=atol, max_steps=max_steps)
+
+
+SOLVERS = Registry(
+    "solver",
+    {
+        "euler": "jneuro.simulators.solvers:Euler",
+        "heun": "jneuro.simulators.solvers:Heun",
+        "rk4": "jneuro.simulators.solvers:RK4",
+        "rush_larsen": "jneuro.simulators.solvers:RushLarsen",
+        "sequential_euler": "jneuro.simulators.solvers:SequentialEuler",
+        "staggered_crank_nicolson": "jneuro.simulators.solvers:StaggeredCrankNicolson",
+        "tsit5": "jneuro.simulators.kinds:adaptive_tsit5",
+        "dopri8": "jneuro.simulators.kinds:adaptive_dopri8",
+        "kvaerno5": "jneuro.simulators.kinds:adaptive_kvaerno5",
+    },
+    _lacks_as_solver,
+)
+"""Solvers of ODE simulators by the name that a configuration uses; the last three choose their own steps.
+
+Diffrax's own are named `diffrax:Ralston` and step by `dt`.
+"""
+
+
+RULES = Registry(
+    "rule",
+    {
+        "bernoulli": "jneuro.simulators.connectivity:Bernoulli",
+        "fixed_in_degree": "jneuro.simulators.connectivity:FixedInDegree",
+    },
+    _lacks_as_rule,
+)
+"""Rules of who hears whom, by the name that a configuration uses."""
+
+
+def as_solver(value: Any) -> Any:
+    """Make a solver of what a configuration or a caller gives.
+
+    Args:
+        value: a name, of `SOLVERS`, of Diffrax (`diffrax:Ralston`) or of one's own (`my_solvers:Mine`); a mapping with
+            `name` and arguments; a `Block`; a solver; or None.
+
+    Returns:
+        The solver; None for None.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if value is None:
+        return None
+    block = SOLVERS.block(value)
+    if not made(block.target):
+        return block.target
+    return product(SOLVERS, block.name, block.build())
+
+
+def made(target: Any) -> bool:
+    """Whether a name means a class or a function, from which the thing is made, and not the thing itself."""
+    return inspect.isclass(target) or inspect.isroutine(target)
+
+
+def product(registry: Registry, name: str, thing: Any) -> Any:
+    """Return what a class or a function of one's own has made; refuse what is not of the kind.
+
+    Args:
+        registry: the kind.
+        name: what made it, for the error message.
+        thing: what was made.
+
+    Raises:
+        ValueError: if it is of another kind, in words.
+    """
+    if made(thing):
+        raise ValueError(f"{name} returned {thing!r}, not a {registry.kind}; it must return the object itself")
+    try:
+        return registry.require(thing)
+    except ValueError as error:
+        raise ValueError(f"{name} returned no {registry.kind}: it {str(error).partition(': ')[2]}") from error

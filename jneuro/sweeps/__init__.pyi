@@ -1,0 +1,13 @@
+from .config import SweepConfig as SweepConfig
+from .config import SweepFigure as SweepFigure
+from .design import AxisConfig as AxisConfig
+from .design import DesignConfig as DesignConfig
+from .design import zipped as zipped
+from .kinds import MEASURES as MEASURES
+from .measures import Measure as Measure
+from .measures import measure as measure
+from .problem import SweepProblem as SweepProblem
+from .program import SweepMemoryError as SweepMemoryError
+from .runner import run_sweep as run_sweep
+from .runner import sweep as sweep
+from .store import open_sweep as open_sweep
