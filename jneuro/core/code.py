@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-__all__ = ["CodeError", "code_folder", "digest", "load_object", "loaded_code", "source_files"]
+__all__ = ["CodeError", "changed_files", "code_folder", "digest", "load_object", "loaded_code", "source_files"]
 
 
 class CodeError(ValueError):
@@ -84,6 +84,19 @@ def _inside(path: str | Path, folder: Path) -> bool:
 
 def _file_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def changed_files(folder: Path, expected: Mapping[str, str]) -> list[str]:
+    """Find the files of a folder that are not as they were; nothing is executed.
+
+    Args:
+        folder: the folder.
+        expected: hash of every file, by its path in the folder.
+
+    Returns:
+        The paths of those that are missing or have another hash.
+    """
+    return [n for n, h in expected.items() if not (folder / n).is_file() or _file_hash(folder / n) != h]
 
 
 @contextlib.contextmanager
