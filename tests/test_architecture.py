@@ -34,7 +34,7 @@ ORDER = (
     {"cli"},
 )
 PLACE = {name: place for place, names in enumerate(ORDER) for name in names}
-LIGHT = [["--help"], ["run", "--help"]]
+LIGHT = [["--help"], ["run", "--help"], ["list"], ["list", "losses"], ["list", "lstm"], ["list", "brunel"]]
 """Commands that need no JAX."""
 VERBS = {"simulate", "simulate_many", "train", "fit", "sweep", "evaluate", "run"}
 
