@@ -87,7 +87,7 @@ def _load(plan: FitPlan, folder: RunFolder) -> Recording:
     """The recording, without noise if it is a simulation, cut and thinned to what is wanted."""
     config = plan.config
     path = plan.recording(folder)
-    recording = read(path)
+    recording = config.recording.read() if config.recording else read(path)
     every = round((config.sample_ms or recording.dt) / recording.dt)
     if config.sample_ms is not None and abs(every * recording.dt - config.sample_ms) > 1e-6:
         raise ConfigError(f"sample_ms = {config.sample_ms} must be a multiple of {recording.dt:g} ms, as {path} has it")

@@ -148,8 +148,8 @@ class SteppedSimulator(Simulator):
     def draw(self, key: Key[Array, ""], step: Int[Array, ""]) -> PyTree:
         """Draw the noise of one step, by its absolute number, so that a run may be cut anywhere.
 
-        The draws of a block are one array operation. Runs that are cut elsewhere are equal to the last bit if what it
-        computes rounds alike in arrays of any shape, as `jax.random.uniform` does, and `jax.random.normal` does not.
+        The draws of a block are one array operation. With a `block` of 1, runs that are cut elsewhere are equal to the
+        last bit; in blocks of several steps, compilers may round sums and logarithms otherwise in another length.
 
         Args:
             key: the run's key.
@@ -283,9 +283,10 @@ def _difference(found: Any, expected: Any) -> str:
 def _check_parameters(simulator: SteppedSimulator) -> None:
     """Refuse parameters of another number of neurons."""
     neurons = simulator.neurons
-    for p in parameters(simulator).values():
-        if not p.static and np.shape(p.default) not in ((), (1,), (neurons,)):
+    for name, p in parameters(type(simulator)).items():
+        shape = np.shape(getattr(simulator, name))
+        if not p.static and shape not in ((), (1,), (neurons,)):
             raise ValueError(
-                f"{type(simulator).__name__}: {p.name} has the shape {np.shape(p.default)}; give one value, or one for "
-                f"each of the {neurons} neurons"
+                f"{type(simulator).__name__}: {name} has the shape {shape}; give one value, or one for each of the "
+                f"{neurons} neurons"
             )

@@ -1,4 +1,4 @@
-"""A stranger's folder gets what the built-in systems get: run, resume, evaluate, report, fit; stale stages are redone."""
+"""A stranger's folder gets what built-in systems get: run, resume, evaluate, report, fit; stale stages are redone."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from own_code import MODELS, write
+from own_code import write
 from typer.testing import CliRunner
 
 from jneuro.cli import app
@@ -15,6 +15,7 @@ from jneuro.core.progress import Progress, Task
 from jneuro.experiment import RunFolder, load_plan, run, run_stages
 from jneuro.experiment.fit_plan import load_fit
 from jneuro.experiment.fitting import fit_stages
+from jneuro.experiment.sweeping import load_sweep
 
 
 class Told(Progress):
@@ -85,7 +86,7 @@ def test_what_was_run_is_evaluated_with_the_code_of_the_run_alone(own, tmp_path,
     try:
         for words in (["evaluate", own.out], ["report", own.out], ["run", own.out / "config.yaml", "--resume"]):
             error = str(call(*words, *(["--out", own.out] if words[0] == "run" else [])).exception)
-            assert f"{helper}: has changed since the run, so it is not executed" in error
+            assert f"{helper}: changed since the run {own.out}, so nothing of it is executed" in error
             assert "--code DIR" in error
             assert "\n" not in error
         assert not (tmp_path / "executed").exists()
@@ -184,10 +185,17 @@ def test_what_cannot_be_used_is_refused_in_one_line(own, tmp_path, case):
     assert "\n" not in str(caught.value)
 
 
-def test_one_construction_of_a_simulator_for_each_precision(own, tmp_path):
+def test_a_simulator_is_constructed_once_for_each_block_and_precision(tmp_path):
     home = write(tmp_path)
-    (home / "my_cells.py").write_text(
-        (home / "my_cells.py").read_text()
-        + "\n    COUNT = []\n    def __post_init__(self):\n        self.COUNT.append(1)\n"
-    )
-    assert MODELS
+    cells = home / "my_cells.py"
+    counted = "    COUNT = []\n\n    def __check_init__(self):\n        self.COUNT.append(1)\n\n    class State"
+    cells.write_text(cells.read_text().replace("    class State", counted, 1))
+    sweep = "sweep: {design: grid, axes: {tau: {low: 5, high: 20, points: 3}}}\nmeasures: [v_min]\n"
+    simulation = '{simulator: {name: "my_cells:Leaky"}, duration_ms: 10}'
+    (home / "own_sweep.yaml").write_text(f"name: own_sweep\nsimulation: {simulation}\n{sweep}")
+    # A fit simulates in double precision, and knows the truth in it; a sweep also builds, twice, the ends of its axis.
+    for load, name, most in ((load_plan, "own", 1), (load_fit, "own_fit", 4), (load_sweep, "own_sweep", 5)):
+        config = load(home / f"{name}.yaml").config
+        simulator = config.simulation.simulator.target
+        assert 1 <= len(simulator.COUNT) <= most, (name, len(simulator.COUNT))
+        simulator.COUNT.clear()

@@ -189,6 +189,28 @@ def test_a_run_without_models_is_not_evaluated(tiny, tmp_path):
         RunFolder.find(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        (
+            "run.json",
+            '"format": 2,',
+            "",
+            r"/a: written by jneuro \S+, in format 1 of run folders; this version reads format 2",
+        ),
+        ("run.json", "{", "", "run.json: damaged"),
+        ("config.yaml", "seed: 3", "seed: 4", "config.yaml: has changed since the run; restore it"),
+    ],
+)
+def test_the_folder_of_another_version_or_that_was_edited_is_refused(tiny, tmp_path, file, old, new, said):
+    prepared(tiny, tmp_path / "a")
+    text = (tmp_path / "a" / file).read_text()
+    assert old in text
+    (tmp_path / "a" / file).write_text(text.replace(old, new, 1))
+    with pytest.raises(ConfigError, match=said):
+        reopen(tmp_path / "a")
+
+
 @pytest.mark.usefixtures("idle")
 def test_folders_that_cannot_be_used(tiny, tmp_path):
     (tmp_path / "file").write_text("x")
