@@ -43,8 +43,9 @@ def _stages(
     config: str, overrides: list[str] | None, out: Path | None, resume: bool, last: str, code: Path | None
 ) -> None:
     """Run an experiment up to a stage, with progress."""
-    from jneuro.console import LiveObserver, print_scores
+    from jneuro.console import print_scores
     from jneuro.core.config import find_config
+    from jneuro.core.progress import showing
     from jneuro.experiment.folder import RunFolder
     from jneuro.experiment.plan import load_plan
     from jneuro.experiment.running import run_stages
@@ -53,8 +54,8 @@ def _stages(
     folder = RunFolder.prepare(plan, out, resume=resume)
     console = Console()
     console.print(f"[bold]{plan.config.name}[/] in {folder.path}", soft_wrap=True)
-    with LiveObserver(console) as observer:
-        run_stages(plan, folder, observer, last)
+    with showing(True, console) as progress:
+        run_stages(plan, folder, progress, last)
     if last in ("evaluate", "report"):
         print_scores(console, folder.load("metrics.json"))
     if last == "report":
@@ -74,8 +75,9 @@ def fit(
     config: Config, overrides: Overrides = None, out: Out = None, resume: Resume = False, code: Code = None
 ) -> None:
     """Fit a simulator's parameters to a recording: simulate or read, fit, compare, report."""
-    from jneuro.console import LiveObserver, print_fit
+    from jneuro.console import print_fit
     from jneuro.core.config import find_config
+    from jneuro.core.progress import showing
     from jneuro.experiment.fit_plan import load_fit
     from jneuro.experiment.fitting import fit_stages
     from jneuro.experiment.folder import RunFolder
@@ -84,8 +86,8 @@ def fit(
     folder = RunFolder.prepare(plan, out, resume=resume)
     console = Console()
     console.print(f"[bold]{plan.config.name}[/] in {folder.path}", soft_wrap=True)
-    with LiveObserver(console) as observer:
-        page = fit_stages(plan, folder, observer)
+    with showing(True, console) as progress:
+        page = fit_stages(plan, folder, progress)
     print_fit(console, folder.load("metrics.json"))
     console.print(f"report: {page}", soft_wrap=True)
 
@@ -157,7 +159,8 @@ def train(config: Config, overrides: Overrides = None, out: Out = None, code: Co
 @app.command()
 def evaluate(run: Run, code: Code = None) -> None:
     """Score a trained run again: models, baselines, ceiling."""
-    from jneuro.console import LiveObserver, print_scores
+    from jneuro.console import print_scores
+    from jneuro.core.progress import showing
     from jneuro.experiment.plan import reopen
     from jneuro.experiment.running import require_trained
     from jneuro.experiment.scoring import evaluate_stage
@@ -165,8 +168,8 @@ def evaluate(run: Run, code: Code = None) -> None:
     plan, folder = reopen(run, code)
     require_trained(plan, folder)
     console = Console()
-    with folder.lock(), LiveObserver(console) as observer:
-        metrics = evaluate_stage(plan, folder, lambda text: observer.stage(f"evaluate: {text}"))
+    with folder.lock(), showing(True, console) as progress, progress.begin("evaluate") as task:
+        metrics = evaluate_stage(plan, folder, lambda text: task.update(text=text))
     print_scores(console, metrics)
 
 
@@ -217,12 +220,18 @@ def bench(arguments: typer.Context) -> None:
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(metavar="[simulators|models|configs|NAME]", help="What to list.")] = "",
+    what: Annotated[
+        str,
+        typer.Argument(metavar="[KIND|NAME|MODULE:NAME]", help="A kind, such as simulators or configs, or one name."),
+    ] = "",
+    code: Annotated[
+        Path | None, typer.Option("--code", metavar="DIR", help="Where your own code lies; here by default.")
+    ] = None,
 ) -> None:
-    """List simulators, models and configurations, or everything about one."""
+    """List what a configuration can name: simulators, models, losses and so on; or everything about one name."""
     from jneuro.console import print_list
 
-    print_list(Console(), what)
+    print_list(Console(), what, code)
 
 
 @app.command()

@@ -1,109 +1,24 @@
-"""What the command line shows: progress, scores, lists and the doctor's findings."""
+"""What the command line shows: scores, lists and the doctor's findings; JAX comes with what needs it."""
 
+import importlib
+import inspect
 import os
 import platform
 import shutil
-import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import jax
-import numpy as np
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from jneuro.core.code import CodeError, code_folder, load_object
 from jneuro.core.config import ConfigError, config_files, unknown_name
-from jneuro.core.registry import accepted
-from jneuro.datasets.variables import shared_unit
-from jneuro.experiment import versions
-from jneuro.fitting.watching import FitProgress
-from jneuro.models.kinds import MODELS
-from jneuro.simulators import SIMULATORS, STIMULI, parameters
-from jneuro.training import Callback, RichProgress
+from jneuro.core.outline import Outline, outline
+from jneuro.core.registry import Registry
 
-__all__ = ["LiveObserver", "print_doctor", "print_fit", "print_list", "print_scores"]
-
-
-class _Bars:
-    """Rich progress bars on a terminal."""
-
-    def __init__(self, console: Console) -> None:
-        """Prepare the display on a console."""
-        self._console = console
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=console)
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def note(self, text: str) -> None:
-        """Print a line that stays."""
-        self._console.print(escape(text), soft_wrap=True)
-
-
-class LiveObserver(_Bars):
-    """Shows a run's stages as rich progress bars; off a terminal, as lines."""
-
-    _tenth = 0
-
-    def __init__(self, console: Console) -> None:
-        """Prepare the display on a console."""
-        super().__init__(console)
-        self._beginning = threading.Lock()
-
-    def __exit__(self, *_: object) -> None:
-        self._finish()
-        super().__exit__()
-
-    def _finish(self) -> None:
-        """Fill the running stage's bar."""
-        if self._task is not None:
-            task = self._progress.tasks[self._progress.task_ids.index(self._task)]
-            self._progress.update(self._task, total=task.total or 1, completed=task.total or 1)
-            self._progress.stop_task(self._task)
-            self._task = None
-
-    def stage(self, text: str) -> None:
-        """Begin a stage."""
-        with self._beginning:
-            self._finish()
-        self._tenth = 0
-        if not self._console.is_terminal:
-            self._console.print(text)
-        elif not text.startswith("train "):
-            self._task = self._progress.add_task(text, total=None)
-
-    def advance(self, done: float, total: float) -> None:
-        """Move the simulation's bar."""
-        if self._task is not None:
-            task = self._progress.tasks[self._progress.task_ids.index(self._task)]
-            speed = done / (1e3 * task.elapsed) if task.elapsed else 0.0
-            text = f"simulate {done / 1e3:g} of {total / 1e3:g} s, {speed:.2g} × real time"
-            self._progress.update(self._task, total=total, completed=done, description=text)
-        elif done == total:
-            self._console.print(f"simulated {total / 1e3:g} s")
-
-    def fitting(self, progress: FitProgress) -> None:
-        """Move a fit's bar; off a terminal, at most ten lines."""
-        cost = f", cost {progress.cost:.4g}" if np.isfinite(progress.cost) else ""
-        if self._task is not None:
-            self._progress.update(self._task, total=1, completed=progress.share, description=progress.text + cost)
-        elif not self._console.is_terminal and (tenth := int(10 * progress.share + 1e-9)) > self._tenth:
-            self._tenth = tenth
-            self._console.print(f"{progress.text}{cost}", highlight=False)
-
-    def training(self, label: str) -> Iterable[Callback]:
-        """A bar with epoch, losses and speed."""
-        return (RichProgress(f"train {label}", self._progress),)
+__all__ = ["print_doctor", "print_fit", "print_list", "print_scores"]
 
 
 def print_scores(console: Console, metrics: Mapping[str, Any]) -> None:
@@ -113,6 +28,8 @@ def print_scores(console: Console, metrics: Mapping[str, Any]) -> None:
         console: where.
         metrics: the content of metrics.json.
     """
+    from jneuro.datasets.variables import shared_unit
+
     horizon = metrics["windows"]["horizons_ms"][0]
     table = Table(title=f"test scores, {horizon:g} ms ahead", title_justify="left")
     table.add_column("predictor", overflow="fold")
@@ -170,85 +87,114 @@ def _number(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
-def print_list(console: Console, what: str) -> None:
-    """Print what there is, or everything about one thing.
+def print_list(console: Console, what: str, code: Path | None = None) -> None:
+    """Print what there is, or everything about one thing; of what is named, nothing but one's own code is executed.
 
     Args:
         console: where.
-        what: a group, a name, or nothing for all groups.
+        what: a kind, a name of any kind, `module:name` of one's own, or nothing for all kinds.
+        code: where one's own code lies.
 
     Raises:
-        ConfigError: for an unknown name.
+        ConfigError: for an unknown name, or code that cannot be used.
     """
-    groups = {
-        "simulators": {name: SIMULATORS.about(name) for name in SIMULATORS},
-        "models": {name: MODELS.about(name) for name in MODELS},
-        "stimuli": {name: STIMULI.about(name) for name in STIMULI},
-        "configs": {str(path): _header(path) for path in config_files()},
-    }
-    if what in ("", *groups):
-        for group in groups if not what else [what]:
-            table = Table("name", "", title=group, title_justify="left", box=None, show_header=False)
-            for name, text in groups[group].items():
-                table.add_row(name, text)
-            console.print(table)
-    elif what in SIMULATORS:
-        _print_simulator(console, what)
-    elif what in MODELS:
-        _print_model(console, what)
-    elif what in STIMULI:
-        console.print(f"[bold]{what}[/]: {_first_line(STIMULI[what])}\narguments: {', '.join(accepted(STIMULI[what]))}")
+    for file in sorted(Path(__file__).parent.glob("*/kinds.py")):
+        importlib.import_module(f"jneuro.{file.parent.name}.kinds")
+    groups = {_plural(kind): registry for kind, registry in Registry.every.items()}
+    kinds = {plural: plural for plural in groups} | {r.kind: plural for plural, r in groups.items()}
+    if not what:
+        for plural, registry in groups.items():
+            _print_kind(console, plural, registry)
+        _print_configs(console)
+    elif what in ("configs", "config"):
+        _print_configs(console)
+    elif what in kinds:
+        _print_kind(console, kinds[what], groups[kinds[what]])
+    elif ":" in what:
+        _print_own(console, what, code or Path.cwd())
     else:
-        raise ConfigError(unknown_name(what, [*groups, *SIMULATORS, *MODELS, *STIMULI], "name"))
+        found = [registry for registry in groups.values() if what in registry]
+        if not found:
+            names = [name for registry in groups.values() for name in registry]
+            raise ConfigError(unknown_name(what, dict.fromkeys([*groups, "configs", *names]), "name"))
+        for registry in found:
+            entry = registry.entries()[what]
+            _print_outline(console, what, registry.kind, entry.reference, outline(entry.reference), entry.source)
 
 
-def _first_line(thing: object) -> str:
-    return (thing.__doc__ or "").strip().splitlines()[0]
+def _plural(kind: str) -> str:
+    for ending, plural in (("us", "i"), ("is", "es"), ("ss", "sses"), ("y", "ies")):
+        if kind.endswith(ending):
+            return kind.removesuffix(ending) + plural
+    return kind + "s"
 
 
-def _header(path: Path) -> str:
-    """The first comment line of a configuration."""
-    first = path.read_text(encoding="utf-8").splitlines()[0]
-    return first.removeprefix("#").strip() if first.startswith("#") else ""
-
-
-def _print_simulator(console: Console, name: str) -> None:
-    cls = SIMULATORS[name]
-    console.print(f"[bold]{name}[/]: {_first_line(cls)}")
-    declared = parameters(cls).values()
-    sources = list(dict.fromkeys(p.source for p in declared))
-    table = Table("parameter", "unit", "default", "bounds", "meaning", "source")
-    for p in declared:
-        bounds = "" if isinstance(p.default, str) else str(p.bounds)
-        table.add_row(p.name, p.unit, str(p.default), bounds, p.doc, f"({sources.index(p.source) + 1})")
-    console.print(table)
-    for number, source in enumerate(sources, 1):
-        console.print(f"({number}) {source}", highlight=False)
-    console.print(f"records: {', '.join(f'{n} [{r.unit}]' for n, r in cls.recordables.items())}", markup=False)
-    console.print(f"presets: {', '.join(cls.presets)}")
-
-
-def _print_model(console: Console, name: str) -> None:
-    config = MODELS[name]
-    console.print(f"[bold]{name}[/]: {_first_line(config)}")
-    about = {k: text for cls in reversed(config.__mro__) for k, text in _attributes(cls.__doc__ or "").items()}
-    table = Table("key", "default", "meaning")
-    for key, field in config.model_fields.items():
-        table.add_row(key, str(field.default), about.get(key, ""))
+def _print_kind(console: Console, title: str, registry: Registry) -> None:
+    entries = registry.entries()
+    table = Table("name", "", "", title=title, title_justify="left", box=None, show_header=False)
+    for name, entry in entries.items():
+        table.add_row(name, escape(registry.about(name)), "" if entry.source == "jneuro" else f"from {entry.source}")
+    if not entries:
+        table.add_row("", f"none of ours; module:name of your own may be a {registry.kind}")
     console.print(table)
 
 
-def _attributes(doc: str) -> dict[str, str]:
-    """The entries of a docstring's section `Attributes`."""
-    found: dict[str, str] = {}
-    key = ""
-    for line in doc.partition("Attributes:")[2].splitlines():
-        name, separator, text = line.strip().partition(": ")
-        if separator and name.isidentifier() and line.startswith(" " * 8) and not line.startswith(" " * 9):
-            key, found[name] = name, text
-        elif key and line.strip():
-            found[key] += " " + line.strip()
-    return found
+def _print_configs(console: Console) -> None:
+    table = Table("name", "", title="configs", title_justify="left", box=None, show_header=False)
+    for path in config_files():
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        table.add_row(str(path), escape(first.removeprefix("#").strip() if first.startswith("#") else ""))
+    console.print(table)
+
+
+def _print_own(console: Console, reference: str, folder: Path) -> None:
+    """Print a name of one's own, and of what kinds it is."""
+    with code_folder(folder):
+        try:
+            found = load_object(reference, "name")
+        except CodeError as error:
+            raise ConfigError(str(error)) from error
+        # A kind that takes any class at all says nothing about this one.
+        strict = [registry for registry in Registry.every.values() if registry.lacks(object) is not None]
+        lacks = {registry.kind: registry.lacks(found) for registry in strict}
+        _print_outline(console, reference, "", reference, outline(reference), "")
+    if inspect.isroutine(found):
+        console.print("a function; what it is called with and what it returns are checked when it is used")
+        return
+    for kind, said in lacks.items():
+        if said is None or said.startswith(("lacks", "needs")):
+            console.print(f"{kind}: {said or 'can be used as one'}", markup=False)
+
+
+def _print_outline(console: Console, name: str, kind: str, reference: str, found: Outline | None, source: str) -> None:
+    """Print what a thing declares."""
+    doc = " ".join(found.doc.partition("\n\n")[0].split()) if found else ""
+    console.print(f"[bold]{escape(name)}[/]: {escape(doc)}", highlight=False)
+    origin = "" if source in ("", "jneuro") else f", from the package {source}"
+    console.print(f"{kind}{' ' if kind else ''}{reference}{origin}", markup=False, highlight=False)
+    if found is None:
+        return
+    arguments = found.arguments
+    sources = list(dict.fromkeys(a.source for a in arguments.values() if a.source))
+    columns = {
+        "unit": [a.unit for a in arguments.values()],
+        "default": ["(required)" if a.default is None else a.default for a in arguments.values()],
+        "bounds": [a.bounds for a in arguments.values()],
+        "meaning": [a.doc for a in arguments.values()],
+        "source": [f"({sources.index(a.source) + 1})" if a.source else "" for a in arguments.values()],
+    }
+    shown = {title: cells for title, cells in columns.items() if any(cells)}
+    if arguments:
+        table = Table("argument", *shown)
+        for name, *cells in zip(arguments, *shown.values(), strict=True):
+            table.add_row(name, *map(escape, cells))
+        console.print(table)
+    for number, text in enumerate(sources, 1):
+        console.print(f"({number}) {text}", highlight=False, markup=False)
+    if found.records:
+        console.print(f"records: {', '.join(f'{n} [{u}]' if u else n for n, u in found.records.items())}", markup=False)
+    if found.presets:
+        console.print(f"presets: {', '.join(found.presets)}")
 
 
 def print_doctor(console: Console, allocator: bool) -> bool:
@@ -261,6 +207,10 @@ def print_doctor(console: Console, allocator: bool) -> bool:
     Returns:
         Whether all is well.
     """
+    import jax
+
+    from jneuro.experiment.folder import versions
+
     table = Table("", "", show_header=False, box=None)
     for name, version in versions().items():
         table.add_row(name, version)
@@ -283,6 +233,9 @@ def print_doctor(console: Console, allocator: bool) -> bool:
 
 def _problems(allocator: bool) -> Iterable[tuple[str, str]]:
     """What is wrong, and how to mend it."""
+    import jax
+    import numpy as np
+
     backends = {d.platform for d in jax.devices()}
     if backends == {"cpu"} and (shutil.which("nvidia-smi") or Path("/dev/nvidia0").exists()):
         yield "there is an NVIDIA GPU, but JAX sees only the CPU", "pip install 'jneuro[cuda]'"

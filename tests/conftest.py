@@ -1,5 +1,6 @@
-"""Two CPU devices, and implicit rank promotion an error, in every test."""
+"""Two CPU devices, implicit rank promotion an error, and compiled programs kept from run to run, in every test."""
 
+import ctypes
 import gc
 import importlib.metadata
 import os
@@ -16,8 +17,31 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 )
 
+# JAX finds what it has compiled by program, flags, version and processor, for all workers, for the processes that tests
+# start, and for the next run. JAX_ENABLE_COMPILATION_CACHE=false turns it off, `pytest --cache-clear` empties it.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "d" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
 import jax
 import pytest
+
+CACHE = Path(__file__).parents[1] / ".pytest_cache" / "d" / "jax"
+MOST_KEPT = 2**30
+"""Bytes of compiled programs on disk, beyond which those that were not used for longest are removed."""
+MOST_HELD = 2**30
+"""Bytes of memory, beyond which a process drops what it has compiled, at the end of a module."""
+
+
+def pytest_sessionstart():
+    """Remove old programs; once, before there are workers."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    kept = 0
+    for path in sorted(CACHE.glob("*-cache"), key=lambda path: path.stat().st_atime, reverse=True):
+        kept += path.stat().st_size
+        if kept > MOST_KEPT:
+            path.unlink()
 
 
 @pytest.fixture(autouse=True)
@@ -28,12 +52,14 @@ def _strict():
 
 @pytest.fixture(autouse=True, scope="module")
 def _few_programs():
-    """Drop compiled programs when there are many: each takes memory maps, of which Linux allows a process 65,530."""
+    """Drop compiled programs when they are many: beside memory they take memory maps, of which Linux allows 65,530."""
     yield
-    maps = Path("/proc/self/maps")
-    if maps.exists() and maps.read_text().count("\n") > 25_000:
+    statm = Path("/proc/self/statm")
+    if statm.exists() and int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > MOST_HELD:
         jax.clear_caches()
         gc.collect()
+        # glibc holds on to what is free; other C libraries have no such function.
+        getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ OVERRIDES = {
     "simulation.simulator.tau_m=fast": ("tau_m = 'fast' must be a number",),
     "simulation.simulator.tau_m=null": ("tau_m = None must be a number",),
     "simulation.simulator.n_excitatory=2.5": ("n_excitatory = 2.5 must be a whole number",),
-    "simulation.simulator.rule=all": ("rule = 'all' must be 'bernoulli' or 'fixed_in_degree'",),
+    "simulation.simulator.rule=all": ("unknown rule 'all'; known are bernoulli, fixed_in_degree",),
     "simulation.simulator.delay=0.25": ("delay = 0.25 ms is not a multiple of the time step, 0.1 ms",),
     "simulation.simulator.name=brunnel": ("unknown simulator 'brunnel'; did you mean 'brunel'",),
     "simulation.simulator.preset=origin": ("unknown preset of brunel 'origin'; did you mean 'original'",),
@@ -102,6 +102,11 @@ OVERRIDES = {
     ),
     "models.m.model.lags=40": ("models.m.model: lags must be at most length = 20, got 40",),
     "models.m.model.features=7": ("models.m.model: features = 7, but the data give 100; leave it out",),
+    "models={m.1: {model: {name: compact}}, m: {seeds: 2, model: {name: compact}}}": (
+        "'m.1' and 'm (seed 1)' would both be trained in models/m.1; rename one",
+    ),
+    "models={lookup: {model: {name: compact}}}": ("'lookup' is the name of a baseline; choose another",),
+    "models={..: {model: {name: compact}}}": ("models: '..' must be made of letters",),
     "models.a b.model.name=compact": ("models: 'a b' must be made of letters",),
     "models.m.train.epochs=0": ("models.m.train.epochs = 0", "greater than or equal to 1"),
     "train.epochs=2.5": ("train.epochs = 2.5", "valid integer"),
@@ -120,7 +125,10 @@ OVERRIDES = {
         "train: optimizer 'optax:sgd' sets its own learning rate, so warmup_epochs has no effect; leave it out",
     ),
     "train.loss=mea": ("train.loss: unknown loss 'mea'; did you mean", "or module:name of your own"),
-    "train.loss=optax:huber_loss": ("train: optax:huber_loss: ", "it is called with prediction and batch"),
+    "train.loss=json:dumps": (
+        "train.loss: json:dumps: too many positional arguments",
+        "it is called with prediction and batch",
+    ),
     "train.metrics=[mae, mae]": ("train: metrics: 'mae' stands there twice",),
     "train.schedule=cosin": ("train.schedule: unknown schedule 'cosin'; did you mean 'cosine'",),
     "train.callbacks=[json:JSONEncoder]": (
@@ -133,7 +141,9 @@ OVERRIDES = {
         "evaluate.baselines: must be a list of mean, persistence, ar, var, lookup",
         "as in [persistence, {name: ar, order: 20}]",
     ),
-    "evaluate.baselines=[{name: ar, order: 21}]": ("windows: ar: order = 21 is more than the 20 frames of a window",),
+    "evaluate.baselines=[{name: ar, order: 21}]": (
+        "evaluate.baselines: ar: order = 21 is more than the 20 frames of a window",
+    ),
     "evaluate.baselines=[{name: ar, oder: 3}]": ("evaluate.baselines.0: unknown key 'oder'; did you mean 'order'",),
     "evaluate.baselines=[ar, ar]": ("baseline 'ar' stands there twice",),
     "evaluate.ceiling.futures=1": ("evaluate.ceiling.futures = 1", "greater than or equal to 2"),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Lines", "Notebook", "Progress", "Task", "Terminal", "showing"]
+__all__ = ["SILENT", "Lines", "Notebook", "Progress", "Task", "Terminal", "showing", "working"]
 
 AUTOMATIC_AFTER_S = 2.0
 """Work that lasts longer than this is shown unasked, on a terminal and in a notebook."""
@@ -65,6 +65,10 @@ class Task:
         self.end(finished=kind is None)
 
 
+SILENT = Task()
+"""Where nobody asks how the work goes on."""
+
+
 class _Part(Task):
     """A part of another task, which sees its share and its text."""
 
@@ -73,7 +77,7 @@ class _Part(Task):
 
     def update(self, done=None, total=None, text=None, **values) -> None:
         share = None if done is None else self._begin + (self._end - self._begin) * done / (total or 1.0)
-        self._whole.update(share, text=self._text if text is None else f"{self._text}, {text}", **values)
+        self._whole.update(share, None, self._text if text is None else f"{self._text}, {text}", **values)
 
 
 class Progress:
@@ -94,7 +98,7 @@ class Progress:
 
         Args:
             text: what is done.
-            total: how much of it there is; None if that is not known.
+            total: how much of it there is; None if that is not known. Speed counts from when it is.
             unit: of `total`, in the plural, such as "points"; empty for shares, whose total is 1. "s" means simulated
                 time, whose speed is shown as a multiple of real time.
             done: how much was done before, as of work that is resumed.
@@ -123,6 +127,8 @@ class _Shown(Task):
 
     def update(self, done=None, total=None, text=None, **values) -> None:
         with self._display.lock:
+            if self.total is None and total is not None:  # neither compilation nor what was done before is speed
+                self._began, self._before = time.monotonic(), done or 0.0
             self.done = self.done if done is None else done
             self.total = self.total if total is None else total
             self.text = self.text if text is None else text
@@ -220,8 +226,8 @@ class Lines(_Display):
             self._write(task.title)
         elif self._last[task] != where and (not task.over or task.total):
             share = f", {task.share:.0%}" if task.share is not None and not task.unit else ""
-            known = task.total and task.unit and not task.over and task.speed > 0
-            left = f", {(task.total - task.done) / task.speed:.0f} s left" if known else ""
+            known = task.total if task.unit and not task.over and task.speed > 0 else None
+            left = f", {(known - task.done) / task.speed:.0f} s left" if known else ""
             self._write(task.line() + share + left)
         self._last[task] = where
 
@@ -255,7 +261,7 @@ class Terminal(_Display):
         if self._bars is None:
             return
         if task not in self._ids:
-            self._ids[task] = self._bars.add_task(task.title, total=task.total, completed=task.done)
+            self._ids[task] = self._bars.add_task(task.title, total=task.total)
         ended = {"total": 1.0, "completed": 1.0} if task.over and not task.total else {}
         shown: dict[str, Any] = {"total": task.total, "completed": task.done, "description": task.line()} | ended
         self._bars.update(self._ids[task], **shown)
@@ -342,11 +348,27 @@ def showing(progress: Progress | bool | None, console: "Console | None" = None) 
         _showing.release()
 
 
+@contextlib.contextmanager
+def working(progress: Task | Progress | bool | None, text: str) -> Iterator[Task]:
+    """Give, for the duration of a `with` block, a task that goes from 0 to 1.
+
+    Args:
+        progress: the task itself, which its owner ends; or what `showing` takes, where the task is begun.
+        text: what is done.
+    """
+    if isinstance(progress, Task):
+        yield progress
+        return
+    with showing(progress) as shown, shown.begin(text, 1.0) as task:
+        yield task
+
+
 def _display(console: "Console | None", *, always: bool) -> _Display | None:
     """What shows work here; None where nothing should unasked."""
     if console is not None:
-        how = {"soft_wrap": True, "highlight": False, "markup": False}
-        return Terminal(console) if console.is_terminal else Lines(lambda line: console.print(line, **how))
+        if console.is_terminal:
+            return Terminal(console)
+        return Lines(lambda line: console.print(line, soft_wrap=True, highlight=False, markup=False))
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     if shell is not None and type(shell).__name__ != "TerminalInteractiveShell":

@@ -8,14 +8,12 @@ with an entry point in the group `jneuro.KIND`, such as
     morris_lecar = "my_package.cells:MorrisLecar"
 """
 
-import ast
 import importlib
 import importlib.metadata
 import importlib.util
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ConfigDict, PrivateAttr, SerializationInfo
@@ -23,6 +21,7 @@ from pydantic_core import core_schema
 
 from jneuro.core.code import CodeError, load_object
 from jneuro.core.config import Config, unknown_name
+from jneuro.core.outline import outline
 
 __all__ = ["Block", "Registry", "accepted", "required"]
 
@@ -89,7 +88,7 @@ class Block(Config):
             ValueError: with the name, and the one that was probably meant.
         """
         known = accepted(self.target)
-        any_keyword = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(self.target).parameters.values())
+        any_keyword = any(p.kind is p.VAR_KEYWORD for p in _parameters(self.target))
         for key in self.arguments:
             if key not in known and not any_keyword:
                 raise ValueError(f"{self.name}: {unknown_name(key, [k for k in known if k not in given], 'argument')}")
@@ -193,10 +192,15 @@ class Registry:
                     f"{name!r}, of the package {entries[name].source}, cannot be loaded ({error})"
                 ) from error
         else:
-            raise ValueError(f"{unknown_name(name, entries, self.kind)}, or module:name of your own")
+            said = unknown_name(name, entries, self.kind).removesuffix("?")
+            raise ValueError(f"{said}, or module:name of your own")
         if (lacks := self._check(found)) is not None:
             raise ValueError(f"{name!r} is no {self.kind}: {lacks}")
         return found
+
+    def lacks(self, thing: Any) -> str | None:
+        """What an object lacks to be of this kind, in words; None if it is."""
+        return self._check(thing)
 
     def require(self, thing: Any) -> Any:
         """Return an object that is of this kind; refuse another, in words."""
@@ -253,16 +257,8 @@ class Registry:
         Args:
             name: the name.
         """
-        module, _, attribute = self.entries()[name].reference.partition(":")
-        try:
-            spec = importlib.util.find_spec(module)
-            tree = ast.parse(Path(spec.origin).read_bytes()) if spec and spec.origin else None
-        except (ImportError, OSError, SyntaxError, ValueError):
-            return ""
-        nodes = ast.walk(tree) if tree else ()
-        kinds = (ast.ClassDef, ast.FunctionDef)
-        text = next((ast.get_docstring(n) for n in nodes if isinstance(n, kinds) and n.name == attribute), None)
-        return (text or "").partition("\n")[0]
+        found = outline(self.entries()[name].reference)
+        return found.doc.partition("\n")[0] if found else ""
 
 
 def _plain(value: Any, info: SerializationInfo) -> Any:

@@ -10,16 +10,16 @@ from flax import nnx
 from pydantic import Field
 
 from jneuro.core.random import stream
-from jneuro.core.types import Float, Int
+from jneuro.core.types import Bool, Float, Int
 from jneuro.datasets.windows import Windows
 from jneuro.evaluation.analysis import Analysis, Findings, Study
 from jneuro.evaluation.baselines import Linear
 from jneuro.evaluation.connectivity_scores import agreement, causal_weight, cross_correlation, separate
 from jneuro.evaluation.forecasts import observe
 from jneuro.evaluation.metrics import interval
+from jneuro.evaluation.protocols import SupportsSynapses
 from jneuro.models.base import forward
 from jneuro.recordings import open_recording, read_events, read_state
-from jneuro.simulators.reservoir import IzhikevichReservoir
 from jneuro.simulators.simulation import first_state
 
 __all__ = ["ConnectivityRecovery", "attention_matrices", "sensitivity"]
@@ -60,9 +60,9 @@ class ConnectivityRecovery(Analysis):
                 raise ValueError(f"connectivity_recovery: {key} = {wanted!r} is none of the models {', '.join(models)}")
 
     def analyse(self, study: Study) -> Findings:
-        """Score every matrix against every truth; nothing without the reservoir behind the recording."""
+        """Score every matrix against every truth; nothing where no network that lists its synapses is known."""
         source = study.source
-        if source is None or not isinstance(source.simulator, IzhikevichReservoir):
+        if source is None or not isinstance(source.simulator, SupportsSynapses):
             return Findings({"settings": None})
         truth = _truth(study, source.simulator, self.tau_ms)
         rng = np.random.default_rng(np.asarray(jax.random.key_data(stream(study.key, "connectivity"))))
@@ -73,7 +73,7 @@ class ConnectivityRecovery(Analysis):
             "large Ω": truth.omega > np.median(truth.omega[truth.omega > 0]),
         }
         kept = np.zeros(truth.weight.shape, bool)
-        kept[: source.simulator.n_excitatory] = True
+        kept[truth.excitatory] = True
         np.fill_diagonal(kept, False)
         scored, arrays = {}, {}
         for name, every in self._matrices(study, truth).items():
@@ -128,6 +128,7 @@ class _Truth(NamedTuple):
         omega: the causal weight [pA].
         drift: correlation of the weights at the first snapshot and at the last, of the plastic synapses.
         population: of each neuron.
+        excitatory: neurons whose synapses excite, all of them.
         time: of each spike [ms].
         neuron: its neuron.
         steps: recorded, in all runs.
@@ -139,13 +140,14 @@ class _Truth(NamedTuple):
     omega: Float[np.ndarray, "pre post"]
     drift: float
     population: Int[np.ndarray, " neuron"]
+    excitatory: Bool[np.ndarray, " neuron"]
     time: Float[np.ndarray, " event"]
     neuron: Int[np.ndarray, " event"]
     steps: int
     dt: float
 
 
-def _truth(study: Study, simulator: IzhikevichReservoir, tau: float) -> _Truth:
+def _truth(study: Study, simulator: Any, tau: float) -> _Truth:
     """Read it from the recording."""
     data, runs = open_recording(study.recording), study.windows.trials("train")
     stored = read_state(
@@ -162,12 +164,12 @@ def _truth(study: Study, simulator: IzhikevichReservoir, tau: float) -> _Truth:
     kept = np.isin(trial, runs) & (time > study.config.discard_ms)
     duration = data.sizes["time"] * data.attrs["dt"]
     time = time[kept] + np.searchsorted(runs, trial[kept]) * (duration + _GAP_MS)
-    excitatory = np.arange(simulator.neurons)[:, None] < simulator.n_excitatory
-    omega = causal_weight(np.where(excitatory, weight, 0), delay, time, neuron[kept], tau)
+    excitatory = ~(weight < 0).any(1)
+    omega = causal_weight(np.where(excitatory[:, None], weight, 0), delay, time, neuron[kept], tau)
     steps = round((duration - study.config.discard_ms) / simulator.dt) * len(runs)
     population = np.asarray(data["population"])
     drift = float(np.corrcoef(early, late)[0, 1])
-    return _Truth(weight, delay, omega, drift, population, time, neuron[kept], steps, simulator.dt)
+    return _Truth(weight, delay, omega, drift, population, excitatory, time, neuron[kept], steps, simulator.dt)
 
 
 def _some(windows: Windows, count: int) -> np.ndarray:

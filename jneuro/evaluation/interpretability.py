@@ -17,10 +17,9 @@ from jneuro.evaluation.forecasts import targets
 from jneuro.evaluation.lstm_parts import convolution_share, gate_statistics
 from jneuro.evaluation.metrics import interval, ratio_error
 from jneuro.evaluation.neuron_groups import input_groups, members
+from jneuro.evaluation.protocols import SupportsAdjacency, SupportsConvolutions, SupportsGates
 from jneuro.evaluation.synapse_scores import score_synapses
-from jneuro.models import CNNLSTM, LSTMForecaster
 from jneuro.recordings import open_recording
-from jneuro.simulators import Brunel
 
 __all__ = ["Interpretability", "permutation_importance"]
 
@@ -90,11 +89,11 @@ class Interpretability(Analysis):
 
     def _parts(self, name: str, model: nnx.Module, study: Study, starts: np.ndarray, numbers, arrays) -> None:
         """Gates and convolutions, of models that have them."""
-        if isinstance(model, LSTMForecaster | CNNLSTM):
+        if isinstance(model, SupportsGates):
             numbers["gates"][name], memories = gate_statistics(model, study.windows, starts)
             for k, memory in enumerate(memories):
                 arrays[f"memory.{name}.{k}"] = ((f"unit.{name}",), memory)
-        if isinstance(model, CNNLSTM) and len(model.convolutions):
+        if isinstance(model, SupportsConvolutions) and len(model.taps()):
             numbers["convolutions"][name] = convolution_share(model, study.windows, starts)
 
 
@@ -120,7 +119,7 @@ class _Looked:
         self.runs = study.windows.trials("test")
         source = study.source
         self.synapse: Bool[np.ndarray, "run pre post"] | None = None
-        if source is not None and isinstance(source.simulator, Brunel):
+        if source is not None and isinstance(source.simulator, SupportsAdjacency):
             networks = [source.of_run(int(r)) for r in (self.runs if source.per_run else self.runs[:1])]
             self.synapse = np.stack([_synapses(n) for n in networks])
         data = open_recording(study.recording)

@@ -1,66 +1,30 @@
 """What the parts of an LSTM forecaster do: its gates, and the convolutions before it."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jneuro.core.types import Array, Float, Int
+from jneuro.core.types import Float, Int
 from jneuro.datasets.windows import Windows
 from jneuro.evaluation.forecasts import forecast, targets
-from jneuro.models import CNNLSTM, LSTMForecaster
-from jneuro.models.recurrent import LSTM
+from jneuro.evaluation.protocols import SupportsConvolutions, SupportsGates
 
-__all__ = ["Gates", "convolution_share", "gate_statistics", "gates"]
+__all__ = ["convolution_share", "gate_statistics"]
 
 _SATURATED = 0.1
 """A gate is saturated nearer than this to closed or to open, as in Karpathy, Johnson & Fei-Fei (2015)."""
 
 
-class Gates(NamedTuple):
-    """The gates of one layer, at every time.
-
-    Attributes:
-        input: how much of what is new is taken in.
-        forget: how much of the cell's state stays.
-        output: how much of the cell's state is shown.
-    """
-
-    input: Float[Array, "batch time hidden"]
-    forget: Float[Array, "batch time hidden"]
-    output: Float[Array, "batch time hidden"]
-
-
-def gates(lstm: LSTM, inputs: Float[Array, "batch time feature"]) -> list[Gates]:
-    """The gates of all layers.
-
-    Args:
-        lstm: the layers.
-        inputs: what the first reads.
-
-    Returns:
-        The gates, layer by layer.
-    """
-    found, x = [], inputs
-    for layer in lstm.layers:
-        weight_ih, weight_hh, bias_ih, bias_hh = layer.weights
-        states, _ = layer(x)
-        before = jnp.pad(states[:, :-1], ((0, 0), (1, 0), (0, 0)))
-        i, f, _, o = jnp.split(x @ weight_ih + before @ weight_hh + (bias_ih + bias_hh)[None, None], 4, axis=-1)
-        found.append(Gates(*map(jax.nn.sigmoid, (i, f, o))))
-        x = states
-    return found
-
-
 def gate_statistics(
-    model: LSTMForecaster | CNNLSTM, windows: Windows, starts: Int[np.ndarray, " window"]
+    model: SupportsGates, windows: Windows, starts: Int[np.ndarray, " window"]
 ) -> tuple[list[dict[str, Any]], list[Float[np.ndarray, " unit"]]]:
     r"""How open the gates are, and how long a unit remembers, \(-\Delta t / \ln \bar f\) with its mean forget gate.
 
     Args:
-        model: the forecaster.
+        model: the forecaster, which shows its gates.
         windows: the data.
         starts: first frame of each window.
 
@@ -73,12 +37,11 @@ def gate_statistics(
     @jax.jit
     def watch(variables, data, start):
         model, inputs = nnx.merge(graph, variables), data.gather(start).inputs
-        x = model.augment(inputs, train=False) if isinstance(model, CNNLSTM) else inputs
 
         def told(gate):
             return gate.mean((0, 1)), (gate < _SATURATED).mean((0, 1)), (gate > 1 - _SATURATED).mean((0, 1))
 
-        return [{name: told(gate) for name, gate in layer._asdict().items()} for layer in gates(model.lstm, x)]
+        return [{name: told(gate) for name, gate in layer._asdict().items()} for layer in model.gates(inputs)]
 
     layers, memories = [], []
     for layer in watch(variables, windows, jnp.asarray(starts)):
@@ -92,11 +55,13 @@ def gate_statistics(
     return layers, memories
 
 
-def convolution_share(model: CNNLSTM, windows: Windows, starts: Int[np.ndarray, " window"]) -> dict[str, Any]:
+def convolution_share(
+    model: SupportsConvolutions, windows: Windows, starts: Int[np.ndarray, " window"]
+) -> dict[str, Any]:
     """What the convolutions add: to what the LSTM reads, and to the forecast at the nearest horizon.
 
     Args:
-        model: the forecaster, with at least one convolution.
+        model: the forecaster, which can do without its convolutions, of which it has one at least.
         windows: the data.
         starts: first frame of each window.
 
@@ -113,17 +78,14 @@ def convolution_share(model: CNNLSTM, windows: Windows, starts: Int[np.ndarray, 
         whole = nnx.merge(graph, variables).augment(inputs, train=False)
         return (whole - inputs).var(0).sum() / whole.var(0).sum()
 
-    without = nnx.clone(model)
-    for parameter in (without.norms[-1].scale, without.norms[-1].bias):
-        parameter[...] = jnp.zeros_like(parameter[...])
+    without = model.without_convolutions()
     said, silent = (forecast(m, windows, starts, batch_size=64)[:, 0].astype(np.float64) for m in (model, without))
     truth = targets(windows, starts)[:, 0]
     r2 = [float(1 - np.square(x - truth).sum() / np.square(truth - truth.mean(0)).sum()) for x in (said, silent)]
-    weights = [np.square(np.asarray(c.kernel[...], np.float64)).sum((1, 2)) for c in model.convolutions]
     return {
         "input_share": float(spread(variables, windows, jnp.asarray(starts))),
         "output_share": float((said - silent).var(0).sum() / said.var(0).sum()),
         "r2": r2[0],
         "r2_without": r2[1],
-        "taps": [(w / w.sum()).tolist() for w in weights],
+        "taps": [(np.asarray(w) / np.sum(w)).tolist() for w in model.taps()],
     }

@@ -17,10 +17,10 @@ from jneuro.datasets import WindowConfig, Windows
 from jneuro.evaluation.analysis import Analysis, Findings, Source, Study
 from jneuro.evaluation.lyapunov import lyapunov_of_currents
 from jneuro.evaluation.metrics import interval
+from jneuro.evaluation.protocols import SupportsReadingOrder
 from jneuro.evaluation.repetition import nearest, period, repeat_period
 from jneuro.evaluation.rollout_scores import Predict, RolloutScores, Sample, score_rollouts
 from jneuro.evaluation.rollouts import rollout
-from jneuro.models import Seq2SeqLSTM
 from jneuro.simulators import ODESimulator, simulate
 from jneuro.simulators.stimuli import Constant
 
@@ -317,5 +317,5 @@ def _described(study: Study, name: str) -> dict[str, Any]:
         "steps": windows.length,
         "seeds": len(study.models[name]),
         "scaled": bool(np.any(np.asarray(windows.scaling.scale) != 1)),
-        "order": model.config.order if isinstance(model, Seq2SeqLSTM) else None,
+        "order": model.reading_order() if isinstance(model, SupportsReadingOrder) else None,
     }

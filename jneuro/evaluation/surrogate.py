@@ -14,11 +14,11 @@ from jneuro.datasets import WindowConfig, Windows
 from jneuro.evaluation.analysis import Analysis, Findings, Study
 from jneuro.evaluation.forecasts import forecast, targets
 from jneuro.evaluation.metrics import interval
+from jneuro.evaluation.protocols import SupportsReceptiveField
 from jneuro.evaluation.spike_matching import crossings, peaks, spike_scores
 from jneuro.evaluation.stimulus_families import families, sine, step
 from jneuro.evaluation.surrogate_cost import gradients, timings
 from jneuro.evaluation.surrogate_probe import probe, simulator_response
-from jneuro.models import EncoderDecoder
 
 __all__ = ["SurrogateAnalysis", "nearest"]
 
@@ -245,11 +245,7 @@ class _Field(NamedTuple):
 
 
 def _receptive_field(model: Any, dt: float) -> dict[str, float] | None:
-    if not isinstance(model, EncoderDecoder):
+    if not isinstance(model, SupportsReceptiveField):
         return None
-    whole = model.config.receptive_field
-    filters, kernel, stride = zip(*model.config.sizes[:2], strict=True)
-    first = model.config.model_copy(
-        update={"layers": len(filters), "filters": filters, "kernel": kernel, "stride": stride}
-    ).receptive_field
+    whole, first = model.receptive_field(), model.receptive_field(2)
     return _Field(whole, whole * dt, first, first * dt)._asdict()

@@ -11,8 +11,6 @@ from .plan import reopen as reopen
 from .plan import resolve as resolve
 from .reporting import report_stage as report_stage
 from .running import STAGES as STAGES
-from .running import Observer as Observer
-from .running import Silent as Silent
 from .running import require_trained as require_trained
 from .running import run as run
 from .running import run_stages as run_stages

@@ -9,7 +9,7 @@ from jneuro.core.config import AbsolutePath, Config, RunConfig, unknown_name
 from jneuro.datasets import Horizons, Scale, WindowConfig
 from jneuro.evaluation import CeilingConfig
 from jneuro.evaluation.baselines import DEFAULTS, Baselines, label_of
-from jneuro.evaluation.kinds import ANALYSES, BASELINES
+from jneuro.evaluation.kinds import ANALYSES
 from jneuro.models.kinds import MODELS
 from jneuro.simulators.config import SimulationConfig
 from jneuro.training import TrainConfig
@@ -100,7 +100,7 @@ class ExperimentConfig(RunConfig):
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
                 made_of = "must be made of letters, digits, '_', '.' and '-', and begin with a letter or digit"
                 raise ValueError(f"models: {name!r} {made_of}")
-            if name in {*BASELINES, *map(label_of, self.evaluate.baselines)}:
+            if name in map(label_of, (*DEFAULTS, *self.evaluate.baselines)):
                 raise ValueError(f"models: {name!r} is the name of a baseline; choose another")
         if self.evaluate.leaky_twins and self.windows.split == "report":
             raise ValueError("evaluate.leaky_twins: windows.split = 'report' is the leaky split already; leave one out")

@@ -32,8 +32,9 @@ from pydantic import TypeAdapter
 
 from jneuro.core.config import ConfigError, Content, RunConfig, content_hash, to_yaml
 from jneuro.core.files import LockedError, flush, locked, remove, write_json, write_text, written
+from jneuro.core.progress import Progress
 
-__all__ = ["FORMAT", "Notes", "Planned", "RunFolder", "Stage", "versions", "wanted"]
+__all__ = ["FORMAT", "Planned", "RunFolder", "Stage", "versions", "wanted"]
 
 FORMAT = 2
 """Version of the layout of a run folder."""
@@ -86,14 +87,6 @@ class Planned(Protocol):
     @property
     def code(self) -> tuple[Path | None, Mapping[str, str]]:
         """The folder of code of one's own that the configuration names, and the hashes of its files."""
-        ...
-
-
-class Notes(Protocol):
-    """Hears what the user should know."""
-
-    def note(self, text: str) -> None:
-        """Something that the user should know, in one line."""
         ...
 
 
@@ -344,19 +337,19 @@ class RunFolder:
         write_json(self.path / "run.json", self.info | entries)
 
 
-def wanted(stage: Stage | None, folder: RunFolder, observer: Notes, again: str) -> bool:
+def wanted(stage: Stage | None, folder: RunFolder, progress: Progress, again: str) -> bool:
     """Whether a stage is to be done; if it was done before, say why it is done again.
 
     Args:
         stage: the stage; None is not to be done.
         folder: of the run.
-        observer: told why.
+        progress: told why.
         again: what is done again, as in "trained".
     """
     if stage is None or folder.done(stage):
         return False
     if why := folder.why_stale(stage):
-        observer.note(f"{stage.name}: {why}; {again} again")
+        progress.note(f"{stage.name}: {why}; {again} again")
     return True
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jneuro.core.code import loaded_code
+from jneuro.core.code import changed_files, loaded_code
 from jneuro.core.config import (
     ConfigError,
     Kind,
@@ -19,15 +19,17 @@ from jneuro.core.config import (
     unknown_name,
 )
 from jneuro.core.random import stream
+from jneuro.core.registry import Block
 from jneuro.core.types import Array, Key
 from jneuro.datasets.tasks import WindowConfig
 from jneuro.datasets.variables import FROM_SPIKES, columns_of
 from jneuro.evaluation.baselines import check_baselines
 from jneuro.experiment.config import ExperimentConfig, ModelEntry
 from jneuro.experiment.folder import RunFolder, Stage
-from jneuro.models.build import Sizes, sized
+from jneuro.models.build import Sizes, check_shapes, sized
 from jneuro.recordings.store import has_events, open_recording
 from jneuro.simulators.config import SimulationConfig
+from jneuro.training.losses import cost
 from jneuro.training.recipe import TrainConfig
 
 __all__ = ["Plan", "Training", "load_plan", "load_with_code", "recorded_code", "reopen", "resolve"]
@@ -166,6 +168,11 @@ def recorded_code(run: Path, code: Path | None = None) -> tuple[Path | None, Map
     where = (folder if code is None else code) if files else None
     if where is not None and not where.is_dir():
         raise ConfigError(f"{run}: its code, {', '.join(files)}, is not in {where} any more; say where with --code DIR")
+    if where is not None and (changed := changed_files(where, files)):
+        raise ConfigError(
+            f"{', '.join(str(where / name) for name in changed)}: changed since the run {run}, so nothing of it is "
+            "executed; restore it, say with --code DIR where it is, or go on from your own YAML file with --resume"
+        )
     return where, files
 
 
@@ -223,8 +230,8 @@ def resolve(config: ExperimentConfig) -> Plan:
     if config.simulation is not None:
         stages.insert(0, Stage("simulate", content_of(config.simulation, config.seed), ("recording.zarr",)))
     results = ("metrics.json", "predictions.zarr", "analyses.zarr")
-    stages.append(Stage("evaluate", content_of(config), results))
-    stages.append(Stage("report", content_of(config, "report"), ("report.html", "figures")))
+    stages.append(Stage("evaluate", content_of(config, simulation, seed), results))
+    stages.append(Stage("report", content_of(config, simulation, seed, "report"), ("report.html", "figures")))
     return Plan(config, simulation, seed, trainings, {s.name: s for s in stages}, loaded_code())
 
 
@@ -295,6 +302,7 @@ def _check_windows(config: ExperimentConfig, data: _Data) -> None:
             frame = windows.frame(data.dt) * data.dt
             observed = set(windows.targets) <= set(windows.observed)
             if key == "windows":
+                key = "evaluate.baselines"
                 check_baselines(config.evaluate.baselines, windows.frames(frame)[1], observed=observed)
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from error
@@ -312,6 +320,8 @@ def _sized(config: ExperimentConfig, name: str, data: _Data) -> ModelEntry:
         raise ValueError(f"{key} = {size} is more than the {least} training windows; lower it or windows.stride_ms")
     try:
         model = sized(entry.model, _sizes(windows, data))
+        if isinstance(model, Block):  # one of the user's own, of which nothing else is known before it is called
+            check_shapes(model, _sizes(windows, data), check=cost(config.train_config_of(name).loss))
     except ValueError as error:
         raise ValueError(f"models.{name}.model: {first_message(error)}") from error
     return entry.model_copy(update={"model": model})
@@ -344,4 +354,9 @@ def _trainings(config: ExperimentConfig) -> tuple[Training, ...]:
             content = content_of(*common, seed, entry.model, recipe)
             stage = Stage(f"train {said}", content, (f"models/{where}",))
             found.append(Training(name, said, where, leaks, seed, entry.model, windows, recipe, config.seed, stage))
+    places = {}
+    for training in found:
+        if (other := places.setdefault(training.folder, training)) is not training:
+            both = f"{other.label!r} and {training.label!r} would both be trained in models/{training.folder}"
+            raise ValueError(f"models: {both}; rename one")
     return tuple(found)

@@ -2,65 +2,30 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import ValidationError
 
 from jneuro.core.config import ConfigError, first_message
+from jneuro.core.progress import Progress, showing
 from jneuro.datasets.variables import needed
 from jneuro.experiment.config import ExperimentConfig
-from jneuro.experiment.folder import Notes, RunFolder, wanted
+from jneuro.experiment.folder import RunFolder, wanted
 from jneuro.experiment.plan import Plan, Training, load_plan, resolve
 from jneuro.experiment.reporting import report_stage
 from jneuro.experiment.scoring import evaluate_stage
 from jneuro.experiment.simulation import simulate_stage
 from jneuro.experiment.training import cut_windows, side_by_side, train_stage
 from jneuro.recordings.store import read_recording
-from jneuro.training.callbacks import Callback
+from jneuro.training.callbacks import TrainingProgress
 
-__all__ = ["STAGES", "Observer", "Silent", "require_trained", "run", "run_stages"]
+__all__ = ["STAGES", "require_trained", "run", "run_stages"]
 
 STAGES = ("simulate", "train", "evaluate", "report")
 """The stages, in order."""
-
-
-class Observer(Notes, Protocol):
-    """Hears how a run goes on; of trainings side by side, from several threads."""
-
-    def stage(self, text: str) -> None:
-        """A stage, or a part of one, begins."""
-        ...
-
-    def advance(self, done: float, total: float) -> None:
-        """The simulation has come to `done` of `total` ms, all runs together."""
-        ...
-
-    def training(self, label: str) -> Iterable[Callback]:
-        """The callbacks for a model's training."""
-        ...
-
-
-class Silent:
-    """An observer that says nothing."""
-
-    def stage(self, text: str) -> None:
-        """Say nothing."""
-
-    def note(self, text: str) -> None:
-        """Say nothing."""
-
-    def advance(self, done: float, total: float) -> None:
-        """Say nothing."""
-
-    def training(self, label: str) -> Iterable[Callback]:
-        """No callbacks."""
-        return ()
-
-    def fitting(self, progress: object) -> None:
-        """Say nothing."""
 
 
 def run(
@@ -69,7 +34,7 @@ def run(
     *,
     out: str | Path | None = None,
     resume: bool = False,
-    observer: Observer | None = None,
+    progress: Progress | bool | None = None,
 ) -> dict[str, Any]:
     """Run an experiment from its configuration to its report.
 
@@ -82,7 +47,8 @@ def run(
         out: the run folder; `runs/<name>-<hash>` by default.
         resume: continue an unfinished run; on a CPU the result is bit-identical to an uninterrupted one. Stages whose
             code has changed since are done again.
-        observer: hears how the run goes on.
+        progress: shows how far the run is: None runs that last longer than 2 s, on a terminal and in a notebook; True
+            at once, elsewhere as lines on standard error; False never.
 
     Returns:
         The metrics, as in metrics.json.
@@ -94,7 +60,8 @@ def run(
     """
     plan = load_plan(config, overrides) if isinstance(config, str | Path) else _resolved(config)
     folder = RunFolder.prepare(plan, None if out is None else Path(out), resume=resume)
-    run_stages(plan, folder, observer or Silent())
+    with showing(progress) as shown:
+        run_stages(plan, folder, shown)
     return folder.load("metrics.json")
 
 
@@ -109,28 +76,28 @@ def _resolved(config: ExperimentConfig | Mapping[str, Any]) -> Plan:
         raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
 
 
-def run_stages(plan: Plan, folder: RunFolder, observer: Observer, last: str = "report") -> None:
+def run_stages(plan: Plan, folder: RunFolder, progress: Progress, last: str = "report") -> None:
     """Run the stages up to one, leaving out those that are done.
 
     Args:
         plan: the experiment.
         folder: of the run.
-        observer: hears how it goes on.
+        progress: hears how it goes on.
         last: the last stage.
     """
     with folder.lock():
         asked = STAGES[: STAGES.index(last) + 1]
-        if wanted(plan.stages.get("simulate"), folder, observer, "simulated"):
-            observer.stage("simulate")
-            simulate_stage(plan, folder, observer.advance)
+        if wanted(plan.stages.get("simulate"), folder, progress, "simulated"):
+            with progress.begin("simulate", unit="s") as task:
+                simulate_stage(plan, folder, lambda done, total: task.update(1e-3 * done, 1e-3 * total))
         if "train" in asked:
-            _train_all(plan, folder, observer)
-        if "evaluate" in asked and wanted(plan.stages["evaluate"], folder, observer, "evaluated"):
-            observer.stage("evaluate")
-            evaluate_stage(plan, folder, lambda text: observer.stage(f"evaluate: {text}"))
-        if "report" in asked and wanted(plan.stages["report"], folder, observer, "written"):
-            observer.stage("report")
-            report_stage(plan, folder)
+            _train_all(plan, folder, progress)
+        if "evaluate" in asked and wanted(plan.stages["evaluate"], folder, progress, "evaluated"):
+            with progress.begin("evaluate") as task:
+                evaluate_stage(plan, folder, lambda text: task.update(text=text))
+        if "report" in asked and wanted(plan.stages["report"], folder, progress, "written"):
+            with progress.begin("report"):
+                report_stage(plan, folder)
 
 
 def require_trained(plan: Plan, folder: RunFolder) -> None:
@@ -152,9 +119,9 @@ def require_trained(plan: Plan, folder: RunFolder) -> None:
             )
 
 
-def _train_all(plan: Plan, folder: RunFolder, observer: Observer) -> None:
+def _train_all(plan: Plan, folder: RunFolder, progress: Progress) -> None:
     """Train what is not trained; models that see the same windows share them."""
-    left = [t for t in plan.trainings if wanted(t.stage, folder, observer, "trained")]
+    left = [t for t in plan.trainings if wanted(t.stage, folder, progress, "trained")]
     cutting, cut = threading.Lock(), {}
     waiting = Counter(t.windows for t in left)
 
@@ -162,10 +129,9 @@ def _train_all(plan: Plan, folder: RunFolder, observer: Observer) -> None:
         how = training.windows
         with cutting:
             if how not in cut:
-                observer.stage("windows")
-                cut[how] = cut_windows(plan, read_recording(plan.recording(folder), needed(how.variables)), how)
-        observer.stage(f"train {training.label}")
-        train_stage(training, folder, cut[how], tuple(observer.training(training.label)))
+                with progress.begin("windows"):
+                    cut[how] = cut_windows(plan, read_recording(plan.recording(folder), needed(how.variables)), how)
+        train_stage(training, folder, cut[how], (TrainingProgress(progress, f"train {training.label}"),))
         with cutting:
             waiting[how] -= 1
             if not waiting[how]:

@@ -79,6 +79,7 @@ def train_stage(training: Training, folder: RunFolder, windows: Windows, callbac
             key=training.stream("train"),
             callbacks=(*callbacks, MetricsFile(home / "metrics.jsonl")),
             checkpoint=Checkpoints(home / "checkpoints", every_seconds=30.0),
+            progress=False,
         )
 
 

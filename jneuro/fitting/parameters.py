@@ -11,7 +11,8 @@ import numpy as np
 
 from jneuro.core.config import unknown_name
 from jneuro.core.types import Array, Float, PyTree
-from jneuro.simulators.base import Bounds, Simulator, parameters
+from jneuro.simulators.base import Bounds, Simulator
+from jneuro.simulators.paths import parameters, replace
 
 __all__ = ["Trainable", "double"]
 
@@ -37,7 +38,7 @@ class Trainable(eqx.Module):
     - with both otherwise, \(l + (u - l)\,\sigma(q)\).
 
     Attributes:
-        names: of the parameters, in their order.
+        names: paths of the parameters, such as `g_na` or `channels.na.g_max`, in their order.
         bounds: lower and upper bound of each, in the parameter's unit; at most one of them is infinite.
         scale: the size of each, by which one may count how near it is to a bound.
     """
@@ -52,7 +53,7 @@ class Trainable(eqx.Module):
 
         Args:
             simulator: whose; its own values give the scale.
-            names: their names, or names and bounds; where bounds are left out, the simulator's declared ones hold.
+            names: their paths, or paths and bounds; where bounds are left out, the simulator's declared ones hold.
 
         Returns:
             The trainable parameters.
@@ -61,6 +62,8 @@ class Trainable(eqx.Module):
             ValueError: for an unknown name, a structural parameter, a parameter with one value a cell, one that has no
                 bounds, bounds in the wrong order, or a value outside of them.
         """
+        if isinstance(names, str):
+            raise ValueError(f"trainable = {names!r} must be a list, as in [{names!r}]")
         known = {n: p for n, p in parameters(simulator).items() if not p.static}
         given = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names)
         if not given:
@@ -91,13 +94,12 @@ class Trainable(eqx.Module):
 
     def values(self, simulator: Simulator) -> Float[Array, " parameter"]:
         """The values that a simulator has."""
-        return jnp.stack([jnp.asarray(getattr(simulator, name), jnp.result_type(float)) for name in self.names])
+        found = parameters(simulator)
+        return jnp.stack([jnp.asarray(found[name].default, jnp.result_type(float)) for name in self.names])
 
     def insert(self, simulator: _Simulator, values: Float[Array, " parameter"]) -> _Simulator:
         """The simulator with these values; what it draws at random stays."""
-        if not self.names:
-            return simulator
-        return eqx.tree_at(lambda s: [getattr(s, n) for n in self.names], simulator, list(jnp.asarray(values)))
+        return replace(simulator, dict(zip(self.names, jnp.asarray(values), strict=True)), check=False)
 
     def inside(self, values: Float[Array, " *parameter"]) -> Float[Array, " *parameter"]:
         """The values moved a little way inside of their bounds, where a bound is reached or crossed."""

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from pydantic import Field
@@ -96,11 +97,13 @@ def forward(model: Any, batch: Batch, *, train: bool = False) -> Prediction:
         said = model(batch, train=train)
     else:
         if isinstance(model, nnx.Module):
+            # To predict, in a copy: the caller's model stays in its mode, and may belong to an outer trace.
+            model = model if train else nnx.clone(model)
             model.train() if train else model.eval()
         said = model(batch)
     if isinstance(said, Prediction):
         return said
-    if not isinstance(said, Array):
+    if not isinstance(said, jax.Array):
         raise ValueError(
             f"{name_of(model)} returned {type(said).__name__}; a model returns an array [batch, horizon, target], or a "
             "jneuro.models.base.Prediction"

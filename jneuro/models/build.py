@@ -13,7 +13,7 @@ from jneuro.datasets.windows import Batch, Windows
 from jneuro.models.base import Prediction, check_prediction, forward
 from jneuro.models.kinds import MODELS
 
-__all__ = ["Sizes", "build_model", "check_model", "initialised", "model_rngs", "sized"]
+__all__ = ["Sizes", "build_model", "check_shapes", "initialised", "model_rngs", "sized"]
 
 
 class Sizes(NamedTuple):
@@ -138,7 +138,7 @@ def initialised(model: Any, windows: Windows) -> Any:
     return model
 
 
-def check_model(model: Any, sizes: Sizes, *, dtype: Any = jnp.float32, check: Any = None) -> None:
+def check_shapes(model: Any, sizes: Sizes, *, dtype: Any = jnp.float32, check: Any = None) -> None:
     """Build and call a model without computing anything, and refuse what does not fit the data.
 
     Args:

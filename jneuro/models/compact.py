@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from jneuro.core.types import Array, Float
 from jneuro.datasets.windows import Batch
 from jneuro.models.base import ModelConfig, Prediction, check_inputs
+from jneuro.models.layers import linear, starts_at
 
 __all__ = ["CompactForecaster", "CompactForecasterConfig"]
 
@@ -77,22 +78,22 @@ class CompactForecaster(nnx.Module):
     def __init__(self, config: CompactForecasterConfig, *, rngs: nnx.Rngs):
         self.config = config
         hidden, channels, neurons = config.hidden, config.channels, config.features
-        self.trunk = nnx.List([nnx.Linear(config.lags, hidden, rngs=rngs), nnx.Linear(hidden, hidden, rngs=rngs)])
-        self.head = nnx.Linear(hidden, hidden, rngs=rngs)
+        self.trunk = nnx.List([linear(config.lags, hidden, rngs=rngs), linear(hidden, hidden, rngs=rngs)])
+        self.head = linear(hidden, hidden, rngs=rngs)
         small = variance_scaling(0.01, "fan_in", "normal")
-        self.output_layer = nnx.Linear(hidden, config.horizons, kernel_init=small, rngs=rngs)
+        self.output_layer = linear(hidden, config.horizons, initialiser=small, rngs=rngs)
         if config.mixing:
             self.message = nnx.List(
                 [
-                    nnx.Linear(config.mixing_lags, config.mixing_hidden, rngs=rngs),
-                    nnx.Linear(config.mixing_hidden, channels, rngs=rngs),
+                    linear(config.mixing_lags, config.mixing_hidden, rngs=rngs),
+                    linear(config.mixing_hidden, channels, rngs=rngs),
                 ]
             )
-            self.mixing = nnx.Param(jnp.zeros((channels, neurons, neurons), jnp.float32))
-            self.hearing = nnx.Linear(channels, hidden, use_bias=False, rngs=rngs)
+            self.mixing = nnx.Param(starts_at(0, channels, neurons, neurons))
+            self.hearing = linear(channels, hidden, use_bias=False, rngs=rngs)
             if config.echo:
-                self.reaction = nnx.Linear(config.mixing_hidden, channels, rngs=rngs)
-                self.answer = nnx.Linear(channels, config.mixing_hidden, use_bias=False, rngs=rngs)
+                self.reaction = linear(config.mixing_hidden, channels, rngs=rngs)
+                self.answer = linear(channels, config.mixing_hidden, use_bias=False, rngs=rngs)
 
     def __call__(self, batch: Batch, *, train: bool) -> Prediction:
         """Predict all horizons at once.

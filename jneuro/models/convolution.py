@@ -22,7 +22,7 @@ from jax.typing import DTypeLike
 
 from jneuro.core.devices import route
 from jneuro.core.types import Array, Float
-from jneuro.models.layers import xavier_uniform
+from jneuro.models.layers import starts_at, xavier_uniform
 
 __all__ = ["Convolution", "Formulation", "TransposedConvolution", "convolve", "convolve_transposed"]
 
@@ -321,7 +321,7 @@ class Convolution(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.kernel = nnx.Param(initialiser(rngs.params(), (taps, features, filters), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(filters, jnp.float32)) if bias else None
+        self.bias = nnx.Param(starts_at(0, filters)) if bias else None
         self.stride, self.dtype = stride, dtype
         self.formulation: Formulation = formulation
 
@@ -369,7 +369,7 @@ class TransposedConvolution(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.kernel = nnx.Param(initialiser(rngs.params(), (taps, features, filters), jnp.float32).swapaxes(1, 2))
-        self.bias = nnx.Param(jnp.zeros(filters, jnp.float32)) if bias else None
+        self.bias = nnx.Param(starts_at(0, filters)) if bias else None
         self.stride, self.dtype = stride, dtype
         self.formulation: Formulation = formulation
 

@@ -20,7 +20,7 @@ from jneuro.core.types import Array, Float
 from jneuro.datasets.windows import Batch
 from jneuro.models.base import ModelConfig, Prediction, check_inputs
 from jneuro.models.convolution import Convolution, Formulation, TransposedConvolution
-from jneuro.models.layers import INITIALISERS, InitialiserName, compute_dtype
+from jneuro.models.layers import INITIALISERS, InitialiserName, compute_dtype, starts_at
 from jneuro.models.microbatches import in_microbatches, microbatch
 
 __all__ = ["ActivationName", "EncoderDecoder", "EncoderDecoderConfig", "LayerSizes", "PReLU"]
@@ -50,6 +50,14 @@ class LayerSizes(NamedTuple):
     filters: int
     kernel: int
     stride: int
+
+
+def _receptive_field(sizes: "tuple[LayerSizes, ...]") -> int:
+    field, step = 1, 1
+    for size in sizes:
+        field += (size.kernel - 1) * step
+        step *= size.stride
+    return field
 
 
 class EncoderDecoderConfig(ModelConfig):
@@ -102,11 +110,7 @@ class EncoderDecoderConfig(ModelConfig):
     @property
     def receptive_field(self) -> int:
         """Input samples that reach one value of the deepest layer: 1 + Σ (kernel − 1) · product of earlier strides."""
-        field, step = 1, 1
-        for size in self.sizes:
-            field += (size.kernel - 1) * step
-            step *= size.stride
-        return field
+        return _receptive_field(self.sizes)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -140,7 +144,7 @@ class PReLU(nnx.Module):
     """
 
     def __init__(self, channels: int):
-        self.weight = nnx.Param(jnp.zeros(channels, jnp.float32))
+        self.weight = nnx.Param(starts_at(0, channels))
 
     def __call__(self, x: Float[Array, "batch time channel"]) -> Float[Array, "batch time channel"]:
         """Apply it; see the class."""
@@ -200,6 +204,10 @@ class EncoderDecoder(nnx.Module):
             self.decoder_prelu = nnx.List([PReLU(count) for count in outputs[:-1]])
         if config.output_activation == "prelu":
             self.output_prelu = PReLU(config.targets)
+
+    def receptive_field(self, layers: int | None = None) -> int:
+        """Input samples that reach one value of the deepest layer, or of the last of the first `layers`."""
+        return _receptive_field(self.config.sizes[:layers])
 
     def __call__(self, batch: Batch, *, train: bool) -> Prediction:
         """Predict the window's targets.

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from pydantic import Field
 
@@ -15,7 +16,16 @@ from jneuro.core.types import Array, Float
 from jneuro.datasets.windows import Batch
 from jneuro.models.base import Prediction, check_inputs
 from jneuro.models.convolution import Convolution
-from jneuro.models.layers import INITIALISERS, BatchNorm, InitialiserName, compute_dtype, dropout_layer, layer_norm
+from jneuro.models.layers import (
+    INITIALISERS,
+    BatchNorm,
+    InitialiserName,
+    compute_dtype,
+    dropout_layer,
+    layer_norm,
+    linear,
+)
+from jneuro.models.recurrent import Gates
 from jneuro.models.stack import StackConfig, build_stack, output_layer
 
 __all__ = ["CNNLSTM", "CNNLSTMConfig", "LSTMForecaster", "LSTMForecasterConfig"]
@@ -131,6 +141,10 @@ class LSTMForecaster(nnx.Module):
         _, states = self.lstm(batch.inputs, train=train)
         return Prediction(self.head(states[-1][0], batch.inputs[:, -1], train=train))
 
+    def gates(self, inputs: Float[Array, "batch time feature"]) -> list[Gates]:
+        """The LSTM's gates, layer by layer, when it reads these inputs."""
+        return self.lstm.gates(inputs)
+
 
 class CNNLSTM(nnx.Module):
     """Add features convolved over the neuron index to the window, and forecast from it with an LSTM.
@@ -187,6 +201,22 @@ class CNNLSTM(nnx.Module):
             x = self.dropout(x, deterministic=not train, batch=2)
         return (window + x).transpose(2, 0, 1)
 
+    def gates(self, inputs: Float[Array, "batch time feature"]) -> list[Gates]:
+        """The LSTM's gates, layer by layer, when these inputs are augmented and read."""
+        return self.lstm.gates(self.augment(inputs, train=False))
+
+    def without_convolutions(self) -> Self:
+        """A copy whose convolutions add nothing."""
+        copy = nnx.clone(self)
+        if len(copy.norms):
+            for parameter in (copy.norms[-1].scale, copy.norms[-1].bias):
+                parameter[...] = jnp.zeros_like(parameter[...])
+        return copy
+
+    def taps(self) -> list[Float[np.ndarray, " tap"]]:
+        """The sum of the squared weights of each convolution by its offset on the neuron index."""
+        return [np.square(np.asarray(c.kernel[...], np.float64)).sum((1, 2)) for c in self.convolutions]
+
 
 class ForecastHead(nnx.Module):
     """From the last hidden state and the last input to all horizons.
@@ -207,7 +237,7 @@ class ForecastHead(nnx.Module):
         self.horizons = config.horizons
         self.layer_norm = layer_norm(hidden, rngs=rngs) if normalise else None
         self.residual_projection = (
-            nnx.Linear(config.features, hidden, kernel_init=init, dtype=compute_dtype(config.precision), rngs=rngs)
+            linear(config.features, hidden, initialiser=init, dtype=compute_dtype(config.precision), rngs=rngs)
             if residual
             else None
         )

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from jneuro.core.types import Array, Float
-from jneuro.models.layers import INITIALISERS, compute_dtype, dropout_layer, layer_norm
+from jneuro.models.layers import INITIALISERS, compute_dtype, dropout_layer, layer_norm, linear, starts_at
 from jneuro.models.tft_config import TemporalFusionTransformerConfig
 
 __all__ = ["GateAddNorm", "GatedResidualNetwork", "ResampledNorm", "dense", "gated_linear", "interpolation"]
@@ -30,7 +30,7 @@ def dense(
         The layer.
     """
     init, dtype = INITIALISERS[config.kernel_init], compute_dtype(config.precision)
-    return nnx.Linear(inputs, outputs, use_bias=use_bias, kernel_init=init, dtype=dtype, rngs=rngs)
+    return linear(inputs, outputs, initialiser=init, use_bias=use_bias, dtype=dtype, rngs=rngs)
 
 
 def gated_linear(x: Float[Array, "*any two_hidden"]) -> Float[Array, "*any hidden"]:
@@ -131,7 +131,7 @@ class ResampledNorm(nnx.Module):
     """
 
     def __init__(self, outputs: int, *, rngs: nnx.Rngs):
-        self.mask = nnx.Param(jnp.zeros(outputs, jnp.float32))
+        self.mask = nnx.Param(starts_at(0, outputs))
         self.norm = layer_norm(outputs, rngs=rngs)
 
     def __call__(self, x: Float[Array, "batch time outputs"]) -> Float[Array, "batch time outputs"]:

@@ -12,7 +12,9 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jax.nn import initializers
@@ -30,14 +32,40 @@ __all__ = [
     "compute_dtype",
     "dropout_layer",
     "layer_norm",
+    "lecun_normal",
+    "linear",
+    "starts_at",
     "torch_uniform",
     "xavier_uniform",
 ]
 
-xavier_uniform = initializers.glorot_uniform()
+
+def starts_at(value: float, *shape: int) -> Float[Array, "*shape"]:
+    """Make a parameter, in single precision, that starts at one value everywhere.
+
+    Args:
+        value: where it starts.
+        shape: of the parameter.
+
+    Returns:
+        The array; copied to the device, where `jnp.full` would compile a program for each shape.
+    """
+    return jnp.asarray(np.full(shape, value, np.float32))
+
+
+def _compiled(initialiser: initializers.Initializer) -> initializers.Initializer:
+    """One program for each shape, where each of the initialiser's operations would be one by itself."""
+    return jax.jit(initialiser, static_argnums=(1, 2))
+
+
+def _zeros(key, shape, dtype=None, out_sharding=None):
+    return jnp.asarray(np.zeros(shape, dtype or jnp.float32))
+
+
+xavier_uniform = _compiled(initializers.glorot_uniform())
 """U(±√(6 / (inputs + outputs))), `torch.nn.init.xavier_uniform_`."""
 
-torch_uniform = initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+torch_uniform = _compiled(initializers.variance_scaling(1 / 3, "fan_in", "uniform"))
 """U(±1/√inputs), with which PyTorch starts the weights of linear and convolution layers."""
 
 InitialiserName = Literal[
@@ -47,11 +75,11 @@ InitialiserName = Literal[
 INITIALISERS: dict[InitialiserName, initializers.Initializer] = {
     "torch_uniform": torch_uniform,
     "xavier_uniform": xavier_uniform,
-    "xavier_normal": initializers.glorot_normal(),
-    "kaiming_uniform": initializers.he_uniform(),
-    "kaiming_normal": initializers.he_normal(),
-    "orthogonal": initializers.orthogonal(),
-    "zeros": initializers.zeros,
+    "xavier_normal": _compiled(initializers.glorot_normal()),
+    "kaiming_uniform": _compiled(initializers.he_uniform()),
+    "kaiming_normal": _compiled(initializers.he_normal()),
+    "orthogonal": _compiled(initializers.orthogonal()),
+    "zeros": _zeros,
 }
 """How weights may start, by the name that a configuration gives."""
 
@@ -66,6 +94,37 @@ def compute_dtype(precision: Literal["float32", "bfloat16"]) -> DTypeLike | None
         `bfloat16`; or None, which follows parameters and inputs, so that double precision stays double.
     """
     return jnp.bfloat16 if precision == "bfloat16" else None
+
+
+lecun_normal = _compiled(initializers.lecun_normal())
+"""A normal distribution of variance 1 / inputs, cut at two standard deviations: how Flax's layers start."""
+
+
+def linear(
+    inputs: int,
+    outputs: int,
+    *,
+    initialiser: initializers.Initializer = lecun_normal,
+    use_bias: bool = True,
+    dtype: DTypeLike | None = None,
+    rngs: nnx.Rngs,
+) -> nnx.Linear:
+    """Make a linear layer.
+
+    Args:
+        inputs: size of what goes in.
+        outputs: size of what comes out.
+        initialiser: draws the weights.
+        use_bias: whether a bias is added; it starts at zero.
+        dtype: to compute in; None follows parameters and inputs.
+        rngs: draws the weights (`params`).
+
+    Returns:
+        The layer.
+    """
+    return nnx.Linear(
+        inputs, outputs, use_bias=use_bias, kernel_init=initialiser, bias_init=_zeros, dtype=dtype, rngs=rngs
+    )
 
 
 _BATCH_AXIS: ContextVar[str | None] = ContextVar("batch_axis", default=None)
@@ -166,7 +225,8 @@ def layer_norm(features: int, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
     Returns:
         The layer.
     """
-    return nnx.LayerNorm(features, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
+    start = {"scale_init": lambda key, shape, dtype: starts_at(1, *shape), "bias_init": _zeros}
+    return nnx.LayerNorm(features, epsilon=1e-5, use_fast_variance=False, **start, rngs=rngs)
 
 
 class BatchNorm(nnx.Module):
@@ -183,10 +243,10 @@ class BatchNorm(nnx.Module):
     """
 
     def __init__(self, channels: int, *, axis: int = 2):
-        self.scale = nnx.Param(jnp.ones(channels, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
-        self.mean = nnx.BatchStat(jnp.zeros(channels, jnp.float32))
-        self.var = nnx.BatchStat(jnp.ones(channels, jnp.float32))
+        self.scale = nnx.Param(starts_at(1, channels))
+        self.bias = nnx.Param(starts_at(0, channels))
+        self.mean = nnx.BatchStat(starts_at(0, channels))
+        self.var = nnx.BatchStat(starts_at(1, channels))
         self.others = tuple(a for a in range(3) if a != axis)
 
     def __call__(self, x: Float[Array, "_ _ _"], *, train: bool) -> Float[Array, "_ _ _"]:

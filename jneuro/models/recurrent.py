@@ -6,10 +6,11 @@ takes two optimiser steps at a time, without which training trajectories would n
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
@@ -17,12 +18,26 @@ from jax.typing import DTypeLike
 from jneuro.core.devices import scan
 from jneuro.core.types import Array, Float
 from jneuro.models.cudnn import LSTMState, LSTMWeights, cudnn_applies, cudnn_lstm
-from jneuro.models.layers import INITIALISERS, InitialiserName, dropout_layer
+from jneuro.models.layers import INITIALISERS, InitialiserName, dropout_layer, starts_at
 
-__all__ = ["LSTM", "Backend", "LSTMLayer", "lstm"]
+__all__ = ["LSTM", "Backend", "Gates", "LSTMLayer", "lstm"]
 
 Backend = Literal["auto", "scan", "cudnn"]
 """What runs an LSTM: cuDNN's, our scan, or whichever suits the device and the numbers."""
+
+
+class Gates(NamedTuple):
+    """The gates of one layer, at every time.
+
+    Attributes:
+        input: how much of what is new is taken in.
+        forget: how much of the cell's state stays.
+        output: how much of the cell's state is shown.
+    """
+
+    input: Float[Array, "batch time hidden"]
+    forget: Float[Array, "batch time hidden"]
+    output: Float[Array, "batch time hidden"]
 
 
 def lstm(
@@ -199,8 +214,8 @@ class LSTMLayer(nnx.Module):
     ):
         self.weight_ih = nnx.Param(INITIALISERS[input_init](rngs.params(), (features, 4 * hidden), jnp.float32))
         self.weight_hh = nnx.Param(INITIALISERS[recurrent_init](rngs.params(), (hidden, 4 * hidden), jnp.float32))
-        self.bias_ih = nnx.Param(jnp.zeros(4 * hidden, jnp.float32).at[hidden : 2 * hidden].set(forget_bias))
-        self.bias_hh = nnx.Param(jnp.zeros(4 * hidden, jnp.float32))
+        self.bias_ih = nnx.Param(jnp.asarray(np.repeat(np.asarray([0, forget_bias, 0, 0], np.float32), hidden)))
+        self.bias_hh = nnx.Param(starts_at(0, 4 * hidden))
         self.dtype = dtype
         self.backend: Backend = backend
 
@@ -294,6 +309,25 @@ class LSTM(nnx.Module):
         self.layers = nnx.List([build(features if k == 0 else hidden) for k in range(layers)])
         self.dropout = dropout_layer(dropout, rngs=rngs)
         self.backend: Backend = backend
+
+    def gates(self, inputs: Float[Array, "batch time feature"]) -> list[Gates]:
+        """The gates of all layers, without dropout.
+
+        Args:
+            inputs: what the first layer reads.
+
+        Returns:
+            The gates, layer by layer.
+        """
+        found, x = [], inputs
+        for layer in self.layers:
+            weight_ih, weight_hh, bias_ih, bias_hh = layer.weights
+            states, _ = layer(x)
+            before = jnp.pad(states[:, :-1], ((0, 0), (1, 0), (0, 0)))
+            i, f, _, o = jnp.split(x @ weight_ih + before @ weight_hh + (bias_ih + bias_hh)[None, None], 4, axis=-1)
+            found.append(Gates(*map(jax.nn.sigmoid, (i, f, o))))
+            x = states
+        return found
 
     def __call__(
         self,

@@ -106,3 +106,7 @@ class Seq2SeqLSTM(nnx.Module):
         if self.config.residual:
             mean = batch.inputs[:, -1:, : self.config.targets] + mean
         return Prediction(mean)
+
+    def reading_order(self) -> str:
+        """In which order the window is read: `reverse`, newest first, or `forward`."""
+        return self.config.order

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from jneuro.core.types import Array, Float
 from jneuro.datasets.windows import Batch, Windows
 from jneuro.models.base import Prediction, check_inputs
-from jneuro.models.layers import INITIALISERS
+from jneuro.models.layers import INITIALISERS, linear
 from jneuro.models.stack import StackConfig, build_stack, output_layer
 
 __all__ = ["LOWEST_RATE", "SpikeCountLSTM", "SpikeCountLSTMConfig"]
@@ -86,8 +86,8 @@ class SpikeCountLSTM(nnx.Module):
         self.lstm = build_stack(config, config.features, config.hidden, rngs=rngs)
         self.output_layer = output_layer(config, config.hidden, config.horizons * config.targets, rngs=rngs)
         if config.own_hidden:
-            first = nnx.Linear(config.own_variables * config.length, config.own_hidden, rngs=rngs)
-            last = nnx.Linear(config.own_hidden, config.horizons, kernel_init=INITIALISERS["zeros"], rngs=rngs)
+            first = linear(config.own_variables * config.length, config.own_hidden, rngs=rngs)
+            last = linear(config.own_hidden, config.horizons, initialiser=INITIALISERS["zeros"], rngs=rngs)
             self.own = nnx.List([first, last])
 
     def start_at(self, mean: Float[Array, "horizon target"]) -> None:

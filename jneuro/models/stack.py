@@ -6,7 +6,7 @@ from pydantic import Field
 
 from jneuro.core.types import Array, Float
 from jneuro.models.base import ModelConfig
-from jneuro.models.layers import INITIALISERS, InitialiserName, compute_dtype
+from jneuro.models.layers import INITIALISERS, InitialiserName, compute_dtype, linear
 from jneuro.models.recurrent import LSTM, Backend
 
 __all__ = ["StackConfig", "build_stack", "output_layer", "outputs_at_all_times"]
@@ -71,7 +71,7 @@ def output_layer(config: StackConfig, features: int, outputs: int, *, rngs: nnx.
     Returns:
         The layer.
     """
-    return nnx.Linear(features, outputs, kernel_init=INITIALISERS[config.kernel_init], rngs=rngs)
+    return linear(features, outputs, initialiser=INITIALISERS[config.kernel_init], rngs=rngs)
 
 
 def outputs_at_all_times(

@@ -9,7 +9,7 @@ from jneuro.core.types import Array, Float
 from jneuro.datasets.windows import Batch
 from jneuro.models.base import Prediction, check_inputs
 from jneuro.models.gating import GateAddNorm, GatedResidualNetwork, dense
-from jneuro.models.layers import INITIALISERS, compute_dtype, dropout_layer
+from jneuro.models.layers import INITIALISERS, compute_dtype, dropout_layer, linear
 from jneuro.models.recurrent import LSTM
 from jneuro.models.tft_config import TemporalFusionTransformerConfig
 from jneuro.models.variable_selection import InputEmbedding, VariableSelection
@@ -132,7 +132,7 @@ class TemporalFusionTransformer(nnx.Module):
         self.output_gate = GateAddNorm(config, hidden, hidden, dropout=0.0, rngs=rngs)
         # In the parameters' precision, whatever the model's.
         outputs, init = config.targets * len(config.quantiles), INITIALISERS[config.kernel_init]
-        self.output_layer = nnx.Linear(hidden, outputs, kernel_init=init, rngs=rngs)
+        self.output_layer = linear(hidden, outputs, initialiser=init, rngs=rngs)
 
     def __call__(self, batch: Batch, *, train: bool) -> Prediction:
         """Predict all horizons at once.

@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 
 from jneuro.core.types import Array, Float
 from jneuro.models.gating import GatedResidualNetwork, ResampledNorm, dense, gated_linear, interpolation
-from jneuro.models.layers import INITIALISERS, compute_dtype, dropout_layer
+from jneuro.models.layers import INITIALISERS, compute_dtype, dropout_layer, starts_at
 from jneuro.models.tft_config import TemporalFusionTransformerConfig
 
 __all__ = ["Embedded", "InputEmbedding", "VariableNetworks", "VariableSelection"]
@@ -90,7 +90,7 @@ class InputEmbedding(nnx.Module):
             [nnx.Embed(classes, config.category_size(classes), rngs=rngs) for _, classes in config.categories]
         )
         self.weight = nnx.Param(_stacked(config, len(config.reals), 1, config.real_size, rngs=rngs)[:, 0])
-        self.bias = nnx.Param(jnp.zeros(self.weight.shape, jnp.float32))
+        self.bias = nnx.Param(starts_at(0, *self.weight.shape))
 
     def __call__(self, values: Float[Array, "batch time variable"], columns: tuple[int, ...]) -> Embedded:
         """Embed variables.
@@ -148,19 +148,19 @@ class VariableNetworks(nnx.Module):
         self.dtype = compute_dtype(config.precision)
         inner, outputs = min(size, config.hidden), config.hidden
         self.fc1_kernel = nnx.Param(_stacked(config, variables, size, inner, rngs=rngs))
-        self.fc1_bias = nnx.Param(jnp.zeros((variables, inner), jnp.float32))
+        self.fc1_bias = nnx.Param(starts_at(0, variables, inner))
         self.fc2_kernel = nnx.Param(_stacked(config, variables, inner, inner, rngs=rngs))
-        self.fc2_bias = nnx.Param(jnp.zeros((variables, inner), jnp.float32))
+        self.fc2_bias = nnx.Param(starts_at(0, variables, inner))
         self.dropout = dropout_layer(config.dropout, rngs=rngs)
         self.gate_kernel = nnx.Param(_stacked(config, variables, inner, 2 * outputs, rngs=rngs))
-        self.gate_bias = nnx.Param(jnp.zeros((variables, 2 * outputs), jnp.float32))
-        self.norm_scale = nnx.Param(jnp.ones((variables, outputs), jnp.float32))
-        self.norm_bias = nnx.Param(jnp.zeros((variables, outputs), jnp.float32))
+        self.gate_bias = nnx.Param(starts_at(0, variables, 2 * outputs))
+        self.norm_scale = nnx.Param(starts_at(1, variables, outputs))
+        self.norm_bias = nnx.Param(starts_at(0, variables, outputs))
         self.resampled = size != outputs
         if self.resampled:
-            self.skip_mask = nnx.Param(jnp.zeros((variables, outputs), jnp.float32))
-            self.skip_scale = nnx.Param(jnp.ones((variables, outputs), jnp.float32))
-            self.skip_bias = nnx.Param(jnp.zeros((variables, outputs), jnp.float32))
+            self.skip_mask = nnx.Param(starts_at(0, variables, outputs))
+            self.skip_scale = nnx.Param(starts_at(1, variables, outputs))
+            self.skip_bias = nnx.Param(starts_at(0, variables, outputs))
 
     def __call__(self, variables: Embedded, *, train: bool) -> Float[Array, "variable batch time hidden"]:
         """Transform every variable by its own network."""

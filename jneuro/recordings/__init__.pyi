@@ -2,6 +2,7 @@ from .foreign import ReadError as ReadError
 from .nwb import write_nwb as write_nwb
 from .readers import read as read
 from .recording import Recording as Recording
+from .recording import from_arrays as from_arrays
 from .store import RecordingWriter as RecordingWriter
 from .store import StoreError as StoreError
 from .store import has_events as has_events

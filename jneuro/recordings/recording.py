@@ -1,11 +1,14 @@
 """The one door between simulated or recorded data and everything after it."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import equinox as eqx
 import numpy as np
 
 from jneuro.core.types import Array, Bool, Int, PyTree
 
-__all__ = ["Recording"]
+__all__ = ["Recording", "from_arrays"]
 
 
 class Recording(eqx.Module):
@@ -33,6 +36,16 @@ class Recording(eqx.Module):
     unit_pairs: tuple[tuple[str, str], ...] = eqx.field(static=True)
     about_pairs: tuple[tuple[str, str], ...] = eqx.field(static=True, default=())
 
+    def __getitem__(self, name: str) -> Array:
+        """A recorded array by its name, `[time]` or `[time, neuron]`.
+
+        Raises:
+            KeyError: if there is none, naming those that there are.
+        """
+        if name not in self.values:
+            raise KeyError(f"the recording has no {name!r}; it has {', '.join(self.values)}")
+        return self.values[name]
+
     @property
     def dt(self) -> float:
         """Time between frames [ms]."""
@@ -53,3 +66,52 @@ class Recording(eqx.Module):
         """Time of every frame [ms]: the end of the interval that it stands for."""
         first = int(np.asarray(self.first_step).reshape(-1)[0])
         return (first + self.record_every * np.arange(1, self.frames + 1)) * self.step
+
+
+def from_arrays(
+    *, dt: float, units: Mapping[str, str] | None = None, about: Mapping[str, str] | None = None, **arrays: Any
+) -> Recording:
+    """Make a recording of arrays.
+
+    Args:
+        dt: time between samples [ms]; the first stands at time 0.
+        units: unit of each array; by default mV for `v`, else "1".
+        about: what is known of its origin.
+        arrays: by name: `[time]`, `[time, neuron]`, or `[trial, time, neuron]`.
+
+    Returns:
+        The recording; arrays of one axis or two become `[1, time, neuron]`.
+
+    Raises:
+        ValueError: if there are no arrays, their trials or times differ, `dt` is not positive, or units name others.
+
+    Example:
+        >>> import jneuro as jn
+        >>> recording = jn.recordings.from_arrays(v=[-65.0, -64.0, -60.0], dt=0.1)
+        >>> recording["v"].shape, recording.units
+        ((1, 3, 1), {'v': 'mV'})
+    """
+    if not dt > 0:
+        raise ValueError(f"dt = {dt} ms must be positive")
+    values: Any = {name: np.asarray(x) for name, x in arrays.items()}
+    values = {n: x[:, None] if x.ndim == 1 else x for n, x in values.items()}
+    values = {n: x[None] if x.ndim == 2 else x for n, x in values.items()}
+    shapes = {n: np.shape(arrays[n]) for n in values}
+    if not values or any(x.ndim != 3 for x in values.values()) or len({x.shape[:2] for x in values.values()}) > 1:
+        raise ValueError(
+            f"arrays must be [time], [time, neuron] or [trial, time, neuron], of equal times, got {shapes}"
+        )
+    if unknown := [n for n in units or {} if n not in values]:
+        raise ValueError(f"units names {unknown[0]!r}, but the arrays are {', '.join(values)}")
+    named = {"v": "mV"} | dict(units or {})
+    return Recording(
+        values=values,
+        ok=np.asarray(True),  # pyright: ignore
+        first_step=np.asarray(-1),  # pyright: ignore
+        final_state=None,
+        step=float(dt),
+        record_every=1,
+        frames=next(iter(values.values())).shape[1],
+        unit_pairs=tuple((n, named.get(n, "1")) for n in values),
+        about_pairs=tuple(sorted((about or {}).items())),
+    )

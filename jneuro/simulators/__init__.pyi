@@ -7,6 +7,9 @@ from .base import param as param
 from .base import state as state
 from .brunel import Brunel as Brunel
 from .ca1 import CA1Pyramidal as CA1Pyramidal
+from .connectivity import Bernoulli as Bernoulli
+from .connectivity import FixedInDegree as FixedInDegree
+from .connectivity import Rule as Rule
 from .hodgkin_huxley import HodgkinHuxley as HodgkinHuxley
 from .izhikevich import Izhikevich as Izhikevich
 from .kinds import SIMULATORS as SIMULATORS
@@ -14,8 +17,15 @@ from .kinds import SOLVERS as SOLVERS
 from .kinds import STIMULI as STIMULI
 from .located import Exact as Exact
 from .ode import ODESimulator as ODESimulator
+from .paths import Choice as Choice
+from .paths import Distribution as Distribution
+from .paths import LogNormal as LogNormal
+from .paths import Normal as Normal
+from .paths import Uniform as Uniform
+from .paths import draw as draw
 from .paths import parameters as parameters
 from .paths import replace as replace
+from .paths import resolve as resolve
 from .pospischil import Pospischil as Pospischil
 from .regimes import REGIMES as REGIMES
 from .regimes import Excitability as Excitability
@@ -29,4 +39,9 @@ from .simulation import simulate_many as simulate_many
 from .spiking import Arctan as Arctan
 from .spiking import Boxcar as Boxcar
 from .spiking import SuperSpike as SuperSpike
+from .spiking import Surrogate as Surrogate
+from .spiking import reset as reset
+from .spiking import spike as spike
+from .spiking import spike_gradient as spike_gradient
 from .stepped import SteppedSimulator as SteppedSimulator
+from .stimuli import Stimulus as Stimulus

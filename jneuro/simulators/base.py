@@ -28,7 +28,7 @@ __all__ = [
     "StateVariable",
     "initial_state",
     "param",
-    "parameters",
+    "require_within_bounds",
     "state",
     "state_variables",
     "step_count",
@@ -42,18 +42,20 @@ class Bounds(NamedTuple):
         low: lower end.
         high: upper end.
         open: whether the ends themselves are excluded.
+        finite: whether infinite values are refused.
     """
 
     low: float = -math.inf
     high: float = math.inf
     open: bool = False
+    finite: bool = True
 
     def contain(self, value: np.ndarray | float) -> bool:
-        """Whether every element lies inside and is finite."""
+        """Whether every element lies inside, and is finite where it must be."""
         value = np.asarray(value)
         above = value > self.low if self.open else value >= self.low
         below = value < self.high if self.open else value <= self.high
-        return bool(np.all(above & below & np.isfinite(value)))
+        return bool(np.all(above & below & (np.isfinite(value) | (not self.finite))))
 
     def __str__(self) -> str:
         """In interval notation."""
@@ -194,21 +196,27 @@ def state_variables(kind: Any) -> dict[str, StateVariable]:
     }
 
 
-def parameters(simulator: "type[Simulator] | Simulator") -> dict[str, Parameter]:
-    """The declared parameters of a simulator, in order.
+def require_within_bounds(module: eqx.Module) -> None:
+    """Refuse declared parameters outside their bounds, by name, value, unit and meaning; traced values pass unseen.
 
     Args:
-        simulator: a class, or an instance, whose own values then stand as the defaults.
+        module: a simulator, a stimulus, or a part of one.
 
-    Returns:
-        Name to declaration.
+    Raises:
+        ValueError: for the first such parameter.
     """
-    found = {}
-    for field in dataclasses.fields(simulator):
-        if about := field.metadata.get("jneuro"):
-            default = field.default if isinstance(simulator, type) else getattr(simulator, field.name)
-            found[field.name] = Parameter(name=field.name, default=default, **about)
-    return found
+    kind = type(module).__name__
+    for field in dataclasses.fields(module):
+        about, value = field.metadata.get("jneuro"), getattr(module, field.name)
+        if about is None or isinstance(value, Tracer) or not isinstance(value, jax.Array | int | float):
+            continue
+        p = Parameter(name=field.name, default=field.default, **about)
+        if p.static and isinstance(p.default, int) and not isinstance(value, int):
+            raise ValueError(f"{kind}: {p.name} = {value} must be a whole number ({p.doc})")
+        if not p.bounds.contain(np.asarray(value)):
+            unit = "" if p.unit == "1" else f" {p.unit}"
+            doc = f" ({p.doc})" if p.doc else ""
+            raise ValueError(f"{kind}: {p.name} = {np.asarray(value)}{unit} lies outside {p.bounds}{unit}{doc}")
 
 
 def initial_state(simulator: "Simulator") -> Any:
@@ -257,18 +265,7 @@ class Simulator(eqx.Module):
 
     def __check_init__(self) -> None:
         """Refuse parameters outside their bounds; traced values pass unseen."""
-        for p in parameters(self).values():
-            value, declared = p.default, type(self).__dataclass_fields__[p.name].default
-            if isinstance(value, Tracer) or not isinstance(value, jax.Array | int | float):
-                continue
-            if p.static and isinstance(declared, int) and not isinstance(value, int):
-                raise ValueError(f"{type(self).__name__}: {p.name} = {value} must be a whole number ({p.doc})")
-            if not p.bounds.contain(np.asarray(value)):
-                unit = "" if p.unit == "1" else f" {p.unit}"
-                raise ValueError(
-                    f"{type(self).__name__}: {p.name} = {np.asarray(value)}{unit} "
-                    f"lies outside {p.bounds}{unit} ({p.doc})"
-                )
+        require_within_bounds(self)
 
     def connect(self, key: Key[Array, ""]) -> Self:
         """Draw the random connectivity, once, and return the simulator that has it; here: nothing, and itself."""

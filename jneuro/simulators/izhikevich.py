@@ -6,8 +6,9 @@ import numpy as np
 from jax.core import Tracer
 
 from jneuro.core.types import Array, Float
-from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Bounds, param, parameters, state
+from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Bounds, param, state
 from jneuro.simulators.ode import ODESimulator
+from jneuro.simulators.paths import parameters
 from jneuro.simulators.solvers import SequentialEuler
 
 __all__ = ["Izhikevich"]

@@ -10,7 +10,8 @@ import numpy as np
 from jax.interpreters import partial_eval
 
 from jneuro.core.types import Array, Float, Key, PyTree
-from jneuro.simulators.base import Recordable, Simulator, initial_state, parameters, state_variables
+from jneuro.simulators.base import Recordable, Simulator, initial_state, state_variables
+from jneuro.simulators.paths import parameters
 from jneuro.simulators.solvers import RK4
 
 __all__ = ["ODESimulator", "is_separable", "require_one_equation"]
@@ -196,7 +197,8 @@ class ODESimulator(Simulator):
     @property
     def cells(self) -> tuple[int, ...]:
         """The shape of a variable: `()` for one cell, `(neuron,)` where a parameter has a value for each."""
-        return np.broadcast_shapes(*(np.shape(p.default) for p in parameters(self).values() if not p.static))
+        own = [getattr(self, name) for name, p in parameters(type(self)).items() if not p.static]
+        return np.broadcast_shapes(*map(np.shape, own))
 
 
 _SLOWEST = 1e-6

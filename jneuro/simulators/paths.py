@@ -138,7 +138,9 @@ class Uniform(Distribution):
 
     def __check_init__(self) -> None:
         """Refuse ends in the wrong order."""
-        if not isinstance(self.low, Tracer) and not isinstance(self.high, Tracer) and np.any(self.low > self.high):
+        if isinstance(self.low, Tracer) or isinstance(self.high, Tracer):
+            return
+        if np.any(np.asarray(self.low) > np.asarray(self.high)):
             raise ValueError(f"Uniform: low = {self.low} must not be greater than high = {self.high}")
 
     def deviate(self, key, shape):
@@ -283,15 +285,12 @@ def _found(node: Any, above: str = "") -> Iterator[tuple[str, Parameter]]:
         here = f"{above}.{name}" if above else name
         metadata = fields[name].metadata if name in fields else {}
         about = {"unit": "1", "bounds": REAL, "source": "", "doc": "", "static": False} | metadata.get("jneuro", {})
-        number = "jneuro" in metadata or (_floating(value) and not metadata.get("static"))
+        floating = isinstance(value, float) or eqx.is_inexact_array(value)
+        number = "jneuro" in metadata or (floating and not metadata.get("static"))
         if number and not (isinstance(node, Distribution) and name not in node.moments):
             yield here, Parameter(name=here, default=value, **about)
         if not metadata.get("static") and isinstance(value, eqx.Module | Mapping | list | tuple):
             yield from _found(value, here)
-
-
-def _floating(value: Any) -> bool:
-    return isinstance(value, float) or eqx.is_inexact_array(value)
 
 
 def parameters(obj: Any) -> dict[str, Parameter]:
@@ -315,12 +314,14 @@ def parameters(obj: Any) -> dict[str, Parameter]:
     return {n: Parameter(name=n, default=f.default, **f.metadata["jneuro"]) for n, f in declared.items()}
 
 
-def replace(obj: Tree, values: Mapping[str, Any]) -> Tree:
+def replace(obj: Tree, values: Mapping[str, Any], *, check: bool = True) -> Tree:
     """Set parameters by their paths.
 
     Args:
         obj: a simulator, a stimulus, or any nest of them.
         values: path to value; a number, an array, or a distribution. Traced values pass unchecked.
+        check: whether values are held against the declared bounds, and objects check themselves as at construction;
+            what a fit has found may be not finite, and is not checked.
 
     Returns:
         A new object; what is not named is shared with the old one.
@@ -337,12 +338,10 @@ def replace(obj: Tree, values: Mapping[str, Any]) -> Tree:
     if not values:
         return obj
     known, name = parameters(obj), type(obj).__name__
-    new = [_checked(name, path, value, known) for path, value in values.items()]
+    new = [_checked(name, path, value, known, check) for path, value in values.items()]
     paths = [tuple(path.split(".")) for path in values]
-    changed = eqx.tree_at(
-        lambda tree: [_at(tree, path) for path in paths], obj, new, is_leaf=lambda x: x is None or _is_distribution(x)
-    )
-    for path in paths:
+    changed = eqx.tree_at(lambda tree: [_at(tree, path) for path in paths], obj, new, is_leaf=lambda x: x is None)
+    for path in paths if check else ():
         for depth in range(len(path)):
             _check(_at(changed, path[:depth]))
     return changed
@@ -367,7 +366,7 @@ def _check(node: Any) -> None:
             vars(cls)["__check_init__"](node)
 
 
-def _checked(name: str, path: str, value: Any, known: Mapping[str, Parameter]) -> Any:
+def _checked(name: str, path: str, value: Any, known: Mapping[str, Parameter], check: bool) -> Any:
     """A new value, as an array, if it may stand at a path."""
     if path not in known:
         raise ValueError(f"{name}: {unknown_name(path, known, 'parameter')}")
@@ -383,7 +382,7 @@ def _checked(name: str, path: str, value: Any, known: Mapping[str, Parameter]) -
     array, old = _to_array(value), np.shape(declared.default)
     if old and array.shape not in ((), old):
         raise ValueError(f"{name}: {path} has the shape {array.shape}, where it must be () or {old}")
-    if not isinstance(array, Tracer) and not declared.bounds.contain(np.asarray(array)):
+    if check and not isinstance(array, Tracer) and not declared.bounds.contain(np.asarray(array)):
         unit = "" if declared.unit == "1" else f" {declared.unit}"
         about = f" ({declared.doc})" if declared.doc else ""
         raise ValueError(f"{name}: {path} = {np.asarray(array)}{unit} lies outside {declared.bounds}{unit}{about}")

@@ -17,7 +17,7 @@ from jneuro.simulators.base import Simulator, step_count
 from jneuro.simulators.integration import begin, integrate, require_integrable, too_coarse
 from jneuro.simulators.located import Exact
 from jneuro.simulators.ode import ODESimulator
-from jneuro.simulators.paths import resolve
+from jneuro.simulators.paths import draw, resolve
 from jneuro.simulators.solvers import RK4
 from jneuro.simulators.spiking import Surrogate
 from jneuro.simulators.spiking import spike_gradient as differentiating_spikes
@@ -95,7 +95,7 @@ def simulate(
     """
     require_key(key)
     _require_instances(simulator, stimulus)
-    simulator = resolve(simulator)
+    simulator, stimulus = resolve(simulator), resolve(draw(stimulus, stream(key, "stimulus")))
     solver, dt = _scheme(simulator, solver, dt, spike_gradient)
     if not isinstance(spike_gradient, Surrogate | Exact | None):
         raise ValueError(

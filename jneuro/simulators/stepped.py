@@ -1,7 +1,7 @@
 """The contract of simulators that have a time step of their own."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import equinox as eqx
@@ -13,8 +13,8 @@ from jax import lax
 from jneuro.core.devices import scan
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Int, Key, PyTree
-from jneuro.simulators.base import Recordable, Simulator, initial_state, parameters, state_variables, step_count
-from jneuro.simulators.paths import Distribution, draw, resolve
+from jneuro.simulators.base import Recordable, Simulator, initial_state, state_variables, step_count
+from jneuro.simulators.paths import Distribution, draw, parameters, resolve
 from jneuro.simulators.spiking import spike_gradient
 
 __all__ = ["SteppedSimulator", "SteppedState", "begin_stepped", "take_steps"]
@@ -47,8 +47,9 @@ class _Recordables:
                 instance = owner()
             except TypeError:  # an argument without a default: what `step` returns is known of an instance
                 return found
+        _check_parameters(instance)
         with spike_gradient(None):
-            y, seen = jax.eval_shape(instance.first_step, jax.random.key(0))
+            y, seen = _returned(instance, instance.init, jax.random.key(0), jnp.int32(0))
         found = found or {name: Recordable("1", "last", name) for name in y._fields}
         for name, x in seen.items():
             about = found.get(name, Recordable("1", "last", name))
@@ -147,6 +148,9 @@ class SteppedSimulator(Simulator):
     def draw(self, key: Key[Array, ""], step: Int[Array, ""]) -> PyTree:
         """Draw the noise of one step, by its absolute number, so that a run may be cut anywhere.
 
+        The draws of a block are one array operation. With a `block` of 1, runs that are cut elsewhere are equal to the
+        last bit; in blocks of several steps, compilers may round sums and logarithms otherwise in another length.
+
         Args:
             key: the run's key.
             step: the number of the step, from the beginning of the run.
@@ -197,10 +201,6 @@ class SteppedSimulator(Simulator):
         """Convert a time [ms] to a whole number of this simulator's steps; see `step_count`."""
         return step_count(duration, self.dt, name)
 
-    def first_step(self, key: Key[Array, ""]) -> tuple[PyTree, dict[str, Array]]:
-        """What the first step of a run returns; its shapes and types are those of all."""
-        return self.step(self.init(key), jnp.asarray(0.0), self.draw(key, jnp.int32(0)))
-
 
 def take_steps(
     simulator: SteppedSimulator,
@@ -250,13 +250,24 @@ def begin_stepped(simulator: SteppedSimulator, key: Key[Array, ""], start: PyTre
     y = start.y if isinstance(start, SteppedState) else start
     if said := _difference(y, expected):
         raise ValueError(f"{name} starts from a recording's final_state, or a {type(expected).__qualname__}: {said}")
-    returned = jax.eval_shape(lambda y: simulator.step(y, jnp.asarray(0.0), simulator.draw(key, step)), y)
-    if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], dict)):
-        raise ValueError(f"{name}.step must return the state and a dict of what can be recorded, got {returned!r}")
-    if said := _difference(returned[0], expected):
+    after, _ = _returned(simulator, lambda key: y, key, step)
+    if said := _difference(after, expected):
         raise ValueError(f"{name}.step must return a state like the one that it gets: {said}")
     # Spikes in a state are booleans, or floats where their gradient is asked for; and Python's numbers get a type.
-    return SteppedState(jax.tree.map(lambda x, like: lax.convert_element_type(x, like.dtype), y, returned[0]), step)
+    return SteppedState(jax.tree.map(lambda x, like: lax.convert_element_type(x, like.dtype), y, after), step)
+
+
+def _returned(simulator: SteppedSimulator, start: Callable[[Any], Any], key, step) -> tuple[Any, dict[str, Any]]:
+    """Shapes and types of what a step returns, which are those of all."""
+
+    def one(key):
+        return simulator.step(start(key), jnp.asarray(0.0), simulator.draw(key, step))
+
+    found = jax.eval_shape(one, key)
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)):
+        name = type(simulator).__name__
+        raise ValueError(f"{name}.step must return the state and a dict of what can be recorded, got {found!r}")
+    return found
 
 
 def _difference(found: Any, expected: Any) -> str:
@@ -272,9 +283,10 @@ def _difference(found: Any, expected: Any) -> str:
 def _check_parameters(simulator: SteppedSimulator) -> None:
     """Refuse parameters of another number of neurons."""
     neurons = simulator.neurons
-    for p in parameters(simulator).values():
-        if not p.static and np.shape(p.default) not in ((), (1,), (neurons,)):
+    for name, p in parameters(type(simulator)).items():
+        shape = np.shape(getattr(simulator, name))
+        if not p.static and shape not in ((), (1,), (neurons,)):
             raise ValueError(
-                f"{type(simulator).__name__}: {p.name} has the shape {np.shape(p.default)}; give one value, or one for "
-                f"each of the {neurons} neurons"
+                f"{type(simulator).__name__}: {name} has the shape {shape}; give one value, or one for each of the "
+                f"{neurons} neurons"
             )

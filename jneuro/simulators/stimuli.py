@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from jneuro.core.devices import route, scan
 from jneuro.core.types import Array, Float, Key, PyTree
-from jneuro.simulators.base import _to_array
+from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, REAL, Bounds, _to_array, require_within_bounds
 
 __all__ = [
     "Chirp",
@@ -35,32 +36,69 @@ __all__ = [
 _NEVER = float("inf")
 
 
-def _array(**options: Any) -> Any:
-    return eqx.field(converter=_to_array, **options)
+def _about(doc: str, unit: str, bounds: Bounds, static: bool) -> dict[str, Any]:
+    return {"jneuro": {"unit": unit, "source": "", "bounds": bounds, "doc": doc, "static": static}}
 
 
-def _static() -> Any:
-    return eqx.field(static=True)
+def _array(doc: str, unit: str = "", bounds: Bounds = REAL, **options: Any) -> Any:
+    """An argument that is an array; without a unit, it is in the simulator's."""
+    return eqx.field(converter=_to_array, metadata=_about(doc, unit or "1", bounds, static=False), **options)
+
+
+def _static(doc: str, unit: str, bounds: Bounds) -> Any:
+    """An argument that is part of the compiled program."""
+    return eqx.field(static=True, metadata=_about(doc, unit, bounds, static=True))
 
 
 class Stimulus(eqx.Module):
-    """A function of time; abstract. Stimuli are added with `+`."""
+    """A function of time; abstract. Stimuli are added with `+`.
+
+    One of one's own needs `__call__` alone:
+
+    ```python
+    class Decay(jn.Stimulus):
+        amplitude: jn.Param = jn.param(10.0)
+        tau: jn.Param = jn.param(20.0, unit="ms", bounds=jn.POSITIVE)
+
+        def __call__(self, t):
+            return self.amplitude * jnp.exp(-t / self.tau)
+    ```
+    """
 
     @abc.abstractmethod
     def __call__(self, t: Float[Array, ""]) -> Float[Array, "*neuron"]:
         """Value at time `t` [ms]."""
 
-    @abc.abstractmethod
     def jumps(self) -> Float[Array, " jump"]:
-        """Times [ms] at which the value or its slope jumps, for solvers that adapt their step."""
+        """Times [ms] at which the value or its slope jumps, so that adaptive solvers stop there; by default none.
+
+        A solver that is not told of a jump finds it by rejecting steps, which takes longer.
+        """
+        return jnp.zeros(0)
+
+    def __check_init__(self) -> None:
+        """Refuse arguments outside their bounds; traced values pass unseen."""
+        require_within_bounds(self)
 
     def __add__(self, other: "Stimulus") -> "Sum":
         """Their sum."""
+        if not isinstance(other, Stimulus):
+            raise ValueError(f"{type(self).__name__} + {other!r}: only stimuli are added; take Constant({other!r})")
         return Sum((self, other))
 
 
-def _no_jumps() -> Array:
-    return jnp.zeros(0)
+_ANY_TIME = Bounds(finite=False)
+"""Times that may be infinite: never."""
+
+
+def _refuse_before(stimulus: Any, first: str, second: str, *, equal: bool = False) -> None:
+    """Refuse a time that does not come after another one."""
+    early, late = getattr(stimulus, first), getattr(stimulus, second)
+    if any(isinstance(x, Tracer | eqx.Module) for x in (early, late)):
+        return
+    early, late = np.asarray(early), np.asarray(late)
+    if np.any(early > late) or (not equal and np.any(early == late)):
+        raise ValueError(f"{type(stimulus).__name__}: {second} = {late} ms must come after {first} = {early} ms")
 
 
 def _edge(when):
@@ -91,23 +129,23 @@ def _sample(t, onset, period):
 class Constant(Stimulus):
     """The same value always."""
 
-    amplitude: Float[Array, "*neuron"] = _array()
+    amplitude: Float[Array, "*neuron"] = _array("amplitude")
 
     def __call__(self, t):
         """Value at time `t`."""
         return self.amplitude
 
-    def jumps(self):
-        """None."""
-        return _no_jumps()
-
 
 class Step(Stimulus):
     """A value from `onset` until `end`, else zero."""
 
-    amplitude: Float[Array, "*neuron"] = _array()
-    onset: Float[Array, ""] = _array(default=0.0)
-    end: Float[Array, ""] = _array(default=_NEVER)
+    amplitude: Float[Array, "*neuron"] = _array("amplitude")
+    onset: Float[Array, ""] = _array("beginning", "ms", default=0.0)
+    end: Float[Array, ""] = _array("end", "ms", _ANY_TIME, default=_NEVER)
+
+    def __check_init__(self) -> None:
+        """Refuse an end before the onset."""
+        _refuse_before(self, "onset", "end", equal=True)
 
     def __call__(self, t):
         """Value at time `t`."""
@@ -121,11 +159,25 @@ class Step(Stimulus):
 class PulseTrain(Stimulus):
     """Pulses of a given width, the first at `onset`, `count` of them, one every `1000/frequency` ms."""
 
-    amplitude: Float[Array, "*neuron"] = _array()
-    frequency: Float[Array, ""] = _array()
-    width: Float[Array, ""] = _array()
-    count: int = _static()
-    onset: Float[Array, ""] = _array(default=0.0)
+    amplitude: Float[Array, "*neuron"] = _array("amplitude")
+    frequency: Float[Array, ""] = _array("pulses a second", "Hz", POSITIVE)
+    width: Float[Array, ""] = _array("length of a pulse", "ms", POSITIVE)
+    count: int = _static("number of pulses", "1", Bounds(0))
+    onset: Float[Array, ""] = _array("beginning of the first pulse", "ms", default=0.0)
+
+    def __check_init__(self) -> None:
+        """Refuse pulses that overlap."""
+        if isinstance(self.count, bool) or not isinstance(self.count, int | np.integer):
+            raise ValueError(f"PulseTrain: count = {self.count!r} must be a whole number")
+        if any(isinstance(x, Tracer | eqx.Module) for x in (self.frequency, self.width)):
+            return
+        frequency, width = np.asarray(self.frequency, np.float64), np.asarray(self.width, np.float64)
+        period = 1e3 / np.where(frequency > 0, frequency, np.nan)
+        if self.count > 1 and np.any(width > period * (1 + 1e-6)):
+            raise ValueError(
+                f"PulseTrain: pulses of width = {np.max(width):g} ms overlap, as one begins every "
+                f"{np.nanmin(period):g} ms"
+            )
 
     def __call__(self, t):
         """Value at time `t`."""
@@ -143,9 +195,13 @@ class PulseTrain(Stimulus):
 class Ramp(Stimulus):
     """A slope from zero at `onset` to `amplitude` at `end`, and `amplitude` from then on."""
 
-    amplitude: Float[Array, "*neuron"] = _array()
-    end: Float[Array, ""] = _array()
-    onset: Float[Array, ""] = _array(default=0.0)
+    amplitude: Float[Array, "*neuron"] = _array("value from the end on")
+    end: Float[Array, ""] = _array("end of the slope", "ms")
+    onset: Float[Array, ""] = _array("beginning of the slope", "ms", default=0.0)
+
+    def __check_init__(self) -> None:
+        """Refuse an end that is not after the onset."""
+        _refuse_before(self, "onset", "end")
 
     def __call__(self, t):
         """Value at time `t`."""
@@ -159,10 +215,10 @@ class Ramp(Stimulus):
 class Sine(Stimulus):
     """A sine wave from `onset` on; `phase` in radians."""
 
-    amplitude: Float[Array, "*neuron"] = _array()
-    frequency: Float[Array, ""] = _array()
-    phase: Float[Array, ""] = _array(default=0.0)
-    onset: Float[Array, ""] = _array(default=0.0)
+    amplitude: Float[Array, "*neuron"] = _array("amplitude")
+    frequency: Float[Array, ""] = _array("frequency", "Hz", NON_NEGATIVE)
+    phase: Float[Array, ""] = _array("phase at the onset [rad]", default=0.0)
+    onset: Float[Array, ""] = _array("beginning", "ms", default=0.0)
 
     def __call__(self, t):
         """Value at time `t`."""
@@ -177,11 +233,15 @@ class Sine(Stimulus):
 class Chirp(Stimulus):
     """A sine wave whose frequency rises linearly from `start` at `onset` to `stop` at `end`; zero outside."""
 
-    amplitude: Float[Array, "*neuron"] = _array()
-    start: Float[Array, ""] = _array()
-    stop: Float[Array, ""] = _array()
-    end: Float[Array, ""] = _array()
-    onset: Float[Array, ""] = _array(default=0.0)
+    amplitude: Float[Array, "*neuron"] = _array("amplitude")
+    start: Float[Array, ""] = _array("frequency at the onset", "Hz", NON_NEGATIVE)
+    stop: Float[Array, ""] = _array("frequency at the end", "Hz", NON_NEGATIVE)
+    end: Float[Array, ""] = _array("end", "ms")
+    onset: Float[Array, ""] = _array("beginning", "ms", default=0.0)
+
+    def __check_init__(self) -> None:
+        """Refuse an end that is not after the onset."""
+        _refuse_before(self, "onset", "end")
 
     def __call__(self, t):
         """Value at time `t`."""
@@ -195,6 +255,10 @@ class Chirp(Stimulus):
         return _edge(jnp.stack([self.onset, self.end]))
 
 
+_FEW, _WIDE = 20, 50
+"""Of fewer samples than that, with more neurons a sample than that, axes are taken to be exchanged."""
+
+
 class Sampled(Stimulus):
     """A recorded or computed waveform, one sample every `dt`, the first at `onset`; zero outside.
 
@@ -202,10 +266,23 @@ class Sampled(Stimulus):
     last sample is held, and ODE simulators refuse samples that are coarser than their time step.
     """
 
-    values: Float[Array, "time *neuron"] = _array()
-    dt: Float[Array, ""] = _array()
-    onset: Float[Array, ""] = _array(default=0.0)
+    values: Float[Array, "time *neuron"] = _array("samples; time comes first")
+    dt: Float[Array, ""] = _array("time between samples", "ms", POSITIVE)
+    onset: Float[Array, ""] = _array("time of the first sample", "ms", default=0.0)
     hold: bool | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self) -> None:
+        """Refuse what are no samples in time, and those whose axes are most likely exchanged."""
+        if isinstance(self.values, eqx.Module):
+            return
+        if self.values.ndim == 0 or not self.values.shape[0]:
+            raise ValueError(f"Sampled: values has the shape {self.values.shape}; it must be [time] or [time, neuron]")
+        time, neuron = (*self.values.shape, 1)[:2]
+        if self.hold is None and self.values.ndim == 2 and time < _FEW and neuron > _WIDE * time:
+            raise ValueError(
+                f"Sampled: values has the shape {self.values.shape}, which is {time} samples of {neuron} neurons: the "
+                "first axis is time; take values.T, or say hold=True or hold=False if it is meant so"
+            )
 
     def __call__(self, t):
         """Value at time `t`."""
@@ -231,10 +308,10 @@ class WhiteNoise(Stimulus):
     """
 
     key: Key[Array, ""]
-    sd: Float[Array, "*neuron"] = _array()
-    hold: float = _static()
-    duration: float = _static()
-    mean: Float[Array, "*neuron"] = _array(default=0.0)
+    sd: Float[Array, "*neuron"] = _array("standard deviation", bounds=NON_NEGATIVE)
+    hold: float = _static("time between draws", "ms", POSITIVE)
+    duration: float = _static("time up to which it is drawn at once", "ms", POSITIVE)
+    mean: Float[Array, "*neuron"] = _array("mean", default=0.0)
 
     def __call__(self, t):
         """Value at time `t`."""
@@ -276,6 +353,17 @@ class OrnsteinUhlenbeck(Stimulus):
             dt: time between samples [ms].
             key: random key.
         """
+        for name, value, bounds in (
+            ("mean", mean, REAL),
+            ("sd", sd, NON_NEGATIVE),
+            ("tau", tau, POSITIVE),
+            ("duration", duration, POSITIVE),
+            ("dt", dt, POSITIVE),
+        ):
+            if not isinstance(value, Tracer) and not bounds.contain(np.asarray(value)):
+                raise ValueError(f"OrnsteinUhlenbeck: {name} = {np.asarray(value)} lies outside {bounds}")
+        if round(duration / dt) < 1:
+            raise ValueError(f"OrnsteinUhlenbeck: duration = {duration} ms must be at least dt = {dt} ms")
         mean, sd, tau = _to_array(mean), _to_array(sd), _to_array(tau)
         decay = jnp.exp(-dt / tau)
         draws = jax.random.normal(key, (round(duration / dt), *sd.shape), sd.dtype)

@@ -131,11 +131,12 @@ class SweepStore:
         if attributes.get("jneuro_sweep_format") != SWEEP_FORMAT:
             raise StoreError(f"{path}: holds something else than a sweep; choose another folder, or remove it")
         if attributes.get("provenance") != text:
-            differs = _difference(json.loads(str(attributes.get("provenance"))), json.loads(text))
-            raise StoreError(
-                f"{path}: holds a sweep of another design, which differs in {differs}; "
-                "choose another folder, or remove this one"
+            there, wanted = json.loads(str(attributes.get("provenance"))), json.loads(text)
+            differs = _difference({**there, "code": {}}, {**wanted, "code": {}})
+            what = (
+                f"design, which differs in {differs}" if differs else f"code: {_changed(there['code'], wanted['code'])}"
             )
+            raise StoreError(f"{path}: holds a sweep of another {what}; choose another folder, or remove this one")
         return cls(path, layout, quantities)
 
     def done(self, chunk: int) -> bool:
@@ -186,8 +187,16 @@ def _lay_out(path: Path, layout: Layout, quantities, coords, provenance: str) ->
         )
 
 
+def _changed(there: dict[str, str], wanted: dict[str, str]) -> str:
+    """Whose source is not what it was."""
+    parts = [name for name in {**there, **wanted} if there.get(name) != wanted.get(name)]
+    return f"the source of its {', '.join(parts)}, or of a module that it imports, has changed"
+
+
 def _difference(there: Any, wanted: Any, key: str = "") -> str:
-    """The first key in which two nests differ."""
+    """The first key in which two nests differ; empty if they do not."""
+    if there == wanted:
+        return ""
     if isinstance(there, dict) and isinstance(wanted, dict):
         for name in dict.fromkeys([*wanted, *there]):
             if there.get(name) != wanted.get(name):

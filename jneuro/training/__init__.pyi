@@ -1,8 +1,8 @@
 from .callbacks import Callback as Callback
 from .callbacks import EpochRecord as EpochRecord
 from .callbacks import MetricsFile as MetricsFile
-from .callbacks import RichProgress as RichProgress
 from .callbacks import StepProgress as StepProgress
+from .callbacks import TrainingProgress as TrainingProgress
 from .checkpoints import CheckpointError as CheckpointError
 from .checkpoints import Checkpoints as Checkpoints
 from .checkpoints import load_best as load_best

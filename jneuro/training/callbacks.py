@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
 from jneuro.core.config import Config
 from jneuro.core.files import flush, write_text
+from jneuro.core.progress import Progress
 
-__all__ = ["Callback", "EpochRecord", "MetricsFile", "RichProgress", "StepProgress"]
+__all__ = ["Callback", "EpochRecord", "MetricsFile", "StepProgress", "TrainingProgress"]
 
 
 class StepProgress(NamedTuple):
@@ -86,34 +85,27 @@ class Callback(Protocol):
         """Hear that the training is over, with or without an error."""
 
 
-class RichProgress:
-    """A bar with the stage's name, losses, speed and time left; a context manager.
+class TrainingProgress:
+    """Shows a training as a task: epoch, losses, speed and time left."""
 
-    Off a terminal, where nothing can be redrawn, each epoch prints one line instead.
-    """
-
-    def __init__(self, stage: str, progress: Progress | None = None):
-        """Prepare the bar.
+    def __init__(self, progress: Progress, text: str) -> None:
+        """Begin the task.
 
         Args:
-            stage: what is being done, such as a model's name.
-            progress: a display to join, which the caller starts and stops; None makes one.
+            progress: shows it.
+            text: what is trained.
         """
-        self._stage, self._owned = stage, progress is None
-        self._progress = progress or Progress(
-            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-        )
-        self._task: TaskID | None = None
-        self._validation = ""
+        self._task, self._validation = progress.begin(text, unit="steps"), float("nan")
 
-    def __enter__(self) -> "RichProgress":
-        if self._owned and self._progress.console.is_terminal:
-            self._progress.start()
-        return self
+    def on_start(self, config: Config, history: Sequence[EpochRecord]) -> None:
+        """Take the validation loss of a training that goes on.
 
-    def __exit__(self, *_: object) -> None:
-        if self._owned:
-            self._progress.stop()
+        Args:
+            config: the recipe.
+            history: the epochs that are done.
+        """
+        del config
+        self._validation = history[-1].validation_loss if history else self._validation
 
     def on_steps(self, progress: StepProgress) -> None:
         """Move the bar.
@@ -121,16 +113,9 @@ class RichProgress:
         Args:
             progress: where the training is.
         """
-        if self._task is None:
-            # The bar begins where a resumed training does, or its speed would count steps that were not taken.
-            start = progress.step - progress.step % progress.steps_per_epoch
-            total = progress.epochs * progress.steps_per_epoch
-            self._task = self._progress.add_task(self._stage, total=total, completed=start)
-        text = (
-            f"{self._stage} epoch {progress.epoch + 1}/{progress.epochs} loss {progress.loss:.4g}"
-            f"{self._validation} {progress.steps_per_second:.3g} steps/s"
-        )
-        self._progress.update(self._task, completed=progress.step, description=text)
+        said = {"epoch": f"{progress.epoch + 1}/{progress.epochs}", "loss": progress.loss}
+        total = progress.epochs * progress.steps_per_epoch
+        self._task.update(progress.step, total, None, **said, validation=self._validation)
 
     def on_epoch(self, record: EpochRecord) -> None:
         """Note the validation loss.
@@ -138,14 +123,17 @@ class RichProgress:
         Args:
             record: the finished epoch.
         """
-        self._validation = f" validation {record.validation_loss:.4g}"
-        if not self._progress.console.is_terminal:
-            rate = "" if record.learning_rate is None else f" learning rate {record.learning_rate:.3g}"
-            self._progress.console.print(
-                f"{self._stage} epoch {record.epoch + 1} loss {record.train_loss:.4g}{self._validation}{rate}"
-                f" in {record.seconds:.1f} s",
-                soft_wrap=True,
-            )
+        self._validation = record.validation_loss
+        self._task.update(validation=record.validation_loss)
+
+    def on_end(self, history: Sequence[EpochRecord]) -> None:
+        """Leave the bar where it is: a training may end before its last epoch.
+
+        Args:
+            history: the epochs.
+        """
+        del history
+        self._task.end(finished=False)
 
 
 class MetricsFile:

@@ -37,6 +37,7 @@ __all__ = [
     "load_best",
     "named_arrays",
     "on_termination",
+    "plain_key",
     "with_arrays",
 ]
 
@@ -102,13 +103,13 @@ def named_arrays(tree: PyTree) -> dict[str, np.ndarray]:
     Returns:
         The copies, such as `params.linear.kernel`.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(jax.tree.map(_without_key, tree)))
+    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(jax.tree.map(plain_key, tree)))
     # A copy, since on a CPU the host's array may be a view of a buffer that is about to be donated.
     return {jax.tree_util.keystr(path, simple=True, separator="."): np.array(leaf) for path, leaf in leaves}
 
 
-def _without_key(leaf: Any) -> Any:
-    """A random key, as an optax state may hold, as its numbers."""
+def plain_key(leaf: Any) -> Any:
+    """A random key, as an optax state may hold, as its numbers; anything else as it is."""
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 

@@ -16,7 +16,7 @@ from jneuro.core.code import digest
 from jneuro.core.registry import Block
 from jneuro.core.types import Array, Key
 from jneuro.datasets.windows import Windows
-from jneuro.training.checkpoints import Weights, named_arrays
+from jneuro.training.checkpoints import Weights, named_arrays, plain_key
 from jneuro.training.recipe import TrainConfig
 
 __all__ = ["fingerprint", "identity", "unseen"]
@@ -57,7 +57,15 @@ def fingerprint(
 
 
 def unseen(config: TrainConfig, model: Any) -> tuple[str, ...]:
-    """Say of what a resumed training cannot know whether it is still the same."""
+    """Say of what a resumed training cannot know whether it is still the same.
+
+    Args:
+        config: the recipe.
+        model: the model.
+
+    Returns:
+        A sentence for each.
+    """
     return tuple(
         f"the source of {what} cannot be read, so a resumed training trusts that it is the same"
         for what, code in _sources(config, model).items()
@@ -114,7 +122,7 @@ def _described(thing: Any, above: frozenset[int]) -> Any:
     deeper = functools.partial(_described, above=above)
     match thing:
         case np.ndarray() | np.generic() | jax.Array():
-            array = np.asarray(thing)
+            array = np.asarray(plain_key(thing))
             return [str(array.dtype), list(array.shape), zlib.crc32(np.ascontiguousarray(array).data)]
         case tuple() | list():
             return [type(thing).__qualname__, *map(deeper, thing)]

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+import optax
+from pydantic import AfterValidator, Field, model_validator
 
 from jneuro.core.config import Config
 from jneuro.core.registry import Block, accepted
@@ -18,6 +19,22 @@ from jneuro.training.optimizers import Adam, transformation
 __all__ = ["Plateau", "StopReason", "TrainConfig", "learning_rate", "rate_factor", "stop_reason"]
 
 StopReason = Literal["epochs", "early_stopping", "diverged"]
+
+
+def _loss(block: Block) -> Block:
+    """Refuse what cannot be called as a loss is."""
+    bound(block, ("prediction", "batch"))
+    return block
+
+
+def _schedule(block: Block) -> Block:
+    """Refuse what cannot be called as a schedule is."""
+    bound(block, ("step",), steps_per_epoch=1, warmup_steps=0, total_steps=1)
+    return block
+
+
+LossBlock = Annotated[Any, LOSSES.field(), AfterValidator(_loss)]
+ScheduleBlock = Annotated[Any, SCHEDULES.field(), AfterValidator(_schedule)]
 
 
 class Plateau(Config):
@@ -62,13 +79,13 @@ class TrainConfig(Config):
     batch_size: int = Field(default=32, ge=1)
     epochs: int = Field(default=200, ge=1)
     optimizer: Annotated[Any, OPTIMIZERS.field()] = Adam()
-    loss: Annotated[Any, LOSSES.field()] = Field(default="mse", validate_default=True)
-    metrics: tuple[Annotated[Any, LOSSES.field()], ...] = ()
+    loss: LossBlock = Field(default="mse", validate_default=True)
+    metrics: tuple[LossBlock, ...] = ()
     callbacks: tuple[Annotated[Any, CALLBACKS.field()], ...] = ()
     warmup_epochs: int = Field(default=5, ge=0)
     warmup_from: float = Field(default=5e-6, ge=0)
     plateau: Plateau | None = Plateau()
-    schedule: Annotated[Any, SCHEDULES.field()] = Field(default="constant", validate_default=True)
+    schedule: ScheduleBlock = Field(default="constant", validate_default=True)
     early_stopping: int | None = Field(default=20, ge=1)
     steps_per_call: int = Field(default=32, ge=1)
     parallel: Literal["auto", "jit", "pmap"] = "auto"
@@ -90,6 +107,9 @@ class TrainConfig(Config):
             ValueError: naming the key.
         """
         transformation(self.optimizer)
+        if isinstance(self.optimizer.target, optax.GradientTransformation):
+            block = self.optimizer.model_copy(update={"name": "optax"})
+            object.__setattr__(self, "optimizer", block)
         off = {"warmup_epochs": 0, "plateau": None, "schedule": SCHEDULES.block("constant")}
         for key, value in off.items():
             if key in self.model_fields_set and getattr(self, key) != value:
@@ -101,11 +121,8 @@ class TrainConfig(Config):
             object.__setattr__(self, key, value)
 
     @model_validator(mode="after")
-    def _called(self) -> Self:
-        """Refuse functions that cannot be called, and metrics that would have the same name."""
-        for block in (self.loss, *self.metrics):
-            bound(block, ("prediction", "batch"))
-        rate_factor(self, 1)
+    def _told_apart(self) -> Self:
+        """Refuse metrics that would have the same name."""
         names = self.metric_names
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"metrics: {twice[0]!r} stands there twice; give one another name")

@@ -11,10 +11,12 @@ from flax import nnx
 from pydantic import ValidationError
 
 from jneuro.core.config import first_message
+from jneuro.core.progress import Progress, showing
 from jneuro.core.random import require_key, stream
 from jneuro.core.types import Array, Key
 from jneuro.datasets.windows import Windows
 from jneuro.models.build import Sizes, build_model, initialised, model_rngs
+from jneuro.training.callbacks import TrainingProgress
 from jneuro.training.checkpoints import Checkpoints
 from jneuro.training.fingerprint import fingerprint, unseen
 from jneuro.training.kinds import CALLBACKS
@@ -70,8 +72,8 @@ def check_finite(windows: Windows, split: str) -> None:
         run = bad[0] // windows.frames_per_trial
         raise ValueError(
             f"the windows of the split {split!r} hold {values.sum()} values that are not finite, the first in run "
-            f"{run}, frame {bad[0] % windows.frames_per_trial}, column {int(np.argmax(values[0]))}; mend the recording, "
-            "or leave that run or column out"
+            f"{run}, frame {bad[0] % windows.frames_per_trial}, column {np.argmax(values[0])}; mend the recording, or "
+            "leave that run or column out"
         )
 
 
@@ -134,6 +136,7 @@ def train(
     key: Key[Array, ""],
     callbacks: Sequence[Any] = (),
     checkpoint: Checkpoints | None = None,
+    progress: Progress | bool | None = None,
     **settings: Any,
 ) -> TrainResult:
     """Train a model on windows.
@@ -154,7 +157,9 @@ def train(
         key: draws the order of the windows and the dropout masks, and the weights of a model that is built here.
         callbacks: told of the training; objects with any of the methods of `jneuro.training.callbacks.Callback`.
         checkpoint: where to save, and whether to resume from there; None saves nothing. With it, SIGTERM saves and
-                raises, if `train` runs in the main thread.
+            raises, if `train` runs in the main thread.
+        progress: where it is shown how far the training is: None shows trainings that last longer than 2 s, on a
+            terminal and in a notebook; True shows it at once, elsewhere as lines on standard error; False never.
         **settings: keys of `TrainConfig` that differ from the recipe, such as `epochs=20`, `loss=` a function
             `(prediction, batch) -> [batch]`, `optimizer=` an optax transformation, `metrics=` further losses.
 
@@ -180,5 +185,7 @@ def train(
     if checkpoint:
         notes += unseen(config, model)
         found = fingerprint(config, windows, weights, key, model)
-    course = Course(model, config, told, tuple(notes))
-    return Run([course], weights, own, common, program, checkpoint, found)()[0]
+    with showing(progress if placement.leads else False) as shown:
+        told = [*told, TrainingProgress(shown, f"train {type(model).__name__}")]
+        course = Course(model, config, told, tuple(notes))
+        return Run([course], weights, own, common, program, checkpoint, found)()[0]

@@ -6,7 +6,7 @@ import numpy as np
 from evaluation_problems import cut
 from flax import nnx
 
-from jneuro.evaluation.lstm_parts import convolution_share, gate_statistics, gates
+from jneuro.evaluation.lstm_parts import convolution_share, gate_statistics
 from jneuro.models import CNNLSTM, CNNLSTMConfig
 
 WINDOWS = cut(np.random.default_rng(0).normal(size=(6, 60, 4)), length=8)
@@ -21,7 +21,7 @@ def build():
 def test_gates_carry_the_recurrence():
     lstm, x = build().lstm, jax.random.normal(jax.random.key(0), (3, 8, 4))
     _, states = lstm(x, train=False)
-    for layer, (i, f, o), (h, c) in zip(lstm.layers, gates(lstm, x), states, strict=True):
+    for layer, (i, f, o), (h, c) in zip(lstm.layers, lstm.gates(x), states, strict=True):
         outputs, _ = layer(x)
         weight_ih, weight_hh, bias_ih, bias_hh = layer.weights
         before = jnp.concatenate([jnp.zeros_like(outputs[:, :1]), outputs[:, :-1]], 1)

@@ -12,7 +12,7 @@ TINY = """\
 name: tiny
 seed: 3
 simulation:
-  simulator: {name: brunel, n_excitatory: 16, n_inhibitory: 4, connection_probability: 0.3}
+  simulator: {name: brunel, n_excitatory: 16, n_inhibitory: 4, rule: {name: bernoulli, p: 0.3}}
   runs: 5
   duration_ms: 400
   snapshot_every_ms: 50

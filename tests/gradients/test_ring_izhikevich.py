@@ -127,7 +127,7 @@ def ring_drive(amplitude):
     return stimuli.Sine(amplitude * jnp.linspace(0.5, 1.5, 12), 20.0) + stimuli.Constant(amplitude)
 
 
-def ring_means(sim, theta):
+def ring_means(sim, theta, gradient):
     changed = {n: x for n, x in theta.items() if n != "amplitude"}
     rec = simulate(
         dataclasses.replace(sim, **changed),
@@ -135,6 +135,7 @@ def ring_means(sim, theta):
         duration=STEPS * sim.dt,
         key=KEY,
         throw=False,
+        spike_gradient=gradient,
     )
     return jnp.stack([rec.values["v"].mean(), rec.values["spikes"].mean()])
 
@@ -143,10 +144,10 @@ def ring_by_hand(sim, theta, slope, detach):
     names, n, dt = RING_PARAMETERS[sim.synapse], 12, sim.dt
     p = duals(theta, names, (n,))
     heard = np.asarray(sim.adjacency, float)
-    external = np.asarray(sim._external(stream(stream(KEY, "noise"), "external"), jnp.int32(0), STEPS))
+    external = np.asarray(jax.vmap(lambda step: sim.draw(stream(KEY, "noise"), step))(jnp.arange(STEPS)))
     shape = np.asarray(jax.vmap(ring_drive(1.0))(jnp.arange(STEPS) * dt))
     e, none = (np.arange(n) < 6).astype(float), Dual(np.zeros(n), np.zeros((len(names), n)))
-    v, spikes, frozen = none + np.asarray(first_state(sim, KEY).v), none, np.zeros(n, int)
+    v, spikes, frozen = none + np.asarray(first_state(sim, KEY).y.v), none, np.zeros(n, int)
     # The first potentials are fixed in the run: they are drawn between reset and threshold, and have their tangents.
     drawn = (v.value - theta["v_reset"]) / (theta["v_threshold"] - theta["v_reset"])
     v = p["v_reset"] + (p["v_threshold"] - p["v_reset"]) * drawn
@@ -238,10 +239,13 @@ def assert_is_the_definition(means, by_hand, theta, detach_reset):
 )
 def test_the_ring_s_gradient_is_the_surrogate_s_definition(synapse, name, detach_reset, x64):
     surrogate, slope = SURROGATES[name]
-    sim = ring(synapse, surrogate=surrogate, detach_reset=detach_reset)
+    sim, gradient = ring(synapse), dataclasses.replace(surrogate, detach_reset=detach_reset)
     theta = {n: 0.3 if n == "amplitude" else float(getattr(sim, n)) for n in RING_PARAMETERS[synapse]}
     assert_is_the_definition(
-        lambda x: ring_means(sim, x), lambda detach: ring_by_hand(sim, theta, slope, detach), theta, detach_reset
+        lambda x: ring_means(sim, x, gradient),
+        lambda detach: ring_by_hand(sim, theta, slope, detach),
+        theta,
+        detach_reset,
     )
 
 
@@ -289,10 +293,10 @@ def weighted(rec, names):
 )
 @pytest.mark.parametrize("synapse", RING_PARAMETERS)
 def test_a_silent_ring_s_gradient_is_that_of_finite_differences(synapse, surrogate, x64):
-    sim = dataclasses.replace(ring(synapse, surrogate=surrogate), v_threshold=jnp.asarray(50.0))
+    sim = dataclasses.replace(ring(synapse), v_threshold=jnp.asarray(50.0))
     names = [n for n in RING_PARAMETERS[synapse] if n not in ("v_threshold", "v_reset", "j_ee", "j_ei", "j_ie", "j_ii")]
     # Spikes that are under way before the first step, so that the weights count.
-    state = first_state(sim, KEY)
+    state = first_state(sim, KEY).y
     state = state._replace(
         v=jnp.linspace(0, 1, 12), sent=jnp.arange(12) % 5 == 0 if surrogate is None else jnp.ones(12)
     )
@@ -303,9 +307,8 @@ def test_a_silent_ring_s_gradient_is_that_of_finite_differences(synapse, surroga
 
     def value(theta):
         changed = dataclasses.replace(sim, **{n: x for n, x in theta.items() if n != "amplitude"})
-        rec = simulate(
-            changed, ring_drive(theta["amplitude"]), duration=50.0, key=KEY, initial_state=state, throw=False
-        )
+        how = {"duration": 50.0, "key": KEY, "initial_state": state, "throw": False, "spike_gradient": surrogate}
+        rec = simulate(changed, ring_drive(theta["amplitude"]), **how)
         return weighted(rec, ("v", "excitation", "inhibition"))
 
     assert_central_differences(value, theta)

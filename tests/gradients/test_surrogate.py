@@ -10,6 +10,8 @@ from surrogate_reference import PARAMETERS, arctan, boxcar, network_tangents, su
 
 from jneuro.core.random import stream
 from jneuro.simulators import Arctan, Boxcar, Brunel, SuperSpike, first_state, simulate, stimuli
+from jneuro.simulators.connectivity import Bernoulli
+from jneuro.simulators.stepped import take_steps
 
 KEY = jax.random.key(2)
 STEPS = 300
@@ -28,15 +30,15 @@ def drive(amplitude):
 
 def network(**settings):
     """Ten neurons, a third of all pairs connected."""
-    sim = Brunel(n_excitatory=7, n_inhibitory=3, connection_probability=0.4, j=1.0, refractory=0.7, **settings)
+    sim = Brunel(n_excitatory=7, n_inhibitory=3, rule=Bernoulli(0.4), j=1.0, refractory=0.7, **settings)
     return sim.connect(jax.random.key(0))
 
 
-def means(sim, theta):
+def means(sim, theta, surrogate):
     """Mean potential and mean of the spikes, of the parameters `theta`."""
     amplitude, changed = theta["amplitude"], {n: x for n, x in theta.items() if n != "amplitude"}
     sim = dataclasses.replace(sim, **changed)
-    rec = simulate(sim, drive(amplitude), duration=STEPS * sim.dt, key=KEY, throw=False)
+    rec = simulate(sim, drive(amplitude), duration=STEPS * sim.dt, key=KEY, throw=False, spike_gradient=surrogate)
     return jnp.stack([rec.values["v"].mean(), rec.values["spikes"].mean()])
 
 
@@ -56,21 +58,21 @@ def values(sim):
 )
 def test_a_network_s_gradient_is_the_surrogate_s_definition(name, detach_reset, x64):
     surrogate, slope = SURROGATES[name]
-    sim = network(surrogate=surrogate, detach_reset=detach_reset)
+    surrogate, sim = dataclasses.replace(surrogate, detach_reset=detach_reset), network()
     theta = values(sim)
     shape = np.asarray(jax.vmap(drive(1.0))(jnp.arange(STEPS) * sim.dt))
-    background = np.asarray(sim._received(sim.draw(stream(KEY, "noise"), jnp.int32(0), STEPS)))
+    background = np.asarray(sim.background(jax.vmap(lambda s: sim.draw(stream(KEY, "noise"), s))(jnp.arange(STEPS))))
     p = theta | {"n_excitatory": 7, "dt": 0.1, "delay": 15, "refractory": 7}
-    start = np.asarray(first_state(sim, KEY).v)
+    start = np.asarray(first_state(sim, KEY).y.v)
     by_hand = {
-        detached: network_tangents(p, np.asarray(sim.connections.adjacency), start, background, shape, slope, detached)
+        detached: network_tangents(p, np.asarray(sim.adjacency), start, background, shape, slope, detached)
         for detached in (True, False)
     }
     v, rate, dv, d_rate = by_hand[detach_reset]
     assert rate * STEPS * 10 > 30
     assert np.all(np.abs(dv - by_hand[not detach_reset][2]) > 1e-4 * np.abs(dv)), "the reset's part matters"
 
-    slopes, seen = jax.jit(jax.jacrev(lambda x: (means(sim, x),) * 2, has_aux=True))(theta)
+    slopes, seen = jax.jit(jax.jacrev(lambda x: (means(sim, x, surrogate),) * 2, has_aux=True))(theta)
     np.testing.assert_allclose(seen, [v, rate], rtol=1e-12)
     for row, expected in ((0, dv), (1, d_rate)):
         assert np.all(np.abs(expected) > 1e-12), "every parameter has its influence"
@@ -79,9 +81,9 @@ def test_a_network_s_gradient_is_the_surrogate_s_definition(name, detach_reset, 
 
 @pytest.mark.slow
 def test_forward_mode_equals_reverse_mode(x64):
-    sim = network(surrogate=SuperSpike(beta=0.7, scale=0.02), detach_reset=False)
+    sim, surrogate = network(), SuperSpike(beta=0.7, scale=0.02, detach_reset=False)
     theta = {n: jnp.asarray(x) for n, x in values(sim).items()}
-    forward, reverse = (jax.jit(mode(lambda x: means(sim, x)))(theta) for mode in (jax.jacfwd, jax.jacrev))
+    forward, reverse = (jax.jit(mode(lambda x: means(sim, x, surrogate)))(theta) for mode in (jax.jacfwd, jax.jacrev))
     for name in PARAMETERS:
         np.testing.assert_allclose(forward[name], reverse[name], rtol=1e-9)
 
@@ -89,24 +91,28 @@ def test_forward_mode_equals_reverse_mode(x64):
 def test_without_a_surrogate_spikes_are_boolean():
     sim = network()
     rec = simulate(sim, drive(18.0), duration=30.0, key=KEY)
-    assert sim.surrogate is None
     spikes = np.asarray(rec.values["spikes"])
     assert set(np.unique(spikes)) == {0, 1}
     assert not jnp.issubdtype(rec.values["spikes"].dtype, jnp.floating)
-    step = jax.eval_shape(lambda state: sim.advance(state, None, KEY, 3), first_state(sim, KEY))
+    step = jax.eval_shape(lambda state: take_steps(sim, state, None, KEY, 3), first_state(sim, KEY))
     assert step[1]["spikes"].dtype == jnp.bool_
 
 
 @pytest.mark.parametrize("surrogate", [None, Boxcar(width=1.0)], ids=["none", "boxcar"])
 def test_a_silent_network_s_gradient_is_that_of_finite_differences(surrogate, x64):
     # Far below threshold, where even a boxcar is zero.
-    sim = network(surrogate=surrogate)
+    sim = network()
     theta = {"tau_m": 9.0, "v_rest": -71.0, "v_initial": -66.0, "amplitude": 3.0, "j_external": 0.2, "noise": 0.03}
 
     def mean_v(theta):
         changed = {n: x for n, x in theta.items() if n != "amplitude"}
         rec = simulate(
-            dataclasses.replace(sim, **changed), drive(theta["amplitude"]), duration=30.0, key=KEY, throw=False
+            dataclasses.replace(sim, **changed),
+            drive(theta["amplitude"]),
+            duration=30.0,
+            key=KEY,
+            throw=False,
+            spike_gradient=surrogate,
         )
         weights = jnp.cos(jnp.arange(rec.values["v"].size)).reshape(rec.values["v"].shape)
         return jnp.sum(weights * rec.values["v"]), rec.values["spikes"].sum()
@@ -124,10 +130,11 @@ def test_a_silent_network_s_gradient_is_that_of_finite_differences(surrogate, x6
 @pytest.mark.parametrize("surrogate", [None, SuperSpike(scale=1e-3)], ids=["none", "super spike"])
 def test_the_background_rate_has_the_gradient_of_its_mean(surrogate, x64):
     # Counts are integers; the expected potential relaxes towards rest plus what arrives on average.
-    sim = dataclasses.replace(network(surrogate=surrogate), v_threshold=1e3 if surrogate is None else -20.0, j=0.0)
+    sim = dataclasses.replace(network(), v_threshold=1e3 if surrogate is None else -20.0, j=0.0)
 
     def last_v(rate):
-        rec = simulate(dataclasses.replace(sim, rate_external=rate), duration=30.0, key=KEY, record=["v"], throw=False)
+        changed = dataclasses.replace(sim, rate_external=rate)
+        rec = simulate(changed, duration=30.0, key=KEY, record=["v"], throw=False, spike_gradient=surrogate)
         return rec.values["v"][-1].mean()
 
     slope = jax.jit(jax.grad(last_v))(500.0)
@@ -139,12 +146,12 @@ def test_the_background_rate_has_the_gradient_of_its_mean(surrogate, x64):
 
 def test_the_rate_s_gradient_points_the_way_the_network_goes(x64):
     # A surrogate is a stand-in; averaged over runs, its sign has to be right.
-    sim = network(surrogate=Arctan(alpha=0.8, scale=0.05))
+    sim, surrogate = network(), Arctan(alpha=0.8, scale=0.05)
 
     @jax.jit
     @jax.vmap
     def rate_and_slope(amplitude):
-        return jax.value_and_grad(lambda a: means(sim, {"amplitude": a})[1])(amplitude)
+        return jax.value_and_grad(lambda a: means(sim, {"amplitude": a}, surrogate)[1])(amplitude)
 
     rates, slopes = rate_and_slope(jnp.asarray([10.0, 20.0, 30.0]))
     assert np.all(np.diff(rates) > 0)

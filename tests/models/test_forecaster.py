@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from jneuro.datasets.windows import Batch
 from jneuro.models import (
     MODELS,
-    AnyModelConfig,
     CNNLSTMConfig,
     CompactForecasterConfig,
     LSTMForecasterConfig,
@@ -130,15 +129,16 @@ def statistics_of(rest):
 
 
 def test_built_from_a_name():
-    adapter = TypeAdapter(AnyModelConfig)
-    for name, (config, module) in MODELS.items():
-        parsed = adapter.validate_python({"name": name})
-        assert type(parsed) is config
+    for name in MODELS:
+        parsed = MODELS.block({"name": name})
+        assert type(parsed) is MODELS[name]
         assert parsed.name == name
-        assert type(nnx.eval_shape(lambda parsed=parsed: build_model(parsed, rngs=nnx.Rngs(0)))) is module
-    with pytest.raises(ValidationError, match="'lstm', 'cnn_lstm', 'compact'"):
-        adapter.validate_python({"name": "cnn"})
-    with pytest.raises(ValueError, match="lstm, cnn_lstm, compact"):
+        model = nnx.eval_shape(lambda parsed=parsed: build_model(parsed, rngs=nnx.Rngs(0)))
+        assert f"{type(model).__name__}Config" == type(parsed).__name__
+        assert MODELS.about(name)
+    with pytest.raises(ValueError, match="unknown model 'lst'; did you mean 'lstm', or module:name of your own"):
+        MODELS.block({"name": "lst"})
+    with pytest.raises(ValueError, match=r"is no model: its configuration has no method build\(\*, rngs\)"):
         build_model(ModelConfig(), rngs=nnx.Rngs(0))
 
 

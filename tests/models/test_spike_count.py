@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jneuro.datasets.windows import Batch
+from jneuro.datasets.scaling import Scaling
+from jneuro.datasets.windows import Batch, Windows
 from jneuro.models import SpikeCountLSTM, SpikeCountLSTMConfig
 from jneuro.models.base import Prediction
+from jneuro.models.build import initialised
 from jneuro.models.spike_count import LOWEST_RATE
 from jneuro.training import LOSSES
 
@@ -74,6 +76,18 @@ def test_learns_which_neuron_fires():
 
     error = np.asarray(descend(params)) - external[:, -1:]
     assert np.mean(error**2) < 0.25 * np.var(external)
+
+
+def test_starts_at_the_means_of_its_training_targets():
+    values = np.random.default_rng(0).poisson(0.3, (60, NEURONS + 2)).astype(np.float32)
+    starts = {"train": jnp.arange(0, 40, 3), "validation": jnp.arange(45, 50)}
+    scaling = Scaling(np.zeros(NEURONS + 2, np.float32), np.ones(NEURONS + 2, np.float32))
+    columns = tuple(range(1, NEURONS + 1))
+    data = Windows(jnp.asarray(values), starts, scaling, 4, (1,), 1.0, 60, False, target_columns=columns)
+    model = initialised(build("mse"), data)
+    means = values[np.asarray(starts["train"]) + 4][:, 1 : NEURONS + 1].mean(0)
+    np.testing.assert_array_equal(model.output_layer.bias[...], means)
+    assert initialised(data, data) is data, "what has no such method stays as it is"
 
 
 def test_starts_at_the_data_and_hears_its_own_past():

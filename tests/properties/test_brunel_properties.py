@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jneuro.simulators import Brunel, simulate, stimuli
-from jneuro.simulators.connectivity import Dense
+from jneuro.simulators.connectivity import Bernoulli, Dense
 
-SIZES = {"n_excitatory": 12, "n_inhibitory": 4, "connection_probability": 0.3}
+SIZES = {"n_excitatory": 12, "n_inhibitory": 4, "rule": Bernoulli(0.3)}
 MILLIVOLTS = ("v_rest", "v_reset", "v_threshold", "v_initial")
 
 few = settings(max_examples=12, derandomize=True, deadline=None, database=None)
@@ -138,9 +138,7 @@ def test_neurons_of_a_population_may_be_renumbered(seed, j, g, excitatory, inhib
     quiet = {"rate_external": 0.0, "noise": 0.0, "v_initial_sd": 0.0}
 
     def simulated(adjacency, amplitudes):
-        sim = dataclasses.replace(
-            Brunel(**SIZES, **quiet, j=j, g=g), connections=Dense(jnp.asarray(adjacency), (12, 4))
-        )
+        sim = Brunel(**SIZES, **quiet, j=j, g=g, connections=Dense(jnp.asarray(adjacency), (12, 4)))
         rec = simulate(sim, stimuli.Constant(amplitudes), duration=30.0, key=jax.random.key(0))
         return np.asarray(rec.values["v"]), np.asarray(rec.values["spikes"])
 
@@ -168,7 +166,7 @@ def test_a_spike_reaches_only_those_who_hear_it(values, seed, kicked):
     others = np.arange(16) != kicked
     assert differs[0, kicked] or plain[0, kicked] == values["v_reset"]
     assert not differs[:15, others].any()
-    deaf = others & (np.asarray(sim.connections.adjacency)[kicked] == 0)
+    deaf = others & (np.asarray(sim.adjacency)[kicked] == 0)
     assert not differs[:16, deaf].any()
 
 
@@ -176,7 +174,7 @@ def test_a_spike_reaches_only_those_who_hear_it(values, seed, kicked):
 @few
 @given(parameters, between(0.0, 80.0), seeds, between(0.0, 1.0), st.integers(1, 40), st.integers(0, 12))
 def test_every_representation_gives_the_same_run(values, amplitude, seed, probability, excitatory, inhibitory):
-    sizes = {"n_excitatory": excitatory, "n_inhibitory": inhibitory, "connection_probability": probability}
+    sizes = {"n_excitatory": excitatory, "n_inhibitory": inhibitory, "rule": Bernoulli(probability)}
     sim = Brunel(**sizes, **values)
     runs = []
     for propagation in ("dense", "bits", "rows"):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jneuro.simulators.base import parameters
+from jneuro.simulators.paths import parameters
 
 
 def constants(sim):

@@ -14,7 +14,7 @@ from scipy import stats
 
 from jneuro.core.random import stream, trial_keys
 from jneuro.simulators import Brunel, first_state, simulate, stimuli
-from jneuro.simulators.connectivity import RowLists
+from jneuro.simulators.connectivity import Bernoulli, FixedInDegree, RowLists
 from jneuro.simulators.delays import DelayedSynapses, raster_width
 from jneuro.simulators.izhikevich import Izhikevich
 from jneuro.simulators.reservoir import IzhikevichReservoir
@@ -40,7 +40,13 @@ def recorded(reference, prefix):
 def run_by_step(step, state, data):
     """One compiled loop, in which the background of each step is given."""
     seen = jax.jit(lambda state, data: lax.scan(step, state, data)[1])(state, data)
-    return np.asarray(seen["v"])[:, 0], np.argwhere(np.asarray(seen["spikes"])[:, 0])
+    return np.asarray(seen["v"]), np.argwhere(np.asarray(seen["spikes"]))
+
+
+def stepped(sim, y, drive):
+    """One step, without random background: the state, the potential and the spikes."""
+    y, seen = sim.step(y, drive, sim.draw(KEY, jnp.int32(0)))
+    return y, {"v": y.v, "spikes": seen["spikes"]}
 
 
 # Spike by spike ------------------------------------------------------------------------------------------------------
@@ -58,13 +64,14 @@ def test_brunel_gives_the_spikes_of_brian2(x64):
         n_inhibitory=sizes[1],
         connections=RowLists.from_synapses(reference["small_pre"], reference["small_post"], None, sizes, 20),
     )
-    state = first_state(sim, KEY)._replace(v=jnp.asarray(reference["small_v0"]))
+    y = first_state(sim, KEY).y._replace(v=jnp.asarray(reference["small_v0"]))
 
-    def step(state, background):
+    def step(y, background):
         # The background arrives with the recurrent input: after the threshold's test, and lost on the refractory.
-        return sim.advance(state._replace(pending=state.pending.at[0].add(background)), None, KEY, 1)
+        y = y._replace(pending=y.pending.at[0].add(background))
+        return stepped(sim, y, jnp.zeros(()))
 
-    v, spikes = run_by_step(step, state, p["j_external"] * reference["small_counts"].astype(float))
+    v, spikes = run_by_step(step, y, p["j_external"] * reference["small_counts"].astype(float))
     np.testing.assert_array_equal(spikes, recorded(reference, "small_"))
     np.testing.assert_allclose(v[9::10], reference["small_v"], rtol=0, atol=1e-10)
     assert len(spikes) > 100
@@ -79,20 +86,20 @@ def test_the_ring_gives_the_spikes_of_brian2(synapse, x64):
         np.argwhere(np.asarray(sim.adjacency)),
         np.unique(np.stack([reference["small_pre"], reference["small_post"]], 1), axis=0),
     )
-    state = first_state(sim, KEY)._replace(v=jnp.asarray(reference["small_v0"]))
+    y = first_state(sim, KEY).y._replace(v=jnp.asarray(reference["small_v0"]))
 
-    def kicked(state, kicks):
+    def kicked(y, kicks):
         # A kick counts before the threshold's test, as the drive does, which a step multiplies by dt / tau.
-        return sim.advance(state, kicks[None] * (sim.tau_m / sim.dt), KEY, 1)
+        return stepped(sim, y, kicks * (sim.tau_m / sim.dt))
 
-    def charged(state, kicks):
+    def charged(y, kicks):
         # Otherwise it acts from the next step on, and has decayed by then.
-        state, seen = sim.advance(state, None, KEY, 1)
+        y, seen = stepped(sim, y, jnp.zeros(()))
         arriving = kicks / sim.tau_external * jnp.exp(-sim.dt / sim.tau_external)
-        return state._replace(synaptic=state.synaptic.at[0].add(arriving)), seen
+        return y._replace(synaptic=y.synaptic.at[0].add(arriving)), seen
 
     kicks = p["kick"] * reference["small_counts"].astype(float)
-    v, spikes = run_by_step(kicked if synapse == "delta" else charged, state, kicks)
+    v, spikes = run_by_step(kicked if synapse == "delta" else charged, y, kicks)
     np.testing.assert_array_equal(spikes, recorded(reference, f"small_{synapse}_"))
     np.testing.assert_allclose(v[9::10], reference[f"small_{synapse}_v"], rtol=0, atol=1e-10)
     assert len(spikes) > 80
@@ -131,8 +138,8 @@ def test_the_reservoir_gives_the_spikes_and_weights_of_brian2(x64):
         # Held are the values before the update with which our interval ends.
         w, dw = (reference[f"small_late_{name}"][second] for name in ("w", "dw"))
         exists = np.asarray(sim.connections.exists)[:16]
-        np.testing.assert_allclose(np.asarray(state.change)[exists], 0.9 * dw, rtol=0, atol=1e-12)
-        np.testing.assert_allclose(np.asarray(state.weights)[exists], np.clip(w + 0.01 + dw, 0, 10), atol=1e-12)
+        np.testing.assert_allclose(np.asarray(state.y.change)[exists], 0.9 * dw, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(np.asarray(state.y.weights)[exists], np.clip(w + 0.01 + dw, 0, 10), atol=1e-12)
     spikes = np.argwhere(np.concatenate(spikes))
     np.testing.assert_array_equal(spikes, recorded(reference, "small_late_"))
     assert len(spikes) > 700
@@ -250,7 +257,7 @@ def test_original_panels_at_full_size(panel):
     35.3 to 39.6 Hz, with a mean of 37.5 Hz; in D they run from 4.9 to 5.9 Hz. The 34.1 and 4.4 Hz of one independent
     simulation, of one wiring, are reproduced neither by Brian2 nor by NEST.
     """
-    rows = list(full_size(*PANELS[panel][:2], "bernoulli", *PANELS[panel][2:], seed=3))
+    rows = list(full_size(*PANELS[panel][:2], Bernoulli(0.1), *PANELS[panel][2:], seed=3))
     held = {name: HELD["brunel"][f"original_{panel}_{name}"] for name in rows[0]}
     if panel in "CD":
         held = {name: np.append(values, HELD["nest_brunel"][f"{panel}_{name}"]) for name, values in held.items()}
@@ -280,7 +287,7 @@ def test_equal_in_degrees_drawn_with_replacement_fire_as_in_nest():
     pre = np.concatenate([rng.integers(0, 10_000, 12_500 * 1000), rng.integers(10_000, 12_500, 12_500 * 250)])
     post = np.concatenate([np.repeat(post, 1000), np.repeat(post, 250)])
     own = RowLists.from_synapses(pre, post, None, (10_000, 2_500), 12_500)
-    (row,) = full_size(5.0, 2.0, "fixed_in_degree", 1000.0, 1, seed=4, connections=own)
+    (row,) = full_size(5.0, 2.0, FixedInDegree(p=0.1), 1000.0, 1, seed=4, connections=own)
     held = {name: HELD["nest_brunel"][f"C_fixed_in_degree_{name}"].mean() for name in row}
     for name in ("rate_e", "rate_i", "cv"):
         assert row[name] == pytest.approx(held[name], rel=0.04), name
@@ -289,7 +296,7 @@ def test_equal_in_degrees_drawn_with_replacement_fire_as_in_nest():
 @pytest.mark.slow
 def test_equal_in_degrees_fire_at_the_mean_field_rate():
     # What the theory assumes.
-    sim, (row,) = Brunel.original(), full_size(5.0, 2.0, "fixed_in_degree", 1000.0, 1, seed=4)
+    sim, (row,) = Brunel.original(), full_size(5.0, 2.0, FixedInDegree(p=0.1), 1000.0, 1, seed=4)
     p = {n: float(getattr(sim, n)) for n in ("tau_m", "v_threshold", "v_reset", "refractory", "j", "g", "j_external")}
     assert mean_rate(row) == pytest.approx(mean_field_rate(p, (1000, 250), 20e3), rel=0.04)
     assert mean_rate(row) == pytest.approx(HELD["nest_brunel"]["C_fixed_in_degree_rate"].mean(), rel=0.04)

@@ -1,5 +1,6 @@
 """Cheap random numbers have to earn their trust: distribution, moments, independence."""
 
+import functools
 import math
 
 import jax
@@ -15,9 +16,15 @@ STEPS, NEURONS = 2500, 500
 SIGMAS = 4.5
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def words_of(key, first, steps, size):
+    """The words of some steps."""
+    return jax.vmap(lambda step: step_words(key, step, size))(first + jnp.arange(steps))
+
+
 @pytest.fixture(scope="module")
 def words():
-    return jax.jit(step_words, static_argnums=(2, 3))(jax.random.key(7), jnp.int32(0), STEPS, NEURONS)
+    return words_of(jax.random.key(7), 0, STEPS, NEURONS)
 
 
 KNOWN_ANSWERS = [
@@ -38,7 +45,7 @@ def test_known_answers_of_the_generator(counter, key, expected):
 
 
 def test_words_are_those_of_the_generator():
-    words = step_words(jax.random.key(7), jnp.int32(40), 3, 5)
+    words = words_of(jax.random.key(7), 40, 3, 5)
     first, second = (int(k) for k in key_words(jax.random.key(7)))
     for step in range(3):
         for neuron in range(5):
@@ -49,8 +56,8 @@ def test_words_are_those_of_the_generator():
 @pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
 def test_every_kind_of_key_gives_words_of_its_own(implementation):
     keys = trial_keys(jax.random.key(0, impl=implementation), 50)
-    words = np.stack([step_words(key, jnp.int32(3), 1, 40)[0] for key in keys])
-    np.testing.assert_array_equal(jax.vmap(lambda k: step_words(k, jnp.int32(3), 1, 40)[0])(keys), words)
+    words = np.stack([step_words(key, jnp.int32(3), 40) for key in keys])
+    np.testing.assert_array_equal(jax.vmap(lambda k: step_words(k, jnp.int32(3), 40))(keys), words)
     assert len(np.unique(words)) == 50 * 40
 
 
@@ -214,11 +221,10 @@ def test_count_and_deviate_of_one_word_are_independent(words, power):
 
 
 def test_words_depend_on_the_absolute_step_only(words):
-    draw = jax.jit(step_words, static_argnums=(2, 3))
     for first, steps in ((0, 1), (17, 15), (2499, 1), (123, 44)):
-        piece = draw(jax.random.key(7), jnp.int32(first), steps, NEURONS)
+        piece = words_of(jax.random.key(7), first, steps, NEURONS)
         np.testing.assert_array_equal(piece, words[first : first + steps])
-    assert not np.array_equal(draw(jax.random.key(8), jnp.int32(0), 3, NEURONS), words[:3])
+    assert not np.array_equal(words_of(jax.random.key(8), 0, 3, NEURONS), words[:3])
     assert len(np.unique(np.asarray(words)[:, 0])) > STEPS - 10
 
 

@@ -11,10 +11,17 @@ from brunel_reference import constants, mean_field_rate, simulate_reference, spi
 
 from jneuro.core.random import stream, trial_keys
 from jneuro.simulators import Brunel, SuperSpike, first_state, simulate, stimuli
-from jneuro.simulators.connectivity import BitRows, Dense, RowLists
+from jneuro.simulators.connectivity import Bernoulli, BitRows, Dense, FixedInDegree, RowLists
+from jneuro.simulators.spiking import spike_gradient
+from jneuro.simulators.stepped import SteppedSimulator, begin_stepped
 
 QUIET = {"rate_external": 0.0, "noise": 0.0, "v_initial_sd": 0.0}
 SMALL = {"n_excitatory": 40, "n_inhibitory": 10}
+
+
+def words(sim, key, steps):
+    """The noise of a run's first steps."""
+    return jax.vmap(lambda step: sim.draw(key, step))(jnp.arange(steps))
 
 
 def random_drive(neurons, steps):
@@ -32,14 +39,14 @@ CASES = {
         g=3.0,
         delay=0.7,
         refractory=0.4,
-        connection_probability=0.3,
+        rule=Bernoulli(0.3),
     ),
     "no refractoriness, half the step": lambda: Brunel(**SMALL, dt=0.05, refractory=0.0, delay=0.05, j=1.0),
-    "original": lambda: Brunel.original(**SMALL, connection_probability=0.4, j=1.0, noise=0.2),
-    "weights of all sizes": lambda: Brunel(weight_variation=0.8, connection_probability=0.2),
+    "original": lambda: Brunel.original(**SMALL, rule=FixedInDegree(p=0.4), j=1.0, noise=0.2),
+    "weights of all sizes": lambda: Brunel(weight_variation=0.8, rule=Bernoulli(0.2)),
     "weights of all sizes, dense": lambda: Brunel(weight_variation=0.8, propagation="dense", g=4.0),
     "refractory for one block": lambda: Brunel(refractory=1.5, j=1.0),
-    "refractory for less than a block": lambda: Brunel(refractory=1.4, j=1.0, connection_probability=0.2),
+    "refractory for less than a block": lambda: Brunel(refractory=1.4, j=1.0, rule=Bernoulli(0.2)),
 }
 
 
@@ -55,15 +62,15 @@ SLOW = (
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in CASES])
 def test_equals_the_plain_reference_step_by_step(name, x64):
     sim = CASES[name]().connect(jax.random.key(3))
-    key, steps = jax.random.key(11), 2000 // sim.longest_block * sim.longest_block
+    key, steps = jax.random.key(11), 2000 // sim.block * sim.block
     drive = random_drive(sim.neurons, steps) if "driven" in name else None
     stimulus = None if drive is None else stimuli.Sampled(drive, sim.dt)
     rec = simulate(sim, stimulus, duration=steps * sim.dt, key=key)
-    background = sim._received(sim.draw(stream(key, "noise"), jnp.int32(0), steps))
+    background = sim.background(words(sim, stream(key, "noise"), steps))
     v, spikes = simulate_reference(
         constants(sim),
-        np.asarray(sim.connections.adjacency),
-        np.array(first_state(sim, key).v),
+        np.asarray(sim.adjacency),
+        np.array(first_state(sim, key).y.v),
         np.asarray(background),
         0.0 if drive is None else drive,
     )
@@ -79,8 +86,7 @@ def test_a_surrogate_leaves_the_forward_run_unchanged():
         jax.random.key(0)
     )
     plain, surrogate = (
-        simulate(dataclasses.replace(sim, surrogate=s), duration=60.0, key=jax.random.key(1))
-        for s in (None, SuperSpike())
+        simulate(sim, duration=60.0, key=jax.random.key(1), spike_gradient=s) for s in (None, SuperSpike())
     )
     assert plain.values["spikes"].sum() > 50
     np.testing.assert_array_equal(surrogate.values["spikes"], plain.values["spikes"])
@@ -105,32 +111,35 @@ def runs_of(representations, record_every=0.1, **settings):
 @pytest.mark.parametrize(
     ("rule", "sizes"),
     [
-        ("bernoulli", (300, 70)),
-        *(pytest.param("bernoulli", sizes, marks=pytest.mark.slow) for sizes in [(80, 20), (400, 0)]),
-        *(pytest.param("fixed_in_degree", sizes, marks=pytest.mark.slow) for sizes in [(80, 20), (300, 70), (400, 0)]),
+        (Bernoulli(0.1), (300, 70)),
+        *(pytest.param(Bernoulli(0.1), sizes, marks=pytest.mark.slow) for sizes in [(80, 20), (400, 0)]),
+        *(
+            pytest.param(FixedInDegree(p=0.1), sizes, marks=pytest.mark.slow)
+            for sizes in [(80, 20), (300, 70), (400, 0)]
+        ),
     ],
 )
 def test_representations_agree_bit_by_bit(rule, sizes):
-    settings = {"n_excitatory": sizes[0], "n_inhibitory": sizes[1], "rule": rule, "connection_probability": 0.1}
+    settings = {"n_excitatory": sizes[0], "n_inhibitory": sizes[1], "rule": rule}
     (dense, v, spikes), *others = runs_of(("dense", "bits", "rows"), **settings, j=0.2)
-    assert isinstance(dense.connections, Dense)
+    assert isinstance(dense.structure, Dense)
     assert spikes.sum() > 100
     for (sim, other_v, other_spikes), kind in zip(others, (BitRows, RowLists), strict=True):
-        assert isinstance(sim.connections, kind)
-        np.testing.assert_array_equal(sim.connections.adjacency, dense.connections.adjacency)
+        assert isinstance(sim.structure, kind)
+        np.testing.assert_array_equal(sim.adjacency, dense.adjacency)
         np.testing.assert_array_equal(other_spikes, spikes)
         np.testing.assert_array_equal(other_v, v)
-    assert Brunel(**settings).connect(jax.random.key(3)).connections == others[0][0].connections
+    assert Brunel(**settings).connect(jax.random.key(3)).structure == others[0][0].structure
 
 
 @pytest.mark.slow
 def test_representations_agree_on_weights_of_all_sizes(x64):
-    settings = {"weight_variation": 0.6, "connection_probability": 0.2}
+    settings = {"weight_variation": 0.6, "rule": Bernoulli(0.2)}
     (dense, v, spikes), (rows, other_v, other_spikes) = runs_of(("dense", "rows"), **settings)
-    weights = np.asarray(dense.connections.adjacency)
+    weights = np.asarray(dense.adjacency)
     assert 0.4 < weights[weights > 0].std() < 0.8
-    assert isinstance(rows.connections, RowLists)
-    assert isinstance(Brunel(**settings).connect(jax.random.key(3)).connections, RowLists)
+    assert isinstance(rows.structure, RowLists)
+    assert isinstance(Brunel(**settings).connect(jax.random.key(3)).structure, RowLists)
     np.testing.assert_array_equal(other_spikes, spikes)
     np.testing.assert_allclose(other_v, v, rtol=0, atol=1e-10)
 
@@ -183,15 +192,14 @@ def test_blocks_and_frames_change_nothing(propagation, refractory, frames):
         first = int(rec.first_step)
         np.testing.assert_array_equal(rec.values["v"], whole.values["v"][first : first + len(rec.values["v"])])
         state = rec.final_state
-    for one, other in zip(state, whole.final_state, strict=True):
-        np.testing.assert_array_equal(one, other)
+    jax.tree.map(np.testing.assert_array_equal, state, whole.final_state)
 
 
 def test_a_state_means_what_it_says():
     sim = Brunel().connect(jax.random.key(3))
     rec = simulate(sim, duration=60.0, key=KEY)
     v, spikes = np.asarray(rec.values["v"]), np.asarray(rec.values["spikes"])
-    state = rec.final_state
+    state = rec.final_state.y
     np.testing.assert_array_equal(state.v, v[-1])
     since = np.array([len(v) - 1 - max(np.flatnonzero(train), default=-1000) for train in spikes.T])
     np.testing.assert_array_equal(state.refractory, np.maximum(19 - since, 0))
@@ -213,7 +221,7 @@ def test_nothing_is_lost_when_all_neurons_spike_in_one_step(propagation):
         **(QUIET | {"v_initial": 0.0}),
         n_excitatory=300,
         n_inhibitory=300,
-        connection_probability=1.0,
+        rule=Bernoulli(1.0),
         propagation=propagation,
         j=0.25,
         g=0.5,
@@ -235,7 +243,6 @@ def test_nothing_is_lost_when_all_neurons_spike_in_one_step(propagation):
             {"propagation": "bits", "weight_variation": 0.5},
             "'bits' holds equal weights only, but weight_variation = 0.5",
         ),
-        ({"propagation": "rows", "surrogate": SuperSpike()}, "'rows' passes no gradient.*'dense'"),
         ({"connections": Dense(jnp.ones((100, 100)), (50, 50))}, r"populations of \(50, 50\).*has \(80, 20\)"),
         ({"connections": Dense(jnp.ones((100, 90)), (80, 20))}, "to 90 neurons.*100 in all"),
         ({"connections": jnp.ones((100, 100))}, "must be Dense, BitRows or RowLists"),
@@ -247,17 +254,49 @@ def test_impossible_connections_are_refused(settings, message):
         Brunel(**settings)
 
 
-def test_a_surrogate_added_to_event_driven_connections_is_refused():
-    sim = Brunel().connect(jax.random.key(0))
-    with pytest.raises(ValueError, match="BitRows passes no gradient"):
-        dataclasses.replace(sim, surrogate=SuperSpike())
-    assert isinstance(Brunel(surrogate=SuperSpike()).connect(jax.random.key(0)).connections, Dense)
+def test_a_gradient_takes_the_matrix_of_connections_that_hold_none():
+    sim = Brunel(n_excitatory=40, n_inhibitory=10, j=1.0).connect(jax.random.key(0))
+    assert isinstance(sim.structure, BitRows)
+    dense = dataclasses.replace(sim, structure=Dense(sim.adjacency, (40, 10)))
+    runs = [simulate(s, duration=30.0, key=KEY, spike_gradient=SuperSpike()) for s in (sim, dense)]
+    assert runs[0].values["spikes"].sum() > 20
+    for name in ("v", "spikes"):
+        np.testing.assert_array_equal(runs[0].values[name], runs[1].values[name])
+    for how in ("bits", "rows"):
+        asked = Brunel(propagation=how).connect(jax.random.key(0))
+        with pytest.raises(ValueError, match=f"'{how}' passes no gradient to spikes.*'dense'"):
+            simulate(asked, duration=3.0, key=KEY, spike_gradient=SuperSpike())
+
+
+@pytest.mark.parametrize("surrogate", [None, SuperSpike(scale=0.01)], ids=["events", "surrogate"])
+@pytest.mark.parametrize("refractory", [2.0, 1.0], ids=["one array", "in turn"])
+def test_a_block_is_a_scan_of_the_plain_step(surrogate, refractory, x64):
+    sim = Brunel(n_excitatory=40, n_inhibitory=10, j=1.5, refractory=refractory).connect(jax.random.key(0))
+    drive = jnp.asarray(random_drive(50, 15 * 20))
+
+    def run(advance):
+        def block(y, inputs):
+            drive, noise = inputs
+            return advance(sim, y, drive, noise, 15)
+
+        noise = words(sim, KEY, 300)
+        inputs = drive.reshape(20, 15, -1), noise.reshape(20, 15, -1)
+        y, seen = jax.lax.scan(block, begin_stepped(sim, KEY, None).y, inputs)
+        return y, seen["v"], seen["spikes"]
+
+    with spike_gradient(surrogate):
+        fast, plain = jax.jit(lambda: (run(Brunel.advance), run(SteppedSimulator.advance)))()
+    assert fast[2].sum() > 30
+    np.testing.assert_array_equal(fast[2], plain[2])
+    for one, other in zip(jax.tree.leaves(fast), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-9)
 
 
 def test_own_connections():
     # One synapse, counted twice, from the last inhibitory to the first excitatory neuron.
     own = RowLists.from_synapses([99, 99], [0, 0], np.float32([0.75, 0.5]), (80, 20), 100)
-    sim = dataclasses.replace(Brunel(**QUIET), connections=own)
+    sim = Brunel(**QUIET, connections=own).connect(KEY)
+    assert sim.structure is None
     kick = np.zeros((30, 100))
     kick[0, 99] = 3000.0
     v = np.asarray(simulate(sim, stimuli.Sampled(kick, 0.1), duration=3.0, key=KEY).values["v"])
@@ -272,7 +311,7 @@ def test_own_connections():
 @pytest.mark.parametrize(("g", "irregularity"), [(5.0, 0.72), (6.0, 0.88)])
 def test_scaled_original_is_asynchronous_irregular_at_the_mean_field_rate(g, irregularity):
     # A tenth of the neurons, C_E = 400 in place of 1000, J in proportion: J C_E stays, and so does the mean input.
-    sizes = {"n_excitatory": 1000, "n_inhibitory": 250, "connection_probability": 0.4}
+    sizes = {"n_excitatory": 1000, "n_inhibitory": 250, "rule": FixedInDegree(p=0.4)}
     sim, found = Brunel.original(g=g, eta=2.0, j=0.25, **sizes), []
     # With so few neurons the rate is the wiring's: it has an SD of 4 % between networks.
     for key in trial_keys(jax.random.key(0), 8):
@@ -294,20 +333,20 @@ def test_scaled_original_is_asynchronous_irregular_at_the_mean_field_rate(g, irr
 REPORT = {
     **{"tau_m": 10, "v_rest": -70, "v_reset": -70, "v_threshold": -50, "refractory": 2, "delay": 1.5, "dt": 0.1},
     **{"j": 0.5, "g": 5.5, "j_external": 0.5, "rate_external": 500, "n_external": 8, "noise": 0.05},
-    **{"v_initial": -70, "v_initial_sd": 2, "n_excitatory": 80, "n_inhibitory": 20, "connection_probability": 0.1},
+    **{"v_initial": -70, "v_initial_sd": 2, "n_excitatory": 80, "n_inhibitory": 20},
 }
 ORIGINAL = {
     **{"tau_m": 20, "v_rest": 0, "v_reset": 10, "v_threshold": 20, "refractory": 2, "delay": 1.5, "dt": 0.1},
     **{"j": 0.1, "g": 4.5, "j_external": 0.1, "rate_external": 9, "n_external": 1000, "noise": 0},
-    **{"n_excitatory": 10_000, "n_inhibitory": 2_500, "connection_probability": 0.1},
+    **{"n_excitatory": 10_000, "n_inhibitory": 2_500},
 }
 
 
 @pytest.mark.parametrize(
     ("sim", "expected", "rule"),
     [
-        (Brunel.forecasting_report(), REPORT, "bernoulli"),
-        (Brunel.original(g=4.5, eta=0.9), ORIGINAL, "fixed_in_degree"),
+        (Brunel.forecasting_report(), REPORT, Bernoulli(0.1)),
+        (Brunel.original(g=4.5, eta=0.9), ORIGINAL, FixedInDegree(p=0.1)),
     ],
     ids=["report", "original"],
 )
@@ -328,7 +367,7 @@ def test_overrides_win_over_a_preset():
 
 def lone(**overrides):
     """One neuron that hears nothing."""
-    settings = QUIET | {"n_excitatory": 1, "n_inhibitory": 0, "connection_probability": 0.0} | overrides
+    settings = QUIET | {"n_excitatory": 1, "n_inhibitory": 0, "rule": Bernoulli(0.0)} | overrides
     return Brunel(**settings).connect(jax.random.key(0))
 
 
@@ -360,7 +399,7 @@ def test_potential_relaxes_exponentially(drive, x64):
 
 def test_initial_potentials_are_normal():
     sim = Brunel(n_excitatory=20_000, v_initial=-60.0, v_initial_sd=3.0)
-    v = np.asarray(first_state(sim, jax.random.key(0)).v, np.float64)
+    v = np.asarray(first_state(sim, jax.random.key(0)).y.v, np.float64)
     assert v.mean() == pytest.approx(-60.0, abs=4.5 * 3.0 / math.sqrt(v.size))
     assert v.std() == pytest.approx(3.0, abs=4.5 * 3.0 / math.sqrt(2 * v.size))
 
@@ -415,7 +454,7 @@ def test_background_and_noise_are_lost_on_the_refractory(x64):
 
 def test_background_has_the_declared_mean_and_variance():
     sim = Brunel(n_excitatory=1000, n_external=12, rate_external=800.0, j_external=0.3, noise=0.7)
-    drawn = np.asarray(sim._received(sim.draw(jax.random.key(0), jnp.int32(0), 1000)), np.float64)
+    drawn = np.asarray(sim.background(words(sim, jax.random.key(0), 1000)), np.float64)
     p, n = 0.08, drawn.size
     variance = 0.3**2 * 12 * p * (1 - p) + 0.7**2
     assert drawn.mean() == pytest.approx(0.3 * 12 * p, abs=4.5 * math.sqrt(variance / n))

@@ -11,26 +11,31 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from jneuro.core.code import code_folder
 from jneuro.simulators import Brunel, simulate
+from jneuro.simulators.config import SimulatorConfig
 from jneuro.simulators.connectivity import (
+    Bernoulli,
     BitRows,
     Dense,
+    FixedInDegree,
     RowLists,
+    Rule,
     _smallest,
-    draw_rows,
+    as_rule,
     most_targets,
     relative_weights,
 )
 from jneuro.simulators.kernels.events import unpack
 
 SIZES = (300, 100)
+RULES = {"bernoulli": Bernoulli, "fixed_in_degree": FixedInDegree}
 
 
 @functools.cache
 def drawer(rule, probability, sizes):
-    return jax.jit(
-        lambda key: unpack(draw_rows(key, rule, sizes, sum(sizes), probability), sum(sizes)).astype(jnp.float32)
-    )
+    rule, n = RULES[rule](probability), sum(sizes)
+    return jax.jit(lambda key: unpack(rule.rows(key, sizes, n), n).astype(jnp.float32))
 
 
 def draw(rule, probability=0.1, seed=0, sizes=SIZES):
@@ -87,23 +92,23 @@ def test_drawn_from_the_key_alone(rule):
 
 def test_original_has_a_thousand_and_two_hundred_and_fifty_inputs():
     sizes = (10_000, 2_500)
-    drawn = np.asarray(unpack(draw_rows(jax.random.key(0), "fixed_in_degree", sizes, 8, 0.1), 8), int)
+    drawn = np.asarray(unpack(FixedInDegree(0.1).rows(jax.random.key(0), sizes, 8), 8), int)
     np.testing.assert_array_equal(drawn[:10_000].sum(0), 1000)
     np.testing.assert_array_equal(drawn[10_000:].sum(0), 250)
 
 
 @pytest.mark.parametrize("rule", ["bernoulli", "fixed_in_degree"])
 def test_a_network_without_inhibition(rule):
-    sim = Brunel(n_excitatory=10, n_inhibitory=0, rule=rule, connection_probability=0.5).connect(jax.random.key(0))
-    assert sim.connections.adjacency.shape == (10, 10)
+    sim = Brunel(n_excitatory=10, n_inhibitory=0, rule=RULES[rule](0.5)).connect(jax.random.key(0))
+    assert sim.adjacency.shape == (10, 10)
     assert simulate(sim, duration=3.0, key=jax.random.key(0)).values["v"].shape == (30, 10)
 
 
 def test_connect_changes_nothing_else():
     sim = Brunel(g=4.0)
     connected = sim.connect(jax.random.key(0))
-    assert sim.connections is None
-    assert dataclasses.replace(connected, connections=None) == sim
+    assert sim.structure is None
+    assert dataclasses.replace(connected, structure=None) == sim
 
 
 # Extremes of the drawing ----------------------------------------------------------------------------------------------
@@ -136,7 +141,7 @@ def test_room_for_targets_is_exceeded_once_in_a_thousand_million_networks(post, 
 
 
 def test_too_many_targets_are_an_error_not_a_loss():
-    rows = draw_rows(jax.random.key(0), "bernoulli", (50,), 50, 0.5)
+    rows = Bernoulli(0.5).rows(jax.random.key(0), (50,), 50)
     with pytest.raises(Exception, match="more than 10 targets"):
         jax.block_until_ready(RowLists.from_rows(rows, (50,), 50, 10))
 
@@ -163,7 +168,7 @@ POPULATIONS = (70, 20, 10)
 
 def three(rule="bernoulli", probability=0.3, variation=0.0, seed=0, populations=POPULATIONS, post=45):
     """The same network in all representations."""
-    rows = draw_rows(jax.random.key(seed), rule, populations, post, probability)
+    rows = RULES[rule](probability).rows(jax.random.key(seed), populations, post)
     weigh = relative_weights(jax.random.key(1), variation) if variation else None
     made = {
         "dense": Dense.from_rows(rows, populations, post, weigh),
@@ -270,7 +275,7 @@ def test_a_batch_of_networks_equals_one_after_the_other(name, variation, populat
 def test_synapses_in_any_order_and_number(weighted):
     rng = np.random.default_rng(0)
     pre, post = rng.integers(0, 9, 200), rng.integers(0, 6, 200)
-    weight = rng.normal(size=200).astype(np.float32) if weighted else None
+    weight = rng.exponential(size=200).astype(np.float32) if weighted else None
     network = RowLists.from_synapses(pre, post, weight, (5, 4), 6)
     adjacency = np.zeros((9, 6))
     np.add.at(adjacency, (pre, post), 1.0 if weight is None else weight)
@@ -313,6 +318,24 @@ def test_events_pass_no_gradient_to_weights():
 BAD = {
     "populations of a matrix": (lambda: Dense(jnp.ones((4, 4)), (3, 2)), r"Dense: populations = \(3, 2\) add up to 5"),
     "words of a row": (lambda: BitRows(jnp.ones((4, 2), jnp.uint32), (4,), 70), "2 words a row do not hold 70 bits"),
+    "a matrix with one axis": (lambda: Dense(jnp.ones(4), (4,)), r"matrix must be \[pre, post\]"),
+    "an inhibitory matrix": (lambda: Dense(-np.eye(5), (3, 2)), "relative weights, finite and not negative, got -1"),
+    "no matrix": (lambda: Dense(np.array([None, {}]), (2,)), "must be an array of numbers, got ndarray"),
+    "weights in bits": (
+        lambda: BitRows.from_adjacency(2 * np.eye(5), (3, 2)),
+        "zeros and ones only.*Dense or",
+    ),
+    "a short list": (lambda: RowLists.from_synapses([0, 1], [0], None, (3, 2), 4), "their lengths are pre 2, post 1"),
+    "a long list": (
+        lambda: RowLists.from_synapses([0, 1], [0, 1], [1.0, 2.0, 3.0], (3, 2), 4),
+        "lengths are pre 2, post 2, weight 3",
+    ),
+    "an inhibitory list": (
+        lambda: RowLists.from_synapses([0], [0], [-1.0], (3, 2), 4),
+        "not negative, got -1.*g of",
+    ),
+    "a weight that is no number": (lambda: RowLists.from_synapses([0], [0], [np.nan], (3, 2), 4), "finite and"),
+    "a neuron and a half": (lambda: RowLists.from_synapses([0.5], [0], None, (3, 2), 4), "pre must be whole numbers"),
     "a sender": (lambda: RowLists.from_synapses([5], [0], None, (3, 2), 4), r"pre runs from 5 to 5.*\[0, 5\)"),
     "a receiver": (lambda: RowLists.from_synapses([0], [-1], None, (3, 2), 4), r"post runs from -1 to -1.*\[0, 4\)"),
 }
@@ -338,3 +361,109 @@ def test_twelve_thousand_five_hundred_neurons(rule):
     expected = received(dense.adjacency, spikes, populations)
     for network in networks.values():
         np.testing.assert_array_equal(network.propagate(spikes), expected)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int32])
+def test_a_matrix_of_whole_numbers_counts_as_one_of_floats(dtype):
+    network = Dense(np.ones((600, 3), dtype), [300, 300])
+    assert network.matrix.dtype == jnp.float32
+    np.testing.assert_array_equal(network.propagate(jnp.ones((1, 600), bool)), 300.0)
+
+
+# Rules ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", [Bernoulli(0.3), FixedInDegree(p=0.3), FixedInDegree(n=7)], ids=str)
+def test_packed_rows_are_what_the_plain_rule_says(rule):
+    key, post = jax.random.key(3), 45
+
+    class Plain(Rule):
+        """The same rule, by its row or column alone."""
+
+        def row(self, key, pre, n_post):
+            return rule.row(key, pre, n_post)
+
+    class ByColumn(Rule):
+        def column(self, key, post, pre):
+            return rule.column(key, post, pre)
+
+    plain = Plain() if isinstance(rule, Bernoulli) else ByColumn()
+    drawn = np.asarray(unpack(rule.rows(key, POPULATIONS, post), post))
+    np.testing.assert_array_equal(unpack(plain.rows(key, POPULATIONS, post), post), drawn)
+    assert 0 < drawn.mean() < 1
+    assert drawn.sum(1).max() <= rule.most(POPULATIONS, post) <= plain.most(POPULATIONS, post)
+
+
+class Ring(Rule):
+    """Neighbours, on either side."""
+
+    k: int = 4
+
+    def row(self, key, pre, n_post):
+        apart = jnp.abs(jnp.arange(n_post) - pre)
+        return jnp.minimum(apart, n_post - apart) <= self.k
+
+
+@pytest.mark.parametrize("propagation", ["dense", "bits", "rows"])
+def test_a_rule_of_one_s_own(propagation):
+    sim = Brunel(n_excitatory=40, n_inhibitory=10, rule=Ring(k=2), propagation=propagation).connect(jax.random.key(0))
+    assert hash(sim.rule) == hash(Ring(k=2))
+    apart = np.abs(np.subtract.outer(np.arange(50), np.arange(50)))
+    np.testing.assert_array_equal(sim.adjacency, np.minimum(apart, 50 - apart) <= 2)
+    assert simulate(sim, duration=3.0, key=jax.random.key(0), record_every=3.0).values["v"].shape == (1, 50)
+
+
+def test_rules_by_name(tmp_path):
+    (tmp_path / "my_rules.py").write_text(
+        "import jax.numpy as jnp\nfrom jneuro.simulators.connectivity import Rule\n\n\n"
+        "class Ring(Rule):\n    k: int = 4\n\n    def row(self, key, pre, n_post):\n"
+        "        return jnp.abs(jnp.arange(n_post) - pre) <= self.k\n"
+    )
+    assert as_rule({"name": "fixed_in_degree", "n": 3}) == FixedInDegree(n=3)
+    with code_folder(tmp_path):
+        block = {"name": "brunel", "n_excitatory": 6, "n_inhibitory": 2, "rule": {"name": "my_rules:Ring", "k": 1}}
+        sim = SimulatorConfig.model_validate(block).build().connect(jax.random.key(0))
+    np.testing.assert_array_equal(sim.adjacency, abs(np.subtract.outer(np.arange(8), np.arange(8))) <= 1)
+
+
+class Floats(Rule):
+    def row(self, key, pre, n_post):
+        return jnp.ones(n_post)
+
+
+class Short(Rule):
+    def column(self, key, post, pre):
+        return jnp.ones(pre.size - 1, bool)
+
+
+class Silent(Rule):
+    pass
+
+
+class WithArray(Ring):
+    share: jax.Array = None
+
+
+def connected(rule):
+    return Brunel(rule=rule).connect(jax.random.key(0))
+
+
+BAD_RULES = {
+    "floats": (lambda: connected(Floats()), r"Floats.row returned float32\[100\].*bool\[100\]"),
+    "too few": (lambda: connected(Short()), r"Short.column returned bool\[79\].*bool\[80\]"),
+    "nothing": (Silent, r"Silent needs row\(key, pre, n_post\) or column"),
+    "an array": (lambda: WithArray(share=jnp.ones(3)), "must be plain numbers, not arrays"),
+    "an unknown one": (lambda: Brunel(rule="all"), "unknown rule 'all'; known are bernoulli, fixed_in_degree"),
+    "no rule": (lambda: Brunel(rule=3), "is no rule"),
+    "no probability": (lambda: Bernoulli(1.5), r"p = 1.5 must be a number in \[0, 1\]"),
+    "both": (lambda: FixedInDegree(p=0.1, n=3), "either p or n, got p = 0.1, n = 3"),
+    "half a neuron": (lambda: FixedInDegree(n=2.5), "n = 2.5 must be a whole number"),
+    "too many": (lambda: connected(FixedInDegree(n=30)), "n = 30 inputs from.* 20 neurons"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_RULES)
+def test_a_rule_that_cannot_be_is_refused(case):
+    make, message = BAD_RULES[case]
+    with pytest.raises(ValueError, match=message):
+        make()

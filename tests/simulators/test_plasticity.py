@@ -1,16 +1,35 @@
 """Spike-timing-dependent plasticity: single pairs in closed form, any raster against a plain account of its pairs."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jneuro.simulators.delays import DelayedSynapses, draw_delayed, raster_width, resend, send
-from jneuro.simulators.kernels.events import pack
-from jneuro.simulators.plasticity import PairRule, each_event, histogram, pair_changes, pair_step
+from jneuro.simulators.delays import DelayedSynapses, draw_delayed, raster_width
+from jneuro.simulators.kernels.delays import resend, send
+from jneuro.simulators.kernels.events import pack, unpack
+from jneuro.simulators.kernels.plasticity import each_event, pair_changes
+from jneuro.simulators.plasticity import PairRule, by_sender, histogram, pair_step
 
 POTENTIATION, DEPRESSION, TAU = 0.1, 0.12, 20.0
-changes = jax.jit(pair_changes, static_argnums=4)
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def changes(synapses, raster, trace, rule, longest):
+    """What the steps after the longest lag change; and the trace `longest` steps from the end."""
+    width = trace.size
+
+    def decayed(trace, words):
+        trace = jnp.where(unpack(words, width), 1.0, trace * rule.decay)
+        return trace, trace
+
+    traces = jax.lax.scan(decayed, trace, raster)[1]
+    nothing = jnp.zeros(synapses.incoming.shape, trace.dtype), jnp.zeros(synapses.place.shape, trace.dtype)
+    stretch = jnp.int32(longest), jnp.int32(len(raster))
+    gained, lost = pair_changes(synapses, rule, raster, traces.reshape(-1), stretch, nothing, longest)
+    return lost + by_sender(synapses, gained), traces[-longest - 1]
 
 
 def rule(dtype=None):
@@ -113,18 +132,17 @@ def test_single_precision_at_the_rates_of_the_network():
 def test_at_once_and_afterwards_are_the_same(x64):
     sizes, longest, interval = (40, 10), 8, 120
     synapses = draw_delayed(jax.random.key(4), sizes, (0.3, 0.3), (2, longest), 2)
-    pre, slot, post, lag = listed(synapses, sizes[0])
+    pre, slot, _, lag = listed(synapses, sizes[0])
     spikes = np.random.default_rng(0).random((interval, 50)) < 0.05
     raster = np.concatenate([np.zeros((longest, 50), bool), spikes])
     afterwards, _ = changes(synapses, packed(raster), jnp.zeros(raster_width(50)), rule(), longest)
-    total, traces = jnp.zeros(pre.size), (jnp.zeros(pre.size), jnp.zeros(50))
+    gained, lost, traces = 0.0, 0.0, jnp.zeros((longest, 50))
     for t in range(interval):
-        arrived = raster[longest + t - lag, pre].astype(float)
-        changed, traces = pair_step(
-            rule(), traces, jnp.asarray(arrived), jnp.asarray(spikes[t] * 1.0), jnp.asarray(post)
-        )
-        total = total + changed
-    np.testing.assert_allclose(np.asarray(afterwards)[pre, slot], total, rtol=0, atol=1e-14)
+        arrived = np.zeros(synapses.place.shape)
+        arrived[pre, slot] = raster[longest + t - lag, pre]
+        more, less, trace = pair_step(synapses, rule(), traces, jnp.asarray(arrived), jnp.asarray(spikes[t] * 1.0))
+        gained, lost, traces = gained + more, lost + less, jnp.concatenate([trace[None], traces[:-1]])
+    np.testing.assert_allclose(afterwards, lost + by_sender(synapses, gained), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("neurons", [31, 32, 100])

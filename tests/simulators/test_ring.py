@@ -33,9 +33,14 @@ CASES = {
 }
 
 
+def drawn(sim, key, steps, first=0):
+    """The noise of some steps."""
+    return jax.vmap(lambda step: sim.draw(key, step))(first + jnp.arange(steps))
+
+
 def external_events(sim, key, steps, first=0):
     """What `simulate` draws with this key."""
-    return sim._external(stream(stream(key, "noise"), "external"), jnp.int32(first), steps)
+    return drawn(sim, stream(key, "noise"), steps, first)
 
 
 SLOW = ("all to all, half the step, no refractoriness", "current, driven", "conductance")
@@ -49,7 +54,7 @@ def test_equals_the_plain_reference_step_by_step(name, x64):
     rec = simulate(sim, stimulus, duration=steps * sim.dt, key=key)
     external = np.asarray(external_events(sim, key, steps))
     heard = neighbours(sim.positions, sim.sparsity)
-    start = np.array(first_state(sim, key).v)
+    start = np.array(first_state(sim, key).y.v)
     v, spikes, excitation, inhibition = simulate_ring(
         constants(sim), heard, start, external, 0.0 if drive is None else drive
     )
@@ -79,10 +84,10 @@ def test_spikes_go_where_the_rule_says(positions, sparsity, x64):
     sim = RingNetwork(positions=positions, sparsity=sparsity, rate_external=0.0, **weights)
     heard, excitatory = neighbours(positions, sparsity), np.arange(2 * positions) < positions
     np.testing.assert_array_equal(sim.adjacency, heard)
-    state = first_state(sim, jax.random.key(0))._replace(v=jnp.zeros(2 * positions))
+    y = first_state(sim, jax.random.key(0)).y._replace(v=jnp.zeros(2 * positions))
 
     def spread(sent):
-        return sim.advance(state._replace(sent=sent), None, jax.random.key(0), 1)[1]["v"][0]
+        return sim.step(y._replace(sent=sent), jnp.zeros(()), jnp.zeros(2 * positions))[0].v
 
     found = jax.vmap(spread)(jnp.eye(2 * positions, dtype=bool))
     to_e, to_i = np.where(excitatory, 0.01, -0.02)[:, None], np.where(excitatory, 0.03, -0.04)[:, None]
@@ -147,7 +152,7 @@ def test_rates_measured_elsewhere(runs, case, neurons, known):
 )
 def test_shot_noise_has_its_mean_and_variance(rate, kick, tau, x64):
     sim = RingNetwork(**UNCOUPLED, v_threshold=1e3, rate_external=rate, kick=kick, tau_m=tau)
-    state = first_state(sim, jax.random.key(0))._replace(v=jnp.full(600, rate * kick * tau * 1e-3))
+    state = first_state(sim, jax.random.key(0)).y._replace(v=jnp.full(600, rate * kick * tau * 1e-3))
     rec = simulate(
         sim, duration=6000.0, warmup=200.0, record_every=100.0, initial_state=state, key=jax.random.key(3), record=["v"]
     )
@@ -163,7 +168,7 @@ def test_shot_noise_has_its_mean_and_variance(rate, kick, tau, x64):
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_external_events_are_poisson_and_shared(share):
     sim = RingNetwork(share=share, rate_external=2000.0, external_cap=10)
-    counts = np.asarray(jax.jit(lambda k: sim._external(k, jnp.int32(0), 4000))(jax.random.key(1)), np.float64)
+    counts = np.asarray(jax.jit(lambda k: drawn(sim, k, 4000))(jax.random.key(1)), np.float64)
     # Without a common part every count is independent; with one, take a single neuron's.
     alone = counts.ravel() if share == 0 else counts[:, 7]
     observed = np.array([np.sum(alone == k) for k in range(4)] + [np.sum(alone >= 4)])
@@ -211,7 +216,7 @@ def test_a_single_event_s_potential(synapse, excitatory, x64):
     errors = []
     for dt in (0.1, 0.05, 0.025):
         sim = RingNetwork.xiao_lin(synapse, positions=5, sparsity=1, dt=dt, rate_external=0.0, j_ee=weight, j_ei=weight)
-        state = first_state(sim, jax.random.key(0))
+        state = first_state(sim, jax.random.key(0)).y
         state = state._replace(v=jnp.full(10, 0.1), sent=state.sent.at[source].set(True))
         rec = simulate(sim, duration=40.0, initial_state=state, key=jax.random.key(0), record=["v"])
         tau = float(sim.tau_e if excitatory else sim.tau_i)
@@ -233,7 +238,7 @@ def test_a_single_event_s_potential(synapse, excitatory, x64):
 def test_a_current_s_area_is_its_weight(x64):
     # Charge -> area under the potential: J tau_m, less the half step by which the explicit scheme is short.
     sim = RingNetwork.xiao_lin("current", positions=5, sparsity=1, rate_external=0.0, j_ee=0.2)
-    state = first_state(sim, jax.random.key(0))
+    state = first_state(sim, jax.random.key(0)).y
     state = state._replace(v=jnp.zeros(10), sent=state.sent.at[0].set(True))
     rec = simulate(sim, duration=600.0, initial_state=state, key=jax.random.key(0), record=["v", "excitation"])
     ratio = np.exp(-0.1 / 2.0)
@@ -276,8 +281,10 @@ def test_frames_sum_events_and_spikes():
 
 @pytest.mark.parametrize("synapse", ["delta", pytest.param("current", marks=pytest.mark.slow), "conductance"])
 def test_a_surrogate_leaves_the_forward_run_unchanged(synapse, x64):
-    sims = [RingNetwork.xiao_lin(synapse, **SMALL, kick=0.1, surrogate=s) for s in (None, Arctan(scale=0.1))]
-    plain, smooth = (simulate(s, duration=100.0, key=jax.random.key(2)).values for s in sims)
+    sim = RingNetwork.xiao_lin(synapse, **SMALL, kick=0.1)
+    plain, smooth = (
+        simulate(sim, duration=100.0, key=jax.random.key(2), spike_gradient=s).values for s in (None, Arctan(scale=0.1))
+    )
     assert plain["spikes"].sum() > 20
     for name in plain:
         np.testing.assert_allclose(smooth[name], plain[name], rtol=0, atol=1e-9, err_msg=name)
@@ -285,8 +292,8 @@ def test_a_surrogate_leaves_the_forward_run_unchanged(synapse, x64):
 
 @pytest.mark.parametrize("surrogate", [None, Arctan(scale=0.1)], ids=["none", "arctan"])
 def test_the_threshold_itself_is_a_spike(surrogate, x64):
-    sim = RingNetwork(**SMALL, rate_external=0.0, surrogate=surrogate)
-    state = first_state(sim, jax.random.key(0))._replace(v=jnp.ones(60))
+    sim = RingNetwork(**SMALL, rate_external=0.0)
+    state = first_state(sim, jax.random.key(0)).y._replace(v=jnp.ones(60))
     still = stimuli.Constant(1.0)
     for threshold, spikes in ((1.0, 60), (1.0 + 1e-12, 0)):
         rec = simulate(
@@ -295,13 +302,14 @@ def test_the_threshold_itself_is_a_spike(surrogate, x64):
             duration=0.1,
             key=jax.random.key(0),
             initial_state=state,
+            spike_gradient=surrogate,
         )
         assert rec.values["spikes"].sum() == spikes
 
 
 def test_initial_potentials_lie_between_reset_and_threshold():
     sim = RingNetwork(positions=10_000, v_reset=-0.5, v_threshold=2.0)
-    v = np.asarray(first_state(sim, jax.random.key(0)).v, np.float64)
+    v = np.asarray(first_state(sim, jax.random.key(0)).y.v, np.float64)
     assert stats.kstest((v + 0.5) / 2.5, "uniform").pvalue > 1e-5
 
 

@@ -12,6 +12,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jneuro.core.random import trial_keys
 from jneuro.recordings import Recording
 from jneuro.simulators import Brunel, SimulationError, SuperSpike, first_state, simulate, stimuli
+from jneuro.simulators.connectivity import Bernoulli
 
 KEY = jax.random.key(5)
 DURATION = 63.0
@@ -21,7 +22,7 @@ DURATION = 63.0
 @pytest.fixture(scope="module")
 def network():
     """A small, lively network; connected."""
-    sim = Brunel(n_excitatory=16, n_inhibitory=4, rate_external=700.0, connection_probability=0.3, refractory=0.3)
+    sim = Brunel(n_excitatory=16, n_inhibitory=4, rate_external=700.0, rule=Bernoulli(0.3), refractory=0.3)
     return sim.connect(jax.random.key(0))
 
 
@@ -91,7 +92,7 @@ def test_recording_describes_itself(network, whole):
     assert bool(whole.ok)
     assert int(whole.first_step) == 0
     assert int(whole.final_state.step) == 630
-    np.testing.assert_array_equal(whole.final_state.v, whole.values["v"][-1])
+    np.testing.assert_array_equal(whole.final_state.y.v, whole.values["v"][-1])
 
 
 @pytest.mark.parametrize("names", [["v"], ("spikes",), []])
@@ -240,15 +241,14 @@ def test_trials_on_two_devices_equal_trials_on_one(network, drive):
 
 @pytest.mark.parametrize(("every", "checkpoint"), [(5, 15), (45, 3)])
 def test_checkpoints_change_no_gradient(network, every, checkpoint):
-    sim = dataclasses.replace(network, surrogate=SuperSpike(scale=0.01))
-
     def mean(g, checkpoint):
         rec = simulate(
-            dataclasses.replace(sim, g=g),
+            dataclasses.replace(network, g=g),
             duration=18.0,
             record_every=0.1 * every,
             key=KEY,
             checkpoint=checkpoint,
+            spike_gradient=SuperSpike(scale=0.01),
             throw=False,
         )
         return jnp.mean(rec.values["v"]) + jnp.mean(rec.values["spikes"])

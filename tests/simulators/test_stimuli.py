@@ -3,12 +3,15 @@
 import dataclasses
 import math
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jneuro.simulators import STIMULI, Brunel, simulate, stimuli
+from jneuro.simulators import STIMULI, Brunel, HodgkinHuxley, simulate, solvers, stimuli
+from jneuro.simulators.base import POSITIVE, param
+from jneuro.simulators.paths import parameters
 from jneuro.simulators.stimuli import (
     Chirp,
     Constant,
@@ -316,3 +319,57 @@ def test_a_stimulus_of_the_wrong_size_is_refused():
 def test_amplitudes_are_arrays_of_the_precision_in_force(value):
     assert Constant(value).amplitude.dtype == jnp.float32
     assert not Constant(value).amplitude.weak_type
+
+
+# What cannot be -------------------------------------------------------------------------------------------------------
+
+IMPOSSIBLE = {
+    "end before onset": (lambda: Step(10.0, onset=30.0, end=10.0), "end = 10.0 ms must come after onset = 30.0 ms"),
+    "ramp of no length": (lambda: Ramp(1.0, end=5.0, onset=5.0), "end = 5.0 ms must come after onset = 5.0 ms"),
+    "chirp backwards": (lambda: Chirp(1.0, 1.0, 9.0, end=5.0, onset=9.0), "must come after onset"),
+    "negative frequency": (lambda: PulseTrain(1.0, -1.0, 1.0, 3), r"frequency = -1.0 Hz lies outside \(0, inf\) Hz"),
+    "no width": (lambda: PulseTrain(1.0, 10.0, 0.0, 3), "width = 0.0 ms lies outside"),
+    "overlapping pulses": (lambda: PulseTrain(1.0, 100.0, 20.0, 3), "width = 20 ms overlap, as one begins every 10 ms"),
+    "half a pulse": (lambda: PulseTrain(1.0, 10.0, 1.0, 2.5), "count = 2.5 must be a whole number"),
+    "axes exchanged": (lambda: Sampled(np.full((3, 2000), 10.0), 0.1), "3 samples of 2000 neurons.* take values.T"),
+    "no sample": (lambda: Sampled(np.zeros(0), 0.1), r"must be \[time\] or \[time, neuron\]"),
+    "zero dt": (lambda: Sampled(WAVE, 0.0), "dt = 0.0 ms lies outside"),
+    "negative dt": (lambda: Sampled(WAVE, -0.025), "dt = -0.02"),
+    "not a number": (lambda: Constant(math.nan), "amplitude = nan lies outside"),
+    "infinite onset": (lambda: Step(1.0, onset=math.inf), "onset = inf ms lies outside"),
+    "negative sd": (lambda: WhiteNoise(KEY, -1.0, hold=1.0, duration=5.0), "sd = -1.0 lies outside"),
+    "no hold": (lambda: WhiteNoise(KEY, 1.0, hold=0.0, duration=5.0), "hold = 0.0 ms lies outside"),
+    "no tau": (
+        lambda: OrnsteinUhlenbeck(mean=0.0, sd=1.0, tau=0.0, duration=5.0, dt=0.1, key=KEY),
+        "tau = 0.0 lies outside",
+    ),
+    "a number added": (lambda: Constant(1.0) + 5.0, r"only stimuli are added; take Constant\(5.0\)"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_impossible_stimuli_are_refused(make, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+class Decay(stimuli.Stimulus):
+    """Needs a value at a time alone."""
+
+    amplitude: jax.Array = param(10.0, unit="mV")
+    tau: jax.Array = param(20.0, unit="ms", bounds=POSITIVE)
+
+    def __call__(self, t):
+        return self.amplitude * jnp.exp(-t / self.tau)
+
+
+def test_a_stimulus_of_ones_own_needs_a_value_alone(x64):
+    assert Decay().jumps().shape == (0,)
+    with pytest.raises(ValueError, match=r"tau = 0\.0 ms lies outside"):
+        Decay(tau=0.0)
+    cell = HodgkinHuxley()
+    how = {"duration": 10.0, "dt": 0.01, "record": ["v"], "key": KEY}
+    exact = simulate(cell, Decay(), **how, solver=solvers.Adaptive(diffrax.Dopri8(), 1e-10, 1e-10)).values["v"]
+    np.testing.assert_allclose(simulate(cell, Decay(), **how, solver=solvers.RK4()).values["v"], exact, atol=1e-3)
+    assert set(parameters(Decay() + Decay())) == {f"parts.{k}.{n}" for k in "01" for n in ("amplitude", "tau")}

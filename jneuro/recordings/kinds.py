@@ -1,0 +1,80 @@
+"""The readers that a configuration may name, and a recording's file as a key of a configuration."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, PlainSerializer, SerializationInfo
+
+from jneuro.core.config import AbsolutePath, Config
+from jneuro.core.registry import Registry
+
+__all__ = ["READERS", "RecordingFile", "RecordingSource"]
+
+
+def _lacks(thing: Any) -> str | None:
+    if isinstance(thing, type) or not callable(thing):
+        return f"is of the type {type(thing).__name__}, not a function of a path that returns a Recording"
+    return None
+
+
+READERS = Registry(
+    "reader",
+    {
+        "abf": "jneuro.recordings.abf:read_abf",
+        "nwb": "jneuro.recordings.nwb:read_nwb",
+        "store": "jneuro.recordings.readers:read_store",
+    },
+    _lacks,
+    given=("path", "sweeps"),
+)
+"""Every reader by its name: a function of a path, and of further arguments, that returns a Recording.
+
+A reader's attribute `suffixes`, such as `(".csv",)`, says which files it takes where no reader is named.
+"""
+
+
+class RecordingFile(Config):
+    """A recording that exists.
+
+    Attributes:
+        path: the file, or the store.
+        reader: how it is read: a name of `READERS`, or `module:function` of one's own, alone or with arguments; by
+            default the one that reads files of this ending.
+        sweeps: trials that are read, by their number from 0; all by default.
+    """
+
+    path: AbsolutePath
+    reader: Annotated[Any, READERS.field()] | None = None
+    sweeps: tuple[int, ...] | None = Field(default=None, min_length=1)
+
+    @property
+    def is_store(self) -> bool:
+        """Whether it is a store of ours, from which trials are read one by one."""
+        from jneuro.recordings.readers import read_store, reader_of
+
+        return self.sweeps is None and (self.reader.target if self.reader else reader_of(self.path)) is read_store
+
+    def read(self) -> Any:
+        """Read it; see `jneuro.recordings.read`.
+
+        Returns:
+            The recording, its arrays `[trial, time, neuron]`.
+        """
+        from jneuro.recordings.readers import read
+
+        return read(self.path, self.sweeps, reader=self.reader)
+
+
+def _as_mapping(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str | Path) else value
+
+
+def _plain(value: RecordingFile, info: SerializationInfo) -> Any:
+    """A path alone where there is no more to say."""
+    if value.reader is None and value.sweeps is None:
+        return str(value.path) if info.mode == "json" else value.path
+    return value.model_dump(mode=info.mode, exclude_none=True)
+
+
+RecordingSource = Annotated[RecordingFile, BeforeValidator(_as_mapping), PlainSerializer(_plain)]
+"""The type of a configuration's key `recording`: a path, or a mapping with `path`, `reader` and `sweeps`."""
