@@ -172,16 +172,16 @@ class Izhikevich(ODESimulator):
     @property
     def cells(self) -> tuple[int, ...]:
         """One population of `n` neurons."""
+        return (self.n,)
+
+    def init(self, key):
+        """Start at `v_initial`, with recovery at rest there."""
         for p in parameters(self).values():
             if not p.static and np.shape(p.default) not in ((), (1,), (self.n,)):
                 raise ValueError(
                     f"Izhikevich: {p.name} has the shape {np.shape(p.default)}; give one value, or one for each of the "
                     f"n = {self.n} neurons"
                 )
-        return (self.n,)
-
-    def init(self, key):
-        """Start at `v_initial`, with recovery at rest there."""
         return self.State(self.v_initial, self.b * (self.v_initial - self.v_u))
 
     def vector_field(self, y, drive):
