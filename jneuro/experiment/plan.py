@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jneuro.core.code import loaded_code
+from jneuro.core.code import changed_files, loaded_code
 from jneuro.core.config import (
     ConfigError,
     Kind,
@@ -168,6 +168,11 @@ def recorded_code(run: Path, code: Path | None = None) -> tuple[Path | None, Map
     where = (folder if code is None else code) if files else None
     if where is not None and not where.is_dir():
         raise ConfigError(f"{run}: its code, {', '.join(files)}, is not in {where} any more; say where with --code DIR")
+    if where is not None and (changed := changed_files(where, files)):
+        raise ConfigError(
+            f"{', '.join(str(where / name) for name in changed)}: changed since the run {run}, so nothing of it is "
+            "executed; restore it, say with --code DIR where it is, or go on from your own YAML file with --resume"
+        )
     return where, files
 
 
@@ -225,8 +230,8 @@ def resolve(config: ExperimentConfig) -> Plan:
     if config.simulation is not None:
         stages.insert(0, Stage("simulate", content_of(config.simulation, config.seed), ("recording.zarr",)))
     results = ("metrics.json", "predictions.zarr", "analyses.zarr")
-    stages.append(Stage("evaluate", content_of(config), results))
-    stages.append(Stage("report", content_of(config, "report"), ("report.html", "figures")))
+    stages.append(Stage("evaluate", content_of(config, simulation, seed), results))
+    stages.append(Stage("report", content_of(config, simulation, seed, "report"), ("report.html", "figures")))
     return Plan(config, simulation, seed, trainings, {s.name: s for s in stages}, loaded_code())
 
 
@@ -349,4 +354,9 @@ def _trainings(config: ExperimentConfig) -> tuple[Training, ...]:
             content = content_of(*common, seed, entry.model, recipe)
             stage = Stage(f"train {said}", content, (f"models/{where}",))
             found.append(Training(name, said, where, leaks, seed, entry.model, windows, recipe, config.seed, stage))
+    places = {}
+    for training in found:
+        if (other := places.setdefault(training.folder, training)) is not training:
+            both = f"{other.label!r} and {training.label!r} would both be trained in models/{training.folder}"
+            raise ValueError(f"models: {both}; rename one")
     return tuple(found)

@@ -47,8 +47,8 @@ def run(
         out: the run folder; `runs/<name>-<hash>` by default.
         resume: continue an unfinished run; on a CPU the result is bit-identical to an uninterrupted one. Stages whose
             code has changed since are done again.
-        progress: where it is shown how far the run is: None shows runs that last longer than 2 s, on a terminal and in a
-            notebook; True shows it at once, elsewhere as lines on standard error; False never.
+        progress: shows how far the run is: None runs that last longer than 2 s, on a terminal and in a notebook; True
+            at once, elsewhere as lines on standard error; False never.
 
     Returns:
         The metrics, as in metrics.json.

@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jneuro.core.progress import SILENT, Task
 from jneuro.core.types import Array, Float
 from jneuro.fitting.arrow import Arrow, Eliminated, eliminate, substitute
 from jneuro.fitting.driven import driven, held_current, upsampled
 from jneuro.fitting.problem import Problem, integrate
-from jneuro.fitting.watching import SILENT, FitProgress, Watcher
 
 __all__ = ["Segments", "Shots", "first_states", "shoot"]
 
@@ -152,7 +152,7 @@ def shoot(
     states: Float[Array, "trial segment state"],
     widths: Float[Array, " stage"],
     steps: int,
-    watcher: Watcher = SILENT,
+    progress: Task = SILENT,
 ) -> Shots:
     r"""Gauss–Newton steps with ever narrower gaps, some in each call of one compiled program.
 
@@ -163,7 +163,7 @@ def shoot(
         states: first states.
         widths: \(\varsigma\) of each stage.
         steps: most steps of a stage.
-        watcher: told how it goes on.
+        progress: told how it goes on, from 0 to 1.
 
     Returns:
         The end of the last stage.
@@ -173,7 +173,7 @@ def shoot(
     while (stage := int(loop.stage)) < stages:
         text = f"stage {stage + 1} of {stages}, step {int(loop.step)}"
         share = (stage + int(loop.step) / steps) / stages
-        watcher.show(FitProgress(text, share, float(loop.best.cost) / samples if loop.total else float("nan")))
+        progress.update(share, text=text, cost=float(loop.best.cost) / samples if loop.total else float("nan"))
         loop = _go_on(shooting, loop, steps)
     spread = jnp.linalg.inv(loop.best.equations.corner)
     return Shots(*loop.best[:3], *loop.best.seen, spread, loop.history, loop.total, loop.done)

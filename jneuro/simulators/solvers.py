@@ -172,9 +172,9 @@ class Scheme(diffrax.AbstractSolver):
 
     term_structure: ClassVar = MembraneTerm
     interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
-    limit: ClassVar[float]
-    """Largest product of step and rate: of an explicit scheme, at which a decay does not grow; of others, at which it
-    is still followed."""
+    limit: ClassVar[float] = 2.0
+    """Largest product of step and rate: of an explicit scheme, at which a decay does not grow (2, for those of first
+    and second order); of others, at which it is still followed."""
 
     def start(self, term: MembraneTerm, t: Array, dt: Array, y: PyTree) -> PyTree:
         """Make from the state what is carried: here, the state itself."""
