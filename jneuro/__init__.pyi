@@ -15,8 +15,8 @@ from .evaluation import evaluate as evaluate
 from .experiment import run as run
 from .fitting import FitOptions as FitOptions
 from .fitting import fit as fit
-from .recordings import Recording as Recording
 from .models.base import Prediction as Prediction
+from .recordings import Recording as Recording
 from .simulators import simulate as simulate
 from .simulators import stimuli as stimuli
 from .simulators.base import FRACTION as FRACTION

@@ -222,6 +222,7 @@ class _Shooting(eqx.Module):
     segments: Segments
     widths: Array
 
+    @eqx.filter_jit
     def begin(self, q, states) -> _Loop:
         """Before anything is evaluated."""
         (trials, count, size), zero, none, no = states.shape, jnp.zeros(()), jnp.zeros((), int), jnp.asarray(False)

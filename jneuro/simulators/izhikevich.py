@@ -35,7 +35,7 @@ class Izhikevich(ODESimulator):
 
     By default a step is that of the program of 2003, `SequentialEuler`: v by forward Euler, then u with the new v, then
     the test for a spike. Potentials are recorded after the reset. That program takes steps of 1 ms in two parts:
-    `simulate(cell, ..., dt=1.0, solver=SequentialEuler(substeps=2))`. Spikes lie on the grid, and each loses a part of a
+    `simulate(cell, ..., dt=1.0, solver=SequentialEuler(substeps=2))`. Spikes lie on the grid, and each loses part of a
     step, so the error is of first order: with a current of 10, regular spiking has 12 spikes in 480 ms where the
     equations have 12, fast spiking 61 of 66, at the default step; at 1 ms these are 10 and 31. `RK4()` with
     `spike_gradient=Exact()` locates spikes within steps.
