@@ -36,8 +36,8 @@ def away(**fields):
     """Graph and state of a model, its parameters away from where they start."""
     model, rng = build(kernel_init="zeros", **fields), np.random.default_rng(0)
     graph, params, rest = nnx.split(model, nnx.Param, ...)
-    moved = jax.tree.map(lambda p: np.float32(p + 0.3 * rng.normal(size=p.shape)), jax.tree.map(np.asarray, params))
-    return graph, moved, rest
+    params = jax.tree.map(np.asarray, params)
+    return graph, jax.tree.map(lambda p: jnp.asarray(p + 0.3 * rng.normal(size=p.shape), jnp.float32), params), rest
 
 
 def draw(seed=0):
@@ -156,7 +156,7 @@ def test_half_precision_stays_close():
 
 def test_an_ensemble_in_one_program():
     graph, params, rest = away(**PLAIN)
-    pair = jax.tree.map(lambda p: np.stack([p, 0.5 * p]), params)
+    pair = jax.tree.map(lambda p: np.stack([p, 0.5 * np.asarray(p)]), params)
     batch = draw()
     both = jax.jit(jax.vmap(lambda params: predict(graph, params, rest, batch)))(pair)
     both = jax.tree.map(np.asarray, both)
