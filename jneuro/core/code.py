@@ -204,8 +204,6 @@ def _import(name: str, reference: str, kind: str) -> types.ModuleType:
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise CodeError(f"{reference!r}: importing {spec.origin} failed{line} ({said})") from error
     if isinstance(spec.loader, _SourceLoader):  # of an installed one, the imports lead through all that is installed
-        if isinstance(getattr(module.__spec__, "loader", None), _SourceLoader):
-        # Not of installed ones, whose imports are thousands of files.
         module.__dict__.setdefault("__jneuro_digest__", _module_digest(module))
     return module
 
