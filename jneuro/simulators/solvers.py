@@ -229,11 +229,13 @@ class _Explicit(Scheme):
 
     def advance(self, term, t, dt, carry):
         """One step; a barrier after each stage keeps XLA from computing a stage again for every use of it."""
-        z, unpack = _packed(carry)
+        # A step of another length in every cell is taken variable by variable.
+        packed = _packed if jnp.ndim(dt) == 0 else lambda y: (y, lambda z: z)
+        z, unpack = packed(carry)
         stages: list[PyTree] = []
         for node, factor in zip(self.nodes, self.coupling, strict=True):
             at = z if not stages else _plus(z, stages[-1], factor * dt)
-            field, _ = _packed(term.vf(t + node * dt, unpack(lax.optimization_barrier(at)), None))
+            field, _ = packed(term.vf(t + node * dt, unpack(lax.optimization_barrier(at)), None))
             stages.append(lax.optimization_barrier(field))
         for weight, stage in zip(self.weights, stages, strict=True):
             z = _plus(z, stage, weight * dt)

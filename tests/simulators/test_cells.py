@@ -304,6 +304,7 @@ def test_numpys_numbers_are_numbers():
 # Many runs
 
 
+@double
 def test_many_runs_are_each_of_them():
     """Cells, stimuli, states and keys of their own, divided among devices or not."""
     keys, g = jax.random.split(KEY, 4), jnp.linspace(30.0, 45.0, 4)
@@ -317,11 +318,11 @@ def test_many_runs_are_each_of_them():
         found = simulate_many(simulator, stimulus, key=keys, batched=batched, **how)
         divided = simulate_many(simulator, stimulus, key=keys, batched=batched, devices=jax.devices()[:2], **how)
         assert found.values["v"].shape == (4, 20)
-        np.testing.assert_allclose(divided.values["v"], found.values["v"], rtol=1e-5)
+        np.testing.assert_allclose(divided.values["v"], found.values["v"], rtol=1e-9)
         k = 2
         one = HodgkinHuxley(g_k=g[k]) if "simulator" in batched else HodgkinHuxley()
         alone = simulate(one, stimuli.Constant(drives.amplitude[k]), key=keys[k], **how)
-        np.testing.assert_allclose(found.values["v"][k], alone.values["v"], rtol=1e-5)
+        np.testing.assert_allclose(found.values["v"][k], alone.values["v"], rtol=1e-9)
     with pytest.raises(ValueError, match=r"the runs must agree in their number.* key: \[3\]"):
         simulate_many(cells, key=keys[:3], batched=("simulator",), **how)
     with pytest.raises(ValueError, match="'cells' must be one of simulator, stimulus, initial_state"):
