@@ -63,7 +63,15 @@ class Promise(NamedTuple):
 
 
 def promise(suite: list[Promise], name: str, text: str, remedy: str, first: bool = False):
-    """Append a check to a suite."""
+    """Append a check to a suite.
+
+    Args:
+        suite: the suite.
+        name: for `ContractError.promises`.
+        text: the promise, in a sentence.
+        remedy: what to do where it is broken.
+        first: the rest is not asked where this one is broken.
+    """
 
     def append(check: Callable[[Any], str | None]):
         suite.append(Promise(name, text, remedy, check, first))
@@ -94,6 +102,7 @@ def verify(about: str, kind: str, suite: Sequence[Promise], case: Any, skip: Seq
 
 
 def name_of(thing: Any) -> str:
+    """The name of a class or a function, or of the class of an object."""
     return getattr(thing, "__qualname__", None) or type(thing).__qualname__
 
 
@@ -191,5 +200,6 @@ def tracing_fault(trace: Callable[..., Any], *arguments: Any) -> str | None:
 
 
 def is_finite(tree: PyTree) -> bool:
+    """Whether all floating-point numbers of a tree are finite."""
     numbers = (x for x in jax.tree.leaves(tree) if not eqx.is_array(x) or jnp.issubdtype(x.dtype, jnp.inexact))
     return all(bool(np.isfinite(np.asarray(x)).all()) for x in numbers)
