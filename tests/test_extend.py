@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
 
 
 def test_the_page_runs(folder):
-    assert len(list(folder.glob("my_*.py"))) == 12
+    assert len(list(folder.glob("my_*.py"))) == 11
     assert (folder / "trace.csv").exists()
 
 

@@ -82,12 +82,12 @@ class Neighbours(jn.Rule):
         return (apart > 0) & (apart <= self.k)
 
 
-def read_csv(path, sweeps=None, *, time="t_ms", v="v", current="i", unit="1"):
+def read_csv(path, sweeps=None, *, time="t_ms", v="v", current="i"):
     """Read a table with a header: a column of times [ms], one of potentials, one of injected currents."""
     table = np.genfromtxt(path, delimiter=",", names=True)
     dt = float(np.round(np.diff(table[time]).mean(), 6))
     return jn.recordings.from_arrays(
-        v=table[v], current=table[current], dt=dt, units={"v": unit, "current": unit}, about={"file": path.name}
+        v=table[v], current=table[current], dt=dt, units={"current": "µA/cm²"}, about={"file": path.name}
     )
 
 

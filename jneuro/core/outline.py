@@ -245,7 +245,7 @@ def _fields(family: list[tuple[_Text, ast.ClassDef]]) -> dict[str, Argument]:
         for node, after in zip(cls.body, [*cls.body[1:], None], strict=True):
             if not isinstance(node, ast.AnnAssign) or "ClassVar" in (kind := ast.unparse(node.annotation)):
                 continue
-            if (name := _target(node)).startswith("_") or (name == "name" and kind.startswith("Literal")):
+            if (name := _target(node)).startswith("_") or (name == "name" and kind.startswith(("Literal", "str"))):
                 continue
             argument = _declared(text, node.value)
             found[name] = argument._replace(doc=argument.doc or docs.get(name) or " ".join(_string(after).split()))

@@ -18,7 +18,7 @@ from jneuro.simulators import ODESimulator, SimulationError, SteppedSimulator, f
 from jneuro.simulators.config import SimulationConfig
 from jneuro.simulators.stimuli import Stimulus
 
-__all__ = ["Runs", "build_runs", "simulate_stage"]
+__all__ = ["Runs", "build_runs", "read_stage", "simulate_stage"]
 
 _CHUNK = 5_000_000
 """Recorded values of one array that are in memory at once."""
@@ -179,6 +179,21 @@ def simulate_stage(plan: _Simulated, folder: RunFolder, tell: Callable[[float, f
         if not writer.complete:
             _simulate_into(writer, config, seed, tell)
             writer.finish()
+
+
+def read_stage(plan: Any, folder: RunFolder) -> None:
+    """Read a recording of another format into the folder's store.
+
+    Args:
+        plan: the experiment.
+        folder: of the run.
+    """
+    given, stage = plan.config.recording, plan.stages["read"]
+    with folder.stage(stage):
+        recording = given.read()
+        writer = RecordingWriter(folder.path / "recording.zarr", {"file": str(given.path), **recording.about})
+        writer.append(recording)
+        writer.finish()
 
 
 def _settled(runs: Runs, states: PyTree, duration: float, seed: int) -> PyTree:

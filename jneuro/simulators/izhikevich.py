@@ -6,7 +6,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jneuro.core.types import Array, Float
-from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Bounds, param, state
+from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Bounds, param, require_within_bounds, state
 from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.paths import parameters
 from jneuro.simulators.solvers import SequentialEuler
@@ -95,7 +95,7 @@ class Izhikevich(ODESimulator):
 
     def __check_init__(self) -> None:
         """Refuse cells that could not stop spiking."""
-        super().__check_init__()
+        require_within_bounds(self)
         if isinstance(self.c, Tracer) or isinstance(self.v_peak, Tracer):
             return
         if np.any(np.asarray(self.c) >= np.asarray(self.v_peak)):
