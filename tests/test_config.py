@@ -102,7 +102,7 @@ OVERRIDES = {
     ),
     "models.m.model.lags=40": ("models.m.model: lags must be at most length = 20, got 40",),
     "models.m.model.features=7": ("models.m.model: features = 7, but the data give 100; leave it out",),
-    "models={m.1: {model: {name: compact}}, m: {seeds: 2, model: {name: compact}}}": (
+    "models={m.1: {model: {name: lstm}}, m: {seeds: 2, model: {name: lstm}}}": (
         "'m.1' and 'm (seed 1)' would both be trained in models/m.1; rename one",
     ),
     "models={lookup: {model: {name: compact}}}": ("'lookup' is the name of a baseline; choose another",),
