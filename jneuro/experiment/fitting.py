@@ -28,7 +28,6 @@ from jneuro.fitting.data import Target
 from jneuro.fitting.fitter import Fit, fit, predict, predict_spikes
 from jneuro.fitting.keeping import named
 from jneuro.fitting.kinds import METHODS, made
-from jneuro.fitting.problem import Problem
 from jneuro.fitting.solution import random_starts
 from jneuro.fitting.uncertainty import intervals
 from jneuro.recordings import Recording
@@ -253,7 +252,9 @@ def _repeats(plan: FitPlan, fits: list[Fit]) -> dict[str, Any]:
     true = np.asarray([*truth.values()])
     errors = np.stack([np.asarray(f.values)[: len(true)] for f in fits]) / true - 1
     problem = fits[0].problem
-    bound = np.asarray(intervals(problem, _at(problem, true, fits[0].q)).standard_errors)[: len(true)] / np.abs(true)
+    # At the true parameters, with the fitted start states.
+    there = jnp.concatenate([problem.trainable.unconstrain(jnp.asarray(true)), fits[0].q[len(true) :]])
+    bound = np.asarray(intervals(problem, there).standard_errors)[: len(true)] / np.abs(true)
     good = [f.ok for f in fits]
     rms = np.sqrt(np.mean(np.square(errors[good]), 0)) if any(good) else np.full(len(true), np.nan)
     worst = np.abs(errors[good]).max(0) if any(good) else rms
@@ -271,11 +272,6 @@ def _repeats(plan: FitPlan, fits: list[Fit]) -> dict[str, Any]:
         },
         "errors_percent": (100 * errors).tolist(),
     }
-
-
-def _at(problem: Problem, true: np.ndarray, q: Array) -> Array:
-    """The vector at the true parameters, with the fitted start states."""
-    return jnp.concatenate([problem.trainable.unconstrain(jnp.asarray(true)), q[len(true) :]])
 
 
 def _held_out(v: np.ndarray, predicted: np.ndarray, dt: float) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from jneuro.core.types import Array, Key
 from jneuro.experiment.fit_plan import FitPlan
 from jneuro.experiment.folder import RunFolder
 from jneuro.fitting.config import chosen
-from jneuro.fitting.network_fit import FeatureFit, NetworkFeatures, fit_features
+from jneuro.fitting.network_fit import FeatureFit, fit_features
 from jneuro.fitting.networks import FEATURE_NAMES, FeatureTarget, simulate_features
 from jneuro.fitting.uncertainty import Intervals, local_intervals
 from jneuro.recordings.store import read_recording
@@ -106,7 +106,6 @@ def _made(plan: FitPlan, truth: dict[str, float], like: FeatureTarget, key: Key[
     assert config.simulation is not None  # the configuration saw to it
     simulator, options = config.simulation.simulator.build(), config.fit.method
     assert isinstance(simulator, SteppedSimulator)
-    assert isinstance(options, NetworkFeatures)
     keys = trial_keys(key, len(like.features))
     q = np.asarray(trainable.unconstrain(jnp.asarray([truth[name] for name in trainable.names])))
     warmup = config.cut_ms[0] if config.cut_ms else 0.0
@@ -118,7 +117,6 @@ def _made(plan: FitPlan, truth: dict[str, float], like: FeatureTarget, key: Key[
 def _fit(plan: FitPlan, target: FeatureTarget, key: Key[Array, ""]) -> tuple[FeatureFit, Intervals]:
     """One fit and its intervals."""
     simulator, options = plan.simulator, plan.config.fit.method
-    assert isinstance(options, NetworkFeatures)
     assert isinstance(simulator, SteppedSimulator)
     found = fit_features(simulator, target, plan.trainable, key=key, options=options)
     root, q = jnp.linalg.inv(jnp.linalg.cholesky(jnp.asarray(found.covariance))), jnp.asarray(found.q)

@@ -14,7 +14,7 @@ from flax import nnx
 
 from jneuro.core.random import stream
 from jneuro.core.types import PyTree
-from jneuro.datasets import SPLITS, WindowConfig, Windows, needed
+from jneuro.datasets import SPLITS, Windows, needed
 from jneuro.datasets.variables import shared_unit, units_of
 from jneuro.evaluation import (
     Source,
@@ -109,6 +109,7 @@ def _score(plan: Plan, folder: RunFolder, tell: Callable[[str], None]) -> _Score
     for how in hows:
         group = [t.label for t in plan.trainings if t.windows == how]
         main, leaky_twins = how == config.windows, how.split != config.windows.split
+        alike = all(getattr(how, key) == getattr(config.windows, key) for key in ("targets", "neurons", "frame_ms"))
         tell("baselines and models" if main else ", ".join(group))
         cut = windows if main else cut_windows(plan, recording, how)
         models = {t.label: load_model(t, folder) for t in plan.trainings if t.label in group}
@@ -116,7 +117,7 @@ def _score(plan: Plan, folder: RunFolder, tell: Callable[[str], None]) -> _Score
             models,
             cut,
             baselines=None if leaky_twins else allowed_baselines(config.evaluate.baselines, cut),
-            ceiling=ceiling if _alike(how, config.windows) and cut.horizons == windows.horizons else None,
+            ceiling=ceiling if alike and cut.horizons == windows.horizons else None,
         )
         metrics["test"] |= found.metrics["test"]
         for label in group:
@@ -131,11 +132,6 @@ def _score(plan: Plan, folder: RunFolder, tell: Callable[[str], None]) -> _Score
             for label in group:
                 metrics["test"][label]["baselines"] = found.metrics["baselines"]
     return scored
-
-
-def _alike(one: WindowConfig, other: WindowConfig) -> bool:
-    """Whether the same is predicted."""
-    return (one.targets, one.neurons, one.frame_ms) == (other.targets, other.neurons, other.frame_ms)
 
 
 def _study(plan: Plan, folder: RunFolder, scored: _Scored, tell: Callable[[str], None]) -> Study:
