@@ -16,6 +16,7 @@ from harness import Call, arguments, compiled, reason, record, take_turns
 
 from jneuro.core.random import trial_keys
 from jneuro.simulators import SIMULATORS, Brunel, ODESimulator, SuperSpike, TimeParallel, simulate, stimuli
+from jneuro.simulators.connectivity import Bernoulli
 from jneuro.simulators.solvers import RK4
 
 __all__: list[str] = []
@@ -32,16 +33,16 @@ FRAME_MS = 0.3
 """A frame of cells; networks record their spikes every 1.5 ms, the transmission delay."""
 
 
-def make(name: str, gradient: bool) -> Any:
+def make(name: str) -> Any:
     """A simulator, connected."""
     if name == "brunel_12500":
-        return Brunel.original(5.0, 2.0, rule="bernoulli").connect(jax.random.key(0))
+        return Brunel.original(5.0, 2.0, rule=Bernoulli(0.1)).connect(jax.random.key(0))
     return SIMULATORS[name]().connect(jax.random.key(0))
 
 
 def program(name: str, gradient: bool, batch: int) -> tuple[Callable, tuple[Any, ...], float]:
     """What is timed, its arguments, and neurons × seconds."""
-    simulator, duration = make(name, gradient), DURATIONS.get(name, 15.0)
+    simulator, duration = make(name), DURATIONS.get(name, 15.0)
     amount = batch * duration * 1e-3
     if isinstance(simulator, ODESimulator):
         cells = stimuli.Constant(jnp.linspace(0, CURRENTS.get(name, 10.0), batch))

@@ -26,6 +26,7 @@ from jneuro.simulators import (
     simulate,
     stimuli,
 )
+from jneuro.simulators.connectivity import Bernoulli
 from jneuro.simulators.solvers import RK4
 
 __all__ = ["crossings", "errors"]
@@ -68,7 +69,7 @@ def brunel_100(runs=50, duration=10_000.0):
 
 def brunel_12500(variation=0.0, duration=500.0):
     """Panel C at full size; spikes of the population."""
-    make = jax.jit(lambda key: Brunel.original(5.0, 2.0, rule="bernoulli", weight_variation=variation).connect(key))
+    make = jax.jit(lambda key: Brunel.original(5.0, 2.0, rule=Bernoulli(0.1), weight_variation=variation).connect(key))
     key = jax.random.key(0)
     network = make(key)
     start = simulate(network, duration=150.0, key=key, record=["spikes"], record_every=1.0).final_state

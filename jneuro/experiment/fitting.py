@@ -86,7 +86,7 @@ def _load(plan: FitPlan, folder: RunFolder) -> Recording:
     """The recording, without noise if it is a simulation, cut and thinned to what is wanted."""
     config = plan.config
     path = plan.recording(folder)
-    recording = read(path)
+    recording = config.recording.read() if config.recording else read(path)
     every = round((config.sample_ms or recording.dt) / recording.dt)
     if config.sample_ms is not None and abs(every * recording.dt - config.sample_ms) > 1e-6:
         raise ConfigError(f"sample_ms = {config.sample_ms} must be a multiple of {recording.dt:g} ms, as {path} has it")
@@ -253,8 +253,8 @@ def _repeats(plan: FitPlan, fits: list[Fit]) -> dict[str, Any]:
     errors = np.stack([np.asarray(f.values)[: len(true)] for f in fits]) / true - 1
     problem = fits[0].problem
     # At the true parameters, with the fitted start states.
-    there = jnp.concatenate([problem.trainable.unconstrain(jnp.asarray(true)), fits[0].q[len(true) :]])
-    bound = np.asarray(intervals(problem, there).standard_errors)[: len(true)] / np.abs(true)
+    at = jnp.concatenate([problem.trainable.unconstrain(jnp.asarray(true)), fits[0].q[len(true) :]])
+    bound = np.asarray(intervals(problem, at).standard_errors)[: len(true)] / np.abs(true)
     good = [f.ok for f in fits]
     rms = np.sqrt(np.mean(np.square(errors[good]), 0)) if any(good) else np.full(len(true), np.nan)
     worst = np.abs(errors[good]).max(0) if any(good) else rms

@@ -17,7 +17,7 @@ from jneuro.experiment.folder import RunFolder, wanted
 from jneuro.experiment.plan import Plan, Training, load_plan, resolve
 from jneuro.experiment.reporting import report_stage
 from jneuro.experiment.scoring import evaluate_stage
-from jneuro.experiment.simulation import simulate_stage
+from jneuro.experiment.simulation import read_stage, simulate_stage
 from jneuro.experiment.training import cut_windows, side_by_side, train_stage
 from jneuro.recordings.store import read_recording
 from jneuro.training.callbacks import TrainingProgress
@@ -90,6 +90,9 @@ def run_stages(plan: Plan, folder: RunFolder, progress: Progress, last: str = "r
         if wanted(plan.stages.get("simulate"), folder, progress, "simulated"):
             with progress.begin("simulate", unit="s") as task:
                 simulate_stage(plan, folder, lambda done, total: task.update(1e-3 * done, 1e-3 * total))
+        if wanted(plan.stages.get("read"), folder, progress, "read"):
+            with progress.begin("read"):
+                read_stage(plan, folder)
         if "train" in asked:
             _train_all(plan, folder, progress)
         if "evaluate" in asked and wanted(plan.stages["evaluate"], folder, progress, "evaluated"):

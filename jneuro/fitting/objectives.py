@@ -165,11 +165,8 @@ class Features(_Objective):
 
     def residuals(self, model: Observed, data: Observed, target: Target) -> Float[Array, " residual"]:
         """See the module; what the data do not have is left out."""
-
-        @jax.vmap
-        def described(v, current):
-            return jnp.stack([FEATURES[name](v, current, target.dt) for name, _ in self.features])
-
+        names = [name for name, _ in self.features]
+        described = jax.vmap(lambda v, current: jnp.stack([FEATURES[name](v, current, target.dt) for name in names]))
         wanted, found = described(data.v, target.current), described(model.v, target.current)
         units = jnp.asarray([unit for _, unit in self.features])
         defined = jnp.isfinite(found) & jnp.isfinite(wanted)

@@ -222,6 +222,7 @@ class _Shooting(eqx.Module):
     segments: Segments
     widths: Array
 
+    @eqx.filter_jit
     def begin(self, q, states) -> _Loop:
         """Before anything is evaluated."""
         (trials, count, size), zero, none, no = states.shape, jnp.zeros(()), jnp.zeros((), int), jnp.asarray(False)
@@ -230,9 +231,6 @@ class _Shooting(eqx.Module):
         point = _Point(q, states, zero, (zero, zero, jnp.zeros_like(self.segments.v)), equations)
         damping, history = jnp.asarray(_FREE), jnp.zeros(len(self.widths))
         return _Loop(point, point, none, damping, none, ~no, none, none, history, no)
-
-    def _point(self, q, states, cost, seen, width) -> _Point:
-        return _Point(q, states, cost, seen, eliminate(self.equations(q, states, width)))
 
     def run(self, q, states):
         """Potential `[trial, segment, time]` and last state `[trial, segment, state]`."""
@@ -314,7 +312,11 @@ class _Shooting(eqx.Module):
         down = loop.fresh | (cost < loop.best.cost)
         # Joints are stiff, and a long step bends them; the next one straightens them again.
         daring = ~down & jnp.isfinite(cost) & (loop.uphill < _UPHILL) & (loop.damping <= _FREE)
-        here = lax.cond(down | daring, lambda: self._point(q, states, cost, seen, width), lambda: loop.best)
+
+        def point():
+            return _Point(q, states, cost, seen, eliminate(self.equations(q, states, width)))
+
+        here = lax.cond(down | daring, point, lambda: loop.best)
         best = jax.tree.map(lambda new, old: jnp.where(down, new, old), here, loop.best)
         little = down & ~loop.fresh & ~last & (loop.best.cost - cost < _LITTLE)
         done = little | (best.equations.decrement < jnp.where(last, _CHI2, _LITTLE))

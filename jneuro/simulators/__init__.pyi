@@ -7,6 +7,9 @@ from .base import param as param
 from .base import state as state
 from .brunel import Brunel as Brunel
 from .ca1 import CA1Pyramidal as CA1Pyramidal
+from .connectivity import Bernoulli as Bernoulli
+from .connectivity import FixedInDegree as FixedInDegree
+from .connectivity import Rule as Rule
 from .hodgkin_huxley import HodgkinHuxley as HodgkinHuxley
 from .izhikevich import Izhikevich as Izhikevich
 from .kinds import SIMULATORS as SIMULATORS
@@ -32,8 +35,13 @@ from .ring import RingNetwork as RingNetwork
 from .simulation import SimulationError as SimulationError
 from .simulation import first_state as first_state
 from .simulation import simulate as simulate
+from .simulation import simulate_many as simulate_many
 from .spiking import Arctan as Arctan
 from .spiking import Boxcar as Boxcar
 from .spiking import SuperSpike as SuperSpike
+from .spiking import Surrogate as Surrogate
+from .spiking import reset as reset
+from .spiking import spike as spike
+from .spiking import spike_gradient as spike_gradient
 from .stepped import SteppedSimulator as SteppedSimulator
 from .stimuli import Stimulus as Stimulus

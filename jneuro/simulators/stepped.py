@@ -148,8 +148,8 @@ class SteppedSimulator(Simulator):
     def draw(self, key: Key[Array, ""], step: Int[Array, ""]) -> PyTree:
         """Draw the noise of one step, by its absolute number, so that a run may be cut anywhere.
 
-        The draws of a block are one array operation. Runs that are cut elsewhere are equal to the last bit if what it
-        computes rounds alike in arrays of any shape, as `jax.random.uniform` does, and `jax.random.normal` does not.
+        The draws of a block are one array operation. With a `block` of 1, runs that are cut elsewhere are equal to the
+        last bit; in blocks of several steps, compilers may round sums and logarithms otherwise in another length.
 
         Args:
             key: the run's key.

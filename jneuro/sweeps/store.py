@@ -142,11 +142,8 @@ class SweepStore:
     def done(self, chunk: int) -> bool:
         """Whether a chunk is there."""
         place = self.layout.place(chunk)
-        return all(self._file(name, place).exists() for name in self.quantities)
-
-    def _file(self, name: str, place: tuple[int, ...]) -> Path:
-        key = "/".join(map(str, (*place, *(0 for _ in self.quantities[name].shape))))
-        return self.path / name / "c" / key
+        keys = {n: "/".join(map(str, (*place, *(0 for _ in q.shape)))) for n, q in self.quantities.items()}
+        return all((self.path / name / "c" / key).exists() for name, key in keys.items())
 
     def write(self, chunk: int, results: Mapping[str, np.ndarray]) -> None:
         """Write a chunk: every quantity's `[point, ...]`, points in the order of `Layout.points`."""

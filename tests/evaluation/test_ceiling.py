@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from jneuro.evaluation import CeilingConfig, ceiling_scores, simulate_futures
-from jneuro.simulators import Brunel, first_state, simulate
+from jneuro.simulators import Brunel, simulate
 from jneuro.simulators.connectivity import Bernoulli
+from jneuro.simulators.stepped import SteppedState
 from jneuro.simulators.stimuli import Constant
 
 HORIZONS, EVERY = (1, 3), 10
@@ -22,6 +23,11 @@ STEP_VARIANCE = 0.5**2 * 8 * 0.05 * 0.95 + 0.05**2
 VARIANCE = STEP_VARIANCE / (1 - DECAY**2)
 FIXED_POINT = -70 + MEAN / (1 - DECAY)
 STEPS = EVERY * np.array(HORIZONS)
+
+
+def states_of(simulator, keys):
+    """Initial states, one for each of the keys, `[trial, state]`."""
+    return jax.vmap(jax.vmap(lambda key: SteppedState(simulator.init(key), jax.numpy.int32(0))))(keys)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +42,7 @@ def population():
         v_initial_sd=VARIANCE**0.5,
     ).connect(jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), (TRIALS, STATES))
-    return simulator, jax.vmap(jax.vmap(simulator.init))(keys)
+    return simulator, states_of(simulator, keys)
 
 
 def futures(simulator, states, number, key=2, per_trial=False, **more):
@@ -139,7 +145,7 @@ def test_a_network_of_its_own_for_each_trial():
     plain = Brunel(n_excitatory=8, n_inhibitory=2, j=3.0, rule=Bernoulli(0.5), v_initial=-52.0)
     one, two = (plain.connect(jax.random.key(n)) for n in (0, 1))
     keys = jax.random.split(jax.random.key(1), (2, 3))
-    states = jax.vmap(jax.vmap(lambda key: first_state(one, key)))(keys)
+    states = states_of(plain, keys)
 
     def stack(*networks):
         return jax.tree.map(lambda *x: jax.numpy.stack(x) if eqx.is_array(x[0]) else x[0], *networks)

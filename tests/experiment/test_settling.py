@@ -26,7 +26,7 @@ def test_runs_begin_where_the_shared_past_ends(tiny, tmp_path):
     v = np.asarray(recording.values["v"])
     simulator = build_runs(config.simulation, jax.random.key(config.seed)).simulators
     past = simulate(simulator, duration=150.0, key=stream(jax.random.key(config.seed), "settle"), record=("v",))
-    after = np.asarray(past.final_state.v)
+    after = np.asarray(past.final_state.y.v)
     # Less than the 10 ms of the membrane later the runs are close to it and to each other; later they are not.
     assert np.corrcoef(v[0, 0], after)[0, 1] > 0.7
     assert np.corrcoef(v[0, 0], v[1, 0])[0, 1] > 0.7
