@@ -284,7 +284,8 @@ def _check_parameters(simulator: SteppedSimulator) -> None:
     """Refuse parameters of another number of neurons."""
     neurons = simulator.neurons
     for p in parameters(simulator).values():
-        if not p.static and np.shape(p.default) not in ((), (1,), (neurons,)):
+        own = "." not in p.name  # not a part's, such as the matrix of connections
+        if own and not p.static and np.shape(p.default) not in ((), (1,), (neurons,)):
             raise ValueError(
                 f"{type(simulator).__name__}: {p.name} has the shape {np.shape(p.default)}; give one value, or one for "
                 f"each of the {neurons} neurons"
