@@ -203,7 +203,7 @@ class RingNetwork(SteppedSimulator):
         for name in ("rate_external", "share"):
             if getattr(self, name).ndim:
                 raise ValueError(
-                    f"RingNetwork: {name} has the shape {getattr(self, name).shape}; it must be one value for all neurons"
+                    f"RingNetwork: {name} has the shape {getattr(self, name).shape}; it must be one value for all"
                 )
         words = step_words(stream(key, "external"), step, self.neurons + 1)
         mean = self.rate_external * (self.dt * 1e-3)
