@@ -4,13 +4,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
+BUDGET ?= 120
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test equivalence test-slow lint docs bench bench-quick peers references clean
+.PHONY: help demo test check equivalence test-slow lint docs bench bench-quick peers references clean
 
 help:
 	@echo "make demo       install, run the quick voltage forecast, end with a table and report.html"
 	@echo "make test       install, run the fast test suite"
+	@echo "make check      what differs from main: rules, format, types, and the tests it reaches, in two minutes"
 	@echo "make equivalence  compare every model with PyTorch, and keep the table in docs/equivalence.md"
 	@echo "make test-slow  the slow checks too"
 	@echo "make lint       ruff and pyright"
@@ -43,6 +45,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.test
 	$(BIN)/pytest -n $(JOBS)
+
+check: $(VENV)/.dev
+	$(BIN)/python scripts/check.py --jobs $(JOBS) --budget $(BUDGET)
 
 equivalence: $(VENV)/.test
 	$(BIN)/python scripts/equivalence.py

@@ -154,12 +154,16 @@ def _print_own(console: Console, reference: str, folder: Path) -> None:
             found = load_object(reference, "name")
         except CodeError as error:
             raise ConfigError(str(error)) from error
-        fits = [kind for kind, registry in Registry.every.items() if registry.lacks(found) is None]
+        # A kind that takes any class at all says nothing about this one.
+        strict = [registry for registry in Registry.every.values() if registry.lacks(object) is not None]
+        lacks = {registry.kind: registry.lacks(found) for registry in strict}
         _print_outline(console, reference, "", reference, outline(reference), "")
     if inspect.isroutine(found):
-        console.print("a function; whether what it returns is of a kind is seen when it is used")
-    else:
-        console.print(f"can be used as: {', '.join(fits) or 'nothing that a configuration names'}")
+        console.print("a function; what it is called with and what it returns are checked when it is used")
+        return
+    for kind, said in lacks.items():
+        if said is None or said.startswith(("lacks", "needs")):
+            console.print(f"{kind}: {said or 'can be used as one'}", markup=False)
 
 
 def _print_outline(console: Console, name: str, kind: str, reference: str, found: Outline | None, source: str) -> None:

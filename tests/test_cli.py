@@ -12,9 +12,10 @@ import pytest
 
 import jneuro.cli
 import jneuro.console
-import jneuro.experiment
+import jneuro.experiment.running
+from jneuro.core.registry import Registry
 from jneuro.models import MODELS
-from jneuro.simulators import SIMULATORS, STIMULI, SimulationError, parameters
+from jneuro.simulators import SIMULATORS, SimulationError, parameters
 from jneuro.training import TrainingDiverged, TrainingInterrupted
 
 ROOT = Path(__file__).parents[1]
@@ -120,7 +121,7 @@ def test_a_failed_run_is_one_message_and_exit_code_1(cli, monkeypatch, tmp_path,
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(jneuro.experiment, "run_stages", fail)
+    monkeypatch.setattr(jneuro.experiment.running, "run_stages", fail)
     found = cli("run", QUICK, "--out", tmp_path / "a")
     assert found.code == 1
     assert expected in found.err
@@ -132,7 +133,7 @@ def test_a_fault_of_ours_is_not_hidden(monkeypatch, cli, tmp_path):
     def fail(*_):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(jneuro.experiment, "run_stages", fail)
+    monkeypatch.setattr(jneuro.experiment.running, "run_stages", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         cli("run", QUICK, "--out", tmp_path / "a")
 
@@ -140,8 +141,10 @@ def test_a_fault_of_ours_is_not_hidden(monkeypatch, cli, tmp_path):
 def test_list_shows_everything(cli):
     found = cli("list")
     assert found.code == 0
-    for name in ("simulators", "models", "stimuli", "configs", *SIMULATORS, *MODELS, *STIMULI):
-        assert name in found.out
+    for kind, registry in Registry.every.items():
+        assert re.search(rf"^{kind[:-2]}\w+ *$", found.out, re.MULTILINE), kind
+        for name in registry:
+            assert re.search(rf"^ {name} +[A-Z]", found.out, re.MULTILINE), name
     for path in Path(ROOT / "configs").rglob("*.yaml"):
         assert str(path.relative_to(ROOT)) in found.out
 
@@ -150,8 +153,11 @@ def test_list_shows_everything(cli):
     ("what", "inside", "outside"),
     [
         ("simulators", "brunel", "compact"),
+        ("simulator", "brunel", "compact"),
         ("models", "compact", "brunel "),
         ("stimuli", "sine", "compact"),
+        ("losses", "pinball", "compact"),
+        ("analyses", "rollout", "pinball "),
         ("configs", QUICK, "compact "),
     ],
 )
@@ -162,11 +168,13 @@ def test_list_of_one_kind(cli, what, inside, outside):
     assert outside not in found.out
 
 
-@pytest.mark.parametrize("name", [*SIMULATORS, *MODELS, *STIMULI])
+@pytest.mark.parametrize("name", [*SIMULATORS, *MODELS, "tsit5", "adam", "features"])
 def test_list_of_one_thing(cli, name):
     found = cli("list", name)
     assert (found.code, found.err) == (0, "")
     assert found.out.startswith(f"{name}: ")
+    for kind, registry in Registry.every.items():
+        assert (f"\n{kind} jneuro." in found.out) == (name in registry)
     if name in SIMULATORS:
         for parameter in parameters(SIMULATORS[name]).values():
             assert re.search(rf"\b{parameter.name}\b", found.out)
@@ -175,7 +183,48 @@ def test_list_of_one_thing(cli, name):
     if name in MODELS:
         for key in MODELS[name].model_fields:
             # Each with its meaning.
-            assert re.search(rf"\b{key} .*[a-z]{{3}}", found.out), key
+            assert key == "name" or re.search(rf"\b{key} .*[a-z]{{3}}", found.out), key
+
+
+def test_list_of_ones_own(cli, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        '''"""Mine."""
+import jneuro as jn
+
+class Leak(jn.stimuli.Stimulus):
+    """A current that leaks away.
+
+    Attributes:
+        tau: time constant [ms].
+    """
+
+    tau: float = 3 * 2.5
+
+    def __call__(self, t):
+        return t
+
+    def jumps(self):
+        return ()
+
+class Unfinished(jn.stimuli.Stimulus):
+    """One day."""
+
+def half(prediction, batch):
+    """Half of it."""
+'''
+    )
+    found = cli("list", "mine:Leak", "--code", tmp_path)
+    assert (found.code, found.err) == (0, "")
+    assert found.out.startswith("mine:Leak: A current that leaks away.")
+    assert re.search(r"tau .* 7.5 .* time constant \[ms\]", found.out)
+    assert "stimulus: can be used as one" in found.out
+    assert "model: " not in found.out
+    assert re.search("stimulus: lacks [a-z_]+", cli("list", "mine:Unfinished", "--code", tmp_path).out)
+    monkeypatch.chdir(tmp_path)
+    assert "Half of it." in cli("list", "mine:half").out
+    missing = cli("list", "mine:Laek")
+    assert missing.code == 2
+    assert "has no 'Laek'; it has" in missing.err
 
 
 def test_doctor_shows_the_installation(cli, monkeypatch):

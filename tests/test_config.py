@@ -102,6 +102,11 @@ OVERRIDES = {
     ),
     "models.m.model.lags=40": ("models.m.model: lags must be at most length = 20, got 40",),
     "models.m.model.features=7": ("models.m.model: features = 7, but the data give 100; leave it out",),
+    "models={m.1: {model: {name: compact}}, m: {seeds: 2, model: {name: compact}}}": (
+        "'m.1' and 'm (seed 1)' would both be trained in models/m.1; rename one",
+    ),
+    "models={lookup: {model: {name: compact}}}": ("'lookup' is the name of a baseline; choose another",),
+    "models={..: {model: {name: compact}}}": ("models: '..' must be made of letters",),
     "models.a b.model.name=compact": ("models: 'a b' must be made of letters",),
     "models.m.train.epochs=0": ("models.m.train.epochs = 0", "greater than or equal to 1"),
     "train.epochs=2.5": ("train.epochs = 2.5", "valid integer"),

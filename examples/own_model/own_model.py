@@ -1,4 +1,4 @@
-"""A model, a loss, a metric and a baseline of one's own: plain Flax and plain functions.
+"""Models, a loss, a metric, a schedule, a callback and a baseline of one's own: plain Flax and plain functions.
 
 In Python:
 
@@ -34,6 +34,20 @@ class Linear(nnx.Module):
         return self.map(past).reshape(-1, *self.shape)
 
 
+class Convolutional(nnx.Module):
+    """A convolution over time, pooled, and a linear map to all horizons."""
+
+    def __init__(self, features, horizons, outputs, *, channels=8, width=5, rngs):
+        self.shape = (horizons, outputs)
+        self.convolution = nnx.Conv(features, channels, (width,), rngs=rngs)
+        self.map = nnx.Linear(channels + features, horizons * outputs, rngs=rngs)
+
+    def __call__(self, batch, *, train=False):
+        """Predict the change from the newest frame and the mean of what the convolution sees."""
+        seen = nnx.gelu(self.convolution(batch.inputs)).mean(1)
+        return self.map(jnp.concatenate([seen, batch.inputs[:, -1]], 1)).reshape(-1, *self.shape)
+
+
 def huber(prediction, batch, *, delta=1.0):
     """Huber's loss, one value for each window."""
     return optax.huber_loss(prediction.mean, batch.targets, delta=delta).mean((1, 2))
@@ -42,6 +56,27 @@ def huber(prediction, batch, *, delta=1.0):
 def bias(prediction, batch):
     """By how much the prediction is too high."""
     return (prediction.mean - batch.targets).mean((1, 2))
+
+
+def halved(step, *, total_steps):
+    """A factor of the learning rate: halved for the second half of the training."""
+    return jnp.where(step < total_steps // 2, 1.0, 0.5)
+
+
+class Lowest:
+    """A callback that keeps the lowest validation loss; any of the hooks may be left out."""
+
+    def __init__(self, file="lowest.txt"):
+        self.file, self.lowest = file, float("inf")
+
+    def on_epoch(self, record):
+        """Called after every epoch."""
+        self.lowest = min(self.lowest, record.validation_loss)
+
+    def on_end(self, result):
+        """Called at the end."""
+        with open(self.file, "w", encoding="utf-8") as file:
+            file.write(f"{self.lowest:.6g}\n")
 
 
 class Seasonal:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-__all__ = ["CodeError", "code_folder", "digest", "load_object", "loaded_code", "source_files"]
+__all__ = ["CodeError", "changed_files", "code_folder", "digest", "load_object", "loaded_code", "source_files"]
 
 
 class CodeError(ValueError):
@@ -38,7 +38,10 @@ class _SourceLoader(importlib.machinery.SourceFileLoader):
 
 
 class _FolderFinder:
-    """Finds modules in the configuration's folder; the last finder, so that installed modules come first."""
+    """Finds modules in the configuration's folder, unless another finder has one of that name elsewhere.
+
+    It stands first, because the folder may also be the working folder, in which Python itself looks.
+    """
 
     folder: Path | None = None
     expected: Mapping[str, str] | None = None
@@ -50,13 +53,19 @@ class _FolderFinder:
         for entry in where:
             base = Path(entry) / fullname.rpartition(".")[2]
             for file, package in ((base / "__init__.py", [str(base)]), (base.with_suffix(".py"), None)):
-                if file.is_file():
+                if file.is_file() and not self._elsewhere(fullname, path, target):
                     self._require_expected(file)
                     loader = _SourceLoader(fullname, str(file))
                     return importlib.util.spec_from_file_location(
                         fullname, file, loader=loader, submodule_search_locations=package
                     )
         return None
+
+    def _elsewhere(self, fullname: str, path: Any, target: Any) -> bool:
+        """Whether another finder has a module of this name, outside of the folder."""
+        found = (f.find_spec(fullname, path, target) for f in sys.meta_path if f is not self)
+        spec = next((s for s in found if s is not None), None)
+        return spec is not None and not _inside(spec.origin or "", self.folder or Path())
 
     def _require_expected(self, file: Path) -> None:
         """Refuse a file whose hash is not the recorded one, before it is executed."""
@@ -75,6 +84,19 @@ def _inside(path: str | Path, folder: Path) -> bool:
 
 def _file_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def changed_files(folder: Path, expected: Mapping[str, str]) -> list[str]:
+    """Find the files of a folder that are not as they were; nothing is executed.
+
+    Args:
+        folder: the folder.
+        expected: hash of every file, by its path in the folder.
+
+    Returns:
+        The paths of those that are missing or have another hash.
+    """
+    return [n for n, h in expected.items() if not (folder / n).is_file() or _file_hash(folder / n) != h]
 
 
 @contextlib.contextmanager
@@ -100,7 +122,7 @@ def code_folder(folder: Path | None, expected: Mapping[str, str] | None = None) 
 def _enter(folder: Path | None, expected: Mapping[str, str] | None) -> None:
     """Make a folder the one in which modules are found; forget the modules of the one before."""
     if _finder not in sys.meta_path:
-        sys.meta_path.append(_finder)  # pyright: ignore[reportArgumentType]
+        sys.meta_path.insert(0, _finder)  # pyright: ignore[reportArgumentType]
     folder = None if folder is None else folder.resolve()
     if folder != _finder.folder:
         _forget(_finder.folder)
@@ -173,7 +195,8 @@ def _import(name: str, reference: str, kind: str) -> types.ModuleType:
             f"{reference!r}: there is no module {top!r}{where} or among the installed packages; a {kind} of your own "
             "stands in a file beside the YAML file, or in a package that is installed"
         )
-    if not isinstance(spec.loader, _SourceLoader) and not _installed(spec):
+    here = _finder.folder is not None and _inside(spec.origin or "", _finder.folder)
+    if not isinstance(spec.loader, _SourceLoader) and not here and not _installed(spec):
         raise CodeError(
             f"{reference!r}: {spec.origin} is neither beside the YAML file nor installed, so it is not executed; "
             "move it beside the YAML file, or install it"

@@ -179,7 +179,10 @@ def load_config(
         where = key if above is data else f"sweep.{key}"
         if not isinstance(above, dict) or any(o.startswith(f"{where}=") for o in overrides):
             continue
-        if isinstance(given := above.get(key), str) and "\n" not in given:
+        given = above.get(key)
+        if isinstance(given, dict) and isinstance(given.get("path"), str):
+            given["path"] = str(path.parent / given["path"])
+        elif isinstance(given, str) and "\n" not in given:
             above[key] = str(path.parent / given)
     folder, expected = (path.parent, None) if code is None else code
     try:

@@ -245,7 +245,7 @@ def _fields(family: list[tuple[_Text, ast.ClassDef]]) -> dict[str, Argument]:
         for node, after in zip(cls.body, [*cls.body[1:], None], strict=True):
             if not isinstance(node, ast.AnnAssign) or "ClassVar" in (kind := ast.unparse(node.annotation)):
                 continue
-            if (name := _target(node)).startswith("_") or (name == "name" and kind.startswith("Literal")):
+            if (name := _target(node)).startswith("_") or (name == "name" and kind.startswith(("Literal", "str"))):
                 continue
             argument = _declared(text, node.value)
             found[name] = argument._replace(doc=argument.doc or docs.get(name) or " ".join(_string(after).split()))
@@ -316,7 +316,11 @@ def _records(family: list[tuple[_Text, ast.ClassDef]]) -> dict[str, str]:
     """What can be recorded of a simulator: its state, its stimulus, its spikes, and what its methods return by name."""
     every = [(_target(n), text, n) for text, cls in family for n in cls.body]
     members = {name: (text, node) for name, text, node in every}
-    if not {"State", "recordables"} & members.keys():
+    listed = _value(members["recordables"][1]) if "recordables" in members else None
+    if isinstance(listed, ast.Dict):
+        pairs = [(k, v) for k, v in zip(listed.keys, listed.values, strict=True) if isinstance(v, ast.Call)]
+        return {_written(key): _written(value.args[0]) for key, value in pairs if value.args}
+    if "State" not in members:
         return {}
     text, state = members.get("State", (None, None))
     if text is not None and state is not None and (value := _value(state)) is not None:  # State: ClassVar = Another
@@ -336,9 +340,4 @@ def _records(family: list[tuple[_Text, ast.ClassDef]]) -> dict[str, str]:
             keys = [k for part in parts if isinstance(part, ast.Dict) for k in part.keys]
             names = [_written(key) for key in keys if key is not None]
             found |= {name: found.get(name, "") for name in names}
-    listed = _value(members["recordables"][1]) if "recordables" in members else None
-    if isinstance(listed, ast.Dict):
-        for key, value in zip(listed.keys, listed.values, strict=True):
-            if isinstance(value, ast.Call) and value.args:
-                found[_written(key)] = _written(value.args[0])
     return found

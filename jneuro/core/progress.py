@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["SILENT", "Lines", "Notebook", "Progress", "Task", "Terminal", "showing"]
+__all__ = ["SILENT", "Lines", "Notebook", "Progress", "Task", "Terminal", "showing", "working"]
 
 AUTOMATIC_AFTER_S = 2.0
 """Work that lasts longer than this is shown unasked, on a terminal and in a notebook."""
@@ -346,6 +346,21 @@ def showing(progress: Progress | bool | None, console: "Console | None" = None) 
         timer.cancel()
         display.stop()
         _showing.release()
+
+
+@contextlib.contextmanager
+def working(progress: Task | Progress | bool | None, text: str) -> Iterator[Task]:
+    """Give, for the duration of a `with` block, a task that goes from 0 to 1.
+
+    Args:
+        progress: the task itself, which its owner ends; or what `showing` takes, where the task is begun.
+        text: what is done.
+    """
+    if isinstance(progress, Task):
+        yield progress
+        return
+    with showing(progress) as shown, shown.begin(text, 1.0) as task:
+        yield task
 
 
 def _display(console: "Console | None", *, always: bool) -> _Display | None:

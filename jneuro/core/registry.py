@@ -88,7 +88,7 @@ class Block(Config):
             ValueError: with the name, and the one that was probably meant.
         """
         known = accepted(self.target)
-        any_keyword = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(self.target).parameters.values())
+        any_keyword = any(p.kind is p.VAR_KEYWORD for p in _parameters(self.target))
         for key in self.arguments:
             if key not in known and not any_keyword:
                 raise ValueError(f"{self.name}: {unknown_name(key, [k for k in known if k not in given], 'argument')}")
@@ -192,7 +192,8 @@ class Registry:
                     f"{name!r}, of the package {entries[name].source}, cannot be loaded ({error})"
                 ) from error
         else:
-            raise ValueError(f"{unknown_name(name, entries, self.kind).rstrip('?')}, or module:name of your own")
+            said = unknown_name(name, entries, self.kind).removesuffix("?")
+            raise ValueError(f"{said}, or module:name of your own")
         if (lacks := self._check(found)) is not None:
             raise ValueError(f"{name!r} is no {self.kind}: {lacks}")
         return found

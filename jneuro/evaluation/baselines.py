@@ -307,16 +307,13 @@ def fit_baselines(windows: Windows, baselines: Sequence[Any] = DEFAULTS) -> dict
         if isinstance(baseline, BaselineConfig):
             found = baseline.sized(windows.length).fit(windows)
         else:
-            found = (_made(baseline) if isinstance(baseline, Block) else baseline).fit(windows)
+            own = isinstance(baseline, Block)  # an object, or a class that makes it
+            made = baseline.target if own and not inspect.isclass(baseline.target) else baseline
+            found = (made.build() if isinstance(made, Block) else made).fit(windows)
         if not callable(found):
             raise ValueError(f"{baseline.name}: fit(windows) returned {type(found).__name__}, which cannot be called")
         fitted[label_of(baseline)] = found
     return fitted
-
-
-def _made(block: Block) -> Any:
-    """The object that a block means: that itself, or an instance of its class."""
-    return block.build() if inspect.isclass(block.target) else block.target
 
 
 def _accumulate(windows: Windows, statistic, batch_size: int):

@@ -24,7 +24,7 @@ from jneuro.core.config import Config
 from jneuro.core.random import stream, trial_keys
 from jneuro.core.types import Array, Float, Key, PyTree
 from jneuro.evaluation.metrics import ratio_error
-from jneuro.simulators.simulation import simulate
+from jneuro.simulators.simulation import simulate_many
 from jneuro.simulators.stepped import SteppedSimulator
 from jneuro.simulators.stimuli import Stimulus
 
@@ -77,21 +77,22 @@ def simulate_futures(
     trials, count = (int(n) for n in states.step.shape)
     at = jnp.asarray(horizons) - 1
 
-    def one(simulator, stimulus, state, key):
-        recording = simulate(
+    def one(simulator, stimulus, states, keys):
+        recordings = simulate_many(
             simulator,
             stimulus,
+            key=keys,
+            batched=("initial_state",),
+            initial_state=states,
             duration=duration,
-            key=key,
             record=(variable,),
             record_every=record_every,
-            initial_state=state,
             throw=False,
         )
-        return recording.values[variable][at].astype(jnp.float32)
+        return recordings.values[variable][:, at].astype(jnp.float32)
 
     axes = (eqx.if_array(0) if batch else None for batch in (per_trial, stimuli))
-    batched = eqx.filter_vmap(eqx.filter_vmap(one, in_axes=(None, None, 0, 0)), in_axes=(*axes, 0, 0))
+    batched = eqx.filter_vmap(one, in_axes=(*axes, 0, 0))
 
     @eqx.filter_jit
     def moments(simulators, stimulus, states, key):

@@ -1,6 +1,6 @@
 """Spike counts of a stretch of time, from many futures of the states that a simulation stored."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jneuro.core.types import Float, Int
 from jneuro.datasets.windows import Windows
 from jneuro.evaluation.analysis import Study
 from jneuro.evaluation.count_ceiling import stored_states
-from jneuro.simulators.simulation import simulate
+from jneuro.simulators.simulation import simulate_many
 
 __all__ = ["Futures", "rate_futures"]
 
@@ -49,19 +49,20 @@ def rate_futures(study: Study, windows: Windows, futures: int, max_states: int) 
     count = int(flat.step.shape[0])
     key = stream(study.key, "rates")
 
-    def one(state: Any, key):
-        seen = simulate(
+    @jax.jit
+    def draw(index):
+        seen = simulate_many(
             simulator,
+            key=trial_keys(jax.random.fold_in(key, index), count),
+            batched=("initial_state",),
+            initial_state=flat,
             duration=duration,
-            key=key,
             record=("spikes",),
             record_every=duration,
-            initial_state=state,
             throw=False,
         )
-        return seen.values["spikes"][0].astype(jnp.float32)
+        return seen.values["spikes"][:, 0].astype(jnp.float32)
 
-    draw = jax.jit(lambda index: jax.vmap(one)(flat, trial_keys(jax.random.fold_in(key, index), count)))
     counts = np.stack([np.asarray(draw(index)) for index in range(futures)])
     trials = windows.trials("test")
     starts = (trials[:, None] * windows.frames_per_trial + last - windows.length + 1).reshape(-1)

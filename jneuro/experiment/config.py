@@ -5,12 +5,13 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from jneuro.core.config import AbsolutePath, Config, RunConfig, unknown_name
+from jneuro.core.config import Config, RunConfig, unknown_name
 from jneuro.datasets import Horizons, Scale, WindowConfig
 from jneuro.evaluation import CeilingConfig
 from jneuro.evaluation.baselines import DEFAULTS, Baselines, label_of
 from jneuro.evaluation.kinds import ANALYSES
 from jneuro.models.kinds import MODELS
+from jneuro.recordings.kinds import RecordingSource
 from jneuro.simulators.config import SimulationConfig
 from jneuro.training import TrainConfig
 
@@ -78,7 +79,8 @@ class ExperimentConfig(RunConfig):
 
     Attributes:
         simulation: what to simulate; or
-        recording: a recording that exists.
+        recording: a recording that exists: the path of a store, or of a file that a reader knows; or a mapping of
+            `path`, `reader` and `sweeps`.
         windows: how it is cut.
         models: models by a name of the user's.
         train: how they are trained.
@@ -86,7 +88,7 @@ class ExperimentConfig(RunConfig):
     """
 
     simulation: SimulationConfig | None = None
-    recording: AbsolutePath | None = None
+    recording: RecordingSource | None = None
     windows: WindowConfig = WindowConfig()
     models: dict[str, ModelEntry] = Field(min_length=1)
     train: TrainConfig = TrainConfig()

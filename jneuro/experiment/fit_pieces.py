@@ -13,31 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from jneuro.core.files import remove, written
-from jneuro.fitting.watching import FitProgress, Watcher
 
 __all__ = ["Pieces"]
 
 _Piece = TypeVar("_Piece", bound=tuple)
 
 
-class Pieces(Watcher):
-    """Shows how a fit goes on, and keeps what is finished, so that it is not done again after a kill.
+class Pieces:
+    """Keeps what is finished of a fit, so that it is not done again after a kill.
 
     A piece is one file, there whole or not at all. Its folder belongs to one configuration, and so do its names.
     """
 
-    def __init__(self, path: Path, show: Callable[[FitProgress], None]) -> None:
-        """Keep pieces in a folder, which is made when there is one.
-
-        Args:
-            path: the folder.
-            show: told how the fit goes on.
-        """
-        self._path, self._show = path, show
-
-    def show(self, progress: FitProgress) -> None:
-        """Pass it on."""
-        self._show(progress)
+    def __init__(self, path: Path) -> None:
+        """Keep pieces in a folder, which is made when there is one."""
+        self._path = path
 
     def keep(self, name: str, kind: type[_Piece], make: Callable[[], _Piece]) -> _Piece:
         """Read a piece that is there, or make it and write it."""

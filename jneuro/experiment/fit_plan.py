@@ -52,7 +52,7 @@ class FitPlan:
 
     def recording(self, folder: RunFolder) -> Path:
         """The recording: simulated into the run folder, or one that the configuration names."""
-        return self.config.recording or folder.path / "recording.zarr"
+        return self.config.recording.path if self.config.recording else folder.path / "recording.zarr"
 
 
 def load_fit(path: str | Path, overrides: Sequence[str] = (), *, code: Path | None = None) -> FitPlan:

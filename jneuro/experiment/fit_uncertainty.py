@@ -1,18 +1,19 @@
 """Profiles and the posterior of a fit, as numbers for metrics.json and arrays for fit.zarr."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from jneuro.core.config import ConfigError
+from jneuro.core.progress import Progress
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Key
 from jneuro.fitting.config import UncertaintyOptions
 from jneuro.fitting.fitter import Fit
+from jneuro.fitting.keeping import Keep
 from jneuro.fitting.posterior import Posterior, posterior
 from jneuro.fitting.uncertainty import profiles
-from jneuro.fitting.watching import FitProgress, Watcher
 
 __all__ = ["uncertainties"]
 
@@ -22,8 +23,8 @@ def uncertainties(
     options: UncertaintyOptions,
     truth: Mapping[str, float],
     key: Key[Array, ""],
-    tell: Callable[[str], None],
-    watcher: Watcher,
+    progress: Progress,
+    keep: Keep,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Compute what the configuration asks for; to be called under `double_precision`.
 
@@ -32,8 +33,8 @@ def uncertainties(
         options: what is wanted.
         truth: the values that are known.
         key: random key.
-        tell: told what begins.
-        watcher: told how it goes on, and given what is finished.
+        progress: told how it goes on.
+        keep: given what is finished.
 
     Returns:
         Metrics, and arrays with their dimensions.
@@ -45,11 +46,11 @@ def uncertainties(
     arrays: dict[str, Any] = {}
     try:
         if options.profile:
-            tell(f"profiles: {', '.join(options.profile)}")
             found = []
-            for i, name in enumerate(options.profile):
-                watcher.show(FitProgress(f"profile of {name}", i / len(options.profile)))
-                found += profiles(fit.problem, fit.q, [name], points=options.points)
+            with progress.begin("profiles", len(options.profile), "parameters") as task:
+                for i, name in enumerate(options.profile):
+                    task.update(i, text=name)
+                    found += profiles(fit.problem, fit.q, [name], points=options.points)
             metrics["profiles"] = [
                 {"name": p.name, "intervals": {k: list(v) for k, v in p.intervals.items()}, "truth": truth.get(p.name)}
                 for p in found
@@ -58,9 +59,9 @@ def uncertainties(
                 arrays[f"profile_{i}_value"] = ((f"profile_{i}",), p.value)
                 arrays[f"profile_{i}_excess"] = ((f"profile_{i}",), p.excess)
         if options.posterior is not None:
-            tell("posterior")
-            how: dict[str, Any] = {"options": options.posterior, "watcher": watcher}
-            drawn, ranks = posterior(fit.problem, fit.q, key=stream(key, "posterior"), **how)
+            with progress.begin("uncertainty", 1.0) as task:
+                how: dict[str, Any] = {"options": options.posterior, "progress": task, "keep": keep}
+                drawn, ranks = posterior(fit.problem, fit.q, key=stream(key, "posterior"), **how)
             metrics["posterior"] = _summary(drawn) | {"truth": {name: truth.get(name) for name in drawn.names}}
             arrays["posterior"] = (("chain", "draw", "unknown"), drawn.draws)
             if ranks is not None:

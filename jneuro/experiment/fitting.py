@@ -1,9 +1,9 @@
 """A fit from its configuration to its report: simulate or read, fit, compare, predict what was held out."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ import xarray as xr
 
 from jneuro.core.config import ConfigError
 from jneuro.core.devices import double_precision
+from jneuro.core.progress import Progress
 from jneuro.core.random import stream, trial_keys
 from jneuro.core.types import Array, Key
 from jneuro.evaluation.recording_scores import recording_scores
@@ -25,15 +26,14 @@ from jneuro.experiment.simulation import simulate_stage
 from jneuro.fitting.config import chosen
 from jneuro.fitting.data import Target
 from jneuro.fitting.fitter import Fit, fit, predict, predict_spikes
+from jneuro.fitting.keeping import named
 from jneuro.fitting.kinds import METHODS, made
-from jneuro.fitting.problem import Problem
 from jneuro.fitting.solution import random_starts
 from jneuro.fitting.uncertainty import intervals
-from jneuro.fitting.watching import FitProgress, Part, Watcher
 from jneuro.recordings import Recording
 from jneuro.recordings.readers import read
 
-__all__ = ["FitObserver", "fit_stages"]
+__all__ = ["fit_stages"]
 
 _MATCH_MS = 4.0
 """How near a predicted spike must be to a recorded one [ms]."""
@@ -43,33 +43,13 @@ _TIMED = 3
 """Of the baselines, so many repeats are fitted; the first pays for compilation."""
 
 
-class FitObserver(Protocol):
-    """Hears how a fit goes on."""
-
-    def stage(self, text: str) -> None:
-        """A stage, or a part of one, begins."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Something that the user should know, in one line."""
-        ...
-
-    def advance(self, done: float, total: float) -> None:
-        """The simulation has come to `done` of `total` ms, all runs together."""
-        ...
-
-    def fitting(self, progress: FitProgress) -> None:
-        """A fit, a chain or a calibration has come so far."""
-        ...
-
-
-def fit_stages(plan: FitPlan, folder: RunFolder, observer: FitObserver) -> Path:
+def fit_stages(plan: FitPlan, folder: RunFolder, progress: Progress) -> Path:
     """Run what is not done: simulate, fit, report.
 
     Args:
         plan: the fit.
         folder: of the run.
-        observer: hears how it goes on.
+        progress: hears how it goes on.
 
     Returns:
         The path of report.html.
@@ -78,20 +58,19 @@ def fit_stages(plan: FitPlan, folder: RunFolder, observer: FitObserver) -> Path:
         ConfigError: if the recording cannot be fitted.
     """
     with folder.lock():
-        if wanted(plan.stages.get("simulate"), folder, observer, "simulated"):
-            observer.stage("simulate")
-            with jax.enable_x64(not plan.config.of_network):
-                simulate_stage(plan, folder, observer.advance)
-        if wanted(plan.stages["fit"], folder, observer, "fitted"):
-            pieces = Pieces(folder.path / "pieces", observer.fitting)
+        if wanted(plan.stages.get("simulate"), folder, progress, "simulated"):
+            with jax.enable_x64(not plan.config.of_network), progress.begin("simulate", unit="s") as task:
+                simulate_stage(plan, folder, lambda done, total: task.update(1e-3 * done, 1e-3 * total))
+        if wanted(plan.stages["fit"], folder, progress, "fitted"):
+            pieces = Pieces(folder.path / "pieces")
             with folder.stage(plan.stages["fit"]):
                 if plan.config.of_network:
-                    fit_network(plan, folder, observer.stage)
+                    with progress.begin("network") as task:
+                        fit_network(plan, folder, lambda text: task.update(text=text))
                 else:
-                    _fit_all(plan, folder, observer.stage, pieces)
+                    _fit_all(plan, folder, progress, pieces)
             pieces.clear()
-        observer.stage("report")
-        with folder.stage(plan.stages["report"]):
+        with folder.stage(plan.stages["report"]), progress.begin("report"):
             return _report(folder)
 
 
@@ -107,7 +86,7 @@ def _load(plan: FitPlan, folder: RunFolder) -> Recording:
     """The recording, without noise if it is a simulation, cut and thinned to what is wanted."""
     config = plan.config
     path = plan.recording(folder)
-    recording = read(path)
+    recording = config.recording.read() if config.recording else read(path)
     every = round((config.sample_ms or recording.dt) / recording.dt)
     if config.sample_ms is not None and abs(every * recording.dt - config.sample_ms) > 1e-6:
         raise ConfigError(f"sample_ms = {config.sample_ms} must be a multiple of {recording.dt:g} ms, as {path} has it")
@@ -136,28 +115,30 @@ def _data(plan: FitPlan, folder: RunFolder, recording: Recording, key: Key[Array
     return _Data(target.of_trials(train), target.of_trials(held_out) if held_out else None, target)
 
 
-def _fit_all(plan: FitPlan, folder: RunFolder, tell: Callable[[str], None], pieces: Pieces) -> None:
+def _fit_all(plan: FitPlan, folder: RunFolder, progress: Progress, pieces: Pieces) -> None:
     """Fit, as often as is asked; then the baselines; write metrics.json and fit.zarr."""
     config = plan.config
     method: Any = config.fit.method
     recording, keys = _load(plan, folder), trial_keys(jax.random.key(config.seed), config.repeats)
+
+    def repeat(way: Any, count: int, own: bool, title: str, prefix: str) -> list[Fit]:
+        found = []
+        with progress.begin(title, 1.0) as task:
+            for r, key in enumerate(keys[:count]):
+                name = f"fit {r + 1} of {count}"
+                part = task.part(name, r / count, (r + 1) / count)
+                how = {"progress": part, "keep": named(pieces.keep, prefix + name)}
+                found.append(_fit(plan, _data(plan, folder, recording, key).train, way, key, own, how))
+        return found
+
     with double_precision():
         many = f", {config.repeats} times" if config.repeats > 1 else ""
-        tell(f"fit: {_label(method)}{many}")
-        fits = []
-        for r, key in enumerate(keys):
-            part = Part(pieces, f"fit {r + 1} of {len(keys)}", r / len(keys), (r + 1) / len(keys))
-            fits.append(_fit(plan, _data(plan, folder, recording, key).train, method, key, True, part))
-        baselines = []
-        for i, other in enumerate(config.fit.baselines):
-            tell(f"baseline: {_label(other)}")
-            count = min(config.repeats, _TIMED)
-            found = []
-            for r, key in enumerate(keys[:count]):
-                part = Part(pieces, f"baseline {i + 1}, fit {r + 1} of {count}", r / count, (r + 1) / count)
-                found.append(_fit(plan, _data(plan, folder, recording, key).train, other, key, False, part))
-            baselines.append(found)
-        tell("intervals and predictions")
+        fits = repeat(method, len(keys), True, f"fit: {_label(method)}{many}", "")
+        count = min(config.repeats, _TIMED)
+        baselines = [
+            repeat(other, count, False, f"baseline: {_label(other)}", f"baseline {i + 1}, ")
+            for i, other in enumerate(config.fit.baselines)
+        ]
         first, data = fits[0], _data(plan, folder, recording, keys[0])
         certain = intervals(first.problem, first.q, first.solution.covariance) if np.isfinite(first.data_cost) else None
         metrics = {
@@ -171,7 +152,7 @@ def _fit_all(plan: FitPlan, folder: RunFolder, tell: Callable[[str], None], piec
         if config.repeats > 1:
             metrics["repeats"] = _repeats(plan, fits)
         arrays = _arrays(plan, first, data.train, [b[0] for b in baselines])
-        further = uncertainties(first, config.fit.uncertainty, plan.truth or {}, keys[0], tell, pieces)
+        further = uncertainties(first, config.fit.uncertainty, plan.truth or {}, keys[0], progress, pieces.keep)
         metrics, arrays = metrics | further[0], arrays | further[1]
         if data.held_out is not None:
             predicted = np.array(predict(first.simulator, data.held_out, **_how(plan)))
@@ -208,7 +189,7 @@ def _steps(plan: FitPlan, every: Target, predicted: np.ndarray, times: list[np.n
     return scores and {**scores, "current_unit": every.current_unit}
 
 
-def _fit(plan: FitPlan, target: Target, method: Any, key: Key[Array, ""], own: bool, watcher: Watcher) -> Fit:
+def _fit(plan: FitPlan, target: Target, method: Any, key: Key[Array, ""], own: bool, how: Mapping[str, Any]) -> Fit:
     """One fit, of repeats from a simulator of its own."""
     config, simulator, trainable = plan.config, plan.simulator, plan.trainable
     if own and config.repeats > 1:
@@ -217,7 +198,7 @@ def _fit(plan: FitPlan, target: Target, method: Any, key: Key[Array, ""], own: b
         simulator = trainable.insert(simulator, trainable.constrain(drawn[0]))
     options = config.fit.model_copy(update={"method": method})
     try:
-        return fit(simulator, target, trainable, key=key, options=options, watcher=watcher)
+        return fit(simulator, target, trainable, key=key, options=options, **how)
     except (ValueError, ImportError) as error:
         raise ConfigError(f"fit: {error}") from error
 
@@ -271,7 +252,9 @@ def _repeats(plan: FitPlan, fits: list[Fit]) -> dict[str, Any]:
     true = np.asarray([*truth.values()])
     errors = np.stack([np.asarray(f.values)[: len(true)] for f in fits]) / true - 1
     problem = fits[0].problem
-    bound = np.asarray(intervals(problem, _at(problem, true, fits[0].q)).standard_errors)[: len(true)] / np.abs(true)
+    # At the true parameters, with the fitted start states.
+    at = jnp.concatenate([problem.trainable.unconstrain(jnp.asarray(true)), fits[0].q[len(true) :]])
+    bound = np.asarray(intervals(problem, at).standard_errors)[: len(true)] / np.abs(true)
     good = [f.ok for f in fits]
     rms = np.sqrt(np.mean(np.square(errors[good]), 0)) if any(good) else np.full(len(true), np.nan)
     worst = np.abs(errors[good]).max(0) if any(good) else rms
@@ -289,11 +272,6 @@ def _repeats(plan: FitPlan, fits: list[Fit]) -> dict[str, Any]:
         },
         "errors_percent": (100 * errors).tolist(),
     }
-
-
-def _at(problem: Problem, true: np.ndarray, q: Array) -> Array:
-    """The vector at the true parameters, with the fitted start states."""
-    return jnp.concatenate([problem.trainable.unconstrain(jnp.asarray(true)), q[len(true) :]])
 
 
 def _held_out(v: np.ndarray, predicted: np.ndarray, dt: float) -> dict[str, Any]:

@@ -90,7 +90,10 @@ def _recorded(plan: FitPlan, folder: RunFolder) -> FeatureTarget:
     config = plan.config
     path = plan.recording(folder)
     try:
-        recording = read_recording(path, ("spikes",))
+        if config.recording and not config.recording.is_store:
+            recording = config.recording.read()
+        else:
+            recording = read_recording(path, ("spikes",))
         spikes: Any = np.asarray(recording.values["spikes"])
         first, last = (round(ms / recording.dt) for ms in config.cut_ms or (0, recording.frames * recording.dt))
         if last > recording.frames:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jneuro.core.code import loaded_code
+from jneuro.core.code import changed_files, loaded_code
 from jneuro.core.config import (
     ConfigError,
     Kind,
@@ -27,6 +27,7 @@ from jneuro.evaluation.baselines import check_baselines
 from jneuro.experiment.config import ExperimentConfig, ModelEntry
 from jneuro.experiment.folder import RunFolder, Stage
 from jneuro.models.build import Sizes, check_shapes, sized
+from jneuro.recordings.kinds import RecordingFile
 from jneuro.recordings.store import has_events, open_recording
 from jneuro.simulators.config import SimulationConfig
 from jneuro.training.losses import cost
@@ -91,7 +92,8 @@ class Plan:
 
     def recording(self, folder: RunFolder) -> Path:
         """The recording: simulated into the run folder, or one that the configuration names."""
-        return self.config.recording or folder.path / "recording.zarr"
+        given = self.config.recording
+        return given.path if given and given.is_store else folder.path / "recording.zarr"
 
 
 class _Data(NamedTuple):
@@ -168,6 +170,11 @@ def recorded_code(run: Path, code: Path | None = None) -> tuple[Path | None, Map
     where = (folder if code is None else code) if files else None
     if where is not None and not where.is_dir():
         raise ConfigError(f"{run}: its code, {', '.join(files)}, is not in {where} any more; say where with --code DIR")
+    if where is not None and (changed := changed_files(where, files)):
+        raise ConfigError(
+            f"{', '.join(str(where / name) for name in changed)}: changed since the run {run}, so nothing of it is "
+            "executed; restore it, say with --code DIR where it is, or go on from your own YAML file with --resume"
+        )
     return where, files
 
 
@@ -224,9 +231,11 @@ def resolve(config: ExperimentConfig) -> Plan:
     stages = [t.stage for t in trainings]
     if config.simulation is not None:
         stages.insert(0, Stage("simulate", content_of(config.simulation, config.seed), ("recording.zarr",)))
+    elif config.recording and not config.recording.is_store:
+        stages.insert(0, Stage("read", content_of(config.recording), ("recording.zarr",)))
     results = ("metrics.json", "predictions.zarr", "analyses.zarr")
-    stages.append(Stage("evaluate", content_of(config), results))
-    stages.append(Stage("report", content_of(config, "report"), ("report.html", "figures")))
+    stages.append(Stage("evaluate", content_of(config, simulation, seed), results))
+    stages.append(Stage("report", content_of(config, simulation, seed, "report"), ("report.html", "figures")))
     return Plan(config, simulation, seed, trainings, {s.name: s for s in stages}, loaded_code())
 
 
@@ -247,18 +256,23 @@ def _check_ceiling(config: ExperimentConfig, simulation: SimulationConfig) -> No
         )
 
 
-def _recorded(path: Path) -> _Data:
+def _recorded(given: RecordingFile) -> _Data:
     """What is known of a recording that exists."""
-    data = open_recording(path)
+    if not given.is_store:
+        found = given.read()
+        trials, frames, neurons = next(iter(found.values.values())).shape
+        return _Data(frames * found.dt, found.dt, trials, neurons, list(found.values))
+    data = open_recording(given.path)
     sampled = [str(n) for n in data if data[n].dims == ("trial", "time", "neuron")]
     sizes, dt = data.sizes, data.attrs["dt"]
-    variables = [*sampled, *(["spikes"] if has_events(path) else [])]
+    variables = [*sampled, *(["spikes"] if has_events(given.path) else [])]
     return _Data(sizes["time"] * dt, dt, sizes["trial"], sizes["neuron"], variables)
 
 
 def _made_by(config: ExperimentConfig) -> tuple[SimulationConfig | None, int]:
     """The simulation behind a recording that exists, and its seed."""
-    provenance = open_recording(config.recording).attrs["provenance"]  # pyright: ignore[reportArgumentType]
+    given: Any = config.recording
+    provenance = open_recording(given.path).attrs["provenance"] if given.is_store else {}
     if "simulation" not in provenance:
         return None, config.seed
     try:
@@ -268,7 +282,7 @@ def _made_by(config: ExperimentConfig) -> tuple[SimulationConfig | None, int]:
             return None, config.seed
         said = first_message(error)
         raise ValueError(
-            f"evaluate.ceiling: the simulation behind {config.recording} cannot be built here ({said}); set it to null"
+            f"evaluate.ceiling: the simulation behind {given.path} cannot be built here ({said}); set it to null"
         ) from error
 
 
@@ -342,11 +356,16 @@ def _trainings(config: ExperimentConfig) -> tuple[Training, ...]:
     for name, label, folder, leaks in first:
         entry, windows, recipe = config.models[name], config.windows_of(name), config.train_config_of(name)
         windows = windows.model_copy(update={"split": "report"}) if leaks else windows
-        source = config.recording and str(config.recording)
+        source = config.recording
         common = (config.simulation, source, config.seed, windows, leaks, name)
         for seed in range(entry.seeds):
             said, where = (f"{label} (seed {seed})", f"{folder}.{seed}") if seed else (label, folder)
             content = content_of(*common, seed, entry.model, recipe)
             stage = Stage(f"train {said}", content, (f"models/{where}",))
             found.append(Training(name, said, where, leaks, seed, entry.model, windows, recipe, config.seed, stage))
+    places = {}
+    for training in found:
+        if (other := places.setdefault(training.folder, training)) is not training:
+            both = f"{other.label!r} and {training.label!r} would both be trained in models/{training.folder}"
+            raise ValueError(f"models: {both}; rename one")
     return tuple(found)

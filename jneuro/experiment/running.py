@@ -17,7 +17,7 @@ from jneuro.experiment.folder import RunFolder, wanted
 from jneuro.experiment.plan import Plan, Training, load_plan, resolve
 from jneuro.experiment.reporting import report_stage
 from jneuro.experiment.scoring import evaluate_stage
-from jneuro.experiment.simulation import simulate_stage
+from jneuro.experiment.simulation import read_stage, simulate_stage
 from jneuro.experiment.training import cut_windows, side_by_side, train_stage
 from jneuro.recordings.store import read_recording
 from jneuro.training.callbacks import TrainingProgress
@@ -47,8 +47,8 @@ def run(
         out: the run folder; `runs/<name>-<hash>` by default.
         resume: continue an unfinished run; on a CPU the result is bit-identical to an uninterrupted one. Stages whose
             code has changed since are done again.
-        progress: where it is shown how far the run is: None shows runs that last longer than 2 s, on a terminal and in a
-            notebook; True shows it at once, elsewhere as lines on standard error; False never.
+        progress: shows how far the run is: None runs that last longer than 2 s, on a terminal and in a notebook; True
+            at once, elsewhere as lines on standard error; False never.
 
     Returns:
         The metrics, as in metrics.json.
@@ -90,6 +90,9 @@ def run_stages(plan: Plan, folder: RunFolder, progress: Progress, last: str = "r
         if wanted(plan.stages.get("simulate"), folder, progress, "simulated"):
             with progress.begin("simulate", unit="s") as task:
                 simulate_stage(plan, folder, lambda done, total: task.update(1e-3 * done, 1e-3 * total))
+        if wanted(plan.stages.get("read"), folder, progress, "read"):
+            with progress.begin("read"):
+                read_stage(plan, folder)
         if "train" in asked:
             _train_all(plan, folder, progress)
         if "evaluate" in asked and wanted(plan.stages["evaluate"], folder, progress, "evaluated"):

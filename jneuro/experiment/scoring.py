@@ -14,7 +14,7 @@ from flax import nnx
 
 from jneuro.core.random import stream
 from jneuro.core.types import PyTree
-from jneuro.datasets import SPLITS, WindowConfig, Windows, needed
+from jneuro.datasets import SPLITS, Windows, needed
 from jneuro.datasets.variables import shared_unit, units_of
 from jneuro.evaluation import (
     Source,
@@ -54,9 +54,11 @@ def evaluate_stage(plan: Plan, folder: RunFolder, tell: Callable[[str], None]) -
         scored = _score(plan, folder, tell)
         metrics = scored.metrics
         for training in plan.trainings:
+            model = scored.models[training.label]
+            epochs = folder.path / "models" / training.folder / "metrics.jsonl"
             metrics["test"][training.label] |= {
-                "parameters": _parameters(scored.models[training.label]),
-                "train_seconds": _train_seconds(folder, training.folder),
+                "parameters": sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param))),
+                "train_seconds": sum(json.loads(line)["seconds"] for line in epochs.read_text().splitlines()),
             }
         metrics["test"] = _gather_seeds(metrics["test"], plan.trainings)
         metrics["windows"] = _windows(scored.windows, config.windows) | {"targets": scored.units}
@@ -111,12 +113,13 @@ def _score(plan: Plan, folder: RunFolder, tell: Callable[[str], None]) -> _Score
         main, leaky_twins = how == config.windows, how.split != config.windows.split
         tell("baselines and models" if main else ", ".join(group))
         cut = windows if main else cut_windows(plan, recording, how)
+        same = all(getattr(how, key) == getattr(config.windows, key) for key in ("targets", "neurons", "frame_ms"))
         models = {t.label: load_model(t, folder) for t in plan.trainings if t.label in group}
         found = evaluate(
             models,
             cut,
             baselines=None if leaky_twins else allowed_baselines(config.evaluate.baselines, cut),
-            ceiling=ceiling if _alike(how, config.windows) and cut.horizons == windows.horizons else None,
+            ceiling=ceiling if same and cut.horizons == windows.horizons else None,
         )
         metrics["test"] |= found.metrics["test"]
         for label in group:
@@ -131,11 +134,6 @@ def _score(plan: Plan, folder: RunFolder, tell: Callable[[str], None]) -> _Score
             for label in group:
                 metrics["test"][label]["baselines"] = found.metrics["baselines"]
     return scored
-
-
-def _alike(one: WindowConfig, other: WindowConfig) -> bool:
-    """Whether the same is predicted."""
-    return (one.targets, one.neurons, one.frame_ms) == (other.targets, other.neurons, other.frame_ms)
 
 
 def _study(plan: Plan, folder: RunFolder, scored: _Scored, tell: Callable[[str], None]) -> Study:
@@ -198,15 +196,6 @@ def _analyse(plan: Plan, study: Study) -> tuple[dict[str, Any], dict[str, xr.Dat
             study.tell(f"{analysis.name} failed: {said}")
             arrays[analysis.key], numbers[analysis.key] = xr.Dataset(), {"failed": said}
     return numbers, arrays
-
-
-def _parameters(model: Any) -> int:
-    return sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
-
-
-def _train_seconds(folder: RunFolder, name: str) -> float:
-    lines = (folder.path / "models" / name / "metrics.jsonl").read_text().splitlines()
-    return sum(json.loads(line)["seconds"] for line in lines)
 
 
 def _describe(store: Path, discard_ms: float, recording: Recording) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from jneuro.core.random import stream, trial_keys
 from jneuro.core.types import Array, Key, PyTree
 from jneuro.experiment.folder import RunFolder, Stage
 from jneuro.recordings import Recording, RecordingWriter, read_state
-from jneuro.simulators import ODESimulator, SimulationError, SteppedSimulator, first_state, simulate
+from jneuro.simulators import ODESimulator, SimulationError, SteppedSimulator, first_state, simulate, simulate_many
 from jneuro.simulators.config import SimulationConfig
 from jneuro.simulators.stimuli import Stimulus
 
-__all__ = ["Runs", "build_runs", "simulate_stage"]
+__all__ = ["Runs", "build_runs", "read_stage", "simulate_stage"]
 
 _CHUNK = 5_000_000
 """Recorded values of one array that are in memory at once."""
@@ -64,6 +64,12 @@ class Runs(eqx.Module):
     def axes(self) -> Any:
         """Where `vmap` finds the trials of `simulators` and of `stimulus`."""
         return tuple(eqx.if_array(0) if batched else None for batched in (self.per_trial, self.stimuli))
+
+    @property
+    def batched(self) -> tuple[str, ...]:
+        """What every run has its own of, as `simulate_many` names it, states among it."""
+        own = {"simulator": self.per_trial, "stimulus": self.stimuli, "initial_state": True}
+        return tuple(name for name, batched in own.items() if batched)
 
     def of(self, trials: np.ndarray) -> "Runs":
         """Some of the runs."""
@@ -115,24 +121,23 @@ def _simulate_chunk(
 ) -> tuple[Recording, PyTree]:
     """Simulate `snapshots` stretches of `duration` ms; also return the state after each, `[trial, snapshot, ...]`."""
 
-    def one(simulator, stimulus, key, state):
-        return simulate(
-            simulator,
-            stimulus,
+    def batch(runs, states):
+        return simulate_many(
+            runs.simulators,
+            runs.stimulus,
+            key=runs.keys,
+            batched=runs.batched,
+            initial_state=states,
             duration=duration,
-            key=key,
             dt=runs.dt,
             solver=runs.solver,
             record=runs.record,
             record_every=record_every,
-            initial_state=state,
             throw=False,
         )
 
-    batch = eqx.filter_vmap(one, in_axes=(*runs.axes, 0, 0))
-
     def body(states, _):
-        recording = batch(runs.simulators, runs.stimulus, runs.keys, states)
+        recording = batch(runs, states)
         return recording.final_state, (recording.values, recording.ok.all(), recording.final_state)
 
     final, (values, ok, seen) = lax.scan(body, states, None, length=snapshots)
@@ -140,7 +145,7 @@ def _simulate_chunk(
     values = jax.tree.map(
         lambda v: jnp.moveaxis(v, 0, 1).reshape(v.shape[1], v.shape[0] * v.shape[2], *(v.shape[3:] or (1,))), values
     )
-    like = eqx.filter_eval_shape(batch, runs.simulators, runs.stimulus, runs.keys, states)
+    like = eqx.filter_eval_shape(batch, runs, states)
     recording = Recording(
         values=values,
         ok=ok.all(),
@@ -174,6 +179,21 @@ def simulate_stage(plan: _Simulated, folder: RunFolder, tell: Callable[[float, f
         if not writer.complete:
             _simulate_into(writer, config, seed, tell)
             writer.finish()
+
+
+def read_stage(plan: Any, folder: RunFolder) -> None:
+    """Read a recording of another format into the folder's store.
+
+    Args:
+        plan: the experiment.
+        folder: of the run.
+    """
+    given, stage = plan.config.recording, plan.stages["read"]
+    with folder.stage(stage):
+        recording = given.read()
+        writer = RecordingWriter(folder.path / "recording.zarr", {"file": str(given.path), **recording.about})
+        writer.append(recording)
+        writer.finish()
 
 
 def _settled(runs: Runs, states: PyTree, duration: float, seed: int) -> PyTree:

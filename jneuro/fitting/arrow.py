@@ -12,6 +12,7 @@ terms as large as \(V^{-1}\), and lost to rounding.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -67,6 +68,7 @@ class Eliminated(NamedTuple):
         return self.fall + self.gradient @ jnp.linalg.solve(self.corner, self.gradient)
 
 
+@jax.jit
 def eliminate(arrow: Arrow) -> Eliminated:
     """Eliminate all blocks.
 

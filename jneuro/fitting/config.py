@@ -5,10 +5,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from jneuro.core.config import AbsolutePath, Config, RunConfig, unknown_name
+from jneuro.core.config import Config, RunConfig, unknown_name
 from jneuro.fitting.fitter import FitOptions
 from jneuro.fitting.kinds import METHODS, of_networks
 from jneuro.fitting.posterior import PosteriorOptions
+from jneuro.recordings.kinds import RecordingSource
 from jneuro.simulators.config import SimulationConfig, SimulatorConfig
 
 __all__ = ["FitConfig", "FitSection", "Trials", "UncertaintyOptions", "chosen"]
@@ -79,7 +80,8 @@ class FitConfig(RunConfig):
 
     Attributes:
         simulation: what to simulate as a truth that is known; or
-        recording: a recording that exists, in its stead: a store, an ABF or an NWB file.
+        recording: a recording that exists, in its stead: a store, an ABF or an NWB file; or a mapping of `path`,
+            `reader` (of one's own: `my_readers:read_csv`, alone or with arguments) and `sweeps`.
         noise_mv: standard deviation of the noise that is added to a simulation [mV].
         cut_ms: beginning and end of the part of each trial that is used [ms]; the whole by default.
         sample_ms: time between the samples that are used, a multiple of the recording's [ms]; all by default.
@@ -93,7 +95,7 @@ class FitConfig(RunConfig):
     """
 
     simulation: SimulationConfig | None = None
-    recording: AbsolutePath | None = None
+    recording: RecordingSource | None = None
     noise_mv: float = Field(default=0.5, ge=0)
     cut_ms: tuple[float, float] | None = None
     sample_ms: float | None = Field(default=None, gt=0)

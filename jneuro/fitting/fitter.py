@@ -12,18 +12,20 @@ from pydantic import Field, field_validator
 
 from jneuro.core.config import Config
 from jneuro.core.devices import double_precision
+from jneuro.core.progress import Progress, Task, working
 from jneuro.core.random import require_key
+from jneuro.core.registry import accepted
 from jneuro.core.types import Array, Float, Key, PyTree
 from jneuro.fitting.data import Target
 from jneuro.fitting.driven import where_it_begins
 from jneuro.fitting.features import THRESHOLD
+from jneuro.fitting.keeping import Keep, anew
 from jneuro.fitting.kinds import METHODS, OBJECTIVES, made, of_networks
 from jneuro.fitting.methods import LeastSquares
 from jneuro.fitting.objectives import Residuals, Voltage
 from jneuro.fitting.parameters import Trainable
 from jneuro.fitting.problem import Problem
 from jneuro.fitting.solution import Solution
-from jneuro.fitting.watching import SILENT, Watcher
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.kinds import SOLVERS, as_solver
 from jneuro.simulators.located import Exact
@@ -125,7 +127,8 @@ def fit(
     method: Any = None,
     options: FitOptions | None = None,
     start: PyTree = None,
-    watcher: Watcher = SILENT,
+    progress: Task | Progress | bool | None = None,
+    keep: Keep = anew,
 ) -> Fit:
     """Fit parameters of a simulator of one cell to recorded potentials; all in double precision.
 
@@ -136,11 +139,13 @@ def fit(
         key: random key, of the starts.
         objective: what is minimised, or a list of parts: names, mappings of a name and arguments, or objects with a
             method `residuals(model, data, target)`; by default the potential.
-        method: the way: a name, a mapping, or an object with a method `solve(residuals, key, watcher)` that returns a
+        method: the way: a name, a mapping, or an object with a method `solve(residuals, key, progress)` that returns a
             `Solution`; by default least squares.
         options: how, in all else, and where `objective` and `method` are not given.
         start: the simulator's state before the first sample, where it is known.
-        watcher: told how the fit goes on, and given what is finished.
+        progress: shows how far the fit is: None fits that last longer than 2 s, on a terminal and in a notebook; True
+            at once, elsewhere as lines on standard error; False never.
+        keep: given what is finished, which it may have already.
 
     Returns:
         The fit; `ok` and `reason` say whether to believe it.
@@ -164,13 +169,15 @@ def fit(
 
         def solve() -> Solution:
             began = time.perf_counter()
-            solution = way.solve(residuals, key, watcher)
+            further = {"keep": keep} if "keep" in accepted(way.solve) else {}
+            with working(progress, f"fit: {options.method.name.replace('_', ' ')}") as task:
+                solution = way.solve(residuals, key, task, **further)
             if not isinstance(solution, Solution):
                 said = f"{type(solution).__name__}, not a jneuro.fitting.Solution"
                 raise ValueError(f"{options.method.name}: solve returned {said}")
             return solution._replace(seconds=time.perf_counter() - began)
 
-        return conclude(residuals, watcher.keep("solution", Solution, solve), options)
+        return conclude(residuals, keep("solution", Solution, solve), options)
 
 
 def _chosen(options: FitOptions, objective: Any, method: Any) -> FitOptions:

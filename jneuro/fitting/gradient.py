@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from jneuro.core.progress import SILENT, Task
 from jneuro.core.random import trial_keys
 from jneuro.core.types import Array, Float, Key, PyTree
 from jneuro.fitting.solution import Solution
-from jneuro.fitting.watching import SILENT, FitProgress, Watcher
 
 __all__ = ["adam", "scale_by_polyak"]
 
@@ -55,7 +55,7 @@ def adam(
     learning_rate: float = 0.03,
     polyak: float = 0.8,
     nudge: float = 0.0,
-    watcher: Watcher = SILENT,
+    progress: Task = SILENT,
 ) -> Solution:
     """Descend by Adam, the step size falling to zero along a cosine.
 
@@ -68,7 +68,7 @@ def adam(
         polyak: exponent of `scale_by_polyak`, which comes before the moments.
         nudge: first strength of synchronisation forcing; it falls exponentially to a thousandth over two thirds of the
             steps and is off in the last. Only points of that last third can be the best.
-        watcher: told how it goes on.
+        progress: told how it goes on, from 0 to 1.
 
     Returns:
         The best point that each start has seen. A gradient that is not finite moves nothing.
@@ -83,7 +83,7 @@ def adam(
         end = min(i + together, steps)
         stand = _descend(loss, stand, inputs, jnp.asarray(i), jnp.asarray(end), rule, bool(nudge))
         lowest = float(stand.history[:, end - 1].min())
-        watcher.show(FitProgress(f"{end} of {steps} steps", end / steps, lowest))
+        progress.update(end / steps, text=f"{end} of {steps} steps", cost=lowest)
     q, cost, history = stand.best, stand.least, stand.history
     cost = jnp.where(jnp.isfinite(cost), cost, jnp.inf)
     each = 1 + q.shape[1] if _forward(q) else 3

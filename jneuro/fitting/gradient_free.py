@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import minimize
 
+from jneuro.core.progress import SILENT, Task
 from jneuro.core.types import Array, Float, Key
 from jneuro.fitting.solution import Solution
-from jneuro.fitting.watching import SILENT, FitProgress, Watcher
 
 __all__ = ["cma_es", "nelder_mead"]
 
@@ -24,9 +24,9 @@ _WORST = 1e30
 class _Counted:
     """A batched loss that counts its evaluations, keeps the best cost after each batch, and tells of both."""
 
-    def __init__(self, loss, most: int, watcher: Watcher) -> None:
+    def __init__(self, loss, most: int, progress: Task) -> None:
         self._loss, self.evaluations, self.history = loss, 0, []
-        self._most, self._watcher = most, watcher
+        self._most, self._progress = most, progress
 
     def __call__(self, q) -> np.ndarray:
         q = np.atleast_2d(np.asarray(q))
@@ -35,7 +35,7 @@ class _Counted:
         cost = np.where(np.isfinite(cost), cost, _WORST)
         self.history.append(min(cost.min(), self.history[-1] if self.history else math.inf))
         text, share = f"{self.evaluations:,} of {self._most:,} evaluations", min(self.evaluations / self._most, 1.0)
-        self._watcher.show(FitProgress(text, share, float(self.history[-1])))
+        self._progress.update(share, text=text, cost=float(self.history[-1]))
         return cost
 
     def solution(self, q, cost: float, finished: bool) -> Solution:
@@ -62,7 +62,7 @@ def cma_es(
     key: Key[Array, ""],
     evaluations: int,
     sigma: float = 0.3,
-    watcher: Watcher = SILENT,
+    progress: Task = SILENT,
 ) -> Solution:
     """Minimise by CMA-ES (package `cma`), the populations of all starts in one program.
 
@@ -72,7 +72,7 @@ def cma_es(
         key: random key.
         evaluations: most evaluations of the loss, of each search.
         sigma: first standard deviation, in unconstrained numbers.
-        watcher: told how it goes on.
+        progress: told how it goes on, from 0 to 1.
 
     Returns:
         The solutions; `finished` if a search ended by itself.
@@ -88,7 +88,7 @@ def cma_es(
         raise ImportError("CMA-ES needs the package cma: pip install 'jneuro[fit]'") from error
     options = {"maxfevals": evaluations, "verbose": -9, "tolfun": 1e-6, "tolx": 1e-5}
     places = np.atleast_2d(np.asarray(starts, float))
-    counted = _Counted(loss, evaluations * len(places), watcher)
+    counted = _Counted(loss, evaluations * len(places), progress)
     seeds = 1 + np.asarray(jax.random.randint(key, places.shape[:1], 0, 2**31 - 2))
     searches: list[Any] = [
         cma.CMAEvolutionStrategy(place.tolist(), sigma, options | {"seed": int(seed)})
@@ -118,7 +118,7 @@ def nelder_mead(
     start: Float[Array, " unknown"],
     *,
     evaluations: int,
-    watcher: Watcher = SILENT,
+    progress: Task = SILENT,
 ) -> Solution:
     """Minimise by the simplex method of Nelder and Mead (SciPy).
 
@@ -126,12 +126,12 @@ def nelder_mead(
         loss: function of the vector.
         start: where to begin.
         evaluations: most evaluations of the loss.
-        watcher: told how it goes on.
+        progress: told how it goes on, from 0 to 1.
 
     Returns:
         The solution of the one start; `finished` if it ended by itself.
     """
-    counted = _Counted(loss, evaluations, watcher)
+    counted = _Counted(loss, evaluations, progress)
     options = {"maxfev": evaluations, "maxiter": evaluations, "xatol": 1e-5, "fatol": 1e-6}
     found = minimize(lambda q: counted(q)[0], np.asarray(start), method="Nelder-Mead", options=options)
     return counted.solution(found.x, float(found.fun), bool(found.success))

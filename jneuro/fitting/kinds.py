@@ -21,7 +21,7 @@ def _method(thing: Any) -> str | None:
     """What something lacks to be a method, or to make one."""
     if inspect.isclass(thing) or not inspect.isroutine(thing):
         able = callable(getattr(thing, "solve", None)) or getattr(thing, "of_networks", False)
-        return None if able else "it has no method solve(residuals, key, watcher)"
+        return None if able else "it has no method solve(residuals, key, progress)"
     return None
 
 
@@ -52,7 +52,7 @@ METHODS = Registry(
     },
     _method,
 )
-"""Ways to fit: whatever has a method `solve(residuals, key, watcher) -> Solution`; `features` is for networks."""
+"""Ways to fit: whatever has a method `solve(residuals, key, progress) -> Solution`; `features` is for networks."""
 
 
 def of_networks(method: Any) -> bool:

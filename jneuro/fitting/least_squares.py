@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import optimistix
 from jax import lax
 
+from jneuro.core.progress import SILENT, Task
 from jneuro.core.types import Array, Float
 from jneuro.fitting.solution import Solution
-from jneuro.fitting.watching import SILENT, FitProgress, Watcher
 
 __all__ = ["NUDGES", "levenberg_marquardt", "minimise", "with_columns"]
 
@@ -30,7 +30,7 @@ def levenberg_marquardt(
     tolerance: float = 1e-4,
     nudges: tuple[float, ...] = (),
     stage: int = 8,
-    watcher: Watcher = SILENT,
+    progress: Task = SILENT,
 ) -> Solution:
     """Minimise the mean square of residuals.
 
@@ -43,7 +43,7 @@ def levenberg_marquardt(
             steps that are accepted in a row.
         nudges: strengths of synchronisation forcing, taken first, one after the other; see `integrate`.
         stage: most steps with one strength.
-        watcher: told how it goes on.
+        progress: told how it goes on, from 0 to 1.
 
     Returns:
         The solution. A step costs one run and one column for each unknown, whether it is accepted or not.
@@ -53,10 +53,10 @@ def levenberg_marquardt(
         q, cost, history, _, few = _descend(residuals, q, stage, 1e-2, jnp.asarray(nudge))
         histories, taken = [*histories, history], taken + int(few.sum())
         text = f"pull {nudge:g} / ms is done, {i + 1} of {len(nudges)}"
-        watcher.show(FitProgress(text, (i + 1) * stage / (len(nudges) * stage + steps), float(cost.min())))
+        progress.update((i + 1) * stage / (len(nudges) * stage + steps), text=text, cost=float(cost.min()))
     q, cost, history, finished, few = _descend(residuals, q, steps, tolerance, None)
     cost, taken = jnp.where(jnp.isfinite(cost), cost, jnp.inf), taken + int(few.sum())
-    watcher.show(FitProgress(f"{int(finished.sum())} of {len(q)} starts at rest", 1.0, float(cost.min())))
+    progress.update(1.0, text=f"{int(finished.sum())} of {len(q)} starts at rest", cost=float(cost.min()))
     return Solution(q, cost, jnp.concatenate([*histories, history], 1), finished, taken * (1 + q.shape[1]))
 
 

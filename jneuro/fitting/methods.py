@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from pydantic import Field
 
 from jneuro.core.config import Config
+from jneuro.core.progress import SILENT, Task
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Key
 from jneuro.fitting.gradient import adam
@@ -14,7 +15,6 @@ from jneuro.fitting.least_squares import NUDGES, levenberg_marquardt
 from jneuro.fitting.objectives import Residuals, Voltage
 from jneuro.fitting.problem import Problem
 from jneuro.fitting.solution import Solution, random_starts
-from jneuro.fitting.watching import SILENT, Watcher
 from jneuro.fitting.weak_form import linear_stage, suits
 
 __all__ = ["CMA", "Gradient", "LeastSquares", "NelderMead", "starts_of"]
@@ -70,7 +70,7 @@ class LeastSquares(_Method):
     nudges: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     tolerance: float = Field(default=1e-4, gt=0)
 
-    def solve(self, residuals: Residuals, key: Key[Array, ""], watcher: Watcher = SILENT) -> Solution:
+    def solve(self, residuals: Residuals, key: Key[Array, ""], progress: Task = SILENT) -> Solution:
         """Fit.
 
         Raises:
@@ -92,7 +92,7 @@ class LeastSquares(_Method):
         if not problem.continuous:
             nudges = ()
         how: dict[str, Any] = {"steps": self.steps, "tolerance": self.tolerance, "nudges": nudges, "stage": stage}
-        return levenberg_marquardt(residuals, starts, watcher=watcher, **how)
+        return levenberg_marquardt(residuals, starts, progress=progress, **how)
 
 
 class Gradient(_Method):
@@ -113,13 +113,13 @@ class Gradient(_Method):
     polyak: float = Field(default=0.8, ge=0, le=1)
     nudge: float = Field(default=10.0, ge=0)
 
-    def solve(self, residuals: Residuals, key: Key[Array, ""], watcher: Watcher = SILENT) -> Solution:
+    def solve(self, residuals: Residuals, key: Key[Array, ""], progress: Task = SILENT) -> Solution:
         """Fit."""
         problem = residuals.problem
         how: dict[str, Any] = {"steps": self.steps, "learning_rate": self.learning_rate, "polyak": self.polyak}
         nudge = self.nudge if problem.continuous else 0.0
         starts = starts_of(problem, self.starts, self.spread, key)
-        return adam(residuals.loss, starts, key=stream(key, "descent"), nudge=nudge, watcher=watcher, **how)
+        return adam(residuals.loss, starts, key=stream(key, "descent"), nudge=nudge, progress=progress, **how)
 
 
 class CMA(_Method):
@@ -135,10 +135,10 @@ class CMA(_Method):
     evaluations: int = Field(default=3000, ge=1)
     sigma: float = Field(default=0.3, gt=0)
 
-    def solve(self, residuals: Residuals, key: Key[Array, ""], watcher: Watcher = SILENT) -> Solution:
+    def solve(self, residuals: Residuals, key: Key[Array, ""], progress: Task = SILENT) -> Solution:
         """Fit."""
         start = starts_of(residuals.problem, 1, self.spread, key)[0]
-        how: dict[str, Any] = {"evaluations": self.evaluations, "sigma": self.sigma, "watcher": watcher}
+        how: dict[str, Any] = {"evaluations": self.evaluations, "sigma": self.sigma, "progress": progress}
         return cma_es(residuals.cost, start, key=stream(key, "descent"), **how)
 
 
@@ -153,7 +153,7 @@ class NelderMead(_Method):
     name: Literal["nelder_mead"] = "nelder_mead"
     evaluations: int = Field(default=3000, ge=1)
 
-    def solve(self, residuals: Residuals, key: Key[Array, ""], watcher: Watcher = SILENT) -> Solution:
+    def solve(self, residuals: Residuals, key: Key[Array, ""], progress: Task = SILENT) -> Solution:
         """Fit."""
         start = starts_of(residuals.problem, 1, self.spread, key)[0]
-        return nelder_mead(residuals.cost, start, evaluations=self.evaluations, watcher=watcher)
+        return nelder_mead(residuals.cost, start, evaluations=self.evaluations, progress=progress)

@@ -7,13 +7,14 @@ import numpy as np
 from pydantic import Field
 
 from jneuro.core.config import Config
+from jneuro.core.progress import SILENT, Task
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Key
+from jneuro.fitting.keeping import Keep, anew, named
 from jneuro.fitting.objectives import Residuals, Voltage
 from jneuro.fitting.problem import Problem
 from jneuro.fitting.shooting import Shots, first_states, shoot
 from jneuro.fitting.solution import Solution, random_starts
-from jneuro.fitting.watching import SILENT, Part, Watcher
 from jneuro.fitting.weak_form import linear_stage, roles, suits
 
 __all__ = ["Shooting"]
@@ -51,7 +52,7 @@ class Shooting(Config):
     prior: float = Field(default=0.4, gt=0)
     spread: float = Field(default=2.0, gt=1)
 
-    def solve(self, residuals: Residuals, key: Key[Array, ""], watcher: Watcher = SILENT) -> Solution:
+    def solve(self, residuals: Residuals, key: Key[Array, ""], progress: Task = SILENT, keep: Keep = anew) -> Solution:
         """Fit.
 
         Raises:
@@ -62,8 +63,8 @@ class Shooting(Config):
             raise ValueError("shooting matches the potential of an ODE simulator; take another method or objective")
         found: list[tuple[Shots, str]] = []
         for i, q in enumerate(self._starts(problem, key)):
-            part = Part(watcher, f"start {i + 1} of {self.starts}", i / self.starts, (i + 1) / self.starts)
-            shots = part.keep("end", Shots, lambda q=q, part=part: self._shoot(problem, q, part))
+            part = progress.part(name := f"start {i + 1} of {self.starts}", i / self.starts, (i + 1) / self.starts)
+            shots = named(keep, name)("end", Shots, lambda q=q, part=part: self._shoot(problem, q, part))
             found.append((shots, _fault(problem, shots)))
             if not found[-1][1]:
                 break
@@ -93,13 +94,13 @@ class Shooting(Config):
             starts.insert(0, jnp.clip(linear, middle - _FARTHEST, middle + _FARTHEST))
         return starts[: self.starts]
 
-    def _shoot(self, problem: Problem, q: Float[Array, " parameter"], watcher: Watcher) -> Shots:
+    def _shoot(self, problem: Problem, q: Float[Array, " parameter"], progress: Task) -> Shots:
         """From one start."""
         trainable, samples = problem.trainable, max(1, round(self.segment_ms / problem.target.dt))
         middle = trainable.unconstrain(trainable.values(problem.simulator))
         follow = roles(problem.simulator, trainable).scanned  # pyright: ignore
         segments, states = first_states(problem, q, samples, follow, (middle, self.prior))
-        return shoot(problem, segments, q, states, jnp.asarray(self.widths), self.steps, watcher)
+        return shoot(problem, segments, q, states, jnp.asarray(self.widths), self.steps, progress)
 
 
 def _fault(problem: Problem, shots: Shots) -> str:

@@ -165,17 +165,14 @@ class Features(_Objective):
 
     def residuals(self, model: Observed, data: Observed, target: Target) -> Float[Array, " residual"]:
         """See the module; what the data do not have is left out."""
-        described = jax.vmap(lambda v, current: _described(self.features, v, current, target.dt))
+        names = [name for name, _ in self.features]
+        described = jax.vmap(lambda v, current: jnp.stack([FEATURES[name](v, current, target.dt) for name in names]))
         wanted, found = described(data.v, target.current), described(model.v, target.current)
         units = jnp.asarray([unit for _, unit in self.features])
         defined = jnp.isfinite(found) & jnp.isfinite(wanted)
         error = jnp.where(defined, found - wanted, 0.0) / units[None]
         error = jnp.where(jnp.isfinite(wanted) & ~defined, _UNDEFINED, error)
         return error.ravel() / jnp.sqrt(error.size)
-
-
-def _described(features, v, current, dt):
-    return jnp.stack([FEATURES[name](v, current, dt) for name, _ in features])
 
 
 class Residuals(eqx.Module):

@@ -12,12 +12,13 @@ from pydantic import Field
 from scipy.special import chdtrc
 
 from jneuro.core.config import Config
+from jneuro.core.progress import SILENT, Task
 from jneuro.core.random import stream, trial_keys
 from jneuro.core.types import Array, Float, Int, Key
+from jneuro.fitting.keeping import Keep, anew, named
 from jneuro.fitting.nuts import Chain, Drawn, Ranked, Warm, blackjax_package, draw_chains, ranks_of, warm_chains
 from jneuro.fitting.parameters import Trainable
 from jneuro.fitting.problem import Problem
-from jneuro.fitting.watching import SILENT, FitProgress, Part, Watcher
 
 __all__ = ["Calibration", "Posterior", "PosteriorOptions", "Prior", "calibrate", "posterior", "sample", "uniformity"]
 
@@ -157,7 +158,8 @@ def posterior(
     *,
     key: Key[Array, ""],
     options: PosteriorOptions | None = None,
-    watcher: Watcher = SILENT,
+    progress: Task = SILENT,
+    keep: Keep = anew,
 ) -> tuple[Posterior, Calibration | None]:
     """Sample the posterior of a fit, and check the sampler on simulated data if that is wanted.
 
@@ -166,19 +168,22 @@ def posterior(
         q: the fitted vector, around which the chains start.
         key: random key.
         options: how.
-        watcher: told how it goes on, and given what is finished.
+        progress: told how it goes on, from 0 to 1.
+        keep: given what is finished.
 
     Returns:
         The draws, and the ranks.
     """
     options = options or PosteriorOptions()
     prior = Prior.of(problem.trainable, problem.first, options.spread)
-    part = Part(watcher, "posterior", 0.0, _CHAINS if options.calibration else 1.0)
-    how: dict[str, Any] = {"key": stream(key, "chains"), "options": options, "watcher": part}
+    part = progress.part("posterior", 0.0, _CHAINS if options.calibration else 1.0)
+    how: dict[str, Any] = {"key": stream(key, "chains"), "options": options}
+    how |= {"progress": part, "keep": named(keep, "posterior")}
     found = sample(problem.names, problem.residuals, problem.values, prior, q, **how)
     if not options.calibration:
         return found, None
-    how |= {"key": stream(key, "calibration"), "watcher": Part(watcher, "calibration", _CHAINS, 1.0)}
+    how |= {"key": stream(key, "calibration"), "progress": progress.part("calibration", _CHAINS, 1.0)}
+    how |= {"keep": named(keep, "calibration")}
     return found, calibrate(problem.names, problem.residuals, prior, **how)
 
 
@@ -191,7 +196,8 @@ def sample(
     *,
     key: Key[Array, ""],
     options: PosteriorOptions,
-    watcher: Watcher = SILENT,
+    progress: Task = SILENT,
+    keep: Keep = anew,
 ) -> Posterior:
     r"""Sample \(\exp(-\frac12 |r(q)|^2)\) times the prior, in coordinates in which it is nearly a normal distribution.
 
@@ -203,22 +209,23 @@ def sample(
         q: a vector where the density is high. The chains start around it, twice as wide as its curvature suggests.
         key: random key.
         options: how many chains and draws.
-        watcher: told how it goes on, and given what is finished.
+        progress: told how it goes on, from 0 to 1.
+        keep: given what is finished.
 
     Returns:
         The draws.
     """
     blackjax = blackjax_package()
     keys, size = trial_keys(key, options.chains), min(options.draws, _TOGETHER)
-    warm = watcher.keep("warm-up", Warm, lambda: warm_chains(residuals, prior, q, keys, options.warmup))
+    warm = keep("warm-up", Warm, lambda: warm_chains(residuals, prior, q, keys, options.warmup))
     chains, count = Chain(*warm[1:]), -(-options.draws // size)
     each = jax.vmap(lambda key: trial_keys(stream(key, "draws"), count * size))(keys)
     pieces: list[Drawn] = []
     for i in range(count):
-        watcher.show(FitProgress(f"{i * size} of {options.draws} draws", i / count))
+        progress.update(i / count, text=f"{i * size} of {options.draws} draws")
         some = each[:, i * size : (i + 1) * size]
         make = functools.partial(draw_chains, residuals, values, prior, q, warm.root, chains, some)
-        pieces.append(watcher.keep(f"draws {i}", Drawn, make))
+        pieces.append(keep(f"draws {i}", Drawn, make))
         chains = Chain(*pieces[-1][1:5])
     joined = {name: [np.asarray(getattr(p, name)) for p in pieces] for name in ("values", *_SEEN)}
     draws, *seen = (np.concatenate(parts, 1)[:, : options.draws] for parts in joined.values())
@@ -240,7 +247,8 @@ def calibrate(
     *,
     key: Key[Array, ""],
     options: PosteriorOptions,
-    watcher: Watcher = SILENT,
+    progress: Task = SILENT,
+    keep: Keep = anew,
 ) -> Calibration:
     """Draw vectors from the prior, simulate data for each, sample their posteriors, and rank the truths among them.
 
@@ -253,7 +261,8 @@ def calibrate(
         prior: the prior.
         key: random key.
         options: how many data sets and draws.
-        watcher: told how it goes on, and given what is finished.
+        progress: told how it goes on, from 0 to 1.
+        keep: given what is finished.
 
     Returns:
         The ranks, and their test.
@@ -264,9 +273,9 @@ def calibrate(
     keys = trial_keys(key, -(-wanted // size) * size)
     pieces: list[Ranked] = []
     for i in range(0, wanted, size):
-        watcher.show(FitProgress(f"{i} of {wanted} data sets", i / wanted))
+        progress.update(i / wanted, text=f"{i} of {wanted} data sets")
         some = functools.partial(ranks_of, residuals, prior, keys[i : i + size], options.warmup, count, options.thin)
-        pieces.append(watcher.keep(f"data sets {i}", Ranked, some))
+        pieces.append(keep(f"data sets {i}", Ranked, some))
     ranks, diverged, leapfrogs = (np.concatenate(x)[:wanted] for x in zip(*pieces, strict=True))
     p_values = np.asarray([uniformity(column, count) for column in ranks.T])
     return Calibration(tuple(names), ranks, count, p_values, int(diverged.sum()), int(leapfrogs.sum()))

@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jneuro.core.progress import SILENT, Task
 from jneuro.core.types import Array, Float
 from jneuro.fitting.arrow import Arrow, Eliminated, eliminate, substitute
 from jneuro.fitting.driven import driven, held_current, upsampled
 from jneuro.fitting.problem import Problem, integrate
-from jneuro.fitting.watching import SILENT, FitProgress, Watcher
 
 __all__ = ["Segments", "Shots", "first_states", "shoot"]
 
@@ -152,7 +152,7 @@ def shoot(
     states: Float[Array, "trial segment state"],
     widths: Float[Array, " stage"],
     steps: int,
-    watcher: Watcher = SILENT,
+    progress: Task = SILENT,
 ) -> Shots:
     r"""Gauss–Newton steps with ever narrower gaps, some in each call of one compiled program.
 
@@ -163,7 +163,7 @@ def shoot(
         states: first states.
         widths: \(\varsigma\) of each stage.
         steps: most steps of a stage.
-        watcher: told how it goes on.
+        progress: told how it goes on, from 0 to 1.
 
     Returns:
         The end of the last stage.
@@ -173,7 +173,7 @@ def shoot(
     while (stage := int(loop.stage)) < stages:
         text = f"stage {stage + 1} of {stages}, step {int(loop.step)}"
         share = (stage + int(loop.step) / steps) / stages
-        watcher.show(FitProgress(text, share, float(loop.best.cost) / samples if loop.total else float("nan")))
+        progress.update(share, text=text, cost=float(loop.best.cost) / samples if loop.total else float("nan"))
         loop = _go_on(shooting, loop, steps)
     spread = jnp.linalg.inv(loop.best.equations.corner)
     return Shots(*loop.best[:3], *loop.best.seen, spread, loop.history, loop.total, loop.done)
@@ -222,6 +222,7 @@ class _Shooting(eqx.Module):
     segments: Segments
     widths: Array
 
+    @eqx.filter_jit
     def begin(self, q, states) -> _Loop:
         """Before anything is evaluated."""
         (trials, count, size), zero, none, no = states.shape, jnp.zeros(()), jnp.zeros((), int), jnp.asarray(False)
@@ -230,9 +231,6 @@ class _Shooting(eqx.Module):
         point = _Point(q, states, zero, (zero, zero, jnp.zeros_like(self.segments.v)), equations)
         damping, history = jnp.asarray(_FREE), jnp.zeros(len(self.widths))
         return _Loop(point, point, none, damping, none, ~no, none, none, history, no)
-
-    def _point(self, q, states, cost, seen, width) -> _Point:
-        return _Point(q, states, cost, seen, eliminate(self.equations(q, states, width)))
 
     def run(self, q, states):
         """Potential `[trial, segment, time]` and last state `[trial, segment, state]`."""
@@ -314,7 +312,11 @@ class _Shooting(eqx.Module):
         down = loop.fresh | (cost < loop.best.cost)
         # Joints are stiff, and a long step bends them; the next one straightens them again.
         daring = ~down & jnp.isfinite(cost) & (loop.uphill < _UPHILL) & (loop.damping <= _FREE)
-        here = lax.cond(down | daring, lambda: self._point(q, states, cost, seen, width), lambda: loop.best)
+
+        def point():
+            return _Point(q, states, cost, seen, eliminate(self.equations(q, states, width)))
+
+        here = lax.cond(down | daring, point, lambda: loop.best)
         best = jax.tree.map(lambda new, old: jnp.where(down, new, old), here, loop.best)
         little = down & ~loop.fresh & ~last & (loop.best.cost - cost < _LITTLE)
         done = little | (best.equations.decrement < jnp.where(last, _CHI2, _LITTLE))

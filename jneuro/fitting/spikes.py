@@ -7,13 +7,13 @@ import jax.numpy as jnp
 from pydantic import Field
 
 from jneuro.core.config import Config
+from jneuro.core.progress import SILENT, Task
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Key
 from jneuro.fitting.gradient_free import cma_es
 from jneuro.fitting.least_squares import levenberg_marquardt
 from jneuro.fitting.objectives import Residuals
 from jneuro.fitting.solution import Solution
-from jneuro.fitting.watching import SILENT, Part, Watcher
 
 __all__ = ["Spikes"]
 
@@ -48,22 +48,22 @@ class Spikes(Config):
     refine: int = Field(default=10, ge=0)
     spread: float = Field(default=2.0, gt=1)
 
-    def solve(self, residuals: Residuals, key: Key[Array, ""], watcher: Watcher = SILENT) -> Solution:
+    def solve(self, residuals: Residuals, key: Key[Array, ""], progress: Task = SILENT) -> Solution:
         """Fit."""
         own = residuals.problem.first
         away = self.sigma * jax.random.normal(stream(key, "starts"), (self.starts, len(own)), own.dtype)
         starts = own[None] + away.at[0].set(0.0)
         how = {"evaluations": self.evaluations, "sigma": self.sigma}
-        search = Part(watcher, "search", 0.0, _SEARCH)
-        found = cma_es(residuals.cost, starts, key=stream(key, "descent"), watcher=search, **how)
+        search = progress.part("search", 0.0, _SEARCH)
+        found = cma_es(residuals.cost, starts, key=stream(key, "descent"), progress=search, **how)
         if (generations := found.history.shape[1]) >= _GENERATIONS:
             # A search that ended by itself before has no late history.
             late = found.history[:, int(0.8 * generations)]
             found = found._replace(finished=found.finished | (late - found.cost <= _SETTLED * found.cost))
         if not (self.refine and residuals.problem.smooth):
             return found
-        refine = Part(watcher, "refine", _SEARCH, 1.0)
-        refined = levenberg_marquardt(residuals, found.q, steps=self.refine, watcher=refine)
+        refine = progress.part("refine", _SEARCH, 1.0)
+        refined = levenberg_marquardt(residuals, found.q, steps=self.refine, progress=refine)
         better = refined.cost < found.cost
         return Solution(
             jnp.where(better[:, None], refined.q, found.q),

@@ -12,6 +12,7 @@ from pathlib import Path
 from flax import nnx
 from pydantic import ValidationError
 
+from jneuro.core.config import Config
 from jneuro.core.files import write_json, written
 from jneuro.interop.tensors import WeightsError, check_tensors
 from jneuro.models.base import Model, ModelConfig
@@ -93,7 +94,7 @@ def save_weights(model: nnx.Module, path: str | Path, *, overwrite: bool = False
         WeightsError: if something is there that is not to be replaced, or the model has no configuration.
     """
     config = getattr(model, "config", None)
-    if not isinstance(config, ModelConfig):
+    if not isinstance(config, Config):
         raise WeightsError(
             f"{type(model).__name__} has no configuration to be rebuilt from; give it one, a ModelConfig, as its "
             "attribute `config`, or train it with a checkpoint, and read that by jneuro.training.load_best"

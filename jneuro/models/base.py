@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from pydantic import Field
@@ -102,7 +103,7 @@ def forward(model: Any, batch: Batch, *, train: bool = False) -> Prediction:
         said = model(batch)
     if isinstance(said, Prediction):
         return said
-    if not isinstance(said, Array):
+    if not isinstance(said, jax.Array):
         raise ValueError(
             f"{name_of(model)} returned {type(said).__name__}; a model returns an array [batch, horizon, target], or a "
             "jneuro.models.base.Prediction"

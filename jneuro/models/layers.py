@@ -58,6 +58,10 @@ def _compiled(initialiser: initializers.Initializer) -> initializers.Initializer
     return jax.jit(initialiser, static_argnums=(1, 2))
 
 
+def _zeros(key, shape, dtype=None, out_sharding=None):
+    return jnp.asarray(np.zeros(shape, dtype or jnp.float32))
+
+
 xavier_uniform = _compiled(initializers.glorot_uniform())
 """U(±√(6 / (inputs + outputs))), `torch.nn.init.xavier_uniform_`."""
 
@@ -75,7 +79,7 @@ INITIALISERS: dict[InitialiserName, initializers.Initializer] = {
     "kaiming_uniform": _compiled(initializers.he_uniform()),
     "kaiming_normal": _compiled(initializers.he_normal()),
     "orthogonal": _compiled(initializers.orthogonal()),
-    "zeros": lambda key, shape, dtype=jnp.float32: jnp.asarray(np.zeros(shape, dtype)),
+    "zeros": _zeros,
 }
 """How weights may start, by the name that a configuration gives."""
 
@@ -118,9 +122,8 @@ def linear(
     Returns:
         The layer.
     """
-    zeros = INITIALISERS["zeros"]
     return nnx.Linear(
-        inputs, outputs, use_bias=use_bias, kernel_init=initialiser, bias_init=zeros, dtype=dtype, rngs=rngs
+        inputs, outputs, use_bias=use_bias, kernel_init=initialiser, bias_init=_zeros, dtype=dtype, rngs=rngs
     )
 
 
@@ -222,7 +225,7 @@ def layer_norm(features: int, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
     Returns:
         The layer.
     """
-    start = {"scale_init": lambda key, shape, dtype: starts_at(1, *shape), "bias_init": INITIALISERS["zeros"]}
+    start = {"scale_init": lambda key, shape, dtype: starts_at(1, *shape), "bias_init": _zeros}
     return nnx.LayerNorm(features, epsilon=1e-5, use_fast_variance=False, **start, rngs=rngs)
 
 

@@ -214,7 +214,7 @@ class LSTMLayer(nnx.Module):
     ):
         self.weight_ih = nnx.Param(INITIALISERS[input_init](rngs.params(), (features, 4 * hidden), jnp.float32))
         self.weight_hh = nnx.Param(INITIALISERS[recurrent_init](rngs.params(), (hidden, 4 * hidden), jnp.float32))
-        self.bias_ih = nnx.Param(jnp.asarray(np.repeat(np.float32([0, forget_bias, 0, 0]), hidden)))
+        self.bias_ih = nnx.Param(jnp.asarray(np.repeat(np.asarray([0, forget_bias, 0, 0], np.float32), hidden)))
         self.bias_hh = nnx.Param(starts_at(0, 4 * hidden))
         self.dtype = dtype
         self.backend: Backend = backend

@@ -35,6 +35,7 @@ from .ring import RingNetwork as RingNetwork
 from .simulation import SimulationError as SimulationError
 from .simulation import first_state as first_state
 from .simulation import simulate as simulate
+from .simulation import simulate_many as simulate_many
 from .spiking import Arctan as Arctan
 from .spiking import Boxcar as Boxcar
 from .spiking import SuperSpike as SuperSpike

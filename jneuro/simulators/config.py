@@ -19,7 +19,7 @@ from jneuro.simulators.base import Parameter, step_count
 from jneuro.simulators.integration import require_integrable
 from jneuro.simulators.kinds import SIMULATORS, SOLVERS, STIMULI, as_solver, made, product
 from jneuro.simulators.ode import ODESimulator
-from jneuro.simulators.paths import Distribution, as_distribution, parameters, replace
+from jneuro.simulators.paths import Distribution, as_distribution, draw, parameters, replace, resolve
 from jneuro.simulators.simulation import _scheme, first_state
 from jneuro.simulators.stimuli import Stimulus
 
@@ -211,7 +211,7 @@ def require_possible(simulator: Any, stimulus: Stimulus | None, *, dt: float, so
         ValueError: with the remedy.
     """
     if isinstance(simulator, ODESimulator):
-        require_integrable(simulator, stimulus, solver, dt, None)
+        require_integrable(resolve(draw(simulator, jax.random.key(0))), stimulus, solver, dt, None)
 
 
 def populations_of(simulator: Any, stimulus: Stimulus | None) -> dict[str, int]:
@@ -223,6 +223,7 @@ def populations_of(simulator: Any, stimulus: Stimulus | None) -> dict[str, int]:
     """
     if not isinstance(simulator, ODESimulator):
         return dict(simulator.populations)
+    simulator = resolve(draw(simulator, jax.random.key(0)))
     start = jax.eval_shape(lambda key: first_state(simulator, key, stimulus=stimulus), jax.random.key(0))
     return {"cells": start.y[0].size}
 

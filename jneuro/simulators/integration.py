@@ -79,9 +79,13 @@ class Stepper(eqx.Module):
 
     def advance(self, carry: PyTree, step: Int[Array, ""]) -> PyTree:
         """One step."""
+        return self.watched(carry, step)[0]
+
+    def watched(self, carry: PyTree, step: Int[Array, ""]) -> tuple[PyTree, Array | None]:
+        """One step, and at which rate [1/ms] the first variable relaxed in it; None where the solver does not know."""
         term, t0, t1 = self.at(step, carry)
         if isinstance(self.solver, Scheme):
-            return self.solver.advance(term, t0, jnp.asarray(self.dt, t0.dtype), carry)
+            return self.solver.watched(term, t0, jnp.asarray(self.dt, t0.dtype), carry)
         y, state = carry
         solver = self.solver
         if isinstance(solver, diffrax.AbstractRungeKutta) and solver.scan_kind is None:
@@ -89,7 +93,7 @@ class Stepper(eqx.Module):
             solver = eqx.tree_at(lambda s: s.scan_kind, solver, "bounded", is_leaf=lambda x: x is None)
         # A first-same-as-last stage would remember the stimulus from before a jump.
         y, _, _, state, _ = solver.step(term, t0, t1, y, None, state, jnp.asarray(True))
-        return y, state
+        return (y, state), None
 
     def observe(self, carry: PyTree, step: Int[Array, ""]) -> Any:
         """The state, from what is carried."""
@@ -167,7 +171,8 @@ def require_integrable(
 
 
 def _dtype(*trees):
-    return jnp.result_type(*(x for x in jax.tree.leaves(trees) if eqx.is_inexact_array(x)))
+    found = [x for x in jax.tree.leaves(trees) if eqx.is_inexact_array(x)]
+    return jnp.result_type(*(found or [float]))
 
 
 def _state(start):
@@ -221,13 +226,11 @@ def too_coarse(simulator: ODESimulator, solver: Any, dt: float, rate: float, whe
     limit = _limit(solver)
     if not dt * rate > limit:
         return None
-    advice = (
-        "" if isinstance(solver, RushLarsen | StaggeredCrankNicolson) else ", or an exponential scheme, RushLarsen()"
-    )
+    stable = isinstance(solver, RushLarsen | StaggeredCrankNicolson)
     return (
         f"dt = {dt:g} ms is too large for {type(solver).__name__}: {type(simulator).__name__} relaxes at "
-        f"{rate:.3g}/ms {when}, and dt times that rate must stay below {limit:g}, so take dt below {limit / rate:.2g} ms"
-        + advice
+        f"{rate:.3g}/ms {when}, and dt times that rate must stay below {limit:g}, so take dt below "
+        f"{limit / rate:.2g} ms" + ("" if stable else ", or an exponential scheme, RushLarsen()")
     )
 
 
@@ -354,14 +357,21 @@ def integrate(
 class _Loop:
     """Steps one after the other, with the spikes in them, and a look now and then at how fast the variables relax.
 
-    What is handed on is `now`, of what the solver carries, the number of the step, and the refractory steps to come.
+    What is handed on is `now`: what the solver carries, the number of the step, the refractory steps to come, and the
+    fastest relaxation of the first variable since the last look, where the solver tells it.
     """
 
     def __init__(self, stepper: Stepper, counted: bool, every: int, exact: bool) -> None:
         """Take what does not change; `counted`: whether spikes are wanted, `exact`: located within steps."""
         self.stepper, self.counted, self.every, self.exact = stepper, counted, every, exact
         self.simulator = stepper.term.simulator
-        self.advance = jax.checkpoint(lambda carry, step: stepper.advance(carry, step))
+        self.advance = jax.checkpoint(lambda carry, step: stepper.watched(carry, step))
+
+    def begin(self, start: ODEState) -> Any:
+        """What is handed on at the beginning."""
+        rate = jax.eval_shape(self.stepper.watched, start.carry, start.step)[1]
+        fast = None if rate is None or self.exact else jnp.zeros_like(start.y[0])
+        return start.carry, start.step, start.refractory, fast
 
     def none(self, y: Any) -> Any:
         """No spikes yet, in a frame."""
@@ -374,14 +384,15 @@ class _Loop:
 
     def step(self, now: Any, place: Any) -> tuple[Any, Any]:
         """One step, at its place in the frame: integrate, test, reset."""
-        (carry, step, waiting), stepper, cell = now, self.stepper, self.simulator
+        (carry, step, waiting, fast), stepper, cell = now, self.stepper, self.simulator
         if self.exact:
             carry, spiked, share = located_step(stepper, carry, step)
-            return (carry, step + 1, waiting), parts(spiked, (place + share) / self.every)
-        after = self.advance(carry, step)
+            return (carry, step + 1, waiting, fast), parts(spiked, (place + share) / self.every)
+        after, rate = self.advance(carry, step)
+        fast = None if rate is None else jnp.maximum(fast, lax.stop_gradient(rate))
         jumps = cell.has_reset or waiting is not None
         if not (jumps or self.counted):
-            return (after, step + 1, waiting), None
+            return (after, step + 1, waiting, fast), None
         before, y = stepper.observe(carry, step), stepper.observe(after, step + 1)
         if waiting is not None:
             y = y._replace(**{n: jnp.where(waiting > 0, getattr(before, n), getattr(y, n)) for n in cell.held})
@@ -396,16 +407,18 @@ class _Loop:
         if waiting is not None:
             period = jnp.maximum(jnp.round(cell.refractory / stepper.dt) - 1, 0).astype(waiting.dtype)
             waiting = jnp.where(fired > 0, period, jnp.maximum(waiting - 1, 0))
-        return (after, step + 1, waiting), fired
+        return (after, step + 1, waiting, fast), fired
 
-    def look(self, now: Any, coarse: Coarseness) -> Coarseness:
-        """The fastest relaxation so far."""
-        carry, step, _ = lax.stop_gradient(now)
+    def look(self, state: Any) -> Any:
+        """Note the fastest relaxation so far."""
+        now, coarse = state
+        carry, step, _, fast = lax.stop_gradient(now)
         term, t0, _ = self.stepper.at(step, carry)
         rates = lax.stop_gradient(term).relaxation(t0, self.stepper.observe(carry, step))[1]
-        rate = jnp.stack([jnp.max(r) for r in rates]).max()
+        rate = jnp.stack([jnp.max(r) for r in ((*rates, fast) if fast is not None else rates)]).max()
         faster = rate > coarse.rate  # not so where it is no number
-        return Coarseness(jnp.where(faster, rate, coarse.rate), jnp.where(faster, step, coarse.step))
+        coarse = Coarseness(jnp.where(faster, rate, coarse.rate), jnp.where(faster, step, coarse.step))
+        return (*now[:3], None if fast is None else jnp.zeros_like(fast)), coarse
 
     def steps(self, now: Any, counts: Any, first: Any, length: int) -> tuple[Any, Any]:
         """Several steps, the first of them at the place `first` of its frame; and the spikes in them added up."""
@@ -422,7 +435,7 @@ class _Loop:
     def frame(self, state: Any, length: int) -> tuple[Any, Any]:
         """The steps of a frame, with looks between if there are many."""
         now, coarse = state
-        carry, step, _ = now
+        carry, step, *_ = now
         counts = self.none(self.stepper.observe(carry, step))
         if length <= WATCH:
             now, counts = self.steps(now, counts, 0, length)
@@ -431,7 +444,7 @@ class _Loop:
         def block(state, k):
             now, coarse, counts = state
             now, counts = self.steps(now, counts, k * WATCH, WATCH)
-            return (now, self.look(now, coarse), counts), None
+            return (*self.look((now, coarse)), counts), None
 
         whole, rest = divmod(length, WATCH)
         (now, coarse, counts), _ = scan(block, (now, coarse, counts), jnp.arange(whole), unroll=1)
@@ -444,12 +457,9 @@ def _fixed(simulator, stimulus, start, solver, dt, names, frames, every, warmup,
     stepper = Stepper(solver, MembraneTerm(simulator, stimulus), dt)
     loop = _Loop(stepper, "spikes" in names, every, exact)
 
-    def looked(state):
-        return state[0], loop.look(*state)
-
     def frame(state, _):
         state, counts = loop.frame(state, every)
-        carry, step, _ = state[0]
+        carry, step, *_ = state[0]
         t = step.astype(float) * dt
         return state, _seen(simulator, stimulus, names, stepper.observe(carry, step), counts, t)
 
@@ -458,23 +468,16 @@ def _fixed(simulator, stimulus, start, solver, dt, names, frames, every, warmup,
 
     def several(state, _):
         state, values = scan(frame, state, None, length=group, unroll=1)
-        return looked(state), values
+        return loop.look(state), values
 
-    now = (start.carry, start.step, start.refractory)
-    state = looked((now, Coarseness(jnp.zeros((), start.y[0].dtype), start.step)))
+    state = loop.look((loop.begin(start), Coarseness(jnp.zeros((), start.y[0].dtype), start.step)))
     # Warmed up by the same loops as later, so that the last bits are the same, too.
     for body, length in ((several, group * every), (frame, every), (None, 1)):
         times, warmup = divmod(warmup, length)
         if times and body is None:
             state = loop.frame(state, times)[0]
         elif times:
-            state, _ = scan(
-                lambda s, _, body=body: (lax.optimization_barrier(body(s, None))[0], None),
-                state,
-                None,
-                length=times,
-                unroll=1,
-            )
+            state, _ = scan(lambda s, _, body=body: (body(s, None)[0], None), state, None, length=times, unroll=1)
     whole, rest = divmod(frames, group)
     segment = None if checkpoint is None else max(checkpoint // group, 1)
     state, values = repeat(several, state, whole, segment)
@@ -482,7 +485,7 @@ def _fixed(simulator, stimulus, start, solver, dt, names, frames, every, warmup,
     if rest:
         state, tail = scan(frame, state, None, length=rest, unroll=1)
         values = jax.tree.map(lambda v, t: jnp.concatenate([v, t]), values, tail)
-    (carry, step, waiting), coarse = looked(state)
+    (carry, step, waiting, _), coarse = loop.look(state)
     if exact and "spikes" in names:
         values["spikes"] = spread(*values["spikes"])
     return values, True, ODEState(stepper.observe(carry, step), carry, step, start.solver, waiting), coarse

@@ -6,7 +6,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jneuro.core.types import Array, Float
-from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Bounds, param, state
+from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Bounds, param, require_within_bounds, state
 from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.paths import parameters
 from jneuro.simulators.solvers import SequentialEuler
@@ -35,7 +35,7 @@ class Izhikevich(ODESimulator):
 
     By default a step is that of the program of 2003, `SequentialEuler`: v by forward Euler, then u with the new v, then
     the test for a spike. Potentials are recorded after the reset. That program takes steps of 1 ms in two parts:
-    `simulate(cell, ..., dt=1.0, solver=SequentialEuler(substeps=2))`. Spikes lie on the grid, and each loses a part of a
+    `simulate(cell, ..., dt=1.0, solver=SequentialEuler(substeps=2))`. Spikes lie on the grid, and each loses part of a
     step, so the error is of first order: with a current of 10, regular spiking has 12 spikes in 480 ms where the
     equations have 12, fast spiking 61 of 66, at the default step; at 1 ms these are 10 and 31. `RK4()` with
     `spike_gradient=Exact()` locates spikes within steps.
@@ -95,7 +95,7 @@ class Izhikevich(ODESimulator):
 
     def __check_init__(self) -> None:
         """Refuse cells that could not stop spiking."""
-        super().__check_init__()
+        require_within_bounds(self)
         if isinstance(self.c, Tracer) or isinstance(self.v_peak, Tracer):
             return
         if np.any(np.asarray(self.c) >= np.asarray(self.v_peak)):
@@ -172,16 +172,16 @@ class Izhikevich(ODESimulator):
     @property
     def cells(self) -> tuple[int, ...]:
         """One population of `n` neurons."""
+        return (self.n,)
+
+    def init(self, key):
+        """Start at `v_initial`, with recovery at rest there."""
         for p in parameters(self).values():
             if not p.static and np.shape(p.default) not in ((), (1,), (self.n,)):
                 raise ValueError(
                     f"Izhikevich: {p.name} has the shape {np.shape(p.default)}; give one value, or one for each of the "
                     f"n = {self.n} neurons"
                 )
-        return (self.n,)
-
-    def init(self, key):
-        """Start at `v_initial`, with recovery at rest there."""
         return self.State(self.v_initial, self.b * (self.v_initial - self.v_u))
 
     def vector_field(self, y, drive):

@@ -19,17 +19,17 @@ __all__ = [
 ]
 
 
-def _lacks(thing: Any, base: type, article: str) -> str | None:
+def _lacks(thing: Any, base: type, a_base: str) -> str | None:
     """What a class, a function that returns it, or an instance lacks to be of a kind."""
     if inspect.isclass(thing):
         if not issubclass(thing, base):
-            return f"is a class, not {article} {base.__name__}; derive it from jneuro's {base.__name__}"
+            return f"is a class, not {a_base}; derive it from one"
         if missing := sorted(getattr(thing, "__abstractmethods__", ())):
             return f"lacks {', '.join(missing)}"
         return None
     if isinstance(thing, base) or inspect.isroutine(thing):
         return None
-    return f"is of the type {type(thing).__name__}, not {article} {base.__name__}, nor a function that returns one"
+    return f"is of the type {type(thing).__name__}, not {a_base}, nor a function that returns one"
 
 
 def _lacks_as_simulator(thing: Any) -> str | None:
@@ -42,13 +42,13 @@ def _lacks_as_simulator(thing: Any) -> str | None:
         field, relaxation = (getattr(thing, n) is not getattr(ODESimulator, n) for n in ("vector_field", "relaxation"))
         if not field and not relaxation:
             return "needs vector_field or relaxation"
-    return _lacks(thing, Simulator, "a")
+    return _lacks(thing, Simulator, "an ODESimulator or a SteppedSimulator")
 
 
 def _lacks_as_stimulus(thing: Any) -> str | None:
     from jneuro.simulators.stimuli import Stimulus
 
-    return _lacks(thing, Stimulus, "a")
+    return _lacks(thing, Stimulus, "a Stimulus")
 
 
 def _lacks_as_solver(thing: Any) -> str | None:
@@ -59,7 +59,7 @@ def _lacks_as_solver(thing: Any) -> str | None:
 
     if isinstance(thing, Adaptive | TimeParallel) or thing in (Adaptive, TimeParallel):
         return None
-    return _lacks(thing, diffrax.AbstractSolver, "a")
+    return _lacks(thing, diffrax.AbstractSolver, "one of jneuro.simulators.solvers, or a solver of Diffrax")
 
 
 def _lacks_as_rule(thing: Any) -> str | None:

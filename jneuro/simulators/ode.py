@@ -1,4 +1,4 @@
-"""The contract of cells, and of uncoupled populations of them: an ordinary differential equation, perhaps with resets."""
+"""The contract of cells, and of uncoupled populations of them: a differential equation, perhaps with resets."""
 
 import functools
 from collections.abc import Mapping
@@ -66,7 +66,7 @@ class ODESimulator(Simulator):
     """
 
     State: ClassVar[Any]
-    """A NamedTuple of the variables, each with a `state` as its default; the potential is named `v`, if there is one."""
+    """A NamedTuple of the variables, each with a `state` as default; the potential, if there is one, is named `v`."""
 
     input_unit: ClassVar[str] = "1"
     """Unit of the stimulus."""
@@ -81,7 +81,7 @@ class ODESimulator(Simulator):
     """The fixed-step solver that `simulate` takes where none is given."""
 
     refractory = 0.0
-    """Time [ms] for which the variables in `held` stay where a spike has put them; a parameter where it is redefined."""
+    """Time [ms] for which the variables in `held` stay where a spike has put them; a parameter, where redefined."""
 
     held = ("v",)
     """Variables that stay during the refractory period."""
@@ -149,8 +149,8 @@ class ODESimulator(Simulator):
 
         \[ \dot y_k = r_k(y)\,(\bar y_k(y) - y_k), \qquad r_k = -\partial f_k / \partial y_k \]
 
-        Exponential and implicit schemes rest on it. By default it is derived from `vector_field`; a rate of zero is then
-        replaced by one that is too small to matter.
+        Exponential and implicit schemes rest on it. By default it is derived from `vector_field`; a rate of zero is
+        then replaced by one that is too small to matter.
 
         Args:
             y: the state.
@@ -197,9 +197,8 @@ class ODESimulator(Simulator):
     @property
     def cells(self) -> tuple[int, ...]:
         """The shape of a variable: `()` for one cell, `(neuron,)` where a parameter has a value for each."""
-        return np.broadcast_shapes(
-            *(np.shape(getattr(self, n)) for n, p in parameters(type(self)).items() if not p.static)
-        )
+        own = [getattr(self, name) for name, p in parameters(type(self)).items() if not p.static]
+        return np.broadcast_shapes(*map(np.shape, own))
 
 
 _SLOWEST = 1e-6

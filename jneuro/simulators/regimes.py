@@ -58,8 +58,8 @@ def excitability(
     cell: ODESimulator | SteppedSimulator,
     current: Float[Array, "*neuron"] | float,
     *,
-    duration: float = 4000.0,
-    discard: float = 2000.0,
+    duration: float = 2000.0,
+    warmup: float = 2000.0,
     dt: float | None = None,
     solver: Any = None,
 ) -> Excitability:
@@ -71,8 +71,8 @@ def excitability(
     Args:
         cell: single cells; a stepped one must have as many as there are currents.
         current: one for all, or one a cell.
-        duration: how long the current lasts [ms].
-        discard: the transient at its beginning [ms].
+        duration: time over which cells are described [ms].
+        warmup: the transient before it, with the same current [ms].
         dt: time step [ms], as for `simulate`.
         solver: solver, as for `simulate`.
 
@@ -80,16 +80,16 @@ def excitability(
         Rates, patterns and extremes. Spike times are good to 0.1 ms.
 
     Raises:
-        ValueError: if `discard` leaves nothing.
+        ValueError: for a time that cannot be.
     """
-    if not 0 <= discard < duration:
-        raise ValueError(f"discard = {discard} ms must lie between 0 and duration = {duration} ms")
+    if not (warmup >= 0 and duration > 0):
+        raise ValueError(f"duration = {duration} ms must be positive, and warmup = {warmup} ms not negative")
     step = (cell.default_dt if dt is None else dt) if isinstance(cell, ODESimulator) else cell.dt
     every = max(round(_FRAME / step), 1)
     recording = simulate(
         cell,
         Constant(jnp.asarray(current)),
-        duration=duration,
+        duration=warmup + duration,
         dt=dt,
         solver=solver,
         record=("v", "spikes"),
@@ -97,12 +97,12 @@ def excitability(
         key=jax.random.key(0),
         throw=False,
     )
-    first = round(discard / (every * step))
+    first = round(warmup / (every * step))
     v, fired = recording.values["v"], recording.values["spikes"] > 0
     shape = v.shape[1:]
     describe = jax.vmap(lambda f: firing_pattern(f, first, every * step), in_axes=1)
     found = {name: x.reshape(shape) for name, x in describe(fired.reshape(len(fired), -1)).items()}
-    seconds = 1e-3 * (duration - discard)
+    seconds = 1e-3 * duration
     return Excitability(
         current=jnp.broadcast_to(jnp.asarray(current, v.dtype), shape),
         spikes=fired.sum(0),

@@ -201,10 +201,8 @@ class RingNetwork(SteppedSimulator):
     def draw(self, key, step):
         """Draw the external events of each neuron: its own, and those of the last word, which all share."""
         for name in ("rate_external", "share"):
-            if getattr(self, name).ndim:
-                raise ValueError(
-                    f"RingNetwork: {name} has the shape {getattr(self, name).shape}; it must be one value for all"
-                )
+            if shape := getattr(self, name).shape:
+                raise ValueError(f"RingNetwork: {name} has the shape {shape}; it must be one value for all neurons")
         words = step_words(stream(key, "external"), step, self.neurons + 1)
         mean = self.rate_external * (self.dt * 1e-3)
         own, common = (

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jneuro.core.random import require_key, stream
 from jneuro.core.types import Array, Key, PyTree
@@ -24,7 +25,7 @@ from jneuro.simulators.stepped import SteppedSimulator, begin_stepped
 from jneuro.simulators.stepping import advance_blocks
 from jneuro.simulators.stimuli import Stimulus, draw_outside_loops
 
-__all__ = ["SimulationError", "first_state", "simulate"]
+__all__ = ["SimulationError", "first_state", "simulate", "simulate_many"]
 
 _NOT_FINITE = (
     "the simulation left the finite numbers: a parameter, a stimulus or the time step is too large for the scheme, "
@@ -167,6 +168,84 @@ def _number(name: str, value: Any) -> float:
     if isinstance(value, str | bool) or (not np.isscalar(value) and np.ndim(value)):
         raise ValueError(f"{name} = {value!r} must be a number [ms]")
     return float(value)
+
+
+def simulate_many(
+    simulator: SteppedSimulator | ODESimulator,
+    stimulus: Stimulus | None = None,
+    *,
+    key: Key[Array, "*run"],
+    batched: Sequence[str] = (),
+    initial_state: PyTree | None = None,
+    devices: Sequence[Any] | None = None,
+    throw: bool = True,
+    **how: Any,
+) -> Recording:
+    """Simulate many runs side by side, in one program: the place where `simulate` is batched.
+
+    Args:
+        simulator: of all runs, or of each.
+        stimulus: of all runs, or of each.
+        key: one a run, or one of all.
+        batched: which of `simulator`, `stimulus` and `initial_state` have a value for each run: every array in them
+            then has a leading axis. Of `key` it is seen.
+
+    Other Args:
+        initial_state: of all runs, or of each; as for `simulate`.
+        devices: among which the runs are divided, in equal parts; by default they stay where they are. The last bit of
+            a result may depend on how many runs a device computes side by side.
+        throw: raise if a run is not `ok`; otherwise the recording's `ok`, one a run, says so.
+        how: further arguments of `simulate`, the same for all.
+
+    Returns:
+        A recording, every array of which has a leading axis of runs.
+
+    Raises:
+        ValueError: if nothing has an axis of runs, or they do not agree in their number, or cannot be divided.
+        SimulationError: if a run is not `ok`, and `throw` is set.
+
+    Example:
+        ```python
+        keys = jax.random.split(jax.random.key(0), 8)
+        runs = jn.simulate_many(network, key=keys, duration=500.0, record_every=1.0)
+        runs.values["spikes"]  # [run, time, neuron]
+        ```
+    """
+    given = {"simulator": simulator, "stimulus": stimulus, "initial_state": initial_state, "key": key}
+    known = ("simulator", "stimulus", "initial_state")
+    if unknown := [n for n in batched if n not in known]:
+        raise ValueError(f"batched: {unknown[0]!r} must be one of {', '.join(known)}")
+    names = (*batched, "key") if key.ndim else tuple(batched)
+    sizes = {n: {x.shape[0] if x.ndim else 0 for x in jax.tree.leaves(given[n]) if eqx.is_array(x)} for n in names}
+    counts = set().union(*sizes.values())
+    if len(counts) != 1 or 0 in counts:
+        seen = ", ".join(f"{n}: {sorted(s)}" for n, s in sizes.items()) or "none"
+        raise ValueError(f"the runs must agree in their number, the length of every array's first axis, got {seen}")
+    if devices is not None:
+        if (runs := counts.pop()) % len(devices):
+            raise ValueError(f"{runs} runs cannot be divided among {len(devices)} devices in equal parts")
+        mesh = Mesh(np.array(devices), ("run",), axis_types=(AxisType.Auto,))
+        split, whole = NamedSharding(mesh, PartitionSpec("run")), NamedSharding(mesh, PartitionSpec())
+        for name, value in given.items():
+            arrays, rest = eqx.partition(value, eqx.is_array)
+            given[name] = eqx.combine(jax.device_put(arrays, split if name in names else whole), rest)
+    axes = {n: eqx.if_array(0) if n in names else None for n in given}
+
+    def one(given):
+        arguments = (given["simulator"], given["stimulus"])
+        return simulate(*arguments, key=given["key"], initial_state=given["initial_state"], **how, throw=False)
+
+    batch = eqx.filter_vmap(one, in_axes=(axes,))
+    recording = (batch if devices is None else eqx.filter_jit(batch))(given)
+    if not throw:
+        return recording
+    if isinstance(recording.ok, Tracer):
+        return eqx.error_if(recording, ~recording.ok.all(), _NOT_OK)
+    if not recording.ok.all():
+        bad = int(np.argmin(np.asarray(recording.ok)))
+        first = eqx.tree_at(lambda r: r.values, recording, jax.tree.map(lambda x: x[bad], recording.values))
+        raise SimulationError(f"run {bad}: {_where(first) or 'final state, or dt'}: {_NOT_OK}")
+    return recording
 
 
 def first_state(

@@ -283,10 +283,10 @@ def _difference(found: Any, expected: Any) -> str:
 def _check_parameters(simulator: SteppedSimulator) -> None:
     """Refuse parameters of another number of neurons."""
     neurons = simulator.neurons
-    for p in parameters(simulator).values():
-        own = "." not in p.name  # not a part's, such as the matrix of connections
-        if own and not p.static and np.shape(p.default) not in ((), (1,), (neurons,)):
+    for name, p in parameters(type(simulator)).items():
+        shape = np.shape(getattr(simulator, name))
+        if not p.static and shape not in ((), (1,), (neurons,)):
             raise ValueError(
-                f"{type(simulator).__name__}: {p.name} has the shape {np.shape(p.default)}; give one value, or one for "
-                f"each of the {neurons} neurons"
+                f"{type(simulator).__name__}: {name} has the shape {shape}; give one value, or one for each of the "
+                f"{neurons} neurons"
             )

@@ -175,8 +175,8 @@ class PulseTrain(Stimulus):
         period = 1e3 / np.where(frequency > 0, frequency, np.nan)
         if self.count > 1 and np.any(width > period * (1 + 1e-6)):
             raise ValueError(
-                f"PulseTrain: pulses of width = {np.max(width):g} ms overlap, as one begins every {np.min(period):g} ms "
-                f"(frequency = {np.max(frequency):g} Hz)"
+                f"PulseTrain: pulses of width = {np.max(width):g} ms overlap, as one begins every "
+                f"{np.nanmin(period):g} ms"
             )
 
     def __call__(self, t):

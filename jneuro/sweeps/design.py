@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple, Self
 
 import jax
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from jneuro.core.config import Config
+from jneuro.core.config import Config, first_message
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Int, Key
 
@@ -273,6 +273,13 @@ def as_design(design: Any, seeds: int | None = None) -> DesignConfig:
         ValueError: if it is none of these.
     """
     more = {} if seeds is None else {"seeds": seeds}
+    try:
+        return _as_design(design, seeds, more)
+    except ValidationError as error:
+        raise ValueError(f"design: {first_message(error)}") from error
+
+
+def _as_design(design: Any, seeds: int | None, more: Mapping[str, Any]) -> DesignConfig:
     if isinstance(design, DesignConfig):
         return design if seeds is None else DesignConfig.model_validate(design.model_dump() | more)
     if isinstance(design, Mapping):

@@ -98,7 +98,8 @@ def measure(
 def _name_of(function: Any) -> str:
     while isinstance(function, functools.partial):
         function = function.func
-    return getattr(function, "__name__", type(function).__name__)
+    name = getattr(function, "__name__", type(function).__name__)
+    return name if name.isidentifier() else "measure"
 
 
 def as_measure(thing: Any) -> Measure:

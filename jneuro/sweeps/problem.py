@@ -168,9 +168,15 @@ class SweepProblem:
             if len(set(names)) < len(names):
                 raise ValueError(f"{key}: names one of them twice")
         self._check_records()
-        for name, value in (("duration", self.duration), ("warmup", self.warmup)):
-            if step_count(value, self.scheme["dt"], name) < (name == "duration"):
-                raise ValueError(f"{name} = {value} ms is too short")
+        steps = {n: step_count(getattr(self, n), self.scheme["dt"], n) for n in ("duration", "warmup")}
+        if steps["duration"] < 1 or steps["warmup"] < 0:
+            name = "duration" if steps["duration"] < 1 else "warmup"
+            must = "be positive" if name == "duration" else "not be negative"
+            raise ValueError(f"{name} = {getattr(self, name)} ms must {must}")
+        if sum(steps.values()) >= 2**31:
+            raise ValueError(
+                f"duration = {self.duration:g} ms is {sum(steps.values()):,} steps, more than can be counted"
+            )
         self._check_targets()
         self._check_ends()
 
@@ -211,7 +217,7 @@ class SweepProblem:
         ends = {name: self.design.ends(name) for name in self.design.varied}
         cases = [{name: value} for name, pair in ends.items() for value in pair]
         cases += [{name: pair[k] for name, pair in ends.items()} for k in (0, 1)]
-        for case in cases:
+        for case in {tuple(case.items()): case for case in cases}.values():
             try:
                 simulator, stimulus = self.at(case, jax.random.key(0))
                 require_possible(simulator, stimulus, **self.scheme)
@@ -263,12 +269,11 @@ class SweepProblem:
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """All that results depend on; code of one's own by its digest, and, where it has no source, by a number."""
-        parts = {"simulator": self.simulator, "solver": self.solver} | {
-            f"measure {m.name}": m.function for m in self.measures
-        }
+        parts = {f"simulator {self.name}": self.simulator, "solver": self.solver}
+        parts |= {f"measure {m.name}": m.function for m in self.measures}
         code = {name: source_of(thing) for name, thing in parts.items() if thing is not None}
         if self.stimulus is not None:
-            code["stimulus"] = self.stimulus.source
+            code[f"stimulus {self.stimulus.name}"] = self.stimulus.source
         own = {name: uuid.uuid4().hex if source is None else source for name, source in code.items() if source != ""}
         return {**self.said, "code": own, "precision": str(jax.dtypes.canonicalize_dtype(float))}
 

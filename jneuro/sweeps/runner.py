@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -219,6 +220,7 @@ def run_sweep(
         raise ValueError(f"process = {process} must be at least 0 and less than processes = {processes}")
     points, point = design_points(problem.design, problem.key), PointProgram(problem)
     layout, lanes = _layout(points, point)
+    _require_room(Path(path), points, point)
     store = SweepStore.create(Path(path), layout, _quantities(point), _coords(points, point), problem.provenance)
     chosen = tuple(devices) if devices is not None else local_devices()
     mine = range(process, layout.chunks, processes)
@@ -283,6 +285,18 @@ def _groups(points: Points, layout: Layout, chunk: int, lanes: int) -> Iterator[
         index, seed = np.divmod(padded, points.seeds)
         seed = seed if points.seed is None else points.seed[index]
         yield Group(chunk, first, len(some), index.astype(np.int32), seed.astype(np.int32), points.values[index])
+
+
+def _require_room(path: Path, points: Points, point: PointProgram) -> None:
+    """Refuse results that do not fit on the disk, before anything is laid out."""
+    above = next(p for p in path.resolve().parents if p.exists())
+    need = points.count * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(point.like))
+    free = shutil.disk_usage(above).free
+    if not path.exists() and need > free:
+        raise ValueError(
+            f"{path}: the results of {points.count:,} points need up to {need / 2**30:,.1f} GiB, of "
+            f"{free / 2**30:,.1f} GiB that are free; keep fewer traces, record less often, or take fewer points"
+        )
 
 
 def _layout(points: Points, point: PointProgram) -> tuple[Layout, int]:

@@ -131,21 +131,19 @@ class SweepStore:
         if attributes.get("jneuro_sweep_format") != SWEEP_FORMAT:
             raise StoreError(f"{path}: holds something else than a sweep; choose another folder, or remove it")
         if attributes.get("provenance") != text:
-            differs = _difference(json.loads(str(attributes.get("provenance"))), json.loads(text))
-            raise StoreError(
-                f"{path}: holds a sweep of another design, which differs in {differs}; "
-                "choose another folder, or remove this one"
+            there, wanted = json.loads(str(attributes.get("provenance"))), json.loads(text)
+            differs = _difference({**there, "code": {}}, {**wanted, "code": {}})
+            what = (
+                f"design, which differs in {differs}" if differs else f"code: {_changed(there['code'], wanted['code'])}"
             )
+            raise StoreError(f"{path}: holds a sweep of another {what}; choose another folder, or remove this one")
         return cls(path, layout, quantities)
 
     def done(self, chunk: int) -> bool:
         """Whether a chunk is there."""
         place = self.layout.place(chunk)
-        return all(self._file(name, place).exists() for name in self.quantities)
-
-    def _file(self, name: str, place: tuple[int, ...]) -> Path:
-        key = "/".join(map(str, (*place, *(0 for _ in self.quantities[name].shape))))
-        return self.path / name / "c" / key
+        keys = {n: "/".join(map(str, (*place, *(0 for _ in q.shape)))) for n, q in self.quantities.items()}
+        return all((self.path / name / "c" / key).exists() for name, key in keys.items())
 
     def write(self, chunk: int, results: Mapping[str, np.ndarray]) -> None:
         """Write a chunk: every quantity's `[point, ...]`, points in the order of `Layout.points`."""
@@ -186,8 +184,16 @@ def _lay_out(path: Path, layout: Layout, quantities, coords, provenance: str) ->
         )
 
 
+def _changed(there: dict[str, str], wanted: dict[str, str]) -> str:
+    """Whose source is not what it was."""
+    parts = [name for name in {**there, **wanted} if there.get(name) != wanted.get(name)]
+    return f"the source of its {', '.join(parts)}, or of a module that it imports, has changed"
+
+
 def _difference(there: Any, wanted: Any, key: str = "") -> str:
-    """The first key in which two nests differ."""
+    """The first key in which two nests differ; empty if they do not."""
+    if there == wanted:
+        return ""
     if isinstance(there, dict) and isinstance(wanted, dict):
         for name in dict.fromkeys([*wanted, *there]):
             if there.get(name) != wanted.get(name):

@@ -15,8 +15,8 @@ import numpy as np
 from jneuro.core.devices import double_precision
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Key
-from jneuro.simulators.base import parameters
 from jneuro.simulators.ode import ODESimulator
+from jneuro.simulators.paths import parameters, replace
 from jneuro.simulators.simulation import first_state, simulate
 from jneuro.simulators.stepped import SteppedSimulator
 from jneuro.simulators.stimuli import Stimulus
@@ -136,7 +136,7 @@ def _(case):
         if p.static or not math.isfinite(p.bounds.low):
             continue
         try:
-            dataclasses.replace(case.given, **{name: p.bounds.low - 1.0})
+            replace(case.given, {name: p.bounds.low - 1.0})
         except ValueError:
             continue
         return f"{name} = {p.bounds.low - 1.0:g} accepted, outside {p.bounds}"

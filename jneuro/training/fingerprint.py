@@ -57,7 +57,15 @@ def fingerprint(
 
 
 def unseen(config: TrainConfig, model: Any) -> tuple[str, ...]:
-    """Say of what a resumed training cannot know whether it is still the same."""
+    """Say of what a resumed training cannot know whether it is still the same.
+
+    Args:
+        config: the recipe.
+        model: the model.
+
+    Returns:
+        A sentence for each.
+    """
     return tuple(
         f"the source of {what} cannot be read, so a resumed training trusts that it is the same"
         for what, code in _sources(config, model).items()

@@ -34,6 +34,7 @@ def _schedule(block: Block) -> Block:
 
 
 LossBlock = Annotated[Any, LOSSES.field(), AfterValidator(_loss)]
+ScheduleBlock = Annotated[Any, SCHEDULES.field(), AfterValidator(_schedule)]
 
 
 class Plateau(Config):
@@ -84,9 +85,7 @@ class TrainConfig(Config):
     warmup_epochs: int = Field(default=5, ge=0)
     warmup_from: float = Field(default=5e-6, ge=0)
     plateau: Plateau | None = Plateau()
-    schedule: Annotated[Any, SCHEDULES.field(), AfterValidator(_schedule)] = Field(
-        default="constant", validate_default=True
-    )
+    schedule: ScheduleBlock = Field(default="constant", validate_default=True)
     early_stopping: int | None = Field(default=20, ge=1)
     steps_per_call: int = Field(default=32, ge=1)
     parallel: Literal["auto", "jit", "pmap"] = "auto"

@@ -157,9 +157,9 @@ def train(
         key: draws the order of the windows and the dropout masks, and the weights of a model that is built here.
         callbacks: told of the training; objects with any of the methods of `jneuro.training.callbacks.Callback`.
         checkpoint: where to save, and whether to resume from there; None saves nothing. With it, SIGTERM saves and
-                raises, if `train` runs in the main thread.
-        progress: where it is shown how far the training is: None shows trainings that last longer than 2 s, on a terminal
-            and in a notebook; True shows it at once, elsewhere as lines on standard error; False never.
+            raises, if `train` runs in the main thread.
+        progress: shows how far the training is: None trainings that last longer than 2 s, on a terminal and in a
+            notebook; True at once, elsewhere as lines on standard error; False never.
         **settings: keys of `TrainConfig` that differ from the recipe, such as `epochs=20`, `loss=` a function
             `(prediction, batch) -> [batch]`, `optimizer=` an optax transformation, `metrics=` further losses.
 

@@ -28,7 +28,7 @@ def ca1_pyramidal() -> Figure:
     """CA1: rate over current beside a reference and the paper's bands; the voltage in each regime."""
     cell = CA1Pyramidal()
     currents = jnp.linspace(0.0, 3.0, 121)
-    found = excitability(cell, currents, duration=1000.0, discard=500.0)
+    found = excitability(cell, currents, duration=500.0, warmup=500.0)
     reference = np.load(REFERENCES / "ca1.npz")
     figure, (curve, *traces) = panels(6.2, 5, height_ratios=(4.2, 1, 1, 1, 1))
     for name, (low, high), (slow, fast), colour in CA1_BANDS:

@@ -7,9 +7,10 @@ import os
 import signal
 import sys
 
-import jneuro.console
 import jneuro.experiment.simulation
 from jneuro.cli import main
+from jneuro.core import progress
+from jneuro.experiment import running
 from jneuro.recordings import RecordingWriter
 
 SIGNAL, MOMENT = getattr(signal, sys.argv[1]), sys.argv[2]
@@ -30,7 +31,7 @@ class Watch:
 
 def watched(function, moment):
     def call(*args, **words):
-        strike(moment(*args))
+        strike(moment(*args, **words))
         return function(*args, **words)
 
     return call
@@ -41,9 +42,10 @@ if __name__ == "__main__":
     # Two snapshots of 5 runs of 20 neurons in a chunk.
     jneuro.experiment.simulation._CHUNK = 2 * 50 * 5 * 20
     RecordingWriter._grow = watched(RecordingWriter._grow, lambda *_: f"grow {next(grown)}")
-    observer = jneuro.console.LiveObserver
-    observer.stage = watched(observer.stage, lambda _, text: f"stage {text}")
-    training = observer.training
-    observer.training = lambda self, label: (*training(self, label), Watch())
+    begin, update = progress._Display.begin, progress._Shown.update
+    progress._Display.begin = watched(begin, lambda _, text, *__, **___: f"stage {text}")
+    progress._Shown.update = watched(update, lambda task, *_, text=None, **__: f"stage {task.title}: {text}")
+    train_stage = running.train_stage
+    running.train_stage = lambda *given: train_stage(*given[:3], (*given[3], Watch()))
     sys.argv[:] = ["jneuro", *sys.argv[3:]]
     main()

@@ -176,7 +176,7 @@ class Grid:
     def __init__(self, points):
         self.points = points
 
-    def solve(self, residuals, key, watcher):
+    def solve(self, residuals, key, progress):
         first = residuals.problem.first
         q = first[None] + jnp.linspace(-0.5, 0.5, self.points)[:, None]
         cost = jnp.stack([residuals.cost(x) for x in q])

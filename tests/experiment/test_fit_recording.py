@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from jneuro.core.config import ConfigError
-from jneuro.experiment import RunFolder, Silent
+from jneuro.core.progress import Progress
+from jneuro.experiment import RunFolder
 from jneuro.experiment.fit_plan import load_fit
 from jneuro.experiment.fitting import fit_stages
 from jneuro.recordings import Recording, write_nwb
@@ -50,7 +51,7 @@ def folder(tmp_path_factory):
 def test_a_file_is_fitted_by_its_path(folder):
     plan = load_fit(folder / "fit.yaml")
     run = RunFolder.prepare(plan, folder / "run")
-    page = fit_stages(plan, run, Silent()).read_text(encoding="utf-8")
+    page = fit_stages(plan, run, Progress()).read_text(encoding="utf-8")
     metrics = run.load("metrics.json")
     scores = metrics["steps"]["scores"]
     assert metrics["recording"]["dt_ms"] == 0.2
@@ -80,7 +81,7 @@ def test_what_does_not_fit_the_file_is_said_before_anything_is_computed(folder, 
     plan = load_fit(folder / "fit.yaml", [override])
     run = RunFolder.prepare(plan, tmp_path / "run")
     with pytest.raises(ConfigError, match=message):
-        fit_stages(plan, run, Silent())
+        fit_stages(plan, run, Progress())
 
 
 def test_a_recording_takes_the_place_of_a_simulation(folder):

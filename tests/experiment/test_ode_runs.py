@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from jneuro.core.config import ConfigError
-from jneuro.experiment import RunFolder, Silent, run, run_stages
+from jneuro.core.progress import Progress
+from jneuro.experiment import RunFolder, run, run_stages
 from jneuro.experiment.plan import load_plan
 from jneuro.recordings import open_recording, read_events, read_recording
 from jneuro.simulators import HodgkinHuxley, simulate, stimuli
@@ -37,7 +38,7 @@ def test_recorded_as_simulated(tmp_path, amplitude):
     file = tmp_path / "squid.yaml"
     file.write_text(CONFIG.replace("AMPLITUDE", str(amplitude)))
     plan = load_plan(file)
-    run_stages(plan, RunFolder.prepare(plan, tmp_path / "run"), Silent(), "simulate")
+    run_stages(plan, RunFolder.prepare(plan, tmp_path / "run"), Progress(), "simulate")
     found = open_recording(tmp_path / "run" / "recording.zarr")
     stimulus = stimuli.Constant(np.asarray(amplitude, np.float32))
     alone = simulate(HodgkinHuxley(), stimulus, duration=40.0, record_every=0.5, key=jax.random.key(0))
@@ -60,7 +61,7 @@ def test_every_run_draws_its_stimulus(tmp_path):
     )
     file.write_text(text.replace("runs: 2", "runs: 6"))
     plan = load_plan(file)
-    run_stages(plan, RunFolder.prepare(plan, tmp_path / "run"), Silent(), "simulate")
+    run_stages(plan, RunFolder.prepare(plan, tmp_path / "run"), Progress(), "simulate")
     store = tmp_path / "run" / "recording.zarr"
     recording = read_recording(store, ("v", "current", "spikes"))
     current = recording.values["current"][..., 0]
@@ -120,7 +121,8 @@ def test_two_thousand_cells_stay_below_three_gibibytes(tmp_path):
     from pathlib import Path
     import numpy as np
     from jneuro.experiment.plan import load_plan
-    from jneuro.experiment import RunFolder, Silent, run_stages
+    from jneuro.core.progress import Progress
+    from jneuro.experiment import RunFolder, run_stages
     home = Path(sys.argv[1])
     amplitude = np.linspace(0, 3, 2000).round(5).tolist()
     (home / "ca1.yaml").write_text(f'''
@@ -139,7 +141,7 @@ def test_two_thousand_cells_stay_below_three_gibibytes(tmp_path):
     evaluate: {{ceiling: null}}
     ''')
     plan = load_plan(home / "ca1.yaml")
-    run_stages(plan, RunFolder.prepare(plan, home / "run"), Silent(), "simulate")
+    run_stages(plan, RunFolder.prepare(plan, home / "run"), Progress(), "simulate")
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
     """
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""A stranger's folder gets what the built-in systems get: run, resume, evaluate, report, fit; stale stages are redone."""
+"""A stranger's folder gets what built-in systems get: run, resume, evaluate, report, fit; stale stages are redone."""
 
 import json
 import shutil
@@ -6,17 +6,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from own_code import MODELS, write
+from own_code import write
 from typer.testing import CliRunner
 
 from jneuro.cli import app
 from jneuro.core.config import ConfigError
-from jneuro.experiment import RunFolder, Silent, load_plan, run, run_stages
+from jneuro.core.progress import Progress, Task
+from jneuro.experiment import RunFolder, load_plan, run, run_stages
 from jneuro.experiment.fit_plan import load_fit
 from jneuro.experiment.fitting import fit_stages
+from jneuro.experiment.sweeping import load_sweep
 
 
-class Told(Silent):
+class Told(Progress):
     """Hears notes, and may be interrupted."""
 
     def __init__(self, until=None):
@@ -25,9 +27,10 @@ class Told(Silent):
     def note(self, text):
         self.notes.append(text)
 
-    def stage(self, text):
+    def begin(self, text, total=None, unit="", done=0.0):
         if text == self.until:
             raise KeyboardInterrupt
+        return Task()
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +86,7 @@ def test_what_was_run_is_evaluated_with_the_code_of_the_run_alone(own, tmp_path,
     try:
         for words in (["evaluate", own.out], ["report", own.out], ["run", own.out / "config.yaml", "--resume"]):
             error = str(call(*words, *(["--out", own.out] if words[0] == "run" else [])).exception)
-            assert f"{helper}: has changed since the run, so it is not executed" in error
+            assert f"{helper}: changed since the run {own.out}, so nothing of it is executed" in error
             assert "--code DIR" in error
             assert "\n" not in error
         assert not (tmp_path / "executed").exists()
@@ -106,7 +109,7 @@ def test_a_stage_whose_code_has_changed_is_done_again(own, tmp_path, file):
     with pytest.raises(ConfigError, match=rf"train mine was done before, but {file} has changed since; .* --resume"):
         run(home / "own.yaml", out=out)
     told = Told()
-    run(home / "own.yaml", out=out, resume=True, observer=told)
+    run(home / "own.yaml", out=out, resume=True, progress=told)
     assert told.notes[0] == f"train mine: {file} has changed since; trained again"
     assert [note.partition(":")[0] for note in told.notes] == ["train mine", "evaluate", "report"]
     after = stages(out)
@@ -129,7 +132,7 @@ def test_what_has_no_source_is_used_and_never_kept(own, tmp_path):
     }
     first = run(plain, out=tmp_path / "a")
     told = Told()
-    again = run(plain, out=tmp_path / "a", resume=True, observer=told)
+    again = run(plain, out=tmp_path / "a", resume=True, progress=told)
     assert told.notes[0].startswith("train mine: ")
     assert told.notes[0].endswith("has no source that could be compared, so nothing is kept; trained again")
     assert again["test"]["mine"]["r2"] == first["test"]["mine"]["r2"]
@@ -182,10 +185,17 @@ def test_what_cannot_be_used_is_refused_in_one_line(own, tmp_path, case):
     assert "\n" not in str(caught.value)
 
 
-def test_one_construction_of_a_simulator_for_each_precision(own, tmp_path):
+def test_a_simulator_is_constructed_once_for_each_block_and_precision(tmp_path):
     home = write(tmp_path)
-    (home / "my_cells.py").write_text(
-        (home / "my_cells.py").read_text()
-        + "\n    COUNT = []\n    def __post_init__(self):\n        self.COUNT.append(1)\n"
-    )
-    assert MODELS
+    cells = home / "my_cells.py"
+    counted = "    COUNT = []\n\n    def __check_init__(self):\n        self.COUNT.append(1)\n\n    class State"
+    cells.write_text(cells.read_text().replace("    class State", counted, 1))
+    sweep = "sweep: {design: grid, axes: {tau: {low: 5, high: 20, points: 3}}}\nmeasures: [v_min]\n"
+    simulation = '{simulator: {name: "my_cells:Leaky"}, duration_ms: 10}'
+    (home / "own_sweep.yaml").write_text(f"name: own_sweep\nsimulation: {simulation}\n{sweep}")
+    # A fit simulates in double precision, and knows the truth in it; a sweep also builds, twice, the ends of its axis.
+    for load, name, most in ((load_plan, "own", 1), (load_fit, "own_fit", 4), (load_sweep, "own_sweep", 5)):
+        config = load(home / f"{name}.yaml").config
+        simulator = config.simulation.simulator.target
+        assert 1 <= len(simulator.COUNT) <= most, (name, len(simulator.COUNT))
+        simulator.COUNT.clear()

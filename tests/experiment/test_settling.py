@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from jneuro.core.config import ConfigError
+from jneuro.core.progress import Progress
 from jneuro.core.random import stream
-from jneuro.experiment import RunFolder, Silent, run_stages
+from jneuro.experiment import RunFolder, run_stages
 from jneuro.experiment.plan import load_plan
 from jneuro.experiment.simulation import build_runs
 from jneuro.recordings import read_recording
@@ -20,7 +21,7 @@ SHORT = ["simulation.duration_ms=100", "windows.stride_ms=1", "evaluate.ceiling=
 def test_runs_begin_where_the_shared_past_ends(tiny, tmp_path):
     plan = load_plan(tiny.file, [*SETTLED, *SHORT])
     folder, config = RunFolder.prepare(plan, tmp_path / "run"), plan.config
-    run_stages(plan, folder, Silent(), "simulate")
+    run_stages(plan, folder, Progress(), "simulate")
     recording = read_recording(plan.recording(folder), ("v",))
     v = np.asarray(recording.values["v"])
     simulator = build_runs(config.simulation, jax.random.key(config.seed)).simulators

@@ -120,3 +120,52 @@ def test_spikes_without_derivatives_are_refused():
     options = FitOptions(method=LeastSquares(starts=2, steps=2), gradient=SuperSpike())
     found = jneuro.fit(Izhikevich(), given, {"d": (1.0, 20.0)}, key=KEY, options=options)
     assert np.isfinite(found.values).all()
+
+
+class Peak:
+    """The error of the highest potential; has no weight."""
+
+    def residuals(self, model, data, target):
+        return (model.v.max(1) - data.v.max(1)) / target.noise_sd
+
+
+class Line:
+    """The best of five values along a line through the truth."""
+
+    def solve(self, residuals, key, progress):
+        q = residuals.problem.first[None] + jnp.linspace(-0.2, 0.2, 5)[:, None]
+        cost = jax.lax.map(residuals.cost, q)
+        return Solution(q, cost, cost[:, None], jnp.ones(5, bool), 5)
+
+
+def test_objects_of_ones_own():
+    how = {"key": KEY, "options": FitOptions(solver="heun", accept=100.0)}
+    found = jneuro.fit(
+        HodgkinHuxley(),
+        spiking_target(noise=0),
+        {"g_na": (20, 400)},
+        objective=["voltage", Peak()],
+        method=Line(),
+        **how,
+    )
+    assert found.ok
+    assert float(found.values[0]) == pytest.approx(120, rel=1e-6)
+    assert (found.simulations, found.solution.best) == (5, 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"objective": [Line()]}, "is no objective: it has no method residuals"),
+        ({"objective": []}, "names nothing to minimise"),
+        ({"method": Peak()}, "is no method: it has no method solve"),
+        ({"method": "cmaes"}, "unknown method 'cmaes'; did you mean 'cma', or module:name of your own"),
+        ({"method": "features"}, "features is for networks"),
+        ({"method": lambda: 3}, "no method"),
+    ],
+)
+def test_what_is_no_objective_or_method(words, said):
+    with pytest.raises(ValueError, match=said):
+        jneuro.fit(GUESS, spiking_target(), NAMES, key=KEY, **words)
+    with pytest.raises(ValueError, match="'tsit5' chooses its own steps; a fit needs fixed ones"):
+        FitOptions(solver="tsit5")

@@ -6,12 +6,12 @@ import numpy as np
 import optax
 import pytest
 
+from jneuro.core.progress import Task
 from jneuro.fitting import Trainable
 from jneuro.fitting.gradient import adam, scale_by_polyak
 from jneuro.fitting.gradient_free import cma_es, nelder_mead
 from jneuro.fitting.least_squares import levenberg_marquardt
 from jneuro.fitting.solution import random_starts
-from jneuro.fitting.watching import Watcher
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -37,28 +37,29 @@ def loss(q):
 STARTS = jnp.asarray([[-1.2, 1.0], [2.0, -2.0], [0.0, 0.0]])
 
 
-class Heard(Watcher):
+class Heard(Task):
     """Remembers what it was told."""
 
     def __init__(self):
         self.told = []
 
-    def show(self, progress):
-        self.told.append(progress)
+    def update(self, done=None, total=None, text=None, **values):
+        assert text
+        self.told.append((done, values["cost"]))
 
     def check(self, count, cost):
         """So often at least, forward, and to the best cost."""
-        shares = [t.share for t in self.told]
+        shares = [share for share, _ in self.told]
         assert len(shares) >= count
         assert shares == sorted(shares)
         assert 0 < shares[-1] <= 1
-        assert self.told[-1].cost == pytest.approx(float(cost))
+        assert self.told[-1][1] == pytest.approx(float(cost))
 
 
 @pytest.mark.parametrize("nudges", [(), (10.0, 1.0)], ids=["plain", "pulled first"])
 def test_levenberg_marquardt(nudges):
     heard = Heard()
-    found = levenberg_marquardt(rosenbrock, STARTS, steps=60, tolerance=1e-8, nudges=nudges, stage=3, watcher=heard)
+    found = levenberg_marquardt(rosenbrock, STARTS, steps=60, tolerance=1e-8, nudges=nudges, stage=3, progress=heard)
     heard.check(1 + len(nudges), found.cost.min())
     np.testing.assert_allclose(found.q, np.broadcast_to(MINIMUM, (3, 2)), atol=1e-6)
     assert found.finished.all()
@@ -86,7 +87,7 @@ def test_adam(unknowns):
         return jnp.sum(jnp.square(q - 1)) + noise
 
     heard = Heard()
-    found = adam(bowl, jnp.zeros((2, unknowns)), steps=310, learning_rate=0.1, key=KEY, watcher=heard)
+    found = adam(bowl, jnp.zeros((2, unknowns)), steps=310, learning_rate=0.1, key=KEY, progress=heard)
     heard.check(20, found.history[:, -1].min())
     assert found.history.shape == (2, 310)
     assert np.isfinite(found.history).all()
@@ -119,8 +120,8 @@ def test_polyak_scaling():
 
 def test_gradient_free_methods():
     heard, listened = Heard(), Heard()
-    evolved = cma_es(loss, STARTS[0], key=KEY, evaluations=2000, sigma=0.5, watcher=heard)
-    simplex = nelder_mead(loss, STARTS[0], evaluations=2000, watcher=listened)
+    evolved = cma_es(loss, STARTS[0], key=KEY, evaluations=2000, sigma=0.5, progress=heard)
+    simplex = nelder_mead(loss, STARTS[0], evaluations=2000, progress=listened)
     heard.check(20, evolved.cost[0])
     listened.check(20, simplex.cost[0])
     for found in (evolved, simplex):

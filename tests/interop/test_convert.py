@@ -198,3 +198,11 @@ def test_a_mistake_is_one_message_and_writes_nothing(here, model, monkeypatch, c
     assert err.count("\n") == 1
     assert expected in err
     assert sorted(os.listdir(here)) == before
+
+
+def test_a_model_without_a_configuration_cannot_be_rebuilt(tmp_path):
+    with pytest.raises(
+        WeightsError, match=r"Linear has no configuration to be rebuilt from; .* jneuro\.training\.load_best"
+    ):
+        save_weights(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), tmp_path / "w")
+    assert not (tmp_path / "w").exists()

@@ -5,8 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.nn import initializers
 
-from jneuro.models.layers import BatchNorm, batch_axis, dropout_layer, layer_norm, torch_uniform
+from jneuro.models.layers import (
+    INITIALISERS,
+    BatchNorm,
+    batch_axis,
+    dropout_layer,
+    layer_norm,
+    lecun_normal,
+    torch_uniform,
+)
 
 
 def test_channel_dropout_drops_whole_channels():
@@ -124,3 +133,21 @@ def test_layer_norm_has_the_larger_epsilon():
 def test_torch_uniform_is_bounded_by_the_root_of_the_inputs(shape):
     w = np.asarray(torch_uniform(jax.random.key(0), shape))
     assert 0.99 / np.sqrt(40) < np.abs(w).max() <= 1 / np.sqrt(40)
+
+
+def test_weights_start_where_jax_s_initialisers_put_them_to_the_last_bit():
+    theirs = {
+        "torch_uniform": initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+        "xavier_uniform": initializers.glorot_uniform(),
+        "xavier_normal": initializers.glorot_normal(),
+        "kaiming_uniform": initializers.he_uniform(),
+        "kaiming_normal": initializers.he_normal(),
+        "orthogonal": initializers.orthogonal(),
+        "zeros": initializers.zeros,
+        "lecun_normal": initializers.lecun_normal(),
+    }
+    ours = INITIALISERS | {"lecun_normal": lecun_normal}
+    assert ours.keys() == theirs.keys()
+    for name, initialiser in theirs.items():
+        expected, found = (f(jax.random.key(3), (5, 8), jnp.float32) for f in (initialiser, ours[name]))
+        np.testing.assert_array_equal(found, expected, err_msg=name)

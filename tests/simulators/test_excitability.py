@@ -15,14 +15,14 @@ from jneuro.simulators.regimes import REGIMES, firing_pattern
 def ca1():
     """Currents of every regime, and of the reference's table up to the chaos."""
     file = np.load(Path(__file__).parents[1] / "reference" / "ca1.npz")
-    return excitability(CA1Pyramidal(), file["f_i_current"], duration=3000.0, discard=1500.0), file
+    return excitability(CA1Pyramidal(), file["f_i_current"], duration=1500.0, warmup=1500.0), file
 
 
 def test_the_f_i_curve_of_ca1_against_lsoda(ca1):
     """Spikes over 500-1000 ms, to one spike at an edge of the window, except where the cell is chaotic."""
     file = ca1[1]
     current, late, first = file["f_i_current"], file["f_i_late_count"], file["f_i_first_spike"]
-    found = excitability(CA1Pyramidal(), current, duration=1000.0, discard=500.0)
+    found = excitability(CA1Pyramidal(), current, duration=500.0, warmup=500.0)
     chaotic = (current > 0.85) & (current < 1.75)
     np.testing.assert_allclose(found.rate[~chaotic], 2.0 * late[~chaotic], atol=2.01)
     np.testing.assert_allclose(found.rate[chaotic], 2.0 * late[chaotic], atol=16.0)
@@ -62,13 +62,13 @@ def test_the_published_bands_of_rates(ca1):
 
 def test_a_bifurcation_sweep_has_a_parameter_for_each_cell():
     """Without the M-current the cell bursts or spikes faster; more of it silences the cell."""
-    found = excitability(CA1Pyramidal(g_m=jnp.array([0.2, 0.5, 2.0])), 0.5, duration=1000.0, discard=300.0)
+    found = excitability(CA1Pyramidal(g_m=jnp.array([0.2, 0.5, 2.0])), 0.5, duration=700.0, warmup=300.0)
     assert found.rate[0] > found.rate[1] > found.rate[2]
 
 
 def test_squid_axon_begins_to_spike_near_6_and_a_half():
     """Repetitive firing of the Hodgkin-Huxley membrane begins near 6.3 µA/cm² (from rest, a step)."""
-    found = excitability(HodgkinHuxley(), np.array([2.0, 5.0, 7.0, 20.0]), duration=600.0, discard=200.0)
+    found = excitability(HodgkinHuxley(), np.array([2.0, 5.0, 7.0, 20.0]), duration=400.0, warmup=200.0)
     assert list(found.names) == ["rest", "rest", "spiking", "spiking"]
     assert 50 < found.rate[2] < found.rate[3] < 100
     assert found.v_min[0] > -66
@@ -77,7 +77,7 @@ def test_squid_axon_begins_to_spike_near_6_and_a_half():
 
 def test_stepped_cells_too():
     cells = Izhikevich.regular_spiking(n=3)
-    found = excitability(cells, np.array([0.0, 6.0, 12.0]), duration=2000.0, discard=1000.0)
+    found = excitability(cells, np.array([0.0, 6.0, 12.0]), duration=1000.0, warmup=1000.0)
     assert list(found.names) == ["rest", "spiking", "spiking"]
     assert found.rate[1] < found.rate[2]
 
@@ -112,11 +112,11 @@ def test_patterns(times, regime, period):
 def test_one_program_for_a_grid():
     """A second axis by vmap equals the rows one by one."""
     current = jnp.array([0.5, 2.5])
-    rate = lambda g: excitability(CA1Pyramidal(g_na=g), current, duration=400.0, discard=100.0).rate  # noqa: E731
+    rate = lambda g: excitability(CA1Pyramidal(g_na=g), current, duration=300.0, warmup=100.0).rate  # noqa: E731
     grid = jax.vmap(rate)(jnp.array([30.0, 35.0]))
     np.testing.assert_allclose(grid, np.stack([rate(30.0), rate(35.0)]), atol=1e-3)
 
 
 def test_nothing_left_is_refused():
-    with pytest.raises(ValueError, match=r"discard = 500.0 ms must lie between 0 and duration = 400.0 ms"):
-        excitability(CA1Pyramidal(), 1.0, duration=400.0, discard=500.0)
+    with pytest.raises(ValueError, match=r"duration = 0.0 ms must be positive, and warmup = 500.0 ms not negative"):
+        excitability(CA1Pyramidal(), 1.0, duration=0.0, warmup=500.0)

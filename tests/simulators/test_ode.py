@@ -334,9 +334,8 @@ def test_a_population_is_a_batch_is_a_loop(cell, current):
     """To rounding: a population is laid out otherwise, so its operations may be fused otherwise."""
     cell = jax.tree.map(lambda x: x.astype(np.float64), cell)
     currents = jnp.linspace(0.5, 1.5, 3) * current
-    run = lambda i: (
-        simulate(cell, stimuli.Constant(i), duration=12.0, key=KEY, record_every=10 * cell.default_dt).values
-    )
+    how = {"duration": 12.0, "key": KEY, "record_every": 10 * cell.default_dt}
+    run = lambda i: simulate(cell, stimuli.Constant(i), **how).values  # noqa: E731
     population, batch = run(currents), jax.vmap(run)(currents)
     for k, i in enumerate(currents):
         alone = run(i)
@@ -413,7 +412,7 @@ def test_adaptive_steps_stop_at_jumps():
         ({"dt": float("nan")}, "dt = nan ms must be positive"),
         (
             {"record": ["v", "w"]},
-            "HodgkinHuxley cannot record 'w'; it records v, m, h, n, current, spikes, i_k, i_l, i_na",
+            "HodgkinHuxley cannot record 'w'; it records v, m, h, n, current, spikes, i_k",
         ),
         ({"key": jax.random.PRNGKey(0)}, "key must be a typed key"),
         ({"solver": "rk4"}, "solver = 'rk4' must be one of"),

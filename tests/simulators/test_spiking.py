@@ -77,7 +77,7 @@ def test_without_a_gradient_spikes_are_boolean():
     assert spikes.dtype == at.dtype == jnp.bool_
     np.testing.assert_array_equal(spikes, X > 0)
     np.testing.assert_array_equal(at, [False, True, False])
-    with pytest.raises(ValueError, match="spike_gradient = 0.5 must be a Surrogate, such as"), spike_gradient(0.5):
+    with pytest.raises(ValueError, match=r"spike_gradient = 0\.5 must be a Surrogate, such as"), spike_gradient(0.5):
         pass
 
 

@@ -101,13 +101,13 @@ def test_memory_that_does_not_suffice_halves_the_batch(whole, tmp_path, monkeypa
 
 
 def test_a_failing_point_is_recorded_and_stops_nothing(tmp_path):
-    design = {"axes": {"k": [0.04, 1e30], "amplitude": [0]}, "seeds": 2, "chunk": 2}
+    design = {"axes": {"d": [8, 3e38], "amplitude": [1e4]}, "seeds": 2, "chunk": 2}
     data = run(cheap(design, ("v_mean", "spike_count"), keep=("v",)), tmp_path / "s").squeeze("amplitude")
     np.testing.assert_array_equal(data.ok, [[True, True], [False, False]])
-    assert data.v_mean.isnull().sel(k=1e30).all()
+    assert data.v_mean.isnull().sel(d=3e38).all()
     assert data.reason.values.tolist() == [["", ""], ["not finite"] * 2]
-    assert np.isfinite(data.v_mean.sel(k=0.04)).all()
-    assert data.v_trace.dims[:3] == ("k", "seed", "time")
+    assert np.isfinite(data.v_mean.sel(d=8)).all()
+    assert data.v_trace.dims[:3] == ("d", "seed", "time")
     assert data.time[-1] == 2.0
 
 

@@ -100,6 +100,6 @@ def test_figures(tmp_path):
     family = SweepFigure(kind="curves", of="rate", x="amplitude", family="a")
     for figure in (*default_figures(config, data), family):
         axes = draw_sweep_figure(figure, config, data).axes[0]
-        assert axes.get_xlabel() == "amplitude"
+        assert axes.get_xlabel() == "amplitude [pA]"
     lines = draw_sweep_figure(family, config, data).axes[0].lines
     np.testing.assert_allclose(lines[1].get_ydata(), data.rate.mean("seed").sel(a=0.1))

@@ -1,16 +1,13 @@
 """What users see while a training runs."""
 
-import io
 import json
 
 import jax
-import pytest
 from flax import nnx
-from rich.console import Console
-from rich.progress import Progress
 from training_problems import Linear, config, windows
 
-from jneuro.training import Checkpoints, MetricsFile, RichProgress, train
+from jneuro.core.progress import Lines
+from jneuro.training import Checkpoints, MetricsFile, TrainingProgress, train
 
 
 def run(*callbacks, **kwargs):
@@ -19,26 +16,24 @@ def run(*callbacks, **kwargs):
     )
 
 
-@pytest.mark.parametrize("terminal", [False, True])
-def test_progress_names_stage_speed_and_losses(terminal):
-    out = io.StringIO()
-    console = Console(file=out, force_terminal=terminal, width=160, color_system=None)
-    with Progress(console=console) as display:
-        with RichProgress("CNN-LSTM", display) as progress:
-            run(progress)
-        task = display.tasks[0]
-        assert (task.completed, task.total) == (42, 42)
-        for part in ("CNN-LSTM epoch 3/3 loss ", " validation ", " steps/s"):
-            assert part in task.description
-    assert ("CNN-LSTM epoch 2 loss" in out.getvalue()) is not terminal
+def test_a_training_shows_steps_epoch_losses_and_speed(tmp_path):
+    lines = []
+    run(TrainingProgress(Lines(lines.append), "train CNN-LSTM"), checkpoint=Checkpoints(tmp_path), progress=False)
+    assert lines[0] == "train CNN-LSTM"
+    assert lines[-1].startswith("train CNN-LSTM, 42 of 42 steps, ")
+    for part in (" steps/s, ", "epoch 3/3, loss ", ", validation "):
+        assert part in lines[-1]
+    assert "validation" not in lines[1]
 
 
-def test_progress_makes_its_own_display(capsys):
-    with RichProgress("LSTM") as progress:
-        run(progress)
-    captured = capsys.readouterr()
-    assert len([line for line in captured.out.splitlines() if line.startswith("LSTM epoch")]) == 3
-    assert captured.err == ""
+def test_train_shows_itself_where_it_is_asked_to(capsys):
+    run(progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[0] == "train Linear"
+    assert "train Linear, 42 of 42 steps, " in err.splitlines()[-1]
+    run()
+    assert capsys.readouterr() == ("", "")
 
 
 def read(path):

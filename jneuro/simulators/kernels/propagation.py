@@ -166,7 +166,8 @@ def _many_bits(rows, network, spikes, *, populations, post):
                 for z in range(_UNROLL):
                     place = _UNROLL * k + z
                     row = lax.dynamic_index_in_dim(rows, first_row + indices[place], keepdims=False)
-                    counters = counters + _spread(jnp.where(place < valid, row, 0))
+                    # One bit in each byte: byte q of word [j, w] is bit 8q + j of word w.
+                    counters = counters + ((jnp.where(place < valid, row, 0) >> _shifts(8)) & jnp.uint32(0x01010101))
                 return counters
 
             empty = jnp.zeros((8, width), jnp.uint32)
@@ -183,11 +184,6 @@ def _many_bits(rows, network, spikes, *, populations, post):
         sent.append(counts.reshape(runs, steps, 32 * width)[..., :post])
         first += size
     return jnp.stack(sent, 2)
-
-
-def _spread(row: UInt[Array, "1 word"]) -> UInt[Array, "8 word"]:
-    """One bit in each byte: byte q of word [j, w] is bit 8q + j of word w."""
-    return (row >> _shifts(8)) & jnp.uint32(0x01010101)
 
 
 def _counts(counters: UInt[Array, "8 word"]) -> Float[Array, "32 word"]:

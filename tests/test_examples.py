@@ -1,0 +1,71 @@
+"""The example folders, copied elsewhere and run by the commands that they name."""
+
+import json
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+import jneuro.cli
+from jneuro.core.code import code_folder
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Copy a folder of examples, and run a command in the copy; returns where the results are, and what was said."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(jneuro.cli, "keep_freed_memory", lambda: False)
+    former = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+
+    def call(example, name, file):
+        home = shutil.copytree(EXAMPLES / example, tmp_path / "mine")
+        monkeypatch.chdir(home)
+        monkeypatch.setattr(sys, "argv", ["jneuro", name, file, "--out", "done"])
+        with pytest.raises(SystemExit) as caught:
+            jneuro.cli.main()
+        out, err = capsys.readouterr()
+        assert not caught.value.code, out + err
+        return home / "done", out + err
+
+    yield call
+    for number, handler in former.items():
+        signal.signal(number, handler)
+    with code_folder(None):
+        pass
+
+
+def test_sweep_of_a_cell_of_ones_own(command):
+    folder, _ = command("own_cell", "sweep", "sweep.yaml")
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "swing" in page
+
+
+def test_fit_of_a_cell_of_ones_own_to_a_file_of_ones_own(command):
+    folder, _ = command("own_cell", "fit", "fit.yaml")
+    found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["parameters"]
+    # `trace.csv` was made with g_ca = 4.4 and g_k = 9.
+    fitted = {name: p["value"] for name, p in found.items()}
+    assert fitted["g_ca"] == pytest.approx(4.4, rel=0.02)
+    assert fitted["g_k"] == pytest.approx(9.0, rel=0.02)
+
+
+def test_run_on_a_simulator_of_ones_own(command):
+    folder, _ = command("own_cell", "run", "run.yaml")
+    assert "small" in json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["test"]
+
+
+def test_run_with_models_of_ones_own(command):
+    folder, said = command("own_model", "run", "run.yaml")
+    scores = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["test"]
+    assert {"linear", "convolutional"} <= set(scores)
+    assert "Seasonal" in said
+    assert float((folder.parent / "lowest.txt").read_text(encoding="utf-8")) > 0
+
+
+def test_run_on_a_file_of_ones_own(command):
+    folder, _ = command("own_cell", "run", "run_on_file.yaml")
+    assert "small" in json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["test"]
