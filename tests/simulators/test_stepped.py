@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jneuro.simulators.parameters import Normal
+from jneuro.simulators.paths import Normal
 
 from jneuro.core.random import trial_keys
 from jneuro.simulators import SteppedSimulator, SuperSpike, first_state, param, simulate, state, stimuli
