@@ -134,8 +134,9 @@ def _any_changed() -> bool:
 
     Seen before the first name is looked up: to forget modules between two names leaves the first without its module.
     """
-    kept = [(m, m.__dict__.get("__jneuro_digest__")) for m in [*sys.modules.values()] if isinstance(m, types.ModuleType)]
-    return any(text is not None and text != _module_digest(module) for module, text in kept)
+    modules = [module for module in [*sys.modules.values()] if isinstance(module, types.ModuleType)]
+    executed = [(module, module.__dict__.get("__jneuro_digest__")) for module in modules]
+    return any(text is not None and text != _module_digest(module) for module, text in executed)
 
 
 def _forget(folder: Path | None) -> None:

@@ -342,12 +342,15 @@ def content_of(*parts: Any) -> Content:
     """Say what a result depends on.
 
     Args:
-        parts: configurations, and values that JSON knows.
+        parts: configurations, values that JSON knows, and contents of other results.
     """
-    blocks = [block for part in parts for block in _configs(part)]
+    known = [part for part in parts if isinstance(part, Content)]
+    blocks = [block for part in parts if part not in known for block in _configs(part)]
+    files = {name: digits for content in known for name, digits in content.files.items()}
     things = [thing for block in blocks for thing in block.source_objects]
-    files = {name: digits for thing in things for name, digits in source_files(thing).items()}
-    nameless = [str(getattr(b, "name", type(b).__name__)) for b in blocks if b.source_digest is None]
+    files |= {name: digits for thing in things for name, digits in source_files(thing).items()}
+    nameless = [name for content in known for name in content.sourceless]
+    nameless += [str(getattr(b, "name", type(b).__name__)) for b in blocks if b.source_digest is None]
     return Content(content_hash(*parts), dict(sorted(files.items())), tuple(dict.fromkeys(nameless)))
 
 
