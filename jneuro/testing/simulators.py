@@ -436,7 +436,9 @@ def check_simulator(
     """Check that a simulator keeps the promises of its kind.
 
     They are: kind, parameters, state, equations, one equation, recordables, connect, pure, cells apart, reset, noise,
-    advance, cut and continued, vmapped, dtype, gradient, serialisation. A run has 24 steps.
+    advance, cut and continued, vmapped, dtype, gradient, serialisation. A run has 24 steps. Where a
+    drawn count of spikes carries the gradient of its mean, as the background of `Brunel` does, differences do not see
+    it: check with a rate of zero, or with `skip=("gradient",)`.
 
     Args:
         simulator: an instance; a network need not be connected.

@@ -11,9 +11,14 @@ from flax import nnx
 
 from jneuro.models.base import Prediction
 from jneuro.simulators.base import POSITIVE, param, state
+from jneuro.simulators.brunel import Brunel
+from jneuro.simulators.ca1 import CA1Pyramidal
 from jneuro.simulators.hodgkin_huxley import HodgkinHuxley
 from jneuro.simulators.izhikevich import Izhikevich
 from jneuro.simulators.ode import ODESimulator
+from jneuro.simulators.pospischil import Pospischil
+from jneuro.simulators.reservoir import IzhikevichReservoir
+from jneuro.simulators.ring import RingNetwork
 from jneuro.simulators.stepped import SteppedSimulator
 from jneuro.simulators.stimuli import (
     Chirp,
@@ -438,7 +443,13 @@ def test_our_models_keep_their_promises(model):
 
 @pytest.mark.parametrize(
     ("simulator", "amplitude"),
-    [(Cell(), 0.5), (HodgkinHuxley(), 10.0), (Izhikevich(), 10.0), (Map(), 0.0)],
+    [
+        *((Cell(), 0.5), (HodgkinHuxley(), 10.0), (Izhikevich(), 10.0), (Map(), 0.0), (Pospischil(), 1.0)),
+        *((CA1Pyramidal(), 1.0), (RingNetwork(positions=8), 0.0)),
+        # Without a background: the gradient of its counts, whole numbers, is that of their mean.
+        (Brunel(n_excitatory=8, n_inhibitory=2, rate_external=0.0), 1.0),
+        pytest.param(IzhikevichReservoir(n_excitatory=8, n_inhibitory=2), 1.0, marks=pytest.mark.slow),
+    ],
     ids=lambda x: type(x).__name__ if not isinstance(x, float) else "",
 )
 def test_our_simulators_keep_their_promises(simulator, amplitude):
