@@ -448,7 +448,9 @@ def test_our_models_keep_their_promises(model):
         *((CA1Pyramidal(), 1.0), (RingNetwork(positions=8), 0.0)),
         # Without a background: the gradient of its counts, whole numbers, is that of their mean.
         (Brunel(n_excitatory=8, n_inhibitory=2, rate_external=0.0), 1.0),
-        pytest.param(IzhikevichReservoir(n_excitatory=8, n_inhibitory=2), 1.0, marks=pytest.mark.slow),
+        pytest.param(
+            IzhikevichReservoir(n_excitatory=8, n_inhibitory=2, update_interval=24.0), 1.0, marks=pytest.mark.slow
+        ),
     ],
     ids=lambda x: type(x).__name__ if not isinstance(x, float) else "",
 )
