@@ -227,7 +227,7 @@ class RingNetwork(SteppedSimulator):
                 integrated = integrated + self.dt * (f + e - i)
             else:
                 integrated = integrated - self.dt * ((f + e) * (v - self.v_e) + i * (v - self.v_i))
-            tau = jnp.stack([self.tau_external, self.tau_e, self.tau_i])[:, None]
+            tau = jnp.stack([self.tau_external, self.tau_e, self.tau_i]).reshape(3, *(1,) * v.ndim)
             # The authors' program lets one conductance decay with another's value, and in one of its versions does
             # not divide conductances by their time constants; this is what it does with currents.
             synaptic = shown = (synaptic + arrived / tau) * jnp.exp(-self.dt / tau)
@@ -239,13 +239,24 @@ class RingNetwork(SteppedSimulator):
         seen = {"external": noise, "excitation": shown[0] + shown[1], "inhibition": shown[2]}
         return self.State(v, refractory, synaptic, spikes), {"spikes": spikes} | seen
 
+    def advance(self, y, drive, noise, steps):
+        """See `SteppedSimulator`; neurons are `[kind, place]` here, because compilers compute flat indices slowly."""
+        neurons = self.neurons
+
+        def on_ring(x):
+            return x.reshape(*x.shape[:-1], 2, self.positions) if x.shape[-1:] == (neurons,) else x
+
+        ring, *inputs = jax.tree.map(on_ring, (self, y, drive, noise))
+        found = SteppedSimulator.advance(ring, *inputs, steps)
+        return jax.tree.map(lambda x: x.reshape(*x.shape[:-2], neurons), found)
+
     def _arriving(self, sent, external):
         """What external events and the last step's spikes add, `[synapse, neuron]`."""
         sent = sent.astype(external.dtype).reshape(2, self.positions)
         # By kind of the sender, kind of the receiver, and place; nobody hears itself.
         heard = _ring_sums(sent, self.reach)[:, None] - jnp.eye(2, dtype=sent.dtype)[:, :, None] * sent[:, None]
         weights = jnp.stack([self.j_ee, self.j_ie, self.j_ei, self.j_ii]).reshape(2, 2, 1)
-        return jnp.concatenate([self.kick * external[None], (weights * heard).reshape(2, self.neurons)])
+        return jnp.concatenate([self.kick * external[None], (weights * heard).reshape(2, *external.shape)])
 
 
 def _poisson_thresholds(mean: Scalar, count: int) -> Int[Array, " threshold"]:
