@@ -97,7 +97,7 @@ def pair_changes(
     plastic = jnp.arange(width).reshape(32, -1) < pre
     mask = (plastic.astype(jnp.uint32) << jnp.arange(32, dtype=jnp.uint32)[:, None]).sum(0, dtype=jnp.uint32)
     spiking = jnp.where((row >= first) & (row < end), raster, 0)
-    sending = jnp.where((row >= first - longest) & (row < end), raster & mask[None], 0)
+    sending = raster & jnp.where((row >= first - longest) & (row < end), mask, 0)
     gained = each_event(spiking, potentiate, gained.reshape(-1)).reshape(gained.shape)
     lost = each_event(sending, depress, lost.reshape(-1)).reshape(lost.shape)
     last = lax.dynamic_slice(flat, ((end - longest) * width,), (traces.size,))

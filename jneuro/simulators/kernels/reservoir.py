@@ -132,8 +132,9 @@ def _step(simulator, run: _Run, inputs, since, steps: int):
     if simulator.plastic:
         run = run._replace(raster=lax.dynamic_update_slice_in_dim(run.raster, words[None], lag + index, 0))
         due = (since + index + 1 == simulator.interval).astype(jnp.int32)
-        # A loop of one turn or none: its carry stays in place, where branches of a condition would copy it.
-        run = lax.fori_loop(0, due, lambda _, r: _learned(simulator, r, index, steps), run)
+        # A loop of one turn or none: its carry stays in place, where branches of a condition would copy it. The turn's
+        # number, 0, ties the update to the loop: what no turn changes, compilers compute ahead of it, in every step.
+        run = lax.fori_loop(0, due, lambda turn, r: _learned(simulator, r, index + turn, steps), run)
     arriving = lax.dynamic_slice(run.ring, (run.row * width,), (width,))
     seen = jnp.where(spiked, c, v)[:neurons], jnp.where(spiked, u + d, u)[:neurons], words
     return run._replace(arriving=arriving), seen
