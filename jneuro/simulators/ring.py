@@ -246,8 +246,8 @@ class RingNetwork(SteppedSimulator):
         def on_ring(x):
             return x.reshape(*x.shape[:-1], 2, self.positions) if x.shape[-1:] == (neurons,) else x
 
-        ring, *inputs = jax.tree.map(on_ring, (self, y, drive, noise))
-        found = SteppedSimulator.advance(ring, *inputs, steps)
+        ring, y, drive, noise = jax.tree.map(on_ring, (self, y, drive, noise))
+        found = SteppedSimulator.advance(ring, y, drive, noise, steps)
         return jax.tree.map(lambda x: x.reshape(*x.shape[:-2], neurons), found)
 
     def _arriving(self, sent, external):

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jneuro.simulators.parameters import Normal
 
 from jneuro.core.random import trial_keys
 from jneuro.simulators import SteppedSimulator, SuperSpike, first_state, param, simulate, state, stimuli
 from jneuro.simulators.base import Param
+from jneuro.simulators.paths import Normal
 from jneuro.simulators.spiking import reset, spike
 from jneuro.simulators.stepped import SteppedState
 
