@@ -102,7 +102,7 @@ OVERRIDES = {
     ),
     "models.m.model.lags=40": ("models.m.model: lags must be at most length = 20, got 40",),
     "models.m.model.features=7": ("models.m.model: features = 7, but the data give 100; leave it out",),
-    "models={m.1: {model: {name: compact}}, m: {seeds: 2, model: {name: compact}}}": (
+    "models={m.1: {model: {name: lstm}}, m: {seeds: 2, model: {name: lstm}}}": (
         "'m.1' and 'm (seed 1)' would both be trained in models/m.1; rename one",
     ),
     "models={lookup: {model: {name: compact}}}": ("'lookup' is the name of a baseline; choose another",),
@@ -259,7 +259,7 @@ def test_a_recording_gives_the_sizes(recorded, monkeypatch):
     assert (config.models["m"].model.features, config.models["m"].model.length) == (7, 20)
     # The path is the file's neighbour; the resolved configuration holds wherever it is read.
     monkeypatch.chdir("/")
-    assert config.recording == recorded.parent / "recording.zarr"
+    assert config.recording.path == recorded.parent / "recording.zarr"
     resolved = recorded.parent / "deeper" / "config.yaml"
     resolved.parent.mkdir()
     resolved.write_text(to_yaml(config))
@@ -270,7 +270,7 @@ def test_a_recording_given_on_the_command_line_is_relative_to_the_working_folder
     (recorded.parent / "recording.zarr").rename(recorded.parent / "other.zarr")
     monkeypatch.chdir(recorded.parent)
     config = load_experiment(recorded, ["recording=other.zarr", "evaluate.baselines=[{name: ar, order: 3}]"])
-    assert config.recording == recorded.parent / "other.zarr"
+    assert config.recording.path == recorded.parent / "other.zarr"
 
 
 @pytest.mark.parametrize(

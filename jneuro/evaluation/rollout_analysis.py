@@ -108,7 +108,7 @@ class RolloutAnalysis(Analysis):
     def analyse(self, study: Study) -> Findings:
         """Roll out all models and what needs none; compare by regime."""
         source, windows = study.source, study.windows
-        if source is None or not isinstance(source.simulator, ODESimulator):
+        if source is None or not isinstance(source.simulator, ODESimulator) or source.simulator.has_reset:
             raise ValueError("rollout needs the simulator behind the recording, one of ordinary differential equations")
         steps = round(self.rollout_ms / windows.dt)
         if steps >= windows.frames_per_trial:

@@ -14,11 +14,10 @@ from jneuro.core.types import Array, Key
 from jneuro.experiment.fit_plan import FitPlan
 from jneuro.experiment.folder import RunFolder
 from jneuro.fitting.config import chosen
-from jneuro.fitting.network_fit import FeatureFit, NetworkFeatures, fit_features
+from jneuro.fitting.network_fit import FeatureFit, fit_features
 from jneuro.fitting.networks import FEATURE_NAMES, FeatureTarget, simulate_features
 from jneuro.fitting.uncertainty import Intervals, local_intervals
 from jneuro.recordings.store import read_recording
-from jneuro.simulators.stepped import SteppedSimulator
 
 __all__ = ["fit_network"]
 
@@ -107,9 +106,8 @@ def _made(plan: FitPlan, truth: dict[str, float], like: FeatureTarget, key: Key[
     """Features of as many and as long runs at another truth."""
     config, trainable = plan.config, plan.trainable  # that of the fit: one program for both
     assert config.simulation is not None  # the configuration saw to it
-    simulator, options = config.simulation.simulator.build(), config.fit.method
-    assert isinstance(simulator, SteppedSimulator)
-    assert isinstance(options, NetworkFeatures)
+    simulator: Any = config.simulation.simulator.build()
+    options: Any = config.fit.method
     keys = trial_keys(key, len(like.features))
     q = np.asarray(trainable.unconstrain(jnp.asarray([truth[name] for name in trainable.names])))
     warmup = config.cut_ms[0] if config.cut_ms else 0.0
@@ -120,9 +118,8 @@ def _made(plan: FitPlan, truth: dict[str, float], like: FeatureTarget, key: Key[
 
 def _fit(plan: FitPlan, target: FeatureTarget, key: Key[Array, ""]) -> tuple[FeatureFit, Intervals]:
     """One fit and its intervals."""
-    simulator, options = plan.simulator, plan.config.fit.method
-    assert isinstance(options, NetworkFeatures)
-    assert isinstance(simulator, SteppedSimulator)
+    simulator: Any = plan.simulator
+    options: Any = plan.config.fit.method  # the configuration saw to it that they suit each other
     found = fit_features(simulator, target, plan.trainable, key=key, options=options)
     root, q = jnp.linalg.inv(jnp.linalg.cholesky(jnp.asarray(found.covariance))), jnp.asarray(found.q)
     # Residuals of which it is the covariance.

@@ -62,7 +62,15 @@ def pair_step(
 
 
 def by_sender(synapses: DelayedSynapses, gained: Float[Array, "post source"]) -> Float[Array, "pre synapse"]:
-    """Order what is listed by receiver, as in `DelayedSynapses.incoming`, by sender; 0 where there is no synapse."""
+    """Order a quantity of the synapses by sender.
+
+    Args:
+        synapses: the synapses.
+        gained: the quantity, listed by receiver as in `DelayedSynapses.incoming`.
+
+    Returns:
+        The quantity, 0 where there is no synapse.
+    """
     exists = synapses.place < gained.size
     # Known to be inside: no clamping.
     place = jnp.where(exists, synapses.place, 0)

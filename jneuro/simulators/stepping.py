@@ -54,7 +54,8 @@ def advance_blocks(
         state, _ = repeat(lambda s, _: (advance(s, longest)[0], None), state, warmup // longest, None)
         state = advance(state, warmup % longest)[0] if warmup % longest else state
     first_step = state.step
-    about = {name: simulator.recordables[name] for name in names}
+    known = simulator.recordables
+    about = {name: known[name] for name in names}
     state, values = _record(advance, about, state, longest, frames, record_every, checkpoint)
     return Recording(
         values=values,

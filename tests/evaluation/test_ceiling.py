@@ -60,7 +60,7 @@ def test_futures_have_the_known_mean_and_variance(population, many):
     mean, variance = many
     assert mean.shape == variance.shape == (TRIALS, STATES, 2, NEURONS)
     decay = DECAY ** STEPS[:, None]
-    expected = FIXED_POINT + decay * (np.asarray(states.v)[:, :, None] - FIXED_POINT)
+    expected = FIXED_POINT + decay * (np.asarray(states.y.v)[:, :, None] - FIXED_POINT)
     spread = VARIANCE * (1 - decay**2)
     z = (mean - expected) / np.sqrt(spread / 64)
     count = TRIALS * STATES * NEURONS

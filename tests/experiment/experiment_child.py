@@ -41,7 +41,7 @@ if __name__ == "__main__":
     grown = iter(range(10_000))
     # Two snapshots of 5 runs of 20 neurons in a chunk.
     jneuro.experiment.simulation._CHUNK = 2 * 50 * 5 * 20
-    RecordingWriter._grow = watched(RecordingWriter._grow, lambda *_: f"grow {next(grown)}")
+    RecordingWriter._grow = watched(RecordingWriter._grow, lambda *_, **__: f"grow {next(grown)}")
     begin, update = progress._Display.begin, progress._Shown.update
     progress._Display.begin = watched(begin, lambda _, text, *__, **___: f"stage {text}")
     progress._Shown.update = watched(update, lambda task, *_, text=None, **__: f"stage {task.title}: {text}")

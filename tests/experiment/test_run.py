@@ -128,7 +128,7 @@ def test_the_recording_is_that_of_its_parts(tiny):
     assert data.attrs["provenance"]["seed"] == 3
     # Every run has its own network and its own noise.
     assert len({data["v"].values[n].tobytes() for n in range(5)}) == 5
-    v, last = data["v"].values, zarr.open_array(tiny.folder / "recording.zarr" / "states" / "v", mode="r")
+    v, last = data["v"].values, zarr.open_array(tiny.folder / "recording.zarr" / "states" / "y.v", mode="r")
     np.testing.assert_array_equal(last[:, -1], v[:, -1])
     np.testing.assert_array_equal(last[:, 0], v[:, 49])
 

@@ -86,7 +86,7 @@ def test_a_strong_pull_keeps_a_wrong_model_at_the_data():
     np.testing.assert_allclose(run(wrong, jnp.asarray(0.0)), run(wrong), atol=1e-9)
 
 
-def test_a_stepped_simulator_is_simulated():
+def test_a_cell_with_a_reset_is_simulated():
     cell = Izhikevich()
     current = np.concatenate([np.zeros(20), np.full(80, 15.0)])
     target = Target.of(recording(np.full(100, -65.0), current, dt=0.5, current_unit="pA"), noise_sd=1.0)
@@ -96,5 +96,5 @@ def test_a_stepped_simulator_is_simulated():
     np.testing.assert_allclose(v[0], made.values["v"][:, 0], rtol=1e-9)
     np.testing.assert_array_equal(spikes[0], made.values["spikes"][:, 0])
     assert spikes.sum() >= 2
-    with pytest.raises(ValueError, match="brings its own scheme and start"):
+    with pytest.raises(ValueError, match="is reset at its spikes, so its state at the start"):
         Problem.of(cell, target, at.trainable, free_start=True)
