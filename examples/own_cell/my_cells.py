@@ -1,4 +1,4 @@
-"""Cells of one's own: variables with initial values, and their derivatives; a threshold and a reset where they spike."""
+"""Cells of one's own: variables with initial values and their derivatives; threshold and reset where they spike."""
 
 from typing import NamedTuple
 

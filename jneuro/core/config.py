@@ -341,11 +341,14 @@ def content_of(*parts: Any) -> Content:
     """Say what a result depends on.
 
     Args:
-        parts: configurations, and values that JSON knows.
+        parts: configurations, values that JSON knows, and contents of other results.
     """
-    blocks = [block for part in parts for block in _configs(part)]
-    files = {name: digits for block in blocks for name, digits in source_files(block.source_object).items()}
-    nameless = [str(getattr(b, "name", type(b).__name__)) for b in blocks if b.source_digest is None]
+    known = [part for part in parts if isinstance(part, Content)]
+    blocks = [block for part in parts if part not in known for block in _configs(part)]
+    files = {name: digits for content in known for name, digits in content.files.items()}
+    files |= {name: digits for block in blocks for name, digits in source_files(block.source_object).items()}
+    nameless = [name for content in known for name in content.sourceless]
+    nameless += [str(getattr(b, "name", type(b).__name__)) for b in blocks if b.source_digest is None]
     return Content(content_hash(*parts), dict(sorted(files.items())), tuple(dict.fromkeys(nameless)))
 
 

@@ -10,6 +10,7 @@ import jax
 from jneuro.core.code import changed_files, loaded_code
 from jneuro.core.config import (
     ConfigError,
+    Content,
     Kind,
     Resolved,
     content_hash,
@@ -227,15 +228,17 @@ def resolve(config: ExperimentConfig) -> Plan:
     _check_windows(config, data)
     models = {name: _sized(config, name, data) for name in config.models}
     config = config.model_copy(update={"models": models})
-    trainings = _trainings(config)
+    made = content_of(simulation, seed)
+    source = made if config.simulation is not None else content_of(config.recording)
+    trainings = _trainings(config, source)
     stages = [t.stage for t in trainings]
     if config.simulation is not None:
-        stages.insert(0, Stage("simulate", content_of(config.simulation, config.seed), ("recording.zarr",)))
+        stages.insert(0, Stage("simulate", source, ("recording.zarr",)))
     elif config.recording and not config.recording.is_store:
-        stages.insert(0, Stage("read", content_of(config.recording), ("recording.zarr",)))
-    results = ("metrics.json", "predictions.zarr", "analyses.zarr")
-    stages.append(Stage("evaluate", content_of(config, simulation, seed), results))
-    stages.append(Stage("report", content_of(config, simulation, seed, "report"), ("report.html", "figures")))
+        stages.insert(0, Stage("read", source, ("recording.zarr",)))
+    scored = content_of(made, source, config.windows, *(t.stage.content for t in trainings), config.evaluate)
+    stages.append(Stage("evaluate", scored, ("metrics.json", "predictions.zarr", "analyses.zarr")))
+    stages.append(Stage("report", content_of(config.name, scored), ("report.html", "figures")))
     return Plan(config, simulation, seed, trainings, {s.name: s for s in stages}, loaded_code())
 
 
@@ -347,7 +350,7 @@ def _sizes(windows: WindowConfig, data: _Data) -> Sizes:
     return Sizes(features, length, len(horizons), None if alike else outputs, known)
 
 
-def _trainings(config: ExperimentConfig) -> tuple[Training, ...]:
+def _trainings(config: ExperimentConfig, source: Content) -> tuple[Training, ...]:
     """All trainings of an experiment: the models, then the leaky twins, each with all its seeds."""
     leaky = config.windows.split == "report"
     first = [(n, n, n, leaky) for n in config.models]
@@ -356,12 +359,10 @@ def _trainings(config: ExperimentConfig) -> tuple[Training, ...]:
     for name, label, folder, leaks in first:
         entry, windows, recipe = config.models[name], config.windows_of(name), config.train_config_of(name)
         windows = windows.model_copy(update={"split": "report"}) if leaks else windows
-        source = config.recording
-        common = (config.simulation, source, config.seed, windows, leaks, name)
+        common = content_of(source, config.seed, windows, leaks, name, entry.model, recipe)
         for seed in range(entry.seeds):
             said, where = (f"{label} (seed {seed})", f"{folder}.{seed}") if seed else (label, folder)
-            content = content_of(*common, seed, entry.model, recipe)
-            stage = Stage(f"train {said}", content, (f"models/{where}",))
+            stage = Stage(f"train {said}", content_of(common, seed), (f"models/{where}",))
             found.append(Training(name, said, where, leaks, seed, entry.model, windows, recipe, config.seed, stage))
     places = {}
     for training in found:

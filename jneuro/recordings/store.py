@@ -99,7 +99,7 @@ class RecordingWriter:
             recording: values `[trial, time, neuron]`; an array called `spikes` becomes events. An array whose last axis
                 is not the neurons' gets an axis of its own name.
             states: simulator states within the chunk, each leaf `[trial, snapshot, ...]`; the last one must be the
-                recording's final state. By default that state alone.
+                recording's final state. By default that state alone; data from elsewhere have none.
         """
         self._grow(self._root, "time", ("time",), recording.time, unit="ms")
         for name, values in recording.values.items():
@@ -111,12 +111,14 @@ class RecordingWriter:
                 self._grow(self._root, name, names, np.asarray(values), unit=recording.units[name])
         if states is None:
             states = jax.tree.map(lambda x: x[:, None], recording.final_state)
-        group = self._root.require_group("states")
-        for name, leaf in state_leaves(states).items():
+        group, leaves = self._root.require_group("states"), state_leaves(states)
+        for name, leaf in leaves.items():
             extra = tuple(f"{name}_{i}" for i in range(leaf.ndim - 2))
             self._grow(group, name, ("trial", "snapshot", *extra), np.asarray(leaf))
         self.frames += recording.frames
-        lengths = {"time": self.frames, "snapshot": group["step"].shape[1]}  # pyright: ignore
+        lengths = {"time": self.frames}
+        if leaves:
+            lengths["snapshot"] = group["step"].shape[1]  # pyright: ignore
         if "events" in self._root:
             lengths["event"] = self._root["events"]["time"].shape[0]  # type: ignore[index]
         self._root.attrs.update({"committed": lengths, "dt": recording.dt})

@@ -271,7 +271,7 @@ class RunSettings(Config):
     def _stimulus(self) -> Stimulus | None:
         return self.stimulus.build(jax.random.key(0)) if self.stimulus else None
 
-    @property
+    @cached_property
     def scheme(self) -> dict[str, Any]:
         """The arguments `dt` and `solver` of `simulate`."""
         return scheme_of(self.simulator.build(), as_solver(self.solver), self.dt_ms)
@@ -291,7 +291,7 @@ class RunSettings(Config):
         """Time steps in one recorded frame."""
         return step_count(self.frame, self.step, "record_every_ms")
 
-    @property
+    @cached_property
     def populations(self) -> dict[str, int]:
         """Name and size of each population of neurons."""
         return populations_of(self.simulator.build(), self._stimulus())

@@ -63,7 +63,15 @@ class Promise(NamedTuple):
 
 
 def promise(suite: list[Promise], name: str, text: str, remedy: str, first: bool = False):
-    """Append a check to a suite."""
+    """Append a check to a suite.
+
+    Args:
+        suite: the suite.
+        name: for `ContractError.promises`.
+        text: the promise, in a sentence.
+        remedy: what to do where it is broken.
+        first: the rest is not asked where this one is broken.
+    """
 
     def append(check: Callable[[Any], str | None]):
         suite.append(Promise(name, text, remedy, check, first))
@@ -73,7 +81,19 @@ def promise(suite: list[Promise], name: str, text: str, remedy: str, first: bool
 
 
 def verify(about: str, kind: str, suite: Sequence[Promise], case: Any, skip: Sequence[str]) -> None:
-    """Ask all promises; raise one error that lists those that are broken."""
+    """Ask all promises.
+
+    Args:
+        about: what is asked, by name.
+        kind: of what it is.
+        suite: the promises of that kind.
+        case: what the checks get.
+        skip: names of promises that are not asked.
+
+    Raises:
+        ContractError: listing those that are broken.
+        ValueError: if `skip` names an unknown promise.
+    """
     names = [p.name for p in suite]
     if unknown := [s for s in skip if s not in names]:
         raise ValueError(f"skip: a {kind} has no promise {unknown[0]!r}; it has {', '.join(names)}")
@@ -94,6 +114,7 @@ def verify(about: str, kind: str, suite: Sequence[Promise], case: Any, skip: Seq
 
 
 def name_of(thing: Any) -> str:
+    """The name of a class or a function, or of the class of an object."""
     return getattr(thing, "__qualname__", None) or type(thing).__qualname__
 
 
@@ -103,7 +124,12 @@ def as_double(tree: PyTree) -> PyTree:
 
 
 def same(a: PyTree, b: PyTree) -> bool:
-    """Whether two trees are the same to the last bit, NaN included."""
+    """Whether two trees are the same to the last bit, NaN included.
+
+    Args:
+        a: the one.
+        b: the other.
+    """
     return bool(eqx.tree_equal(*(jax.tree.map(_bits, t) for t in (a, b))))
 
 
@@ -115,7 +141,12 @@ def _bits(x: Any) -> Any:
 
 
 def apart(a: PyTree, b: PyTree) -> str | None:
-    """How far two trees of arrays are apart, where that is more than single precision explains."""
+    """How far two trees of arrays are apart, where that is more than single precision explains.
+
+    Args:
+        a: the one.
+        b: the other.
+    """
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         x, y = np.asarray(x), np.asarray(y)
         if x.shape != y.shape:
@@ -183,7 +214,12 @@ def slope_fault(f: Callable[[PyTree], Float[Array, ""]], at: PyTree, *, forward:
 
 
 def tracing_fault(trace: Callable[..., Any], *arguments: Any) -> str | None:
-    """How a second tracing differs from the first: by something that neither the arguments nor the leaves hold."""
+    """How a second tracing differs from the first: by something that neither the arguments nor the leaves hold.
+
+    Args:
+        trace: what is traced.
+        arguments: with what.
+    """
     first, second = (jax.make_jaxpr(lambda *a: jax.tree.leaves(trace(*a)))(*arguments) for _ in range(2))
     if str(first.jaxpr) != str(second.jaxpr) or not same(first.consts, second.consts):
         return "another computation, or other constants, when it is traced again"
@@ -191,5 +227,6 @@ def tracing_fault(trace: Callable[..., Any], *arguments: Any) -> str | None:
 
 
 def is_finite(tree: PyTree) -> bool:
+    """Whether all floating-point numbers of a tree are finite."""
     numbers = (x for x in jax.tree.leaves(tree) if not eqx.is_array(x) or jnp.issubdtype(x.dtype, jnp.inexact))
     return all(bool(np.isfinite(np.asarray(x)).all()) for x in numbers)

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jneuro.core.config import Config
 from jneuro.core.devices import double_precision
 from jneuro.core.registry import Block
 from jneuro.datasets.windows import Batch
-from jneuro.models.base import ModelConfig, Prediction, forward
+from jneuro.models.base import Prediction, forward
 from jneuro.models.build import Sizes, build_model, model_rngs
 from jneuro.models.kinds import MODELS
 from jneuro.testing.contract import (
@@ -301,8 +302,9 @@ def check_model(
     sizes = Sizes(features, length, horizons, outputs, known)
     if isinstance(model, nnx.Module):
         build = lambda rngs: nnx.clone(model)  # noqa: E731
-    elif isinstance(model, ModelConfig):
-        sizes = Sizes(model.features, model.length, model.horizons, model.targets, known)
+    elif isinstance(model, Config):
+        own = {name: getattr(model, name, size) for name, size in sizes._asdict().items()}
+        sizes = Sizes(**own | {"outputs": own["outputs"] or own["features"], "known": known})
         build = lambda rngs: build_model(model, rngs=rngs)  # noqa: E731
     else:
         block = _block(model, dict(arguments or {}))

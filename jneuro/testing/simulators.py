@@ -127,12 +127,12 @@ def _(case):
     first=True,
 )
 def _(case):
-    declared = parameters(case.given)
     for field in dataclasses.fields(case.given):
         value = getattr(case.given, field.name)
-        if isinstance(value, float | np.ndarray) and not field.metadata.get("static") and field.name not in declared:
+        open_ended = not field.metadata.get("static") and "jneuro" not in field.metadata
+        if isinstance(value, float | np.ndarray) and open_ended:
             return f"{field.name} = {value}, which no jn.param declares"
-    for name, p in declared.items():
+    for name, p in parameters(case.given).items():
         if p.static or not math.isfinite(p.bounds.low):
             continue
         try:

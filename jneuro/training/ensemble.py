@@ -68,11 +68,8 @@ def train_ensemble(
     shared, placement = _shared_recipe(configs), place_members(number)
     graph, weights, rngs = _shared_model(models)
     whole = shared.whole_optimizer
-    decays = (
-        None
-        if whole
-        else jnp.asarray([c.optimizer.weight_decay for c in configs], jax.tree.leaves(weights[0].params)[0].dtype)
-    )
+    dtype = jax.tree.leaves(weights[0].params)[0].dtype
+    decays = None if whole else jnp.asarray([c.optimizer.weight_decay for c in configs], dtype)
     saving = range(number if checkpoint else 0)
     run = Run(
         [Course(*of) for of in zip(models, configs, callbacks, strict=True)],
@@ -84,3 +81,43 @@ def train_ensemble(
         {str(k): fingerprint(configs[k], windows, weights[k], keys[k], models[k]) for k in saving},
     )
     return run()
+
+
+def _shared_model(models: Sequence[nnx.Module]) -> tuple[nnx.GraphDef, tuple[Weights, ...], PyTree]:
+    """The static part of all models, their weights, and the random streams of the first.
+
+    Raises:
+        ValueError: if the static parts differ.
+    """
+    graphs, weights, rngs = zip(*map(split_model, models), strict=True)
+    shapes = [[jax.typeof(leaf) for leaf in jax.tree.leaves(each)] for each in weights]
+    for k in range(1, len(models)):
+        if graphs[k] != graphs[0] or shapes[k] != shapes[0]:
+            raise ValueError(f"models[{k}] is of another configuration than models[0]; train it apart")
+    return graphs[0], weights, rngs[0]
+
+
+def _shared_recipe(configs: Sequence[TrainConfig]) -> TrainConfig:
+    """The recipe without what the program does not read, or reads from arrays; it must be the same for all.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+
+    def shared(config: TrainConfig) -> TrainConfig:
+        free = {"warmup_from": 0.0, "plateau": None, "early_stopping": None, "parallel": "auto"}
+        if not config.counts_epochs:
+            free |= {"epochs": 1, "warmup_epochs": 0}
+        if not config.whole_optimizer:
+            free["optimizer"] = config.optimizer.model_copy(update={"learning_rate": 1.0, "weight_decay": 0.0})
+        return compiled_recipe(config.model_copy(update=free))
+
+    first, *others = map(shared, configs)
+    for k, other in enumerate(others, 1):
+        differ = [name for name in TrainConfig.model_fields if getattr(first, name) != getattr(other, name)]
+        if differ:
+            ours, theirs = getattr(other, differ[0]), getattr(first, differ[0])
+            raise ValueError(
+                f"{differ[0]} of configs[{k}] is {ours!r}, that of configs[0] {theirs!r}; one program needs them equal"
+            )
+    return first

@@ -87,4 +87,4 @@ def test_what_does_not_fit_the_file_is_said_before_anything_is_computed(folder, 
 def test_a_recording_takes_the_place_of_a_simulation(folder):
     config = load_fit(ROOT / "configs" / "fit_recording.yaml", [f"recording={folder / 'cell.nwb'}"]).config
     assert config.simulation is None
-    assert config.recording == folder / "cell.nwb"
+    assert config.recording.path == folder / "cell.nwb"

@@ -9,9 +9,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from jneuro.recordings import ReadError, Recording, StoreError, read, write_nwb
 from jneuro.recordings.foreign import factor_to
+from jneuro.recordings.kinds import RecordingSource
+from jneuro.recordings.recording import from_arrays
 from jneuro.simulators import HodgkinHuxley, Pospischil, simulate, stimuli
 
 pyabf = pytest.importorskip("pyabf")
@@ -256,6 +259,39 @@ def test_rest_and_slow_troughs_are_not_clipped(tmp_path, cell):
 def test_anything_else_is_a_store(tmp_path):
     with pytest.raises(StoreError, match="no such recording"):
         read(tmp_path / "recording.zarr")
+
+
+def test_readers_of_ones_own(tmp_path):
+    file = tmp_path / "a.numbers"
+    np.savetxt(file, [-65.0, -64.0, -60.0])
+
+    def numbers(path, *, dt=1.0, name="v", unit="mV"):
+        return from_arrays(**{name: np.loadtxt(path)}, dt=dt, units={name: unit})
+
+    found = read(file, reader=numbers, dt=0.5)
+    assert (found["v"].shape, found.dt, found.units) == ((1, 3, 1), 0.5, {"v": "mV"})
+    assert read(file, [0], reader=numbers)["v"].tolist() == found["v"].tolist()
+    bad = {
+        r"a\.numbers: no reader is known for files that end in '\.numbers'; known are \.abf \(abf\).*reader=": {},
+        r"unknown argument 'dtt'; did you mean 'dt'\?": {"reader": numbers, "dtt": 1.0},
+        r"must return a Recording, got list": {"reader": lambda path: [path]},
+        r"unknown reader 'csv'": {"reader": "csv"},
+        r"dt = 0\.0 ms must be positive": {"reader": numbers, "dt": 0.0},
+        r"must name some of the sweeps 0 to 0": {"reader": numbers, "sweeps": [1]},
+        r"is no reader: is of the type int": {"reader": 3},
+    }
+    for message, options in bad.items():
+        with pytest.raises(ValueError, match=message):
+            read(file, **options)
+    with pytest.raises(KeyError, match="the recording has no 'w'; it has v"):
+        found["w"]
+    with pytest.raises(ValueError, match="of equal times"):
+        from_arrays(v=np.zeros(3), w=np.zeros(4), dt=1.0)
+    given = TypeAdapter(RecordingSource).validate_python({"path": file, "reader": {"name": "abf"}, "sweeps": [2]})
+    assert (given.reader.name, given.sweeps, given.is_store) == ("abf", (2,), False)
+    bare = TypeAdapter(RecordingSource).validate_python(str(tmp_path / "b.zarr"))
+    assert bare.is_store
+    assert TypeAdapter(RecordingSource).dump_python(bare, mode="json") == str(tmp_path / "b.zarr")
 
 
 @pytest.mark.parametrize(
