@@ -43,6 +43,18 @@ def test_rate_and_its_gradient(printed):
     assert gradient == pytest.approx(float(stated[2]), abs=0.1)
 
 
+def test_configuration_names_cell_model_and_loss(tmp_path):
+    from jneuro.experiment.plan import load_plan
+
+    (tmp_path / "my_cells.py").write_text(block_with("jn.ODESimulator").partition("key, how")[0])
+    (tmp_path / "my_models.py").write_text(block_with("nnx.Module").partition("data =")[0])
+    shown = re.findall(r"```yaml\n(.+?)```", README, flags=re.S)[0]
+    (tmp_path / "run.yaml").write_text(f"name: shown\n{shown}windows: {{horizons_ms: [1]}}\n")
+    overrides = ["windows.discard_ms=0", "simulation.record=[v]", "simulation.runs=10", "evaluate.ceiling=null"]
+    plan = load_plan(tmp_path / "run.yaml", overrides)
+    assert sorted(plan.code[1]) == ["my_cells.py", "my_models.py"]
+
+
 def test_model_is_scored_beside_the_lookup(printed):
     model, lookup = printed[block_with("jn.evaluate(")]
     assert 0.65 < model < 0.8
