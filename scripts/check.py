@@ -226,6 +226,14 @@ def pytest_terminal_summary(terminalreporter) -> None:
         terminalreporter.line(f"{said}\nraise --budget, or run them all: make test")
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail where the time was up before any test had passed: that is no answer."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    late = reporter and [r for r in reporter.stats.get("skipped", []) if LATE in str(r.longrepr)]
+    if late and not reporter.stats.get("passed"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def _run(name: str, *command: str, **environment: str) -> bool:
     """Run a command, say how long it took, and whether it found nothing."""
     began = time.perf_counter()
