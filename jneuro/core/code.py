@@ -124,9 +124,19 @@ def _enter(folder: Path | None, expected: Mapping[str, str] | None) -> None:
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)  # pyright: ignore[reportArgumentType]
     folder = None if folder is None else folder.resolve()
-    if folder != _finder.folder:
+    if folder != _finder.folder or _any_changed():
         _forget(_finder.folder)
     _finder.folder, _finder.expected = folder, expected
+
+
+def _any_changed() -> bool:
+    """Whether the text of a module of the folder, or of what it imports, is another than was executed.
+
+    Seen before the first name is looked up: to forget modules between two names leaves the first without its module.
+    """
+    modules = [module for module in [*sys.modules.values()] if isinstance(module, types.ModuleType)]
+    executed = [(module, module.__dict__.get("__jneuro_digest__")) for module in modules]
+    return any(text is not None and text != _module_digest(module) for module, text in executed)
 
 
 def _forget(folder: Path | None) -> None:

@@ -51,14 +51,15 @@ class Config(BaseModel):
         return data
 
     @property
-    def source_object(self) -> Any:
-        """What the configuration stands for, whose source may not be this package's."""
-        return type(self)
+    def source_objects(self) -> tuple[Any, ...]:
+        """What the configuration stands for and names, whose source may not be this package's."""
+        return (type(self),)
 
     @property
     def source_digest(self) -> str | None:
         """Stands for source that is not this package's; see `jneuro.core.code.digest`."""
-        return digest(self.source_object)
+        digests = [digest(thing) for thing in self.source_objects]
+        return None if None in digests else " ".join(d for d in digests if d)
 
 
 def unknown_name(name: str, known: Iterable[str], kind: str) -> str:
@@ -346,7 +347,8 @@ def content_of(*parts: Any) -> Content:
     known = [part for part in parts if isinstance(part, Content)]
     blocks = [block for part in parts if part not in known for block in _configs(part)]
     files = {name: digits for content in known for name, digits in content.files.items()}
-    files |= {name: digits for block in blocks for name, digits in source_files(block.source_object).items()}
+    things = [thing for block in blocks for thing in block.source_objects]
+    files |= {name: digits for thing in things for name, digits in source_files(thing).items()}
     nameless = [name for content in known for name in content.sourceless]
     nameless += [str(getattr(b, "name", type(b).__name__)) for b in blocks if b.source_digest is None]
     return Content(content_hash(*parts), dict(sorted(files.items())), tuple(dict.fromkeys(nameless)))

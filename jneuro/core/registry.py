@@ -8,6 +8,8 @@ with an entry point in the group `jneuro.KIND`, such as
     morris_lecar = "my_package.cells:MorrisLecar"
 """
 
+import contextlib
+import contextvars
 import importlib
 import importlib.metadata
 import importlib.util
@@ -23,7 +25,7 @@ from jneuro.core.code import CodeError, load_object
 from jneuro.core.config import Config, unknown_name
 from jneuro.core.outline import outline
 
-__all__ = ["Block", "Registry", "accepted", "required"]
+__all__ = ["Block", "Registry", "accepted", "names_found", "required"]
 
 
 def accepted(make: Callable) -> list[str]:
@@ -74,9 +76,9 @@ class Block(Config):
         return self._target
 
     @property
-    def source_object(self) -> Any:
+    def source_objects(self) -> tuple[Any, ...]:
         """What stands behind the name."""
-        return self._target
+        return (self._target,)
 
     def check_arguments(self, *given: str) -> None:
         """Refuse arguments that the target does not take, and the lack of one that it needs.
@@ -111,6 +113,23 @@ class Block(Config):
             return self.target(**({k: v for k, v in given.items() if k in known} | self.arguments))
         except TypeError as error:
             raise ValueError(f"{self.name}: {error}") from error
+
+
+_hearing: contextvars.ContextVar[tuple[dict[tuple[str, str], Any], ...]] = contextvars.ContextVar("hear", default=())
+
+
+@contextlib.contextmanager
+def names_found() -> Iterator[dict[tuple[str, str], Any]]:
+    """Collect what registries find for the duration of a `with` block: by kind and name, what the name means.
+
+    So a block knows the code behind what its arguments name, such as the rule of a network, at whatever depth.
+    """
+    found: dict[tuple[str, str], Any] = {}
+    token = _hearing.set((*_hearing.get(), found))
+    try:
+        yield found
+    finally:
+        _hearing.reset(token)
 
 
 class _Entry(NamedTuple):
@@ -179,6 +198,12 @@ class Registry:
         Raises:
             ValueError: if the name is unknown, cannot be loaded, or means something of another kind.
         """
+        found = self._find(name)
+        for heard in _hearing.get():
+            heard[self.kind, name] = found
+        return found
+
+    def _find(self, name: str) -> Any:
         if name in self._builtin:
             module, _, attribute = self._builtin[name].partition(":")
             return getattr(importlib.import_module(module), attribute)

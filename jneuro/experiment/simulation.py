@@ -98,7 +98,9 @@ def build_runs(config: SimulationConfig, key: Key[Array, ""]) -> Runs:
         build = eqx.filter_vmap(config.stimulus.build) if own else config.stimulus.build
         stimulus = build(trial_keys(drawn, config.runs) if own else drawn)
     wiring, keys = stream(key, "connect"), trial_keys(stream(key, "run"), config.runs)
-    shared = config.connectivity == "fixed" or isinstance(simulator, ODESimulator)
+    # A cell of which nothing is drawn is itself.
+    alike = isinstance(simulator, ODESimulator) and simulator.connect(wiring) is simulator
+    shared = config.connectivity == "fixed" or alike
     connect = simulator.connect if shared else eqx.filter_vmap(simulator.connect)
     connected = connect(wiring if shared else trial_keys(wiring, config.runs))
     how = {"record": config.recorded, "per_trial": not shared, "stimuli": own}

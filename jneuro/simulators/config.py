@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal, Self
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from jneuro.core.config import Config, unknown_name
 from jneuro.core.random import stream
-from jneuro.core.registry import Block, Registry, accepted
+from jneuro.core.registry import Block, Registry, accepted, names_found
 from jneuro.core.types import Array, Key
 from jneuro.simulators.base import Parameter, step_count
 from jneuro.simulators.integration import require_integrable
@@ -36,6 +36,14 @@ __all__ = [
 
 class _Physical(Block):
     """A simulator or a stimulus by name, with numbers as its arguments."""
+
+    _named: dict[tuple[str, str], Any] = PrivateAttr(default_factory=dict)
+
+    @property
+    def source_objects(self) -> tuple[Any, ...]:
+        """What stands behind the name, and behind those that its arguments name, such as the rule of a network."""
+        within = [v for v in self.arguments.values() if isinstance(v, eqx.Module)]
+        return (self.target, *self._named.values(), *within)
 
     @model_validator(mode="before")
     @classmethod
@@ -148,7 +156,8 @@ class SimulatorConfig(_Physical):
     @model_validator(mode="after")
     def _buildable(self) -> Self:
         self._target = SIMULATORS.find(self.name)
-        self.build()
+        with names_found() as self._named:
+            self.build()
         return self
 
 
@@ -182,7 +191,8 @@ class StimulusConfig(_Physical):
     @model_validator(mode="after")
     def _buildable(self) -> Self:
         self._target = STIMULI.find(self.name)
-        self.build(jax.random.key(0))
+        with names_found() as self._named:
+            self.build(jax.random.key(0))
         return self
 
 

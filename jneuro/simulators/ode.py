@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jax.interpreters import partial_eval
 
 from jneuro.core.types import Array, Float, Key, PyTree
 from jneuro.simulators.base import Recordable, Simulator, initial_state, state_variables
-from jneuro.simulators.paths import parameters
+from jneuro.simulators.paths import draw, draw_parameters, parameters, resolve
 from jneuro.simulators.solvers import RK4
 
 __all__ = ["ODESimulator", "is_separable", "require_one_equation"]
@@ -29,7 +29,7 @@ class _Recordables:
         if owner.threshold is not ODESimulator.threshold:
             found["spikes"] = Recordable("1", "sum", "spikes")
         if owner.observables is not ODESimulator.observables:
-            cell = owner() if instance is None else instance
+            cell = owner() if instance is None else resolve(draw(instance, jax.random.key(0)))
             y = jax.eval_shape(cell.init, jax.random.key(0))
             names = jax.eval_shape(cell.observables, y, jax.ShapeDtypeStruct((), jnp.result_type(float)))
             found |= {n: Recordable(cell.observable_units.get(n, "1"), "last", n) for n in names}
@@ -124,6 +124,22 @@ class ODESimulator(Simulator):
         """What `simulate` records where nothing is said: all but `observables`."""
         names = (*self.State._fields, "current", "spikes")
         return tuple(n for n in names if n in self.recordables)
+
+    def connect(self, key: Key[Array, ""]) -> Self:
+        """Draw parameters that are distributions: one value a cell, where other parameters have so many, or else one.
+
+        Args:
+            key: random key.
+
+        Returns:
+            The simulator, which keeps the standard deviates; numbers stay differentiable in mean and deviation.
+
+        Example:
+            ```python
+            cell = jn.HodgkinHuxley(g_k=jn.Normal(36.0, 2.0)).connect(key)
+            ```
+        """
+        return draw_parameters(self, key, lambda simulator: simulator.cells)
 
     def init(self, key: Key[Array, ""]) -> Any:
         """Make the initial state, of scalars or of one value a cell: here, the values that `State` declares.

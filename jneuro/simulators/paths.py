@@ -6,7 +6,7 @@ A path is the way to a number in the built object, as one would write it in Pyth
 
 import abc
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import equinox as eqx
@@ -29,6 +29,7 @@ __all__ = [
     "Uniform",
     "as_distribution",
     "draw",
+    "draw_parameters",
     "parameters",
     "replace",
     "resolve",
@@ -235,6 +236,23 @@ def draw(obj: Tree, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Tree:
     return jax.tree_util.tree_unflatten(tree, leaves)
 
 
+def draw_parameters(simulator: Tree, key: Key[Array, ""], shape: Callable[[Tree], tuple[int, ...]]) -> Tree:
+    """Draw the parameters of a simulator that are distributions, as its `connect` does.
+
+    Args:
+        simulator: the simulator.
+        key: the key of its connections.
+        shape: how many to draw of each, told by the simulator with numbers in their place.
+
+    Returns:
+        The simulator with deviates; itself, if nothing is left to draw.
+    """
+    if all(x.z is not None for x in jax.tree.leaves(simulator, is_leaf=_is_distribution) if _is_distribution(x)):
+        return simulator
+    key = stream(key, "parameters")
+    return draw(simulator, key, shape(resolve(draw(simulator, key))))
+
+
 def resolve(obj: Tree) -> Tree:
     """Put the drawn number in the place of every distribution.
 
@@ -253,7 +271,8 @@ def resolve(obj: Tree) -> Tree:
             return leaf
         if leaf.z is None:
             raise ValueError(
-                f"{_dotted(path)} is a {type(leaf).__name__} that was not drawn; call draw(..., key) first"
+                f"{_dotted(path)} is a {type(leaf).__name__} that was not drawn; connect(key) of a simulator "
+                "draws it, draw(..., key) anything"
             )
         return leaf.value
 

@@ -58,8 +58,9 @@ def simulate(
     """Simulate, and record on the way; pure, jittable, and batched by the caller's `jax.vmap`.
 
     Args:
-        simulator: what to simulate; a network must be connected (`simulator.connect(key)`).
-        stimulus: what drives it, in the simulator's unit.
+        simulator: what to simulate; a network, or one with a number that is drawn, must be connected
+            (`simulator.connect(key)`).
+        stimulus: what drives it, in the simulator's unit; numbers in it that are drawn are drawn from `key`.
         duration: recorded time [ms].
         key: random key of the run. Randomness is drawn by absolute step: a run cut into pieces (`initial_state`) and
             continued with the same key equals the whole.
@@ -268,9 +269,11 @@ def first_state(
     Returns:
         The state.
     """
+    simulator = resolve(simulator)
     if isinstance(simulator, ODESimulator):
+        stimulus = resolve(draw(stimulus, stream(key, "stimulus")))
         return begin(simulator, stimulus, stream(key, "init"), None, *_scheme(simulator, solver, dt))
-    return begin_stepped(resolve(simulator), stream(key, "init"), None)
+    return begin_stepped(simulator, stream(key, "init"), None)
 
 
 def _scheme(

@@ -11,10 +11,9 @@ import numpy as np
 from jax import lax
 
 from jneuro.core.devices import scan
-from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Int, Key, PyTree
 from jneuro.simulators.base import Recordable, Simulator, initial_state, state_variables, step_count
-from jneuro.simulators.paths import Distribution, draw, parameters, resolve
+from jneuro.simulators.paths import draw_parameters, parameters
 from jneuro.simulators.spiking import spike_gradient
 
 __all__ = ["SteppedSimulator", "SteppedState", "begin_stepped", "take_steps"]
@@ -131,10 +130,7 @@ class SteppedSimulator(Simulator):
         Returns:
             The simulator, which keeps the standard deviates; numbers stay differentiable in mean and deviation.
         """
-        if not any(isinstance(p.default, Distribution) for p in parameters(self).values()):
-            return self
-        key = stream(key, "parameters")
-        return draw(self, key, (resolve(draw(self, key)).neurons,))
+        return draw_parameters(self, key, lambda simulator: (simulator.neurons,))
 
     def init(self, key: Key[Array, ""]) -> Any:
         """Make, or draw, the initial state: here, the values that `State` declares.

@@ -123,6 +123,7 @@ class SweepConfig(RunConfig):
             key=jax.random.key(self.seed),
             name=simulation.simulator.name,
             said=said,
+            sources={f"simulator {simulation.simulator.name}": simulation.simulator.source_digest},
         )
 
 

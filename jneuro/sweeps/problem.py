@@ -5,7 +5,7 @@ import functools
 import hashlib
 import inspect
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -118,10 +118,21 @@ def _refused(obj: Any, path: str, name: str, kind: str, known: Sequence[str] | N
 
 
 def source_of(thing: Any) -> str | None:
-    """Stand for the code behind an object, a class or a function; see `jneuro.core.code.digest`."""
+    """Stand for the code behind an object and its parts, a class or a function; see `jneuro.core.code.digest`."""
     while isinstance(thing, functools.partial):
         thing = thing.func
-    return digest(thing)
+    digests = [digest(part) for part in (thing, *_modules_in(thing))]
+    return None if None in digests else " ".join(dict.fromkeys(d for d in digests if d))
+
+
+def _modules_in(thing: Any) -> Iterator[eqx.Module]:
+    """The modules that a module holds, in static fields too, such as the rule of a network."""
+    for field in dataclasses.fields(thing) if isinstance(thing, eqx.Module) else ():
+        value = getattr(thing, field.name, None)
+        for part in value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else [value]:
+            if isinstance(part, eqx.Module):
+                yield part
+                yield from _modules_in(part)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -143,6 +154,7 @@ class SweepProblem:
         key: of all that is random.
         name: the simulator's, in messages.
         said: what stands for all of this in the store, beside the digests of code of one's own; JSON.
+        sources: what stands for code that the objects no longer show, such as a function that has made one.
     """
 
     simulator: Simulator
@@ -159,6 +171,7 @@ class SweepProblem:
     key: Key[Array, ""]
     name: str
     said: Mapping[str, Any]
+    sources: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be simulated, before anything is."""
@@ -238,7 +251,7 @@ class SweepProblem:
             for target in self.targets[name]:
                 where, _, path = target.partition(".")
                 changed[where][path] = value * times if times != 1 else value
-        simulator = resolve(draw(replace(self.simulator, changed["simulator"]), stream(key, "parameters")))
+        simulator = replace(self.simulator, changed["simulator"])
         if self.stimulus is None:
             return simulator, None
         return simulator, self.stimulus.build(stream(key, "stimulus"), changed["stimulus"])
@@ -271,7 +284,7 @@ class SweepProblem:
         """All that results depend on; code of one's own by its digest, and, where it has no source, by a number."""
         parts = {f"simulator {self.name}": self.simulator, "solver": self.solver}
         parts |= {f"measure {m.name}": m.function for m in self.measures}
-        code = {name: source_of(thing) for name, thing in parts.items() if thing is not None}
+        code = {name: source_of(thing) for name, thing in parts.items() if thing is not None} | dict(self.sources)
         if self.stimulus is not None:
             code[f"stimulus {self.stimulus.name}"] = self.stimulus.source
         own = {name: uuid.uuid4().hex if source is None else source for name, source in code.items() if source != ""}

@@ -201,6 +201,89 @@ fit:
   method: {name: "my_fits:Grid", points: 5}
 """
 
+OPTIMIZERS = """
+import optax
+from my_numbers import RESISTANCE
+
+
+def make_optimizer(rate):
+    return optax.chain(optax.clip_by_global_norm(RESISTANCE), optax.sgd(rate, momentum=0.9))
+"""
+
+READERS = """
+import numpy as np
+
+import jneuro as jn
+
+
+def read_csv(path, time="t"):
+    table = np.genfromtxt(path, delimiter=",", names=True)
+    dt = float(np.diff(table[time])[0])
+    columns = {name: table[name].reshape(5, -1)[..., None] for name in ("v", "current")}
+    return jn.recordings.from_arrays(**columns, dt=dt)
+"""
+
+CSV = """\
+name: own_csv
+recording: {path: trace.csv, reader: {name: "my_readers:read_csv", time: t_ms}}
+windows: {discard_ms: 0, length_ms: 8, stride_ms: 4, horizons_ms: [1], measurement_noise: 0, \
+fractions: {train: 0.6, validation: 0.2, test: 0.2}}
+models:
+  mine: {model: {name: "my_models:Linear", gain: 0.5}}
+train: {batch_size: 16, epochs: 1, optimizer: {name: "my_optimizers:make_optimizer", rate: 0.01}, \
+loss: {name: "my_models:huber", delta: 0.5}}
+evaluate: {ceiling: null, trace_ms: 20, baselines: [persistence]}
+"""
+
+RULES = """
+import jax.numpy as jnp
+
+import jneuro as jn
+from my_distances import apart
+
+
+class Ring(jn.Rule):
+    k: int = 4
+
+    def row(self, key, pre, n_post):
+        return apart(jnp.arange(n_post), pre, n_post) <= self.k
+
+
+def wide():
+    return Ring(6)
+"""
+
+DISTANCES = """
+import jax.numpy as jnp
+
+
+def apart(a, b, n):
+    return jnp.minimum(abs(a - b), n - abs(a - b))
+"""
+
+NETWORK = """\
+name: own_rule
+simulation:
+  simulator: {name: brunel, n_excitatory: 16, n_inhibitory: 4, rule: {name: "my_rules:Ring", k: 4}}
+  runs: 2
+  duration_ms: 20
+  snapshot_every_ms: 10
+models: {compact: {model: {name: compact, lags: 2, mixing_lags: 2}}}
+train: {batch_size: 4}
+windows: {discard_ms: 0, length_ms: 2, stride_ms: 1, horizons_ms: [1], \
+fractions: {train: 0.6, validation: 0.2, test: 0.2}, split: report}
+evaluate: {ceiling: null, trace_ms: 5}
+"""
+
+SWEEP = """\
+name: own_sweep
+simulation: {simulator: {name: "my_cells:Leaky"}, duration_ms: 10}
+sweep: {design: grid, axes: {tau: {low: 5, high: 20, points: 3}}}
+measures: [v_min]
+"""
+
+TRACE = "\n".join(["t_ms,v,current", *(f"{t},{-65 + t % 7},{t % 5}" for t in range(400))])
+
 FILES = {
     "my_numbers.py": NUMBERS,
     "my_cells.py": CELLS,
@@ -209,6 +292,14 @@ FILES = {
     "my_fits.py": FITS,
     "own.yaml": EXPERIMENT,
     "own_fit.yaml": FIT,
+    "my_optimizers.py": OPTIMIZERS,
+    "my_readers.py": READERS,
+    "own_csv.yaml": CSV,
+    "trace.csv": TRACE,
+    "my_rules.py": RULES,
+    "my_distances.py": DISTANCES,
+    "own_rule.yaml": NETWORK,
+    "own_sweep.yaml": SWEEP,
 }
 
 

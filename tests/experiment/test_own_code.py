@@ -162,6 +162,74 @@ def test_a_fit_of_ones_own(own, tmp_path):
     assert stages(folder.path)["fit"] > done["fit"]
 
 
+def test_a_recording_and_an_optimizer_of_ones_own(tmp_path):
+    home, out = write(tmp_path / "code"), tmp_path / "run"
+    plan = load_plan(home / "own_csv.yaml")
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(plan, RunFolder.prepare(plan, out), Told("evaluate"))
+    done = stages(out)
+    assert list(done) == ["read", "train mine"]
+    told = Told()
+    assert np.isfinite(run(home / "own_csv.yaml", out=out, resume=True, progress=told)["test"]["mine"]["r2"])
+    assert told.notes == []
+    assert {n: t for n, t in stages(out).items() if n in done} == done
+    used = set(json.loads((out / "run.json").read_text())["code"]["files"])
+    assert used == {"my_models.py", "my_numbers.py", "my_optimizers.py", "my_readers.py"}
+    for file, again in (("my_optimizers.py", ["train mine"]), ("my_readers.py", ["read", "train mine"])):
+        (home / file).write_text((home / file).read_text() + "\nMORE = 1\n")
+        before = stages(out)
+        with pytest.raises(ConfigError, match=rf"{again[0]} was done before, but {file} has changed since"):
+            run(home / "own_csv.yaml", out=out)
+        run(home / "own_csv.yaml", out=out, resume=True)
+        after = stages(out)
+        assert [n for n in done if after[n] > before[n]] == again
+
+
+@pytest.mark.parametrize("rule", ['{name: "my_rules:Ring", k: 4}', '"my_rules:Ring"', '"my_rules:wide"'])
+def test_a_rule_of_ones_own_is_part_of_what_the_simulation_depends_on(tmp_path, rule):
+    home = write(tmp_path / "code")
+    file, helper = home / "own_rule.yaml", home / "my_distances.py"
+    file.write_text(file.read_text().replace('{name: "my_rules:Ring", k: 4}', rule))
+    stage = load_plan(file).stages["simulate"]
+    assert set(stage.content.files) == {"my_rules.py", "my_distances.py"}
+    helper.write_text(helper.read_text() + "\nMORE = 1\n")
+    changed = load_plan(file).stages["simulate"]
+    assert changed.content.hash != stage.content.hash
+    assert changed.content.files["my_rules.py"] == stage.content.files["my_rules.py"]
+
+
+def test_a_network_with_a_rule_of_ones_own_is_simulated_again_when_it_has_changed(tmp_path):
+    home, out = write(tmp_path / "code"), tmp_path / "run"
+    assert call("simulate", home / "own_rule.yaml", "--out", out).exit_code == 0
+    first = stages(out)
+    assert call("simulate", home / "own_rule.yaml", "--out", out).exit_code == 0
+    assert stages(out) == first
+    helper = home / "my_distances.py"
+    helper.write_text(helper.read_text() + "\nopen('executed', 'w')\n")
+    assert "nothing of it is executed" in str(call("evaluate", out).exception)
+    helper.write_text(helper.read_text().replace("open('executed', 'w')", "MORE = 1"))
+    said = call("simulate", home / "own_rule.yaml", "--out", out)
+    assert said.exit_code == 0
+    assert "simulate: my_distances.py has changed since; simulated again" in said.output
+    assert stages(out)["simulate"] > first["simulate"]
+
+
+def test_a_sweep_of_a_cell_that_has_changed_is_computed_again(tmp_path):
+    home, out = write(tmp_path / "code"), tmp_path / "sweep"
+    assert call("sweep", home / "own_sweep.yaml", "--out", out).exit_code == 0
+    first = stages(out)
+    assert call("sweep", home / "own_sweep.yaml", "--out", out, "--resume").exit_code == 0
+    assert stages(out) == first
+    cells = home / "my_cells.py"
+    cells.write_text(cells.read_text() + "\nMORE = 1\n")
+    refused = str(call("sweep", home / "own_sweep.yaml", "--out", out).exception)
+    assert "report was done before, but my_cells.py has changed since" in refused
+    said = call("sweep", home / "own_sweep.yaml", "--out", out, "--resume")
+    assert said.exit_code == 0
+    assert "sweep: my_cells.py has changed since; computed again" in said.output
+    assert stages(out)["report"] > first["report"]
+
+
 REFUSED = {
     "no such module": ('model: {name: "my_models:Linear"', 'model: {name: "our_models:Linear"', "our_models"),
     "no such class": ("my_models:Linear", "my_models:Liner", "has no 'Liner'"),
@@ -190,9 +258,6 @@ def test_a_simulator_is_constructed_once_for_each_block_and_precision(tmp_path):
     cells = home / "my_cells.py"
     counted = "    COUNT = []\n\n    def __check_init__(self):\n        self.COUNT.append(1)\n\n    class State"
     cells.write_text(cells.read_text().replace("    class State", counted, 1))
-    sweep = "sweep: {design: grid, axes: {tau: {low: 5, high: 20, points: 3}}}\nmeasures: [v_min]\n"
-    simulation = '{simulator: {name: "my_cells:Leaky"}, duration_ms: 10}'
-    (home / "own_sweep.yaml").write_text(f"name: own_sweep\nsimulation: {simulation}\n{sweep}")
     # A fit simulates in double precision, and knows the truth in it; a sweep also builds, twice, the ends of its axis.
     for load, name, most in ((load_plan, "own", 1), (load_fit, "own_fit", 4), (load_sweep, "own_sweep", 5)):
         config = load(home / f"{name}.yaml").config

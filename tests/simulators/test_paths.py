@@ -1,5 +1,7 @@
 """What can be reached in an object, and set; and numbers that are drawn."""
 
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,8 +9,17 @@ import numpy as np
 import pytest
 
 from jneuro.core.random import stream
-from jneuro.simulators import Brunel, HodgkinHuxley, stimuli
-from jneuro.simulators.base import POSITIVE, param
+from jneuro.simulators import (
+    Brunel,
+    HodgkinHuxley,
+    ODESimulator,
+    SteppedSimulator,
+    first_state,
+    simulate,
+    state,
+    stimuli,
+)
+from jneuro.simulators.base import POSITIVE, Param, param
 from jneuro.simulators.paths import (
     Choice,
     LogNormal,
@@ -136,6 +147,83 @@ def test_drawn_numbers_are_differentiable_in_what_describes_them(kind):
     for k in range(2):
         step = jnp.zeros(2).at[k].set(1e-6)
         assert float(slope[k]) == pytest.approx(float(total(at + step) - total(at - step)) / 2e-6, rel=1e-5)
+
+
+class Decay(SteppedSimulator):
+    """Three numbers that decay."""
+
+    rate: Param = param(0.5)
+    dt: float = param(1.0, unit="ms", static=True)
+
+    class State(NamedTuple):
+        x: jax.Array = state(unit="mV", doc="potential")
+
+    def init(self, key):
+        return self.State(jnp.ones(3))
+
+    def step(self, y, drive, noise):
+        return self.State(self.rate * y.x + drive), {}
+
+
+class Relaxing(ODESimulator):
+    """A potential that relaxes, with a current that can be recorded."""
+
+    rate: Param = param(0.5)
+    e_rev: Param = param(0.0)
+
+    class State(NamedTuple):
+        x: jax.Array = state(1.0, unit="mV")
+
+    def vector_field(self, y, drive):
+        return self.State(drive - self.rate * (y.x - self.e_rev))
+
+    def observables(self, y, drive):
+        return {"leak": self.rate * (y.x - self.e_rev)}
+
+
+DRAWN = {
+    "network": (Decay(rate=Normal(0.5, 0.1)), (3,)),
+    "cell": (Relaxing(rate=Normal(0.5, 0.1)), ()),
+    "cells": (Relaxing(rate=Normal(0.5, 0.1), e_rev=[0, 1, 2]), (3,)),
+    "cells by their means": (Relaxing(rate=Normal([0.4, 0.5, 0.6], 0.1)), (3,)),
+}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("simulator", "shape"), DRAWN.values(), ids=DRAWN)
+def test_what_is_drawn_is_one_behaviour_of_cells_and_networks(simulator, shape):
+    """`connect` draws, once; a run draws the stimulus's; both differentiable in mean and deviation."""
+    simulator, stimulus = jax.tree.map(lambda x: x.astype(float), (simulator, stimuli.Constant(Normal(0.3, 0.2))))
+    how = {"duration": 4 * getattr(simulator, "dt", 0.025), "key": KEY, "record": ["x"]}
+    for refused in (simulate, first_state):
+        with pytest.raises(ValueError, match=r"^rate is a Normal that was not drawn; connect\(key\) of a simulator"):
+            refused(simulator, **(how if refused is simulate else {"key": KEY}))
+    drawn = simulator.connect(KEY)
+    assert drawn.rate.z.shape == shape
+    assert drawn.connect(stream(KEY, "other")) is drawn
+    plain, amplitude = replace(simulator, {"rate": drawn.rate.value}), 0.3 + 0.2 * _deviate(stimulus)
+    whole = simulate(drawn, stimulus, **how)
+    np.testing.assert_array_equal(whole.values["x"], simulate(plain, stimuli.Constant(amplitude), **how).values["x"])
+    start = first_state(drawn, KEY, stimulus=stimulus)
+    np.testing.assert_array_equal(simulate(drawn, stimulus, initial_state=start, **how).values["x"], whole.values["x"])
+
+    @jax.jit
+    def total(q):
+        cell = replace(drawn, {"rate.mean": drawn.rate.mean + q[0], "rate.sd": 0.1 + q[1]})
+        drive = replace(stimulus, {"amplitude.mean": 0.3 + q[2], "amplitude.sd": 0.2 + q[3]})
+        return jnp.sum(simulate(cell, drive, **how, throw=False).values["x"] ** 2)
+
+    slope = jax.grad(total)(jnp.zeros(4))
+    for k, step in enumerate(1e-6 * jnp.eye(4)):
+        assert float(slope[k]) == pytest.approx(float(total(step) - total(-step)) / 2e-6, rel=1e-6)
+
+
+def _deviate(stimulus):
+    return draw(stimulus, stream(KEY, "stimulus")).amplitude.z
+
+
+def test_what_a_cell_with_numbers_that_are_drawn_records():
+    assert list(DRAWN["cell"][0].recordables) == ["x", "current", "leak"]
 
 
 def test_what_is_no_distribution():
