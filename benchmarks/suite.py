@@ -104,6 +104,7 @@ def entries(platform: str, quick: bool, cores: int) -> list[Entry]:
         found += [entry("ladder", case, *one, "--dtype", dtype, expected=90) for case in ladder]
     found += [entry(program, expected=600) for program in ("fits", "sweeps") if (HERE / f"{program}.py").exists()]
     if platform == "cpu":
+        found += [entry("startup", *one)]
         found += [entry("models", case, *one) for case in (*MODELS, "epoch")]
         found += [entry("ensemble", "--cores", str(n), expected=120) for n in sorted({1, cores})]
         sides = ("jneuro", "torch eager")

@@ -9,6 +9,7 @@ myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 2
 napoleon_use_ivar = True
 napoleon_attr_annotations = False
+napoleon_custom_sections = [("Other Args", "params_style")]
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 html_theme = "furo"
@@ -19,6 +20,12 @@ exclude_patterns = ["_build"]
 def _from_markdown(app, what, name, obj, options, lines):
     """Docstrings are Markdown, autodoc reads reStructuredText: translate formulas and code."""
     text = "\n".join(lines)
+    text = re.sub(
+        r"^( *)```(\w+)\n(.+?)\n *```$",
+        lambda m: f"{m[1]}.. code-block:: {m[2]}\n\n" + re.sub("^(?=.)", "   ", m[3], flags=re.M) + "\n",
+        text,
+        flags=re.S | re.M,
+    )
     text = re.sub(r"(?<!`)`([^`\n]+)`(?!`)", r"``\1``", text)
     text = re.sub(r"\\\((.+?)\\\)", lambda m: f":math:`{m[1].replace('|', chr(92) + 'vert ')}`", text, flags=re.S)
     text = re.sub(

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.+?)```", README, flags=re.S)
 
 
 @pytest.fixture(scope="module")
@@ -18,35 +19,52 @@ def printed():
     import matplotlib
 
     matplotlib.use("Agg")
-    lines, namespace = [], {}
-    for block in re.findall(r"```python\n(.+?)```", README, flags=re.S):
+    numbers, namespace = {}, {}
+    for block in BLOCKS:
         out = io.StringIO()
         with contextlib.redirect_stdout(out), warnings.catch_warnings():
             warnings.simplefilter("error")
             exec(compile(block, "README.md", "exec"), namespace)
-        lines.append([float(x) for x in out.getvalue().split()])
-    return lines
+        numbers[block] = [float(x) for x in out.getvalue().split()]
+    return numbers
+
+
+def block_with(text):
+    """The one block of code in which a text stands."""
+    (block,) = (b for b in BLOCKS if text in b)
+    return block
 
 
 def test_rate_and_its_gradient(printed):
-    rate, gradient = printed[0]
-    # As printed in the comment, "29.5 Hz, and -1.2 Hz".
+    rate, gradient = printed[block_with("jax.grad(rate)")]
     stated = re.search(r"# ([\d.]+) Hz, and (-[\d.]+) Hz", README)
     assert stated is not None
     assert rate == pytest.approx(float(stated[1]), abs=0.1)
     assert gradient == pytest.approx(float(stated[2]), abs=0.1)
 
 
+def test_configuration_names_cell_model_and_loss(tmp_path):
+    from jneuro.experiment.plan import load_plan
+
+    (tmp_path / "my_cells.py").write_text(block_with("jn.ODESimulator").partition("key, how")[0])
+    (tmp_path / "my_models.py").write_text(block_with("nnx.Module").partition("data =")[0])
+    shown = re.findall(r"```yaml\n(.+?)```", README, flags=re.S)[0]
+    (tmp_path / "run.yaml").write_text(f"name: shown\n{shown}windows: {{horizons_ms: [1]}}\n")
+    overrides = ["windows.discard_ms=0", "simulation.record=[v]", "simulation.runs=10", "evaluate.ceiling=null"]
+    plan = load_plan(tmp_path / "run.yaml", overrides)
+    assert sorted(plan.code[1]) == ["my_cells.py", "my_models.py"]
+
+
 def test_model_is_scored_beside_the_lookup(printed):
-    model, lookup = printed[1]
+    model, lookup = printed[block_with("jn.evaluate(")]
     assert 0.65 < model < 0.8
     assert 0.7 < lookup < 0.8
 
 
-def test_library_example_is_short():
-    first = re.findall(r"```python\n(.+?)```", README, flags=re.S)[0]
-    code = [line for line in first.splitlines() if line.strip() and not line.startswith(("import", "from"))]
-    assert len(code) <= 13
+@pytest.mark.parametrize(("text", "lines"), [("jax.grad(rate)", 13), ("jn.ODESimulator", 17), ("nnx.Module", 10)])
+def test_examples_are_short(text, lines):
+    code = [x for x in block_with(text).splitlines() if x.strip() and not x.startswith(("import", "from"))]
+    assert len(code) <= lines
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ class _FolderFinder:
 _finder = _FolderFinder()
 
 
-def _inside(path: str | Path, folder: Path) -> bool:
+def _inside(path: str | Path, folder: Any) -> bool:
     return Path(path).resolve().is_relative_to(folder.resolve())
 
 
@@ -142,8 +142,7 @@ def _any_changed() -> bool:
 def _forget(folder: Path | None) -> None:
     """Drop the modules of a folder, so that they are executed anew when they are named again."""
     for name, module in [*sys.modules.items()] if folder else []:
-        spec = getattr(module, "__spec__", None)
-        if spec is not None and isinstance(spec.loader, _SourceLoader) and _inside(spec.origin or "", folder):
+        if _is_own(module) and _inside(_where(module), folder):
             del sys.modules[name]
     importlib.invalidate_caches()
 
@@ -180,7 +179,12 @@ def load_object(reference: str, kind: str) -> Any:
 _MISSING = object()
 
 
-def _where(module: types.ModuleType) -> str:
+def _is_own(module: Any) -> bool:
+    """Whether a module was executed from the folder of a configuration."""
+    return isinstance(getattr(getattr(module, "__spec__", None), "loader", None), _SourceLoader)
+
+
+def _where(module: Any) -> str:
     return getattr(module, "__file__", None) or module.__name__
 
 
@@ -188,8 +192,7 @@ def _import(name: str, reference: str, kind: str) -> types.ModuleType:
     """Import a module of the folder, or an installed one; anew where its text has changed."""
     top = name.partition(".")[0]
     known = sys.modules.get(name)
-    own = known is not None and isinstance(getattr(known.__spec__, "loader", None), _SourceLoader)
-    if own and (
+    if _is_own(known) and (
         not (_finder.folder and _inside(_where(known), _finder.folder))
         or known.__dict__.get("__jneuro_digest__") != _module_digest(known)
     ):
@@ -309,7 +312,7 @@ def _files(module: types.ModuleType) -> dict[str, str]:
     return {p.relative_to(root).as_posix(): _file_hash(p) for p in _closure(Path(file), root) if p.is_relative_to(root)}
 
 
-def _module_digest(module: types.ModuleType) -> str:
+def _module_digest(module: Any) -> str:
     return hashlib.sha256(json.dumps(_files(module), sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -383,9 +386,7 @@ def loaded_code() -> tuple[Path | None, dict[str, str]]:
         The folder, None if nothing was loaded from one, and the hashes by path.
     """
     found: dict[str, str] = {}
-    for module in [*sys.modules.values()]:
-        spec = getattr(module, "__spec__", None)
-        own = spec is not None and isinstance(spec.loader, _SourceLoader)
-        if own and _finder.folder and _inside(spec.origin or "", _finder.folder):
+    for module in [*sys.modules.values()] if _finder.folder else []:
+        if _is_own(module) and _inside(_where(module), _finder.folder):
             found |= _files(module)
     return (_finder.folder if found else None), dict(sorted(found.items()))

@@ -311,7 +311,9 @@ def fit_baselines(windows: Windows, baselines: Sequence[Any] = DEFAULTS) -> dict
             made = baseline.target if own and not inspect.isclass(baseline.target) else baseline
             found = (made.build() if isinstance(made, Block) else made).fit(windows)
         if not callable(found):
-            raise ValueError(f"{baseline.name}: fit(windows) returned {type(found).__name__}, which cannot be called")
+            raise ValueError(
+                f"{label_of(baseline)}: fit(windows) returned {type(found).__name__}, which cannot be called"
+            )
         fitted[label_of(baseline)] = found
     return fitted
 

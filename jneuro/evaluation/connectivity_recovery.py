@@ -164,7 +164,7 @@ def _truth(study: Study, simulator: Any, tau: float) -> _Truth:
     kept = np.isin(trial, runs) & (time > study.config.discard_ms)
     duration = data.sizes["time"] * data.attrs["dt"]
     time = time[kept] + np.searchsorted(runs, trial[kept]) * (duration + _GAP_MS)
-    excitatory = ~(weight < 0).any(1)
+    excitatory = np.all(weight >= 0, axis=1)
     omega = causal_weight(np.where(excitatory[:, None], weight, 0), delay, time, neuron[kept], tau)
     steps = round((duration - study.config.discard_ms) / simulator.dt) * len(runs)
     population = np.asarray(data["population"])

@@ -87,13 +87,14 @@ def window_scores(
     Returns:
         The scores, one column for each metric.
     """
-    module = isinstance(predictor, nnx.Module)
-    static, arrays = nnx.split(predictor) if module else (None, predictor)
+    module, static, arrays = isinstance(predictor, nnx.Module), None, predictor
+    if module:
+        static, arrays = nnx.split(predictor)
     costs = [cost(metric) for metric in metrics]
 
     @eqx.filter_jit
     def every(arrays, windows, batches):
-        model = nnx.merge(static, arrays, copy=True) if module else arrays
+        model = nnx.merge(static, arrays, copy=True) if static is not None else arrays
 
         def one(starts: Array) -> Array:
             batch = windows.gather(starts)

@@ -148,7 +148,7 @@ def load_with_code(
         ConfigError: for anything wrong with it, among it code of a run that has changed since; it is not executed.
     """
     path = Path(path)
-    where = (code, None) if code is not None else None
+    where: Any = (code, None) if code is not None else None
     if path.name == "config.yaml" and (path.parent / "run.json").exists():
         where = recorded_code(path.parent, code)
     return load_config(kind, path, overrides, code=where, resolve=resolve)

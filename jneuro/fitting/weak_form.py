@@ -20,7 +20,6 @@ from jneuro.core.types import Array, Float
 from jneuro.fitting.data import Target
 from jneuro.fitting.driven import driven, held_current, upsampled, where_it_begins
 from jneuro.fitting.parameters import Trainable, double
-from jneuro.simulators.base import Simulator
 from jneuro.simulators.ode import ODESimulator
 
 __all__ = ["Roles", "linear_stage", "roles", "suits"]
@@ -101,7 +100,7 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(np.allclose(a, b, rtol=1e-6, atol=1e-9))
 
 
-def suits(simulator: Simulator, trainable: Trainable) -> bool:
+def suits(simulator: Any, trainable: Trainable) -> bool:
     """Whether the linear stage can say anything.
 
     Args:

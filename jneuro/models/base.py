@@ -142,12 +142,11 @@ def check_prediction(prediction: Prediction, batch: Batch, model: Any) -> Predic
         raise ValueError(f"{name_of(model)} predicts an array of shape {list(mean.shape)}; the windows need {named}")
     if not jnp.issubdtype(mean.dtype, jnp.floating):
         raise ValueError(f"{name_of(model)} predicts {mean.dtype}; a prediction must be of floating-point numbers")
-    if quantiles is not None and (
-        quantiles.shape[:-1] != wanted or jnp.shape(prediction.levels) != quantiles.shape[-1:]
-    ):
+    levels: Any = prediction.levels
+    if quantiles is not None and (quantiles.shape[:-1] != wanted or jnp.shape(levels) != quantiles.shape[-1:]):
         raise ValueError(
             f"{name_of(model)} predicts quantiles of shape {list(quantiles.shape)} for levels of shape "
-            f"{list(jnp.shape(prediction.levels))}; the windows need {named[:-1]}, quantile] and as many levels"
+            f"{list(jnp.shape(levels))}; the windows need {named[:-1]}, quantile] and as many levels"
         )
     return prediction
 

@@ -47,7 +47,7 @@ class Sizes(NamedTuple):
 
     def batch(self, size: int, dtype: Any = jnp.float32) -> Batch:
         """The shapes of a batch of so many windows."""
-        shape = jax.ShapeDtypeStruct
+        shape: Any = jax.ShapeDtypeStruct
         future = shape((size, self.horizons, self.known), dtype) if self.known else None
         inputs = shape((size, self.length, self.features), dtype)
         return Batch(inputs, shape((size, self.horizons, self.targets), dtype), future)

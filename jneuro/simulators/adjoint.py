@@ -77,7 +77,7 @@ def time_parallel(
     warmup: int,
     checkpoint: int | None,
     exact: bool,
-) -> tuple[dict[str, Array], Array, Any, Any]:
+) -> tuple[dict[str, Array], Any, Any, Any]:
     """Warm up, then record frame by frame, in chunks of steps.
 
     Args:

@@ -83,7 +83,7 @@ class Parameter(NamedTuple):
     static: bool
 
 
-def _to_array(value: Any) -> Array:
+def _to_array(value: Any) -> Any:
     """A strongly typed floating-point array, of the precision in force unless the value brings its own."""
     if isinstance(value, eqx.Module):
         return value  # a number that is drawn; see `jneuro.simulators.paths`

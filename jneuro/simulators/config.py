@@ -141,13 +141,13 @@ class SimulatorConfig(_Physical):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """See Pydantic; what is built stays with the original."""
         copy = super().model_copy(update=update, deep=deep)
-        copy.__dict__.pop("_built", None)
+        vars(copy).pop("_built", None)  # pyright: ignore[reportAttributeAccessIssue]
         return copy
 
     def _build(self) -> Any:
         target = make = self.target
         if self.preset is not None:
-            presets = target.presets if inspect.isclass(target) else ()
+            presets = getattr(target, "presets", ()) if inspect.isclass(target) else ()
             if self.preset not in presets:
                 raise ValueError(unknown_name(self.preset, presets, f"preset of {self.name}"))
             make = getattr(target, self.preset)

@@ -154,12 +154,8 @@ def require_integrable(
         if _has_refractory(simulator):
             raise ValueError(f"spike_gradient = Exact() knows no refractory period, which {name} has; take a Surrogate")
     for sampled in jax.tree.leaves(stimulus, is_leaf=lambda x: isinstance(x, Sampled)):
-        if (
-            isinstance(sampled, Sampled)
-            and sampled.hold is None
-            and not _traced(sampled.dt)
-            and float(sampled.dt) > dt * 1.0001
-        ):
+        open_between = isinstance(sampled, Sampled) and sampled.hold is None and not _traced(sampled.dt)
+        if open_between and float(sampled.dt) > dt * 1.0001:
             raise ValueError(
                 f"the stimulus is sampled every {float(sampled.dt):g} ms, more coarsely than dt = {dt:g} ms; say what "
                 "happens between samples: Sampled(..., hold=True) keeps the last, hold=False interpolates"

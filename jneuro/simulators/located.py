@@ -56,7 +56,8 @@ def located_step(
         return end, spiked, share
     # Within the rest, which begins at another time in every cell, the stimulus is a straight line.
     first, last = (jnp.asarray(term.drive(t, y)) for t in (t0, t1))
-    line = MembraneTerm(cell, lambda t: first + (t - t0) / h * (last - first))
+    straight: Any = lambda t: first + (t - t0) / h * (last - first)  # noqa: E731
+    line = MembraneTerm(cell, straight)
     jumped = cell.reset(jax.tree.map(lambda *e: _cubic(e, share), *ends))
     jumped = jax.tree.map(lambda a, b: jnp.broadcast_to(a, b.shape), jumped, end)
     after = stepper.solver.advance(line, t0 + share * h, (1 - share) * h, jumped)

@@ -88,7 +88,7 @@ class Normal(Distribution):
     moments: ClassVar = ("mean", "sd")
     mean: Float[Array, "*drawn"] = _number()
     sd: Float[Array, "*drawn"] = _number()
-    z: Array | None = None
+    z: Any = None
 
     def deviate(self, key, shape):
         """Draw standard normal deviates."""

@@ -9,7 +9,6 @@ from jax import lax
 from jax.core import Tracer
 from jax.scipy.special import gammaln, xlogy
 
-from jneuro.core.devices import scan
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Bool, Float, Int, Key, Scalar
 from jneuro.simulators.background import binomial_counts, step_words
@@ -215,30 +214,6 @@ class RingNetwork(SteppedSimulator):
 
     def step(self, y, drive, noise):
         """Integrate and deliver, test the threshold, reset."""
-        y, seen = self._on_ring(*self._ringed((y, jnp.broadcast_to(drive, noise.shape), noise)))
-        return self._flat((y, seen))
-
-    def advance(self, y, drive, noise, steps):
-        """See `SteppedSimulator`: the same, with neurons as a matrix by kind and place throughout the block."""
-        drive = jnp.zeros(()) if drive is None else jnp.broadcast_to(drive, noise.shape)
-        y, noise = self._ringed((y, noise))
-        if drive.ndim:
-            y, seen = scan(lambda y, x: self._on_ring(y, *x), y, (self._ringed(drive), noise))
-        else:
-            y, seen = scan(lambda y, x: self._on_ring(y, drive, x), y, noise)
-        y, seen = self._flat((y, seen))
-        return y, seen
-
-    def _ringed(self, tree):
-        """Arrays whose last axis is that of the neurons, by kind and place."""
-        return jax.tree.map(lambda x: x.reshape(*x.shape[:-1], 2, self.positions), tree)
-
-    def _flat(self, tree):
-        """Arrays by kind and place, neuron by neuron."""
-        return jax.tree.map(lambda x: x.reshape(*x.shape[:-2], self.neurons), tree)
-
-    def _on_ring(self, y, drive, noise):
-        """A step, in which neurons are a matrix by kind and place."""
         v, synaptic = y.v, y.synaptic
         arrived = self._arriving(y.sent, noise)
         integrated = v + (self.dt / self.tau_m) * (drive - v)
@@ -252,7 +227,7 @@ class RingNetwork(SteppedSimulator):
                 integrated = integrated + self.dt * (f + e - i)
             else:
                 integrated = integrated - self.dt * ((f + e) * (v - self.v_e) + i * (v - self.v_i))
-            tau = jnp.stack([self.tau_external, self.tau_e, self.tau_i]).reshape(3, 1, 1)
+            tau = jnp.stack([self.tau_external, self.tau_e, self.tau_i]).reshape(3, *(1,) * v.ndim)
             # The authors' program lets one conductance decay with another's value, and in one of its versions does
             # not divide conductances by their time constants; this is what it does with currents.
             synaptic = shown = (synaptic + arrived / tau) * jnp.exp(-self.dt / tau)
@@ -262,15 +237,26 @@ class RingNetwork(SteppedSimulator):
         held = max(self.step_count(self.refractory) - 1, 0)
         refractory = jnp.where(spikes.astype(bool), held, jnp.maximum(y.refractory - 1, 0))
         seen = {"external": noise, "excitation": shown[0] + shown[1], "inhibition": shown[2]}
-        return self.State(v, refractory, synaptic, spikes), {"v": v, "spikes": spikes} | seen
+        return self.State(v, refractory, synaptic, spikes), {"spikes": spikes} | seen
+
+    def advance(self, y, drive, noise, steps):
+        """See `SteppedSimulator`; neurons are `[kind, place]` here, because compilers compute flat indices slowly."""
+        neurons = self.neurons
+
+        def on_ring(x):
+            return x.reshape(*x.shape[:-1], 2, self.positions) if x.shape[-1:] == (neurons,) else x
+
+        ring, y, drive, noise = jax.tree.map(on_ring, (self, y, drive, noise))
+        found = SteppedSimulator.advance(ring, y, drive, noise, steps)
+        return jax.tree.map(lambda x: x.reshape(*x.shape[:-2], neurons), found)
 
     def _arriving(self, sent, external):
-        """What external events and the last step's spikes add, `[synapse, kind, place]`."""
-        sent = sent.astype(external.dtype)
+        """What external events and the last step's spikes add, `[synapse, neuron]`."""
+        sent = sent.astype(external.dtype).reshape(2, self.positions)
         # By kind of the sender, kind of the receiver, and place; nobody hears itself.
         heard = _ring_sums(sent, self.reach)[:, None] - jnp.eye(2, dtype=sent.dtype)[:, :, None] * sent[:, None]
         weights = jnp.stack([self.j_ee, self.j_ie, self.j_ei, self.j_ii]).reshape(2, 2, 1)
-        return jnp.concatenate([self.kick * external[None], weights * heard])
+        return jnp.concatenate([self.kick * external[None], (weights * heard).reshape(2, *external.shape)])
 
 
 def _poisson_thresholds(mean: Scalar, count: int) -> Int[Array, " threshold"]:

@@ -43,7 +43,7 @@ class _Recordables:
         )
         if instance is None:
             try:
-                instance = owner()
+                instance = owner()  # pyright: ignore[reportCallIssue]
             except TypeError:  # an argument without a default: what `step` returns is known of an instance
                 return found
         _check_parameters(instance)

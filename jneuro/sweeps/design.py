@@ -279,7 +279,7 @@ def as_design(design: Any, seeds: int | None = None) -> DesignConfig:
         raise ValueError(f"design: {first_message(error)}") from error
 
 
-def _as_design(design: Any, seeds: int | None, more: Mapping[str, Any]) -> DesignConfig:
+def _as_design(design: Any, seeds: int | None, more: dict[str, Any]) -> DesignConfig:
     if isinstance(design, DesignConfig):
         return design if seeds is None else DesignConfig.model_validate(design.model_dump() | more)
     if isinstance(design, Mapping):

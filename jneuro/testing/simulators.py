@@ -154,7 +154,7 @@ def _(case):
     first, second = (case.simulator.init(stream(case.key, "init")) for _ in range(2))
     if not isinstance(first, tuple):
         return f"{type(first).__qualname__}, no NamedTuple"
-    bad = [n for n, x in zip(first._fields, first, strict=True) if not is_finite(x)]
+    bad = [n for n, x in zip(first._fields, first, strict=True) if not is_finite(x)]  # pyright: ignore
     if bad:
         return f"{bad[0]} = {getattr(first, bad[0])}"
     return None if same(first, second) else "two states that differ"

@@ -131,7 +131,7 @@ def _(case):
     spread = np.ptp(signal, 0).max()
     changes = np.where(case.times[:-1] < 0, 0, np.abs(np.diff(signal, axis=0)).max(1))
     at = np.argsort(changes)[-16:]
-    low, high = np.float32(case.times[at]), np.float32(case.times[at + 1])
+    low, high = case.times[at].astype(np.float32), case.times[at + 1].astype(np.float32)
     sizes = changes[at]
     # Halved until the ends are neighbours among floating-point numbers: only a jump is left then.
     for _ in range(26):

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jneuro.core.random import require_key
-from jneuro.core.types import Array, Key
+from jneuro.core.types import Array, Key, PyTree
 from jneuro.datasets.windows import Windows
-from jneuro.training.checkpoints import Checkpoints
+from jneuro.training.checkpoints import Checkpoints, Weights
 from jneuro.training.fingerprint import fingerprint
-from jneuro.training.loop import Course, Run, TrainResult
+from jneuro.training.loop import Course, Run, TrainResult, split_model
 from jneuro.training.parallel import place_members
 from jneuro.training.recipe import TrainConfig
 from jneuro.training.steps import Common, Own, Program
-from jneuro.training.trainer import check_windows
+from jneuro.training.trainer import check_windows, compiled_recipe
 
 __all__ = ["train_ensemble"]
 

@@ -87,7 +87,8 @@ def bound(block: Block, takes: tuple[str, ...], **given: Any) -> Callable:
     Raises:
         ValueError: if it cannot be called so.
     """
-    function, known = block.target, accepted(block.target)
+    function: Any = block.target
+    known = accepted(function)
     arguments = {k: v for k, v in given.items() if k in known} | block.arguments
     try:
         if inspect.isclass(function) or (arguments and not {*takes, *_ALSO} & set(known)):

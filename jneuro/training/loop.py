@@ -223,7 +223,9 @@ class Run:
             told: what each training's callbacks are told; None tells them nothing.
         """
         for course, arguments in zip(self._courses, told, strict=True):
-            for callback in course.callbacks if self._placement.leads and arguments is not None else ():
+            if not self._placement.leads or arguments is None:
+                continue
+            for callback in course.callbacks:
                 if not callable(method := getattr(callback, hook, None)):
                     continue
                 try:

@@ -1,7 +1,5 @@
 """Spike-timing-dependent plasticity: single pairs in closed form, any raster against a plain account of its pairs."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,27 +7,20 @@ import pytest
 
 from jneuro.simulators.delays import DelayedSynapses, draw_delayed, raster_width
 from jneuro.simulators.kernels.delays import resend, send
-from jneuro.simulators.kernels.events import pack, unpack
+from jneuro.simulators.kernels.events import pack
 from jneuro.simulators.kernels.plasticity import each_event, pair_changes
 from jneuro.simulators.plasticity import PairRule, by_sender, histogram, pair_step
 
 POTENTIATION, DEPRESSION, TAU = 0.1, 0.12, 20.0
 
 
-@functools.partial(jax.jit, static_argnums=4)
-def changes(synapses, raster, trace, rule, longest):
-    """What the steps after the longest lag change; and the trace `longest` steps from the end."""
-    width = trace.size
-
-    def decayed(trace, words):
-        trace = jnp.where(unpack(words, width), 1.0, trace * rule.decay)
-        return trace, trace
-
-    traces = jax.lax.scan(decayed, trace, raster)[1]
-    nothing = jnp.zeros(synapses.incoming.shape, trace.dtype), jnp.zeros(synapses.place.shape, trace.dtype)
-    stretch = jnp.int32(longest), jnp.int32(len(raster))
-    gained, lost = pair_changes(synapses, rule, raster, traces.reshape(-1), stretch, nothing, longest)
-    return lost + by_sender(synapses, gained), traces[-longest - 1]
+@jax.jit
+def changes(synapses, raster, traces, rule):
+    """What the steps after the longest lag change, and the last traces; `traces` are those of the longest lag."""
+    nothing = jnp.zeros(synapses.incoming.shape, traces.dtype), jnp.zeros(synapses.place.shape, traces.dtype)
+    stretch = jnp.int32(len(traces)), jnp.int32(len(raster))
+    gained, lost, traces = pair_changes(synapses, rule, raster, traces, stretch, nothing)
+    return lost + by_sender(synapses, gained), traces
 
 
 def rule(dtype=None):
@@ -82,7 +73,7 @@ def test_single_pairs_in_closed_form(name):
     spikes = np.zeros((lag + interval, 2), bool)
     spikes[lag + np.array(sources, int), 0] = True
     spikes[lag + np.array(targets, int), 1] = True
-    change, _ = changes(one_synapse(lag), packed(spikes), jnp.zeros(32), rule(), lag)
+    change, _ = changes(one_synapse(lag), packed(spikes), jnp.zeros((lag, 32)), rule())
     assert float(change[0, 0]) == pytest.approx(expected, rel=1e-5, abs=1e-9)
 
 
@@ -108,10 +99,10 @@ def assert_plain_account(probability, interval, tolerance):
     pre, slot, post, lag = listed(synapses, sizes[0])
     intervals = max(3, 60 // interval)
     spikes = np.random.default_rng(interval).random((intervals * interval, 50)) < probability
-    trace, before = jnp.zeros(raster_width(50)), np.zeros((longest, 50), bool)
+    traces, before = jnp.zeros((longest, raster_width(50))), np.zeros((longest, 50), bool)
     for k in range(intervals):
         raster = np.concatenate([before, spikes[k * interval : (k + 1) * interval]])
-        change, trace = changes(synapses, packed(raster), trace, rule(), longest)
+        change, traces = changes(synapses, packed(raster), traces, rule())
         before = raster[-longest:]
         expected = plain_changes(spikes, pre, post, lag, k * interval, interval)
         np.testing.assert_allclose(np.asarray(change)[pre, slot], expected, rtol=0, atol=tolerance)
@@ -135,7 +126,7 @@ def test_at_once_and_afterwards_are_the_same(x64):
     pre, slot, _, lag = listed(synapses, sizes[0])
     spikes = np.random.default_rng(0).random((interval, 50)) < 0.05
     raster = np.concatenate([np.zeros((longest, 50), bool), spikes])
-    afterwards, _ = changes(synapses, packed(raster), jnp.zeros(raster_width(50)), rule(), longest)
+    afterwards, last = changes(synapses, packed(raster), jnp.zeros((longest, raster_width(50))), rule())
     gained, lost, traces = 0.0, 0.0, jnp.zeros((longest, 50))
     for t in range(interval):
         arrived = np.zeros(synapses.place.shape)
@@ -143,6 +134,7 @@ def test_at_once_and_afterwards_are_the_same(x64):
         more, less, trace = pair_step(synapses, rule(), traces, jnp.asarray(arrived), jnp.asarray(spikes[t] * 1.0))
         gained, lost, traces = gained + more, lost + less, jnp.concatenate([trace[None], traces[:-1]])
     np.testing.assert_allclose(afterwards, lost + by_sender(synapses, gained), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(last[::-1, :50], traces, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("neurons", [31, 32, 100])
@@ -209,7 +201,7 @@ def test_tracing_draws_the_same_network():
     np.testing.assert_array_equal(traced.outgoing[:, :columns], eager.outgoing)
     assert not np.asarray(traced.exists)[:, columns:].any()
     spikes = packed(np.random.default_rng(0).random((50, 80)) < 0.1)
-    one, other = (changes(s, spikes, jnp.zeros(raster_width(80)), rule(), 9)[0] for s in (eager, traced))
+    one, other = (changes(s, spikes, jnp.zeros((9, raster_width(80))), rule())[0] for s in (eager, traced))
     np.testing.assert_array_equal(other[:, :columns], one)
 
 

@@ -13,6 +13,7 @@ from scipy.integrate import solve_ivp
 from jneuro.core.random import stream, trial_keys
 from jneuro.simulators import Arctan, first_state, simulate, stimuli
 from jneuro.simulators.ring import RingNetwork, _poisson_thresholds
+from jneuro.simulators.stepped import SteppedSimulator
 
 SIGMAS = 4.5
 UNCOUPLED = {"j_ee": 0.0, "j_ei": 0.0, "j_ie": 0.0, "j_ii": 0.0}
@@ -336,3 +337,14 @@ def test_the_source_s_variants():
 def test_networks_that_cannot_be_simulated(settings, message):
     with pytest.raises(ValueError, match=message):
         RingNetwork(**settings)
+
+
+@pytest.mark.parametrize("synapse", ["delta", "conductance"])
+def test_each_neuron_may_have_its_own_parameters(synapse, x64):
+    own = {"tau_m": jnp.linspace(15, 25, 60), "v_threshold": jnp.linspace(0.5, 1.1, 60)}
+    sim, drive = RingNetwork.xiao_lin(synapse, **SMALL, **own), jnp.full((200, 1), 0.9)
+    noise, start = drawn(sim, jax.random.key(1), 200), sim.init(jax.random.key(0))
+    run = jax.jit(lambda kind, sim: kind.advance(sim, start, drive, noise, 200), static_argnums=0)
+    blocks = run(RingNetwork, sim), run(SteppedSimulator, sim)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=0, atol=1e-12), *blocks)
+    assert blocks[0][1]["spikes"].any()

@@ -25,7 +25,8 @@ class _Run(NamedTuple):
         ring: what is under way, flat, with the next step's row at `row`.
         rows: the weights of all synapses.
         change: of the weights, kept from earlier updates; `gained` and `lost` since the last one.
-        raster: packed spikes of the block and, before it, of the longest lag; `traces`, flat, of the same steps.
+        raster: packed spikes of the block and, before it, of the longest lag.
+        traces: of neurons' last spikes, in as many steps as the longest lag before `since`, the oldest first.
         since: the row of the raster behind the last update, or the block's first.
     """
 
@@ -85,7 +86,7 @@ def _events(simulator, y, drive, chosen):
         gained=y.gained,
         lost=y.lost,
         raster=jnp.concatenate([past, jnp.zeros((kept, past.shape[1]), past.dtype)]),
-        traces=jnp.concatenate([padded(y.traces[::-1]).reshape(-1), jnp.zeros(kept * width, y.v.dtype)]),
+        traces=padded(y.traces[::-1]),
         since=jnp.int32(lag),
     )
     index = jnp.arange(steps, dtype=jnp.int32)
@@ -104,7 +105,7 @@ def _events(simulator, y, drive, chosen):
         change=run.change,
         gained=run.gained,
         lost=run.lost,
-        traces=run.traces[kept * width :].reshape(-1, width)[::-1, :neurons],
+        traces=run.traces[::-1, :neurons],
         since=(y.since + steps) % simulator.interval,
     )
     seen = {"v": v, "u": u, "spikes": unpack(words, neurons)}
@@ -129,16 +130,11 @@ def _step(simulator, run: _Run, inputs, since, steps: int):
     ring = send(simulator.synapses_drawn(), run.rows, words, ring, run.row)
     run = run._replace(v=v, u=u, ring=ring, row=(run.row + 1) % (ring.size // width))
     if simulator.plastic:
-        at = lag + index
-        trace = lax.dynamic_slice(run.traces, ((at - 1) * width,), (width,))
-        trace = jnp.where(spiked, jnp.ones((), trace.dtype), trace * simulator.pair_rule().decay)
-        run = run._replace(
-            raster=lax.dynamic_update_slice_in_dim(run.raster, words[None], at, 0),
-            traces=lax.dynamic_update_slice(run.traces, trace, (at * width,)),
-        )
+        run = run._replace(raster=lax.dynamic_update_slice_in_dim(run.raster, words[None], lag + index, 0))
         due = (since + index + 1 == simulator.interval).astype(jnp.int32)
-        # A loop of one turn or none: its carry stays in place, where branches of a condition would copy it.
-        run = lax.fori_loop(0, due, lambda _, r: _learned(simulator, r, index, steps), run)
+        # A loop of one turn or none: its carry stays in place, where branches of a condition would copy it. The turn's
+        # number, 0, ties the update to the loop: what no turn changes, compilers compute ahead of it, in every step.
+        run = lax.fori_loop(0, due, lambda turn, r: _learned(simulator, r, index + turn, steps), run)
     arriving = lax.dynamic_slice(run.ring, (run.row * width,), (width,))
     seen = jnp.where(spiked, c, v)[:neurons], jnp.where(spiked, u + d, u)[:neurons], words
     return run._replace(arriving=arriving), seen
@@ -146,16 +142,15 @@ def _step(simulator, run: _Run, inputs, since, steps: int):
 
 def _paired(simulator, run: _Run, end) -> _Run:
     """Add what the pairs since the last update change, up to a row of the raster."""
-    gained, lost = pair_changes(
+    gained, lost, traces = pair_changes(
         simulator.synapses_drawn(),
         simulator.pair_rule(),
         run.raster,
         run.traces,
         (run.since, end),
         (run.gained, run.lost),
-        simulator.lag(simulator.delay_max),
     )
-    return run._replace(gained=gained, lost=lost, since=jnp.asarray(end, jnp.int32))
+    return run._replace(gained=gained, lost=lost, traces=traces, since=jnp.asarray(end, jnp.int32))
 
 
 def _learned(simulator, run: _Run, index, steps: int) -> _Run:
