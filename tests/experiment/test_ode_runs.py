@@ -12,8 +12,10 @@ from jneuro.core.config import ConfigError
 from jneuro.core.progress import Progress
 from jneuro.experiment import RunFolder, run, run_stages
 from jneuro.experiment.plan import load_plan
+from jneuro.experiment.simulation import build_runs, initial_states
 from jneuro.recordings import open_recording, read_events, read_recording
 from jneuro.simulators import HodgkinHuxley, simulate, stimuli
+from jneuro.simulators.config import SimulationConfig
 
 CONFIG = """\
 name: squid
@@ -75,6 +77,17 @@ def test_every_run_draws_its_stimulus(tmp_path):
         alone = simulate(HodgkinHuxley(), stimulus, duration=40.0, record_every=0.5, key=jax.random.key(0)).values
         np.testing.assert_allclose(recording.values["v"][trial, :, 0], alone["v"], atol=0.05)
         np.testing.assert_array_equal(recording.values["spikes"][trial, :, 0], alone["spikes"])
+
+
+@pytest.mark.parametrize(("connectivity", "drawn"), [("per_run", (3,)), ("fixed", ())])
+def test_every_run_draws_the_numbers_of_its_cell(connectivity, drawn):
+    simulator = {"name": "hodgkin_huxley", "g_k": {"normal": [36, 2]}}
+    config = SimulationConfig(simulator=simulator, runs=3, duration_ms=100, connectivity=connectivity)
+    runs = build_runs(config, jax.random.key(0))
+    assert runs.simulators.g_k.z.shape == drawn
+    assert initial_states(runs).y.v.shape[:1] == (3,)
+    plain = SimulationConfig(simulator="hodgkin_huxley", runs=3, duration_ms=100)
+    assert not build_runs(plain, jax.random.key(0)).per_trial
 
 
 def test_a_model_with_windows_of_its_own(tmp_path):
