@@ -23,7 +23,8 @@ def folder(tmp_path_factory):
     """The folder, its files written and the code between them run in the order of the page."""
     matplotlib.use("Agg")
     home = tmp_path_factory.mktemp("extend")
-    known, namespace = set(sys.modules), {}
+    with code_folder(None):  # forgets modules of a test before
+        known, namespace = set(sys.modules), {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         patch.syspath_prepend(str(home))
