@@ -78,8 +78,8 @@ def convolution_share(
         whole = nnx.merge(graph, variables).augment(inputs, train=False)
         return (whole - inputs).var(0).sum() / whole.var(0).sum()
 
-    without: Any = model.without_convolutions()
-    said, silent = (forecast(m, windows, starts, batch_size=64)[:, 0].astype(np.float64) for m in (model, without))
+    pair: Any = (model, model.without_convolutions())
+    said, silent = (forecast(m, windows, starts, batch_size=64)[:, 0].astype(np.float64) for m in pair)
     truth = targets(windows, starts)[:, 0]
     r2 = [float(1 - np.square(x - truth).sum() / np.square(truth - truth.mean(0)).sum()) for x in (said, silent)]
     return {

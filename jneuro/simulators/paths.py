@@ -18,7 +18,7 @@ from jax.core import Tracer
 
 from jneuro.core.config import unknown_name
 from jneuro.core.random import stream
-from jneuro.core.types import Array, Float, Int, Key
+from jneuro.core.types import Array, Float, Key
 from jneuro.simulators.base import REAL, Parameter, _to_array
 
 __all__ = [
@@ -56,7 +56,7 @@ class Distribution(eqx.Module):
     moments: ClassVar[tuple[str, ...]]
     """Names of the numbers that describe it, which have paths of their own, such as `amplitude.mean`."""
 
-    z: eqx.AbstractVar[Array | None]
+    z: eqx.AbstractVar[Any]
     """The standard deviate; None before it is drawn."""
 
     @abc.abstractmethod
@@ -109,7 +109,7 @@ class LogNormal(Distribution):
     moments: ClassVar = ("mean", "sd")
     mean: Float[Array, "*drawn"] = _number()
     sd: Float[Array, "*drawn"] = _number()
-    z: Array | None = None
+    z: Any = None
 
     def __check_init__(self) -> None:
         """Refuse a mean that a positive number cannot have."""
@@ -135,7 +135,7 @@ class Uniform(Distribution):
     moments: ClassVar = ("low", "high")
     low: Float[Array, "*drawn"] = _number()
     high: Float[Array, "*drawn"] = _number()
-    z: Array | None = None
+    z: Any = None
 
     def __check_init__(self) -> None:
         """Refuse ends in the wrong order."""
@@ -159,7 +159,7 @@ class Choice(Distribution):
 
     moments: ClassVar = ("values",)
     values: Float[Array, " choice"] = _number()
-    z: Int[Array, "*drawn"] | None = None
+    z: Any = None
 
     def __check_init__(self) -> None:
         """Refuse what is no list of values."""
@@ -208,7 +208,7 @@ def as_distribution(value: Any) -> Any:
     if not plain or (kind != "choice" and len(numbers) != 2):
         wanted = "a list of numbers" if kind == "choice" else "two numbers"
         raise ValueError(f"{kind} = {numbers!r} must be {wanted}")
-    return Choice(numbers) if kind == "choice" else _DISTRIBUTIONS[kind](*numbers)
+    return Choice(numbers) if kind == "choice" else _DISTRIBUTIONS[kind](*numbers)  # pyright: ignore
 
 
 def _is_distribution(node: Any) -> bool:
