@@ -110,7 +110,9 @@ def suits(simulator: Any, trainable: Trainable) -> bool:
     Returns:
         True for a cell without a reset of which at least one trainable parameter is a conductance.
     """
-    return not simulator.has_reset and bool(roles(double(simulator), trainable).linear)
+    if not isinstance(simulator, ODESimulator) or simulator.has_reset:
+        return False
+    return bool(roles(double(simulator), trainable).linear)
 
 
 def linear_stage(simulator: ODESimulator, trainable: Trainable, target: Target) -> Float[Array, " parameter"]:
