@@ -191,7 +191,8 @@ def _steps(plan: FitPlan, every: Target, predicted: np.ndarray, times: list[np.n
 
 def _fit(plan: FitPlan, target: Target, method: Any, key: Key[Array, ""], own: bool, how: Mapping[str, Any]) -> Fit:
     """One fit, of repeats from a simulator of its own."""
-    config, simulator, trainable = plan.config, plan.simulator, plan.trainable
+    config, trainable = plan.config, plan.trainable
+    simulator: Any = plan.simulator
     if own and config.repeats > 1:
         spread = getattr(made(METHODS, method), "spread", 2.0)
         drawn = random_starts(trainable, trainable.values(simulator), 1, spread=spread, key=stream(key, "simulator"))

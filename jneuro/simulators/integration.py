@@ -470,8 +470,8 @@ def _fixed(simulator, stimulus, start, solver, dt, names, frames, every, warmup,
     # Warmed up by the same loops as later, so that the last bits are the same, too.
     for body, length in ((several, group * every), (frame, every), (None, 1)):
         times, warmup = divmod(warmup, length)
-        if times and body is None:
-            state = loop.frame(state, times)[0]
+        if body is None:
+            state = loop.frame(state, times)[0] if times else state
         elif times:
             state, _ = scan(lambda s, _, body=body: (body(s, None)[0], None), state, None, length=times, unroll=1)
     whole, rest = divmod(frames, group)
