@@ -216,7 +216,10 @@ def require_within_bounds(module: eqx.Module) -> None:
         if not p.bounds.contain(np.asarray(value)):
             unit = "" if p.unit == "1" else f" {p.unit}"
             doc = f" ({p.doc})" if p.doc else ""
-            raise ValueError(f"{kind}: {p.name} = {np.asarray(value)}{unit} lies outside {p.bounds}{unit}{doc}")
+            every = np.atleast_1d(value)
+            at = next(i for i in np.ndindex(every.shape) if not p.bounds.contain(every[i]))
+            place = f"[{', '.join(map(str, at))}]" if np.ndim(value) else ""
+            raise ValueError(f"{kind}: {p.name}{place} = {every[at]}{unit} lies outside {p.bounds}{unit}{doc}")
 
 
 def initial_state(simulator: "Simulator") -> Any:

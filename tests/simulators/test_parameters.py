@@ -136,7 +136,7 @@ def test_batches_of_values_are_checked_too(name):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rule": "ring"}, "rule = 'ring' must be"),
+        ({"rule": "ring"}, "unknown rule 'ring'; known are bernoulli, fixed_in_degree"),
         ({"delay": 1.55}, "delay = 1.55 ms is not a multiple of the time step, 0.1 ms"),
         ({"refractory": 0.25}, "refractory = 0.25 ms is not a multiple"),
         ({"rate_external": 1e4}, "rate_external = 10000.0 Hz is more than one spike a step"),

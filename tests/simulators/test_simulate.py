@@ -309,11 +309,17 @@ def test_an_unconnected_network_is_refused():
         simulate(Brunel(), duration=1.0, key=KEY)
 
 
-def bad_stimulus(cell=3, sample=20):
-    """Not a number for one cell, from 20 samples of 1 ms on."""
-    values = np.zeros((40, 20))
-    values[sample:, cell] = np.nan
-    return stimuli.Sampled(values, 1.0)
+class Poisoned(stimuli.Stimulus):
+    """Not a number for one of 20 cells, from 20 ms on."""
+
+    cell: int = eqx.field(static=True, default=3)
+
+    def __call__(self, t):
+        return jnp.where((t >= 19.99) & (jnp.arange(20) == self.cell), jnp.nan, 0.0)
+
+
+def bad_stimulus():
+    return Poisoned()
 
 
 @pytest.mark.parametrize(("every", "time"), [(1, 20.1), (50, 25.0)], ids=lambda value: f"{value}")
