@@ -19,6 +19,7 @@ from jneuro.simulators.delays import DelayedSynapses, raster_width
 from jneuro.simulators.izhikevich import Izhikevich
 from jneuro.simulators.reservoir import IzhikevichReservoir
 from jneuro.simulators.ring import RingNetwork
+from jneuro.simulators.solvers import SequentialEuler
 
 KEY = jax.random.key(0)
 HELD = {
@@ -153,8 +154,8 @@ def test_seven_patterns_are_those_of_brian2(x64):
     # At this step most of the cells are chaotic: we compare as long as 1e-12 more or less current change no spike.
     a, b, c, d = np.tile(reference["pattern_parameters"], (6, 1)).T
     current = np.tile(np.repeat(reference["pattern_current"], 7), 3) + np.repeat([0.0, 1e-12, -1e-12], 14)
-    sim = Izhikevich(a=a, b=b, c=c, d=d, n=42, dt=1.0, substeps=2)
-    rec = simulate(sim, stimuli.Step(current, onset=100.0), duration=1000.0, key=KEY, record=["spikes"])
+    sim, published = Izhikevich(a=a, b=b, c=c, d=d, n=42), {"dt": 1.0, "solver": SequentialEuler(substeps=2)}
+    rec = simulate(sim, stimuli.Step(current, onset=100.0), duration=1000.0, key=KEY, record=["spikes"], **published)
     spikes, *others = np.asarray(rec.values["spikes"]).reshape(1000, 3, 14).swapaxes(0, 1)
     same = np.logical_and.accumulate(np.all(np.equal(spikes, others), 0))
     np.testing.assert_array_equal(spikes & same, expected & same)
