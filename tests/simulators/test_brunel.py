@@ -399,7 +399,7 @@ def test_potential_relaxes_exponentially(drive, x64):
 
 def test_initial_potentials_are_normal():
     sim = Brunel(n_excitatory=20_000, v_initial=-60.0, v_initial_sd=3.0)
-    v = np.asarray(first_state(sim, jax.random.key(0)).y.v, np.float64)
+    v = np.asarray(sim.init(jax.random.key(0)).v, np.float64)
     assert v.mean() == pytest.approx(-60.0, abs=4.5 * 3.0 / math.sqrt(v.size))
     assert v.std() == pytest.approx(3.0, abs=4.5 * 3.0 / math.sqrt(2 * v.size))
 

@@ -88,8 +88,8 @@ def test_forward_euler_overflows_where_exponential_euler_does_not():
     assert not blown.ok
     with pytest.raises(SimulationError, match=r"v at t = [\d.]+ ms: the simulation left the finite numbers"):
         simulate(HodgkinHuxley(), sine, solver=Euler(), **how)
-    for solver in (RushLarsen(), StaggeredCrankNicolson()):
-        assert simulate(HodgkinHuxley(), sine, solver=solver, **how).ok
+    for solver in (RushLarsen(), StaggeredCrankNicolson()):  # which flag so coarse a step for another reason
+        assert np.isfinite(simulate(HodgkinHuxley(), sine, solver=solver, throw=False, **how).values["v"]).all()
 
 
 @pytest.mark.parametrize("precision", [np.float32, np.float64])

@@ -311,9 +311,7 @@ def test_a_simulation_integrates_its_drive(name, x64):
 
 def test_a_stimulus_of_the_wrong_size_is_refused():
     sim = Brunel(n_excitatory=3, n_inhibitory=0).connect(KEY)
-    with pytest.raises(
-        ValueError, match=r"stimulus has 4 values; Brunel takes one for all, or one for each of its 3"
-    ):
+    with pytest.raises(ValueError, match=r"stimulus has 4 values; Brunel takes one for all, or one for each of its 3"):
         simulate(sim, Constant(jnp.ones(4)), duration=1.0, key=KEY)
 
 

@@ -429,10 +429,10 @@ SIZES = {"features": 3, "length": 5, "horizons": 2}
     "model",
     [
         {"name": "lstm", "hidden": 4, "layers": 1},
-        {"name": "cnn_lstm", "hidden": 4, "layers": 1},
-        {"name": "compact", "lags": 3, "hidden": 4},
+        pytest.param({"name": "cnn_lstm", "hidden": 4, "layers": 1}, marks=pytest.mark.slow),
+        pytest.param({"name": "compact", "lags": 3, "hidden": 4}, marks=pytest.mark.slow),
         {"name": "spike_count_lstm", "hidden": 4},
-        {"name": "neuron_tft", "hidden": 4, "heads": 2},
+        pytest.param({"name": "neuron_tft", "hidden": 4, "heads": 2}, marks=pytest.mark.slow),
         Linear,
     ],
     ids=lambda m: m["name"] if isinstance(m, dict) else m.__name__,
@@ -444,8 +444,8 @@ def test_our_models_keep_their_promises(model):
 @pytest.mark.parametrize(
     ("simulator", "amplitude"),
     [
-        *((Cell(), 0.5), (HodgkinHuxley(), 10.0), (Izhikevich(), 10.0), (Map(), 0.0), (Pospischil(), 1.0)),
-        *((CA1Pyramidal(), 1.0), (RingNetwork(positions=8), 0.0)),
+        *((Cell(), 0.5), (HodgkinHuxley(), 10.0), (Izhikevich(), 10.0), (Map(), 0.0), (RingNetwork(positions=8), 0.0)),
+        *(pytest.param(cell, 1.0, marks=pytest.mark.slow) for cell in (Pospischil(), CA1Pyramidal())),
         # Without a background: the gradient of its counts, whole numbers, is that of their mean.
         (Brunel(n_excitatory=8, n_inhibitory=2, rate_external=0.0), 1.0),
         pytest.param(
