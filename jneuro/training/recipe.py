@@ -3,7 +3,7 @@
 Both are functions of the validation losses so far. Nothing else has to be kept, so a resumed training cannot differ.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -90,35 +90,38 @@ class TrainConfig(Config):
     steps_per_call: int = Field(default=32, ge=1)
     parallel: Literal["auto", "jit", "pmap"] = "auto"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_to_optax(cls, data: Any) -> Any:
+        """A whole optax transformation has its own learning rate and clipping; ours are off, and refused if given."""
+        if not isinstance(data, Mapping) or "optimizer" not in data:
+            return data
+        try:
+            block = OPTIMIZERS.block(data["optimizer"])
+        except ValueError:
+            return data  # refused at its own key
+        if not isinstance(block, Block):
+            return data
+        transformation(block)
+        if isinstance(block.target, optax.GradientTransformation):
+            block = block.model_copy(update={"name": "optax"})
+        off = {"warmup_epochs": 0, "plateau": None, "schedule": "constant"}
+        for key, value in off.items():
+            given = data.get(key, value)
+            if getattr(given, "name", given) != value:
+                raise ValueError(
+                    f"optimizer {block.name!r} sets its own learning rate, so {key} has no effect; leave it "
+                    "out and give optax a schedule, or take adam or adamw"
+                )
+        return {**data, "optimizer": block, **off}
+
     @model_validator(mode="after")
     def _one_schedule(self) -> Self:
-        if isinstance(self.optimizer, Block):
-            self._leave_to_optax()
         if self.schedule.name != "constant" and self.plateau is not None:
             raise ValueError(
                 f"schedule {self.schedule.name!r} and plateau both change the learning rate; set plateau to null"
             )
         return self
-
-    def _leave_to_optax(self) -> None:
-        """A whole optax transformation has its own learning rate and clipping: ours are off, and refused if asked for.
-
-        Raises:
-            ValueError: naming the key.
-        """
-        transformation(self.optimizer)
-        if isinstance(self.optimizer.target, optax.GradientTransformation):
-            block = self.optimizer.model_copy(update={"name": "optax"})
-            object.__setattr__(self, "optimizer", block)
-        off = {"warmup_epochs": 0, "plateau": None, "schedule": SCHEDULES.block("constant")}
-        for key, value in off.items():
-            if key in self.model_fields_set and getattr(self, key) != value:
-                raise ValueError(
-                    f"optimizer {self.optimizer.name!r} sets its own learning rate, so {key} has no effect; leave it "
-                    "out and give optax a schedule, or take adam or adamw"
-                )
-            # Frozen for users; the resolved configuration must say that they are off.
-            object.__setattr__(self, key, value)
 
     @model_validator(mode="after")
     def _told_apart(self) -> Self:
