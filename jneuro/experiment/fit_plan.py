@@ -1,8 +1,9 @@
 """What a fit will do: all that it names is built and checked against the rest once, before anything runs."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,23 +54,6 @@ class FitPlan:
     def recording(self, folder: RunFolder) -> Path:
         """The recording: simulated into the run folder, or one that the configuration names."""
         return self.config.recording.path if self.config.recording else folder.path / "recording.zarr"
-
-
-def load_fit(path: str | Path, overrides: Sequence[str] = (), *, code: Path | None = None) -> FitPlan:
-    """Load, check and resolve a fit.
-
-    Args:
-        path: the YAML file.
-        overrides: `a.b=value`, each replacing one key.
-        code: the folder of code of one's own; by default the file's own, or for a run folder's the recorded one.
-
-    Returns:
-        The plan.
-
-    Raises:
-        ConfigError: for anything wrong with it; nothing is computed before.
-    """
-    return load_with_code(FitConfig, path, resolve_fit, overrides, code=code)
 
 
 def resolve_fit(config: FitConfig) -> FitPlan:
@@ -137,3 +121,7 @@ def _truth(config: FitConfig) -> dict[str, float] | None:
     with double_precision():
         made: Any = config.simulation.simulator.build()
         return {name: float(getattr(made, name)) for name in config.fit.trainable}
+
+
+load_fit = partial(load_with_code, FitConfig, resolve_fit)
+"""Load, check and resolve a fit; arguments as of `load_with_code`."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,27 +108,10 @@ class _Data(NamedTuple):
     variables: list[str]
 
 
-def load_plan(path: str | Path, overrides: Sequence[str] = (), *, code: Path | None = None) -> Plan:
-    """Load, check and resolve an experiment.
-
-    Args:
-        path: the YAML file.
-        overrides: `a.b=value`, each replacing one key.
-        code: the folder of code of one's own; by default the file's own, or for a run folder's the recorded one.
-
-    Returns:
-        The plan.
-
-    Raises:
-        ConfigError: for anything wrong with it; nothing is computed before.
-    """
-    return load_with_code(ExperimentConfig, path, resolve, overrides, code=code)
-
-
 def load_with_code(
     kind: type[Kind],
-    path: str | Path,
     resolve: Callable[[Kind], Resolved],
+    path: str | Path,
     overrides: Sequence[str] = (),
     *,
     code: Path | None = None,
@@ -136,8 +120,8 @@ def load_with_code(
 
     Args:
         kind: what the file describes.
-        path: the YAML file.
         resolve: makes the plan.
+        path: the YAML file.
         overrides: `a.b=value`, each replacing one key.
         code: the folder of code of one's own, in place of these.
 
@@ -370,3 +354,7 @@ def _trainings(config: ExperimentConfig, source: Content) -> tuple[Training, ...
             both = f"{other.label!r} and {training.label!r} would both be trained in models/{training.folder}"
             raise ValueError(f"models: {both}; rename one")
     return tuple(found)
+
+
+load_plan = partial(load_with_code, ExperimentConfig, resolve)
+"""Load, check and resolve an experiment; arguments as of `load_with_code`."""

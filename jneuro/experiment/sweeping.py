@@ -1,8 +1,9 @@
 """A sweep from its configuration to its figures, by one process or by several."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,23 +39,6 @@ class SweepPlan:
     code: tuple[Path | None, Mapping[str, str]]
 
 
-def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, code: Path | None = None) -> SweepPlan:
-    """Load, check and resolve a sweep.
-
-    Args:
-        path: the YAML file.
-        overrides: `a.b=value`, each replacing one key.
-        code: the folder of code of one's own; by default the file's own, or for a run folder's the recorded one.
-
-    Returns:
-        The plan.
-
-    Raises:
-        ConfigError: for anything wrong with it; nothing is computed before.
-    """
-    return load_with_code(SweepConfig, path, resolve_sweep, overrides, code=code)
-
-
 def resolve_sweep(config: SweepConfig) -> SweepPlan:
     """Say what a sweep will do.
 
@@ -66,6 +50,10 @@ def resolve_sweep(config: SweepConfig) -> SweepPlan:
     """
     stage = Stage("report", content_of(config), ("report.html", "figures"))
     return SweepPlan(config, {"report": stage}, loaded_code())
+
+
+load_sweep = partial(load_with_code, SweepConfig, resolve_sweep)
+"""Load, check and resolve a sweep; arguments as of `load_with_code`."""
 
 
 def join_processes(

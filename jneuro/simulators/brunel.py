@@ -220,7 +220,7 @@ class Brunel(SteppedSimulator):
         return self._wiring().adjacency
 
     def connect(self, key: Key[Array, ""]) -> Self:
-        """Draw who hears whom, and how strongly; the same network whatever `propagation` says.
+        """Draw the synaptic connectivity and its weights; the same network whatever `propagation` says.
 
         Args:
             key: random key.

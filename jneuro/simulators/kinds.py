@@ -10,9 +10,6 @@ __all__ = [
     "SIMULATORS",
     "SOLVERS",
     "STIMULI",
-    "adaptive_dopri8",
-    "adaptive_kvaerno5",
-    "adaptive_tsit5",
     "as_solver",
     "made",
     "product",
@@ -105,39 +102,22 @@ STIMULI = Registry(
 
 
 def adaptive_tsit5(rtol: float = 1e-5, atol: float = 1e-7, max_steps: int = 1_000_000) -> Any:
-    """Tsitouras's method of order 5, which chooses its steps; for kinetics that are not stiff.
-
-    Args:
-        rtol: relative tolerance.
-        atol: absolute tolerance.
-        max_steps: most steps between the beginning and the end.
-    """
+    """Tsitouras's method of order 5, which chooses its steps; for kinetics that are not stiff."""
     return _adaptive("Tsit5", rtol, atol, max_steps)
 
 
 def adaptive_dopri8(rtol: float = 1e-5, atol: float = 1e-7, max_steps: int = 1_000_000) -> Any:
-    """The method of order 8 of Dormand and Prince, which chooses its steps; for high accuracy.
-
-    Args:
-        rtol: relative tolerance.
-        atol: absolute tolerance.
-        max_steps: most steps between the beginning and the end.
-    """
+    """The method of order 8 of Dormand and Prince, which chooses its steps; for high accuracy."""
     return _adaptive("Dopri8", rtol, atol, max_steps)
 
 
 def adaptive_kvaerno5(rtol: float = 1e-5, atol: float = 1e-7, max_steps: int = 1_000_000) -> Any:
-    """Kværnø's implicit method of order 5, which chooses its steps; for stiff kinetics.
-
-    Args:
-        rtol: relative tolerance.
-        atol: absolute tolerance.
-        max_steps: most steps between the beginning and the end.
-    """
+    """Kværnø's implicit method of order 5, which chooses its steps; for stiff kinetics."""
     return _adaptive("Kvaerno5", rtol, atol, max_steps)
 
 
 def _adaptive(name: str, rtol: float, atol: float, max_steps: int) -> Any:
+    """Diffrax's method of a name under tolerances; see `jneuro.simulators.solvers.Adaptive`."""
     import diffrax
 
     from jneuro.simulators.solvers import Adaptive

@@ -168,7 +168,7 @@ class IzhikevichReservoir(SteppedSimulator):
         return self.step_count(self.update_interval)
 
     def connect(self, key: Key[Array, ""]) -> Self:
-        """Draw who hears whom, and how late.
+        """Draw the synaptic connectivity and its delays.
 
         Args:
             key: random key.

@@ -51,40 +51,40 @@ class OptimizerConfig(Config):
         return [optax.add_decayed_weights(rate)] if weight_decay is not None or self.weight_decay else []
 
 
-class Adam(OptimizerConfig):
-    """Adam with coupled weight decay, an L2 penalty: `g ← clip(g) + λ·p` before the moments (`torch.optim.Adam`).
+class _Moments(OptimizerConfig):
+    """What both optimisers have.
 
     Attributes:
         betas: decay of the first and of the second moment.
         eps: added to the root of the second moment.
     """
 
-    name: Literal["adam"] = "adam"
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: float = Field(default=1e-8, gt=0)
+
+    @property
+    def _moments(self) -> optax.GradientTransformation:
+        return optax.scale_by_adam(*self.betas, eps=self.eps)
+
+
+class Adam(_Moments):
+    """Adam with coupled weight decay, an L2 penalty: `g ← clip(g) + λ·p` before the moments (`torch.optim.Adam`)."""
+
+    name: Literal["adam"] = "adam"
 
     def direction(self, weight_decay: Scalar | None = None) -> optax.GradientTransformation:
         """Clip, add the decay, divide the moments."""
-        moments = optax.scale_by_adam(*self.betas, eps=self.eps)
-        return optax.chain(*self._clipping(), *self._decay(weight_decay), moments)
+        return optax.chain(*self._clipping(), *self._decay(weight_decay), self._moments)
 
 
-class AdamW(OptimizerConfig):
-    """Adam with decoupled weight decay: `p ← p − η·(m̂/(√v̂ + ε) + λ·p)` (`torch.optim.AdamW`).
-
-    Attributes:
-        betas: decay of the first and of the second moment.
-        eps: added to the root of the second moment.
-    """
+class AdamW(_Moments):
+    """Adam with decoupled weight decay: `p ← p − η·(m̂/(√v̂ + ε) + λ·p)` (`torch.optim.AdamW`)."""
 
     name: Literal["adamw"] = "adamw"
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
-    eps: float = Field(default=1e-8, gt=0)
 
     def direction(self, weight_decay: Scalar | None = None) -> optax.GradientTransformation:
         """Clip, divide the moments, add the decay."""
-        moments = optax.scale_by_adam(*self.betas, eps=self.eps)
-        return optax.chain(*self._clipping(), moments, *self._decay(weight_decay))
+        return optax.chain(*self._clipping(), self._moments, *self._decay(weight_decay))
 
 
 def clip_by_norm(limit: float) -> optax.GradientTransformation:

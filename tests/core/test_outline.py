@@ -1,9 +1,12 @@
 """What is read from the text of a class or a function is what it declares."""
 
+import importlib
 import inspect
+from pathlib import Path
 
 import pytest
 
+import jneuro
 from jneuro.core.code import code_folder
 from jneuro.core.config import Config
 from jneuro.core.outline import outline
@@ -11,12 +14,16 @@ from jneuro.core.registry import Registry, accepted
 from jneuro.simulators.kinds import SIMULATORS
 from jneuro.simulators.paths import parameters
 
+# Every kind, whichever tests were collected before.
+for kinds in sorted(Path(jneuro.__file__).parent.glob("*/kinds.py")):
+    importlib.import_module(f"jneuro.{kinds.parent.name}.kinds")
 EVERY = [(kind, name) for kind, registry in Registry.every.items() for name in registry]
 
 
 def of(kind, name):
     registry = Registry.every[kind]
-    return registry[name], outline(registry.entries()[name].reference)
+    thing = registry[name]
+    return getattr(thing, "function", thing), outline(registry.entries()[name].reference)
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY, ids=map("-".join, EVERY))
