@@ -467,7 +467,7 @@ def _fixed(simulator, stimulus, start, solver, dt, names, frames, every, warmup,
         return loop.look(state), values
 
     state = loop.look((loop.begin(start), Coarseness(jnp.zeros((), start.y[0].dtype), start.step)))
-    # Warmed up by the same loops as later, so that the last bits are the same, too.
+    # Warmed up by the same loops as later, so that a compiler that optimises gives the same last bits.
     for body, length in ((several, group * every), (frame, every), (None, 1)):
         times, warmup = divmod(warmup, length)
         if body is None:
