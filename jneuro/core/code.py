@@ -79,7 +79,8 @@ _finder = _FolderFinder()
 
 
 def _inside(path: str | Path, folder: Any) -> bool:
-    return Path(path).resolve().is_relative_to(folder.resolve())
+    """Whether a path lies in a folder; a link that does belongs there, wherever it leads."""
+    return (Path(path).parent.resolve() / Path(path).name).is_relative_to(folder.resolve())
 
 
 def _file_hash(path: Path) -> str:
@@ -200,6 +201,8 @@ def _import(name: str, reference: str, kind: str) -> types.ModuleType:
         sys.modules.pop(name, None)
     try:
         spec = importlib.util.find_spec(top)
+    except CodeError:
+        raise
     except (ImportError, ValueError):
         spec = None
     if spec is None:
@@ -269,12 +272,12 @@ def _root(module: types.ModuleType) -> Path | None:
         return None
     if _finder.folder and _inside(file, _finder.folder):
         return _finder.folder
-    return Path(file).resolve().parents[module.__name__.count(".") + Path(file).name.startswith("__init__")]
+    return Path(file).parents[module.__name__.count(".") + Path(file).name.startswith("__init__")]
 
 
 def _closure(file: Path, root: Path) -> list[Path]:
     """A file and all files below `root` that it imports, directly or not, wherever in it."""
-    found, waiting = {}, [file.resolve()]
+    found, waiting = {}, [file]
     while waiting:
         here = waiting.pop()
         if here in found:
@@ -289,7 +292,7 @@ def _closure(file: Path, root: Path) -> list[Path]:
             for parts in _imported(node, package):
                 for depth in range(1, len(parts) + 1):
                     base = root.joinpath(*parts[:depth])
-                    waiting += [p.resolve() for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()]
+                    waiting += [p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()]
     return sorted(found)
 
 
@@ -308,8 +311,7 @@ def _files(module: types.ModuleType) -> dict[str, str]:
     root, file = _root(module), getattr(module, "__file__", None)
     if root is None or not file or not Path(file).is_file():
         return {}
-    root = root.resolve()
-    return {p.relative_to(root).as_posix(): _file_hash(p) for p in _closure(Path(file), root) if p.is_relative_to(root)}
+    return {p.relative_to(root).as_posix(): _file_hash(p) for p in _closure(Path(file), root)}
 
 
 def _module_digest(module: Any) -> str:
@@ -335,14 +337,14 @@ def digest(thing: Any) -> str | None:
     module = sys.modules.get(name)
     if "<lambda>" in qualified or module is None:
         return None
-    if isinstance(getattr(module.__spec__, "loader", None), _SourceLoader):
+    if _is_own(module):
         return _module_digest(module)
     if thing is not about and any(callable(leaf) for leaf in (thing if isinstance(thing, tuple) else ())):
         return None  # closures, such as optax.adam(...): their constants cannot be seen
     if version := _version(name.partition(".")[0]):
         return version
-    if files := _files(module):
-        return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
+    if _files(module):
+        return _module_digest(module)
     try:
         return hashlib.sha256(inspect.getsource(about).encode()).hexdigest()[:16]
     except (OSError, TypeError):
@@ -363,8 +365,7 @@ def source_files(thing: Any) -> dict[str, str]:
     module, top = sys.modules.get(name), name.partition(".")[0]
     if module is None or top in ("jneuro", "builtins"):
         return {}
-    own = isinstance(getattr(module.__spec__, "loader", None), _SourceLoader)
-    return _files(module) if own or not _version(top) else {}
+    return _files(module) if _is_own(module) or not _version(top) else {}
 
 
 def _version(top: str) -> str | None:
