@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from jneuro.core.code import CodeError, code_folder, load_object
-from jneuro.core.config import ConfigError, config_files, unknown_name
+from jneuro.core.config import ConfigError, config_files
+from jneuro.core.names import unknown_name
 from jneuro.core.outline import Outline, outline
 from jneuro.core.registry import Registry
 

@@ -1,6 +1,5 @@
 """Configurations as YAML files: finding, loading, overriding, checking, and errors that say what to mend."""
 
-import difflib
 import hashlib
 import json
 import re
@@ -14,6 +13,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from jneuro.core.code import code_folder, digest, source_files
+from jneuro.core.names import unknown_name
 
 __all__ = [
     "COMMANDS",
@@ -31,7 +31,6 @@ __all__ = [
     "first_message",
     "load_config",
     "to_yaml",
-    "unknown_name",
 ]
 
 
@@ -60,23 +59,6 @@ class Config(BaseModel):
         """Stands for source that is not this package's; see `jneuro.core.code.digest`."""
         digests = [digest(thing) for thing in self.source_objects]
         return None if None in digests else " ".join(d for d in digests if d)
-
-
-def unknown_name(name: str, known: Iterable[str], kind: str) -> str:
-    """Say that a name is unknown, and which one was probably meant.
-
-    Args:
-        name: what was written.
-        known: what would have been right.
-        kind: what the name is of, such as "parameter".
-
-    Returns:
-        A phrase for an error message.
-    """
-    known = list(known)
-    close = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
-    return f"unknown {kind} {name!r}; {hint}"
 
 
 class Loader(yaml.SafeLoader):

@@ -22,7 +22,8 @@ from pydantic import ConfigDict, PrivateAttr, SerializationInfo
 from pydantic_core import core_schema
 
 from jneuro.core.code import CodeError, load_object
-from jneuro.core.config import Config, unknown_name
+from jneuro.core.config import Config
+from jneuro.core.names import unknown_name
 from jneuro.core.outline import outline
 
 __all__ = ["Block", "Registry", "accepted", "names_found", "required"]

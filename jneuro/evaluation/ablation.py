@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from jneuro.core.config import unknown_name
+from jneuro.core.names import unknown_name
 from jneuro.evaluation.analysis import Analysis, Findings, Study
 from jneuro.evaluation.metrics import interval
 

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from jneuro.core.config import Config, RunConfig, unknown_name
+from jneuro.core.config import Config, RunConfig
+from jneuro.core.names import unknown_name
 from jneuro.datasets import Horizons, Scale, WindowConfig
 from jneuro.evaluation import CeilingConfig
 from jneuro.evaluation.baselines import DEFAULTS, Baselines, label_of

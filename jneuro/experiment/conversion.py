@@ -13,8 +13,9 @@ from typing import Any
 import yaml
 from flax import nnx
 
-from jneuro.core.config import ConfigError, Loader, find_config, unknown_name
+from jneuro.core.config import ConfigError, Loader, find_config
 from jneuro.core.devices import double_precision
+from jneuro.core.names import unknown_name
 from jneuro.experiment.plan import load_plan, reopen
 from jneuro.experiment.training import load_model
 from jneuro.interop.keras_weights import load_keras, save_keras

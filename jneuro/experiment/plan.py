@@ -18,8 +18,8 @@ from jneuro.core.config import (
     content_of,
     first_message,
     load_config,
-    unknown_name,
 )
+from jneuro.core.names import unknown_name
 from jneuro.core.random import stream
 from jneuro.core.registry import Block
 from jneuro.core.types import Array, Key

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from jneuro.core.config import Config, RunConfig, unknown_name
+from jneuro.core.config import Config, RunConfig
+from jneuro.core.names import unknown_name
 from jneuro.fitting.fitter import FitOptions
 from jneuro.fitting.kinds import METHODS, of_networks
 from jneuro.fitting.posterior import PosteriorOptions

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jneuro.core.config import unknown_name
+from jneuro.core.names import unknown_name
 from jneuro.core.types import Array, Bool, Float, Int
 
 __all__ = ["FEATURES", "Spikes", "feature_function", "soft_count", "spike_times", "spikes_of"]

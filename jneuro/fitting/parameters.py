@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jneuro.core.config import unknown_name
+from jneuro.core.names import unknown_name
 from jneuro.core.types import Array, Float, PyTree
 from jneuro.simulators.base import Bounds, Simulator
 from jneuro.simulators.paths import parameters, replace

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jneuro.core.config import unknown_name
+from jneuro.core.names import unknown_name
 from jneuro.core.types import Array, Float
 from jneuro.fitting.least_squares import minimise
 from jneuro.fitting.problem import Problem

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from pydantic import Field, PrivateAttr, model_validator
 
-from jneuro.core.config import Config, unknown_name
+from jneuro.core.config import Config
+from jneuro.core.names import unknown_name
 from jneuro.core.random import stream
 from jneuro.core.registry import Block, Registry, accepted, names_found
 from jneuro.core.types import Array, Key

@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jneuro.core.config import unknown_name
+from jneuro.core.names import unknown_name
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Key
 from jneuro.simulators.base import REAL, Parameter, _to_array

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from pydantic import Field, model_validator
 
-from jneuro.core.config import Config, RunConfig, unknown_name
+from jneuro.core.config import Config, RunConfig
+from jneuro.core.names import unknown_name
 from jneuro.core.registry import accepted
 from jneuro.simulators.config import RunSettings, StimulusConfig
 from jneuro.simulators.kinds import as_solver, made

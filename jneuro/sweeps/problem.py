@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jneuro.core.code import digest
-from jneuro.core.config import unknown_name
+from jneuro.core.names import unknown_name
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Key
 from jneuro.simulators.base import Simulator, step_count
