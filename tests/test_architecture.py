@@ -338,6 +338,8 @@ for command in {LIGHT}:
 """
     said = run_python(code)
     assert "import jneuro []" in said
+    code = "import sys; from jneuro import simulate; print({'flax', 'pydantic', 'scipy', 'yaml'} & {*sys.modules})"
+    assert run_python(code).strip() == "set()"
     for command in LIGHT:
         assert f"{command} []" in said
 
