@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from harness import arguments, record
 
-from jneuro.fitting import FitOptions, Target, fit
-from jneuro.fitting.multiple_shooting import Shooting
+from jneuro.fitting import FitOptions, Shooting, Trials, fit
 from jneuro.fitting.uncertainty import intervals
 from jneuro.simulators import CA1Pyramidal, simulate, stimuli
 from jneuro.simulators.solvers import RK4
@@ -51,7 +50,7 @@ def ca1_shooting(quick):
             clean = traces(cell)
             noise = jax.random.normal(jax.random.fold_in(jax.random.key(7), i), clean.values["v"].shape)
             noisy = eqx.tree_at(lambda r: r.values["v"], clean, clean.values["v"] + NOISE_MV * noise)
-            target = Target.of(noisy, noise_sd=NOISE_MV, start=cell.init(jax.random.key(0)))
+            target = Trials.of(noisy, noise_sd=NOISE_MV, start=cell.init(jax.random.key(0)))
         options = FitOptions(method=Shooting(), dt_ms=0.025)
         found = fit(CA1Pyramidal(), target, NAMES, key=jax.random.key(8), options=options)
         with jax.enable_x64(True):

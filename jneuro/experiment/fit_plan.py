@@ -12,7 +12,8 @@ from jneuro.core.config import content_of
 from jneuro.core.devices import double_precision
 from jneuro.experiment.folder import RunFolder, Stage
 from jneuro.experiment.plan import load_with_code
-from jneuro.fitting.config import FitConfig, Trials, chosen
+from jneuro.fitting.config import FitConfig, TrialNumbers, chosen
+from jneuro.fitting.kinds import METHODS, OBJECTIVES, made
 from jneuro.fitting.parameters import Trainable
 from jneuro.simulators.config import SimulationConfig
 from jneuro.simulators.ode import ODESimulator
@@ -29,6 +30,7 @@ class FitPlan:
         config: the configuration.
         simulator: what is fitted; of a cell in double precision.
         trainable: which of its parameters.
+        objectives: what is minimised; none for what a cell or a network is fitted to by default.
         truth: the values that the fit should find; None where nobody knows them, or where the model is another one.
         stages: the stages by name, in order.
         code: the folder of code of one's own that the configuration names, and the hashes of its files.
@@ -37,6 +39,7 @@ class FitPlan:
     config: FitConfig
     simulator: ODESimulator | SteppedSimulator
     trainable: Trainable
+    objectives: tuple[Any, ...]
     truth: dict[str, float] | None
     stages: Mapping[str, Stage]
     code: tuple[Path | None, Mapping[str, str]]
@@ -88,13 +91,20 @@ def resolve_fit(config: FitConfig) -> FitPlan:
     if config.simulation is not None:
         first = Stage("simulate", content_of(config.simulation, config.seed), ("recording.zarr",))
         stages = {"simulate": first, **stages}
-    return FitPlan(config, simulator, trainable, _truth(config), stages, loaded_code())
+    try:
+        objectives = tuple(made(OBJECTIVES, part) for part in config.fit.objective or ())
+        made(METHODS, config.fit.method)
+    except ValueError as error:
+        raise ValueError(f"fit: {error}") from error
+    return FitPlan(config, simulator, trainable, objectives, _truth(config, trainable), stages, loaded_code())
 
 
 def _check_truths(config: FitConfig, trainable: Trainable) -> None:
     """Refuse other truths outside the bounds."""
     for values in config.truths:
-        for name, low, high in zip(trainable.names, trainable.lower, trainable.upper, strict=True):
+        if set(values) != set(trainable.names):
+            raise ValueError(f"truths: {values} must give exactly {', '.join(trainable.names)}")
+        for name, low, high in zip(trainable.names, *zip(*trainable.bounds, strict=True), strict=True):
             if not low < values[name] < high:
                 said = f"{name} = {values[name]:g} lies outside fit.trainable's ({low:g}, {high:g})"
                 raise ValueError(f"truths: {said}")
@@ -107,7 +117,7 @@ def _check_simulation(config: FitConfig, simulation: SimulationConfig) -> None:
     if missing:
         raise ValueError(f"simulation.record: must hold '{missing[0]}', to which, or with which, is fitted")
     count = simulation.runs * (1 if config.of_network else simulation.neurons)
-    wanted: dict[str, Trials] = {"train": config.train, "held_out": config.held_out}
+    wanted: dict[str, TrialNumbers] = {"train": config.train, "held_out": config.held_out}
     for key, trials in wanted.items():
         try:
             chosen(trials, count)
@@ -115,12 +125,12 @@ def _check_simulation(config: FitConfig, simulation: SimulationConfig) -> None:
             raise ValueError(f"{key}: {error}") from error
 
 
-def _truth(config: FitConfig) -> dict[str, float] | None:
+def _truth(config: FitConfig, trainable: Trainable) -> dict[str, float] | None:
     if not config.same_model or config.simulation is None:
         return None
     with double_precision():
-        made: Any = config.simulation.simulator.build()
-        return {name: float(getattr(made, name)) for name in config.fit.trainable}
+        values = trainable.values(config.simulation.simulator.build())
+    return dict(zip(trainable.names, map(float, values), strict=True))
 
 
 load_fit = partial(load_with_code, FitConfig, resolve_fit)

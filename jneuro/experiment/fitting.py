@@ -1,9 +1,13 @@
 """A fit from its configuration to its report: simulate or read, fit, compare, predict what was held out."""
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+import json
+import re
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,28 +16,29 @@ import xarray as xr
 
 from jneuro.core.config import ConfigError
 from jneuro.core.devices import double_precision
+from jneuro.core.files import remove, written
 from jneuro.core.progress import Progress
 from jneuro.core.random import stream, trial_keys
 from jneuro.core.types import Array, Key
 from jneuro.evaluation.recording_scores import recording_scores
 from jneuro.evaluation.spike_matching import spike_scores
-from jneuro.experiment.fit_pieces import Pieces
 from jneuro.experiment.fit_plan import FitPlan
-from jneuro.experiment.fit_uncertainty import uncertainties
 from jneuro.experiment.folder import RunFolder, wanted
-from jneuro.experiment.network_fitting import fit_network
 from jneuro.experiment.simulation import simulate_stage
 from jneuro.fitting.config import chosen
-from jneuro.fitting.data import Target
 from jneuro.fitting.fitter import Fit, fit, predict, predict_spikes
-from jneuro.fitting.keeping import named
 from jneuro.fitting.kinds import METHODS, made
-from jneuro.fitting.solution import random_starts
-from jneuro.fitting.uncertainty import intervals
+from jneuro.fitting.methods.network import NetworkProblem, Runs, simulate_runs
+from jneuro.fitting.parameters import random_starts
+from jneuro.fitting.posterior import Posterior, posterior
+from jneuro.fitting.problem import Trials
+from jneuro.fitting.solution import named, probability
+from jneuro.fitting.uncertainty import Intervals, intervals, profiles
 from jneuro.recordings import Recording
 from jneuro.recordings.readers import read
+from jneuro.recordings.store import read_recording
 
-__all__ = ["fit_stages"]
+__all__ = ["Pieces", "fit_stages"]
 
 _MATCH_MS = 4.0
 """How near a predicted spike must be to a recorded one [ms]."""
@@ -41,6 +46,41 @@ _PEAK_MV = 30.0
 """The potential that is shown of a stepped simulator's spikes [mV]."""
 _TIMED = 3
 """Of the baselines, so many repeats are fitted; the first pays for compilation."""
+
+_Piece = TypeVar("_Piece", bound=tuple)
+Numbers = dict[str, Any]
+
+
+class Pieces:
+    """Keeps what is finished of a fit, so that it is not done again after a kill: a start, a fit, some draws.
+
+    A piece is one file, there whole or not at all. Its folder belongs to one configuration, and so do its names.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Keep pieces in a folder, which is made when there is one."""
+        self._path = path
+
+    def keep(self, name: str, kind: type[_Piece], make: Callable[[], _Piece]) -> _Piece:
+        """Read a piece that is there, or make it and write it."""
+        file = self._path / f"{re.sub(r'[^a-z0-9]+', '-', name)}.npz"
+        # What is damaged is made again, as what is missing.
+        damaged = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
+        with contextlib.suppress(*damaged), np.load(file) as stored:
+            plain = json.loads(str(stored["plain"]))
+            return kind(**plain, **{k: jnp.asarray(stored[k]) for k in stored.files if k != "plain"})
+        piece = make()
+        fields = piece._asdict()  # pyright: ignore
+        # Arrays as they are; numbers, strings and what is missing as JSON.
+        arrays = {k: np.asarray(v) for k, v in fields.items() if isinstance(v, jax.Array | np.ndarray)}
+        plain = json.dumps({k: v for k, v in fields.items() if k not in arrays})
+        with written(file) as fresh, fresh.open("wb") as out:
+            np.savez(out, plain=np.asarray(plain), **arrays)  # pyright: ignore
+        return piece
+
+    def clear(self) -> None:
+        """Remove all, once the whole is written."""
+        remove(self._path)
 
 
 def fit_stages(plan: FitPlan, folder: RunFolder, progress: Progress) -> Path:
@@ -63,33 +103,47 @@ def fit_stages(plan: FitPlan, folder: RunFolder, progress: Progress) -> Path:
                 simulate_stage(plan, folder, lambda done, total: task.update(1e-3 * done, 1e-3 * total))
         if wanted(plan.stages["fit"], folder, progress, "fitted"):
             pieces = Pieces(folder.path / "pieces")
-            with folder.stage(plan.stages["fit"]):
-                if plan.config.of_network:
-                    with progress.begin("network") as task:
-                        fit_network(plan, folder, lambda text: task.update(text=text))
-                else:
-                    _fit_all(plan, folder, progress, pieces)
+            precision = contextlib.nullcontext() if plan.config.of_network else double_precision()
+            with folder.stage(plan.stages["fit"]), precision:
+                metrics, arrays = _fitted(plan, folder, progress, pieces)
+                folder.save("fit.zarr", xr.Dataset(arrays))
+                folder.save("metrics.json", metrics)
             pieces.clear()
         with folder.stage(plan.stages["report"]), progress.begin("report"):
             return _report(folder)
 
 
-class _Data(NamedTuple):
-    """The trials that are fitted, and those that are predicted; None if there are none."""
-
-    train: Target
-    held_out: Target | None
-    every: Target
+# What is fitted ------------------------------------------------------------------------------------------------------
 
 
-def _load(plan: FitPlan, folder: RunFolder) -> Recording:
+class _Case(NamedTuple):
+    """One fit of those that are asked for.
+
+    Attributes:
+        simulator: what is fitted.
+        target: to what.
+        key: of the fit.
+        truth: the values to be found, where they are known.
+    """
+
+    simulator: Any
+    target: Any
+    key: Key[Array, ""]
+    truth: Mapping[str, float] | None
+
+
+def _cut(plan: FitPlan, folder: RunFolder) -> Recording:
     """The recording, without noise if it is a simulation, cut and thinned to what is wanted."""
-    config = plan.config
-    path = plan.recording(folder)
-    recording = config.recording.read() if config.recording else read(path)
+    config, path = plan.config, plan.recording(folder)
+    network = config.of_network
+    if config.recording and not (network and config.recording.is_store):
+        recording = config.recording.read()
+    else:
+        recording = read_recording(path, ("spikes",)) if network else read(path)
     every = round((config.sample_ms or recording.dt) / recording.dt)
-    if config.sample_ms is not None and abs(every * recording.dt - config.sample_ms) > 1e-6:
-        raise ConfigError(f"sample_ms = {config.sample_ms} must be a multiple of {recording.dt:g} ms, as {path} has it")
+    if config.sample_ms is not None and (network or abs(every * recording.dt - config.sample_ms) > 1e-6):
+        said = "is for cells" if network else f"must be a multiple of {recording.dt:g} ms, as {path} has it"
+        raise ConfigError(f"sample_ms = {config.sample_ms} {said}")
     first, last = (round(ms / recording.dt) for ms in config.cut_ms or (0.0, recording.frames * recording.dt))
     if last > recording.frames:
         raise ConfigError(f"cut_ms: the recording ends at {recording.frames * recording.dt:g} ms")
@@ -98,110 +152,128 @@ def _load(plan: FitPlan, folder: RunFolder) -> Recording:
     return dataclasses.replace(recording, values=values, step=step, frames=frames)
 
 
-def _data(plan: FitPlan, folder: RunFolder, recording: Recording, key: Key[Array, ""]) -> _Data:
-    """The target, with new noise for a simulation."""
+def _trials(plan: FitPlan, folder: RunFolder, recording: Recording, key: Key[Array, ""]) -> Trials:
+    """All trials, with new noise for a simulation."""
     config = plan.config
     if config.simulation is not None:
         noise = jax.random.normal(stream(key, "noise"), recording.values["v"].shape, float)
         v = np.asarray(recording.values["v"], np.float64) + config.noise_mv * np.asarray(noise)
         recording = dataclasses.replace(recording, values={**recording.values, "v": v})
     try:
-        target = Target.of(recording, noise_sd=config.fit.noise_mv)
-        train, held_out = (chosen(trials, target.trials) for trials in (config.train, config.held_out))
+        every = Trials.of(recording, noise_sd=config.fit.noise_mv)
+        chosen(config.held_out, every.trials)
+        if not chosen(config.train, every.trials):
+            raise ConfigError("train: names no trial")
+    except ValueError as error:
+        raise error if isinstance(error, ConfigError) else ConfigError(f"{plan.recording(folder)}: {error}") from error
+    return every
+
+
+def _runs(plan: FitPlan, folder: RunFolder, recording: Recording) -> list[_Case]:
+    """The recorded runs of a network, and simulated ones, as many and as long, at other truths."""
+    config, trainable, key = plan.config, plan.trainable, jax.random.key(plan.seed)
+    method: Any = config.fit.method
+    objectives = plan.objectives
+    spikes: Any = recording.values["spikes"]
+    try:
+        spikes = np.asarray(spikes)[chosen(config.train, len(spikes))]
+        first = dataclasses.replace(recording, values={"spikes": spikes})
+        problem = NetworkProblem.of(plan.simulator, first, trainable, objectives)  # pyright: ignore
     except ValueError as error:
         raise ConfigError(f"{plan.recording(folder)}: {error}") from error
-    if not train:
-        raise ConfigError("train: names no trial")
-    return _Data(target.of_trials(train), target.of_trials(held_out) if held_out else None, target)
+    targets: list[tuple[Mapping[str, float] | None, Runs]] = [(plan.truth, problem.target)]
+    for i, truth in enumerate(config.truths):
+        made_of: Any = config.simulation and config.simulation.simulator.build()
+        like = dataclasses.replace(problem, simulator=made_of)  # one program for all
+        values = jnp.asarray([truth[name] for name in trainable.names])
+        every = np.tile(np.asarray(trainable.unconstrain(values)), (len(problem.target.features), 1))
+        keys, warmup = trial_keys(stream(key, f"truth {i}"), len(every)), config.cut_ms[0] if config.cut_ms else 0.0
+        features = simulate_runs(like, every, keys, warmup, method.batch)
+        targets.append((truth, problem.target._replace(features=features)))
+    return [_Case(plan.simulator, t, stream(key, f"fit {i}"), truth) for i, (truth, t) in enumerate(targets)]
 
 
-def _fit_all(plan: FitPlan, folder: RunFolder, progress: Progress, pieces: Pieces) -> None:
-    """Fit, as often as is asked; then the baselines; write metrics.json and fit.zarr."""
-    config = plan.config
-    method: Any = config.fit.method
-    recording, keys = _load(plan, folder), trial_keys(jax.random.key(config.seed), config.repeats)
+def _repeats(plan: FitPlan, folder: RunFolder, recording: Recording, method: Any, own: bool) -> list[_Case]:
+    """The fitted trials of a cell, again with new noise; of repeats, from a simulator of their own."""
+    config, trainable = plan.config, plan.trainable
+    cases, spread = [], getattr(made(METHODS, method), "spread", 2.0)
+    for key in trial_keys(jax.random.key(config.seed), config.repeats):
+        simulator: Any = plan.simulator
+        every = _trials(plan, folder, recording, key)
+        if own and config.repeats > 1:
+            values = trainable.values(simulator)
+            drawn = random_starts(trainable, values, 1, spread=spread, key=stream(key, "simulator"))
+            simulator = trainable.insert(simulator, trainable.constrain(drawn[0]))
+        cases.append(_Case(simulator, every.of_trials(chosen(config.train, every.trials)), key, plan.truth))
+    return cases
 
-    def repeat(way: Any, count: int, own: bool, title: str, prefix: str) -> list[Fit]:
-        found = []
+
+# The stage -----------------------------------------------------------------------------------------------------------
+
+
+def _fitted(plan: FitPlan, folder: RunFolder, progress: Progress, pieces: Pieces) -> tuple[Numbers, Numbers]:
+    """Fit, as often as is asked; then the baselines: metrics.json and fit.zarr."""
+    config, recording = plan.config, _cut(plan, folder)
+    network, method = config.of_network, config.fit.method
+
+    def fits_of(way: Any, cases: list[_Case], title: str, prefix: str) -> list[Fit]:
+        options, found = config.fit.model_copy(update={"method": way}), []
         with progress.begin(title, 1.0) as task:
-            for r, key in enumerate(keys[:count]):
-                name = f"fit {r + 1} of {count}"
-                part = task.part(name, r / count, (r + 1) / count)
-                how = {"progress": part, "keep": named(pieces.keep, prefix + name)}
-                found.append(_fit(plan, _data(plan, folder, recording, key).train, way, key, own, how))
+            for i, case in enumerate(cases):
+                name = f"fit {i + 1} of {len(cases)}"
+                part = task.part(name, i / len(cases), (i + 1) / len(cases))
+                how = {"key": case.key, "progress": part, "keep": named(pieces.keep, prefix + name)}
+                try:
+                    found.append(fit(case.simulator, case.target, plan.trainable, options=options, **how))
+                except (ValueError, ImportError) as error:
+                    raise ConfigError(f"fit: {error}") from error
         return found
 
-    with double_precision():
-        many = f", {config.repeats} times" if config.repeats > 1 else ""
-        fits = repeat(method, len(keys), True, f"fit: {_label(method)}{many}", "")
-        count = min(config.repeats, _TIMED)
-        baselines = [
-            repeat(other, count, False, f"baseline: {_label(other)}", f"baseline {i + 1}, ")
-            for i, other in enumerate(config.fit.baselines)
-        ]
-        first, data = fits[0], _data(plan, folder, recording, keys[0])
-        certain = intervals(first.problem, first.q, first.solution.covariance) if np.isfinite(first.data_cost) else None
-        metrics = {
-            "fit": _about(first, method, fits),
-            "parameters": _parameters(plan, first, certain),
-            "identifiability": certain.table() if certain else [],
-            "baselines": [_about(b[0], m, b) for m, b in zip(config.fit.baselines, baselines, strict=True)],
-            "recording": {"trials": data.train.trials, "duration_ms": data.train.duration, "dt_ms": data.train.dt},
-            "noise_mv": float(data.train.noise_sd),
-        }
-        if config.repeats > 1:
-            metrics["repeats"] = _repeats(plan, fits)
-        arrays = _arrays(plan, first, data.train, [b[0] for b in baselines])
-        further = uncertainties(first, config.fit.uncertainty, plan.truth or {}, keys[0], progress, pieces.keep)
-        metrics, arrays = metrics | further[0], arrays | further[1]
-        if data.held_out is not None:
-            predicted = np.array(predict(first.simulator, data.held_out, **_how(plan)))
-            times = predict_spikes(first.simulator, data.held_out, **_how(plan))
-            if first.simulator.has_reset:  # whose potential is already reset where it spikes
-                for row, t in zip(predicted, times, strict=True):
-                    row[np.floor(t / data.held_out.dt + 1).astype(int)] = _PEAK_MV
-            metrics["held_out"] = _held_out(np.asarray(data.held_out.v), predicted, data.held_out.dt)
-            metrics["steps"] = _steps(plan, data.every, predicted, times)
-            arrays |= {
-                "held_out_v": (("held_out", "time"), np.asarray(data.held_out.v)),
-                "held_out_prediction": (("held_out", "time"), predicted),
-            }
-    folder.save("fit.zarr", xr.Dataset(arrays))
-    folder.save("metrics.json", metrics)
+    cases = _runs(plan, folder, recording) if network else _repeats(plan, folder, recording, method, own=True)
+    many = f", {len(cases)} times" if len(cases) > 1 else ""
+    fits = fits_of(method, cases, f"fit: {_label(method)}{many}", "")
+    baselines = []
+    for i, other in enumerate(config.fit.baselines):
+        again = _repeats(plan, folder, recording, other, own=False)[: min(config.repeats, _TIMED)]
+        baselines.append(fits_of(other, again, f"baseline: {_label(other)}", f"baseline {i + 1}, "))
+    first, target = fits[0], cases[0].target
+    certain = [
+        intervals(f.problem, jnp.asarray(f.q), f.solution.covariance) if np.isfinite(f.data_cost) else None
+        for f in (fits if network else fits[:1])
+    ]
+    metrics: Numbers = {
+        "fit": _about(method, fits),
+        "parameters": _parameters(cases[0].truth, first, certain[0]),
+        "identifiability": certain[0].table() if certain[0] else [],
+        "baselines": [_about(m, b) for m, b in zip(config.fit.baselines, baselines, strict=True)],
+        "recording": {"duration_ms": target.duration, "dt_ms": target.dt},
+    }
+    arrays = _starts([first, *(b[0] for b in baselines)])
+    if network:
+        metrics["recording"]["trials"] = len(target.features)
+        metrics["network"], more = _network(cases, fits, certain)
+        return metrics, arrays | more
+    metrics["recording"]["trials"], metrics["noise_mv"] = target.trials, float(target.noise_sd)
+    if config.repeats > 1:
+        metrics["repeats"] = _errors(plan, fits)
+    before = predict(first.problem.simulator, target, **_how(plan))
+    arrays |= {
+        "time": (("time",), target.time),
+        "v": (("trial", "time"), np.asarray(target.v)),
+        "current": (("trial", "time"), np.asarray(target.current)),
+        "before": (("trial", "time"), np.asarray(before)),
+        "prediction": (("trial", "time"), np.asarray(first.prediction)),
+    }
+    every = _trials(plan, folder, recording, cases[0].key)
+    for more in (_uncertainties(plan, first, cases[0].key, progress, pieces), _predicted(plan, first, every)):
+        metrics, arrays = metrics | more[0], arrays | more[1]
+    return metrics, arrays
 
 
-def _how(plan: FitPlan) -> dict[str, Any]:
+def _how(plan: FitPlan) -> Numbers:
     """How trials are predicted: as they were fitted."""
     fit = plan.config.fit
     return {"dt": fit.dt_ms, "solver": fit.solver, "gradient": fit.gradient, "own_start": not fit.free_start}
-
-
-def _steps(plan: FitPlan, every: Target, predicted: np.ndarray, times: list[np.ndarray]) -> dict[str, Any] | None:
-    """Scores of the held-out trials step by step, where the current goes in steps."""
-    scores = recording_scores(
-        np.asarray(every.v),
-        np.asarray(every.current),
-        every.dt,
-        held_out=chosen(plan.config.held_out, every.trials),
-        predicted_v=predicted,
-        predicted_times=times,
-    )
-    return scores and {**scores, "current_unit": every.current_unit}
-
-
-def _fit(plan: FitPlan, target: Target, method: Any, key: Key[Array, ""], own: bool, how: Mapping[str, Any]) -> Fit:
-    """One fit, of repeats from a simulator of its own."""
-    config, trainable = plan.config, plan.trainable
-    simulator: Any = plan.simulator
-    if own and config.repeats > 1:
-        spread = getattr(made(METHODS, method), "spread", 2.0)
-        drawn = random_starts(trainable, trainable.values(simulator), 1, spread=spread, key=stream(key, "simulator"))
-        simulator = trainable.insert(simulator, trainable.constrain(drawn[0]))
-    options = config.fit.model_copy(update={"method": method})
-    try:
-        return fit(simulator, target, trainable, key=key, options=options, **how)
-    except (ValueError, ImportError) as error:
-        raise ConfigError(f"fit: {error}") from error
 
 
 def _label(method: Any) -> str:
@@ -209,9 +281,9 @@ def _label(method: Any) -> str:
     return "least_squares, random starts" if getattr(method, "first", "") == "random" else method.name
 
 
-def _about(first: Fit, method: Any, fits: list[Fit]) -> dict[str, Any]:
+def _about(method: Any, fits: list[Fit]) -> Numbers:
     """What a method did: of the first fit the result, of all the median of simulations and, once compiled, seconds."""
-    warm = fits[1:] or fits
+    first = fits[0]
     return {
         "method": _label(method),
         "ok": first.ok,
@@ -220,7 +292,7 @@ def _about(first: Fit, method: Any, fits: list[Fit]) -> dict[str, Any]:
         "starts": len(first.solution.cost),
         "agreeing": first.agreeing,
         "simulations": float(np.median([f.simulations for f in fits])),
-        "seconds": float(np.median([f.seconds for f in warm])),
+        "seconds": float(np.median([f.seconds for f in fits[1:] or fits])),
         "compiled": len(fits) > 1,
         "first_seconds": first.seconds,
         "accepted": sum(f.ok for f in fits),
@@ -229,25 +301,35 @@ def _about(first: Fit, method: Any, fits: list[Fit]) -> dict[str, Any]:
     }
 
 
-def _parameters(plan: FitPlan, found: Fit, certain: Any) -> dict[str, dict[str, Any]]:
+def _parameters(truth: Mapping[str, float] | None, found: Fit, certain: Intervals | None) -> dict[str, Numbers]:
     """Every fitted value with its interval, and the truth where it is known."""
-    truth = plan.truth or {}
     errors = certain.standard_errors if certain else np.full(len(found.names), np.nan)
     return {
-        name: {"value": float(value), "se": float(error), "truth": truth.get(name)}
+        name: {"value": float(value), "se": float(error), "truth": (truth or {}).get(name)}
         for name, value, error in zip(found.names, found.values, errors, strict=True)
     }
 
 
-def _repeats(plan: FitPlan, fits: list[Fit]) -> dict[str, Any]:
-    """How good all fits are, beside the Cramér–Rao bound at the truth."""
+def _starts(fits: list[Fit]) -> Numbers:
+    """Cost, history and values of every start of every method."""
+    arrays = {}
+    for i, one in enumerate(fits):
+        name, solution = f"baseline_{i - 1}" if i else "fit", one.solution
+        arrays[f"{name}_cost"] = ((f"{name}_start",), np.asarray(solution.cost))
+        arrays[f"{name}_history"] = ((f"{name}_start", f"{name}_iteration"), np.asarray(solution.history))
+        arrays[f"{name}_values"] = ((f"{name}_start", "unknown"), np.asarray(jax.vmap(one.problem.values)(solution.q)))
+    return arrays
+
+
+def _errors(plan: FitPlan, fits: list[Fit]) -> Numbers:
+    """How good all repeats are, beside the Cramér–Rao bound at the truth."""
     truth = plan.truth
-    found: dict[str, Any] = {
+    found: Numbers = {
         "fits": len(fits),
         "ok": sum(f.ok for f in fits),
         "simulations_max": max(f.simulations for f in fits),
+        "seconds_max": max(f.seconds for f in fits[1:]),
     }
-    found["seconds_max"] = max(f.seconds for f in fits[1:])
     if truth is None:
         return found
     true = np.asarray([*truth.values()])
@@ -259,49 +341,135 @@ def _repeats(plan: FitPlan, fits: list[Fit]) -> dict[str, Any]:
     good = [f.ok for f in fits]
     rms = np.sqrt(np.mean(np.square(errors[good]), 0)) if any(good) else np.full(len(true), np.nan)
     worst = np.abs(errors[good]).max(0) if any(good) else rms
+    columns = {"rms": rms, "median": np.median(np.abs(errors), 0), "worst": worst, "bound": bound}
     return found | {
         "within_1_percent": int(np.sum(np.all(np.abs(errors) <= 0.01, 1))),
         "wrong_but_accepted": int(np.sum(np.any(np.abs(errors) > 0.05, 1) & np.asarray(good))),
         "parameters": {
-            name: {
-                "rms_percent": 100 * r,
-                "median_percent": 100 * m,
-                "worst_percent": 100 * w,
-                "bound_percent": 100 * b,
-            }
-            for name, r, m, w, b in zip(truth, rms, np.median(np.abs(errors), 0), worst, bound, strict=True)
+            name: {f"{column}_percent": 100 * float(x[i]) for column, x in columns.items()}
+            for i, name in enumerate(truth)
         },
         "errors_percent": (100 * errors).tolist(),
     }
 
 
-def _held_out(v: np.ndarray, predicted: np.ndarray, dt: float) -> dict[str, Any]:
-    """How well the trials are predicted that were not fitted."""
-    trials = []
-    for true, model in zip(v, predicted, strict=True):
-        scores = spike_scores(true[None], model[None], dt, tolerance=_MATCH_MS)
-        trials.append({"rmse_mv": float(np.sqrt(np.mean(np.square(true - model)))), **scores})
-    return {"tolerance_ms": _MATCH_MS, "rmse_mv": float(np.mean([t["rmse_mv"] for t in trials])), "trials": trials}
-
-
-def _arrays(plan: FitPlan, found: Fit, target: Target, baselines: list[Fit]) -> dict[str, Any]:
-    """The content of fit.zarr."""
-    before = predict(found.problem.simulator, target, **_how(plan))
-    arrays = {
-        "time": (("time",), target.time),
-        "v": (("trial", "time"), np.asarray(target.v)),
-        "current": (("trial", "time"), np.asarray(target.current)),
-        "before": (("trial", "time"), np.asarray(before)),
-        "prediction": (("trial", "time"), np.asarray(found.prediction)),
+def _network(cases: list[_Case], fits: list[Fit], certain: list[Any]) -> tuple[Numbers, Numbers]:
+    """What the network's runs look like, fitted and observed, and fits at other truths."""
+    target, observed, fitted = cases[0].target, np.asarray(cases[0].target.features), np.asarray(fits[0].prediction)
+    freedom = len(target.names) - len(fits[0].values)
+    # Errors of all values in units of their standard errors, whose size is 1 if these are right.
+    z = [
+        (value - case.truth[name]) / error
+        for case, one, sure in zip(cases, fits, certain, strict=True)
+        if case.truth
+        for name, value, error in zip(one.names, one.values, sure.standard_errors, strict=True)
+    ]
+    points = [
+        {
+            "parameters": _parameters(case.truth, one, sure),
+            "chi2": one.solution.chi2,
+            "p_value": float(probability(one.solution.chi2, freedom)),
+            "agreeing": one.agreeing,
+            "ok": one.ok,
+            "reason": one.reason,
+            "simulated_s": 1e-3 * one.simulations * target.duration,
+        }
+        for case, one, sure in zip(cases, fits, certain, strict=True)
+    ]
+    metrics = {
+        "features": list(target.names),
+        "observed": observed.mean(0).tolist(),
+        "standard_error": (observed.std(0, ddof=1) / len(observed) ** 0.5).tolist(),
+        "fitted": fitted.mean(0).tolist(),
+        "deviations": {"rms": float(np.sqrt(np.mean(np.square(z)))), "largest": float(np.abs(z).max())} if z else None,
+        "degrees_of_freedom": freedom,
+        "points": points,
     }
-    for i, one in enumerate([found, *baselines]):
-        name = f"baseline_{i - 1}" if i else "fit"
-        solution = one.solution
-        arrays[f"{name}_cost"] = ((f"{name}_start",), np.asarray(solution.cost))
-        arrays[f"{name}_history"] = ((f"{name}_start", f"{name}_iteration"), np.asarray(solution.history))
-        values = jax.vmap(one.problem.values)(solution.q)
-        arrays[f"{name}_values"] = ((f"{name}_start", "unknown"), np.asarray(values))
-    return arrays
+    return metrics, {"features": (("trial", "feature"), observed), "fitted_features": (("run", "feature"), fitted)}
+
+
+def _predicted(plan: FitPlan, found: Fit, every: Trials) -> tuple[Numbers, Numbers]:
+    """How well the trials are predicted that were not fitted; step by step too, where the current goes in steps."""
+    numbers = chosen(plan.config.held_out, every.trials)
+    if not numbers:
+        return {}, {}
+    held_out = every.of_trials(numbers)
+    predicted = np.array(predict(found.simulator, held_out, **_how(plan)))
+    times = predict_spikes(found.simulator, held_out, **_how(plan))
+    if found.simulator.has_reset:  # whose potential is already reset where it spikes
+        for row, spikes in zip(predicted, times, strict=True):
+            row[np.floor(spikes / held_out.dt + 1).astype(int)] = _PEAK_MV
+    trials = []
+    for true, model in zip(np.asarray(held_out.v), predicted, strict=True):
+        scores = spike_scores(true[None], model[None], held_out.dt, tolerance=_MATCH_MS)
+        trials.append({"rmse_mv": float(np.sqrt(np.mean(np.square(true - model)))), **scores})
+    rmse = float(np.mean([t["rmse_mv"] for t in trials]))
+    steps = recording_scores(
+        np.asarray(every.v),
+        np.asarray(every.current),
+        every.dt,
+        held_out=numbers,
+        predicted_v=predicted,
+        predicted_times=times,
+    )
+    metrics = {"held_out": {"tolerance_ms": _MATCH_MS, "rmse_mv": rmse, "trials": trials}}
+    metrics |= {"steps": steps and {**steps, "current_unit": every.units[1]}}
+    both = {"held_out_v": np.asarray(held_out.v), "held_out_prediction": predicted}
+    return metrics, {name: (("held_out", "time"), x) for name, x in both.items()}
+
+
+def _uncertainties(
+    plan: FitPlan, found: Fit, key: Key[Array, ""], progress: Progress, pieces: Pieces
+) -> tuple[Numbers, Numbers]:
+    """Profiles and the posterior, as far as the configuration asks for them."""
+    options, truth = plan.config.fit.uncertainty, plan.truth or {}
+    metrics, arrays, problem = {}, {}, found.problem
+    try:
+        if options.profile:
+            seen = []
+            with progress.begin("profiles", len(options.profile), "parameters") as task:
+                for i, name in enumerate(options.profile):
+                    task.update(i, text=name)
+                    seen += profiles(problem, found.q, [name], points=options.points)  # pyright: ignore
+            metrics["profiles"] = [
+                {"name": p.name, "intervals": {k: list(v) for k, v in p.intervals.items()}, "truth": truth.get(p.name)}
+                for p in seen
+            ]
+            for i, p in enumerate(seen):
+                arrays[f"profile_{i}_value"] = ((f"profile_{i}",), p.value)
+                arrays[f"profile_{i}_excess"] = ((f"profile_{i}",), p.excess)
+        if options.posterior is not None:
+            with progress.begin("uncertainty", 1.0) as task:
+                how: Numbers = {"options": options.posterior, "progress": task, "keep": pieces.keep}
+                drawn, ranks = posterior(problem, found.q, key=stream(key, "posterior"), **how)  # pyright: ignore
+            metrics["posterior"] = _summary(drawn) | {"truth": {name: truth.get(name) for name in drawn.names}}
+            arrays["posterior"] = (("chain", "draw", "unknown"), drawn.draws)
+            if ranks is not None:
+                metrics["calibration"] = {
+                    "data_sets": len(ranks.ranks),
+                    "draws": ranks.draws,
+                    "p_values": dict(zip(ranks.names, map(float, ranks.p_values), strict=True)),
+                    "divergences": ranks.divergences,
+                    "gradients": ranks.leapfrogs,
+                }
+                arrays["ranks"] = (("data_set", "unknown"), np.asarray(ranks.ranks))
+    except ValueError as error:
+        raise ConfigError(f"fit.uncertainty: {error}") from error
+    return metrics, arrays
+
+
+def _summary(drawn: Posterior) -> Numbers:
+    """What is kept of a posterior beside its draws."""
+    return {
+        "values": drawn.table(),
+        "ok": drawn.ok,
+        "reason": drawn.reason,
+        "divergences": drawn.divergences,
+        "acceptance": drawn.acceptance,
+        "gradients": drawn.leapfrogs,
+        "chains": len(drawn.draws),
+        "draws": drawn.draws.shape[1],
+    }
 
 
 def _report(folder: RunFolder) -> Path:

@@ -1,5 +1,6 @@
 """The verb: simulator parameters from a recording."""
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
@@ -16,28 +17,27 @@ from jneuro.core.progress import Progress, Task, working
 from jneuro.core.random import require_key
 from jneuro.core.registry import accepted
 from jneuro.core.types import Array, Float, Key, PyTree
-from jneuro.fitting.data import Target
-from jneuro.fitting.driven import where_it_begins
 from jneuro.fitting.features import THRESHOLD
-from jneuro.fitting.keeping import Keep, anew
 from jneuro.fitting.kinds import METHODS, OBJECTIVES, made, of_networks
-from jneuro.fitting.methods import LeastSquares
-from jneuro.fitting.objectives import Residuals, Voltage
+from jneuro.fitting.methods.least_squares import LeastSquares
+from jneuro.fitting.methods.network import NetworkProblem, Runs
+from jneuro.fitting.objectives import Residuals, Voltage, require_residuals
 from jneuro.fitting.parameters import Trainable
-from jneuro.fitting.problem import Problem
-from jneuro.fitting.solution import Solution
+from jneuro.fitting.problem import CellProblem, Problem, Trials, clamped
+from jneuro.fitting.solution import Keep, Solution, anew, faults, probability
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.kinds import SOLVERS, as_solver
 from jneuro.simulators.located import Exact
 from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.spiking import Surrogate
+from jneuro.simulators.stepped import SteppedSimulator
 
 __all__ = ["Fit", "FitOptions", "fit", "predict", "predict_spikes"]
 
 _SAME = 0.02
 """Costs that differ by less, in units of the noise's variance, are the same minimum."""
-_EDGE = 1e-3
-"""A parameter nearer to its bound, in shares of its scale, is at the bound."""
+_PROBABLE = 1e-3
+"""A start whose end is at least so probable explains the statistics of a network."""
 
 
 class FitOptions(Config):
@@ -45,7 +45,7 @@ class FitOptions(Config):
 
     Attributes:
         method: the way.
-        objective: what is minimised: a sum of parts.
+        objective: what is minimised: a sum of parts; by default the potential of a cell, the statistics of a network.
         free_start: whether the states at the beginning are unknown, and fitted too; else they are the given ones, or
             the simulator's own.
         noise_mv: standard deviation of the measurement noise [mV]; by default estimated from the recording.
@@ -59,7 +59,7 @@ class FitOptions(Config):
     """
 
     method: Annotated[Any, METHODS.field()] = LeastSquares()
-    objective: tuple[Annotated[Any, OBJECTIVES.field()], ...] = Field(default=(Voltage(),), min_length=1)
+    objective: tuple[Annotated[Any, OBJECTIVES.field()], ...] | None = Field(default=None, min_length=1)
     free_start: bool = False
     noise_mv: float | None = Field(default=None, gt=0)
     dt_ms: float | None = Field(default=None, gt=0)
@@ -92,17 +92,18 @@ class Fit(NamedTuple):
         names: of the fitted values: parameters, then start states.
         values: the fitted values, in their units.
         solution: the end of every start.
-        prediction: the fitted potential [mV].
+        prediction: the fitted potential of every trial; of a network, the statistics of the last simulated runs, moved
+            by the last step along their mean slopes.
         data_cost: mean squared error of the potential, in units of the noise's variance, about 1 at the truth; NaN if
-            the potential was not fitted.
-        agreeing: the share of starts that came to the same cost.
+            the potential was not fitted. Of a network, \\(\\chi^2\\) by its degrees of freedom.
+        agreeing: the share of starts that came to the same cost; of a network, whose end explains the statistics.
         ok: whether the fit can be believed.
         reason: if not, why.
         simulations: simulation equivalents, all starts together.
         seconds: wall time, compilation included.
     """
 
-    simulator: ODESimulator
+    simulator: ODESimulator | SteppedSimulator
     problem: Problem
     q: Float[Array, " unknown"]
     names: tuple[str, ...]
@@ -118,8 +119,8 @@ class Fit(NamedTuple):
 
 
 def fit(
-    simulator: ODESimulator,
-    recording: Recording | Target,
+    simulator: ODESimulator | SteppedSimulator,
+    recording: Recording | Trials | Runs,
     trainable: Sequence[str] | Mapping[str, tuple[float, float] | None] | Trainable,
     *,
     key: Key[Array, ""],
@@ -130,19 +131,20 @@ def fit(
     progress: Task | Progress | bool | None = None,
     keep: Keep = anew,
 ) -> Fit:
-    """Fit parameters of a simulator of one cell to recorded potentials; all in double precision.
+    """Fit parameters of a cell to recorded potentials, in double precision, or of a network to statistics of its runs.
 
     Args:
-        simulator: the cell; its values are the middle of random starts, and hold where nothing is trained.
-        recording: `v` [mV] and `current` of one or several trials.
+        simulator: the cell; its values are the middle of random starts, and hold where nothing is trained. Or the
+            network, not connected.
+        recording: `v` and `current` of one or several trials; of a network, `spikes` of several runs.
         trainable: names of the parameters, or names and bounds.
-        key: random key, of the starts.
+        key: random key, of the starts and of simulated runs.
         objective: what is minimised, or a list of parts: names, mappings of a name and arguments, or objects with a
-            method `residuals(model, data, target)`; by default the potential.
+            method `residuals(predicted, recorded)`; by default the potential, or statistics of a network.
         method: the way: a name, a mapping, or an object with a method `solve(residuals, key, progress)` that returns a
             `Solution`; by default least squares.
         options: how, in all else, and where `objective` and `method` are not given.
-        start: the simulator's state before the first sample, where it is known.
+        start: the cell's state before the first sample, where it is known.
         progress: shows how far the fit is: None fits that last longer than 2 s, on a terminal and in a notebook; True
             at once, elsewhere as lines on standard error; False never.
         keep: given what is finished, which it may have already.
@@ -151,20 +153,27 @@ def fit(
         The fit; `ok` and `reason` say whether to believe it.
 
     Raises:
-        ValueError: for a recording or parameters that cannot be fitted, before anything is compiled.
+        ValueError: for a recording, parameters, an objective or a method that do not fit each other, before anything is
+            simulated.
     """
     require_key(key)
-    options = _chosen(options or FitOptions(), objective, method)
-    way, objectives = made(METHODS, options.method), tuple(made(OBJECTIVES, o) for o in options.objective)
-    with double_precision():
-        target = recording
-        if not isinstance(target, Target):
-            target = Target.of(target, noise_sd=options.noise_mv, start=start)
+    network = isinstance(simulator, SteppedSimulator)
+    options = _chosen(options or FitOptions(), objective, method, network)
+    way = made(METHODS, options.method)
+    parts = options.objective or (() if network else (Voltage(),))
+    objectives = tuple(made(OBJECTIVES, part) for part in parts)
+    with contextlib.nullcontext() if network else double_precision():
         if not isinstance(trainable, Trainable):
             trainable = Trainable.of(simulator, trainable)
-        how = {"dt": options.dt_ms, "solver": _scheme(simulator, options.solver), "free_start": options.free_start}
-        problem = Problem.of(simulator, target, trainable, spike_gradient=_gradient(options.gradient), **how)
-        _require_gradients(problem, way, options.method.name)
+        if network:
+            found: Any = recording
+            problem: Any = NetworkProblem.of(simulator, found, trainable, objectives)
+        else:
+            problem = _cell(simulator, recording, trainable, start, options)
+            _require_gradients(problem, way, options.method.name)
+            for i, (part, one) in enumerate(zip(parts, objectives, strict=True)):
+                slopes = getattr(way, "gradients", False)
+                require_residuals(one, problem.target, f"objective.{i}: {part.name}", slopes=slopes)
         residuals = Residuals(problem, objectives)
 
         def solve() -> Solution:
@@ -180,7 +189,7 @@ def fit(
         return conclude(residuals, keep("solution", Solution, solve), options)
 
 
-def _chosen(options: FitOptions, objective: Any, method: Any) -> FitOptions:
+def _chosen(options: FitOptions, objective: Any, method: Any, network: bool) -> FitOptions:
     """The options with an objective and a method that were given besides."""
     if objective is not None:
         parts = objective if isinstance(objective, list | tuple) else [objective]
@@ -189,12 +198,24 @@ def _chosen(options: FitOptions, objective: Any, method: Any) -> FitOptions:
         options = options.model_copy(update={"objective": tuple(OBJECTIVES.block(part) for part in parts)})
     if method is not None:
         options = options.model_copy(update={"method": METHODS.block(method)})
-    if of_networks(options.method):
-        raise ValueError(f"method: {options.method.name} is for networks, whose features `fit_features` fits")
+    elif network and "method" not in options.model_fields_set:
+        options = options.model_copy(update={"method": METHODS.block("features")})
+    if of_networks(options.method) and not network:
+        raise ValueError(f"method: {options.method.name} is for networks; a cell takes least_squares, spikes or others")
+    if network and not of_networks(options.method):
+        raise ValueError(f"method: {options.method.name} is for cells; a network takes features")
     return options
 
 
-def _require_gradients(problem: Problem, method: Any, name: str) -> None:
+def _cell(simulator: Any, recording: Any, trainable: Trainable, start: PyTree, options: FitOptions) -> CellProblem:
+    """The problem of a cell."""
+    if not isinstance(recording, Trials):
+        recording = Trials.of(recording, noise_sd=options.noise_mv, start=start)
+    how = {"dt": options.dt_ms, "solver": _scheme(simulator, options.solver), "free_start": options.free_start}
+    return CellProblem.of(simulator, recording, trainable, spike_gradient=_gradient(options.gradient), **how)
+
+
+def _require_gradients(problem: CellProblem, method: Any, name: str) -> None:
     """Refuse a method that would see no slope."""
     simulator = problem.simulator
     if getattr(method, "gradients", False) and not problem.smooth and problem.spike_gradient is None:
@@ -205,67 +226,67 @@ def _require_gradients(problem: Problem, method: Any, name: str) -> None:
 
 
 def conclude(residuals: Residuals, solution: Solution, options: FitOptions) -> Fit:
-    """Take the best of all starts, and judge it."""
+    """Take the best of all starts, and judge it.
+
+    Args:
+        residuals: what was minimised.
+        solution: the end of every start.
+        options: of the fit.
+    """
     began, problem, best = time.perf_counter(), residuals.problem, solution.best
-    q = solution.q[best]
-    prediction, values, data_cost = _judged(problem, q, solution.prediction)
-    cost = np.asarray(solution.cost)
-    agreeing = float(np.mean(cost <= cost[best] + _SAME))
-    faults = list(_faults(problem, np.asarray(values), float(data_cost), solution, options))
+    q, cost = (solution.q[best] if solution.refined is None else solution.refined), np.asarray(solution.cost)
+    if isinstance(problem, CellProblem):
+        prediction, values, error = _judged(problem, q, solution.prediction)
+        data_cost = float(error) if residuals.of_potential else float("nan")
+        agreeing = cost <= cost[best] + _SAME
+        evidence: dict[str, Any] = {"data_cost": float(error) if residuals.of_potential else 0.0}
+    else:
+        prediction, values = solution.prediction, problem.values(jnp.asarray(q))
+        count = problem.target.features.shape[1]
+        freedom = count - len(problem.names)
+        data_cost = solution.chi2 / max(freedom, 1)
+        agreeing = probability(cost * count, freedom) > _PROBABLE
+        evidence = {"chi2": (solution.chi2, freedom)}
+    trainable, values = problem.trainable, np.asarray(values)
+    evidence["values"] = {
+        name: (float(value), bounds, scale)
+        for name, value, bounds, scale in zip(trainable.names, values, trainable.bounds, trainable.scale, strict=False)
+    }
+    reasons = faults(
+        finite=bool(np.isfinite(cost[best])),
+        finished=bool(solution.finished[best]),
+        method=solution.fault,
+        accept=options.accept,
+        **evidence,
+    )
+    reason = "; ".join(reasons)
     return Fit(
-        simulator=problem.unpack(q)[0],
+        simulator=problem.unpack(jnp.asarray(q))[0],
         problem=problem,
         q=q,
         names=problem.names,
         values=values,
         solution=solution,
         prediction=prediction,
-        data_cost=float(data_cost) if _of_voltage(options) else float("nan"),
-        agreeing=agreeing,
-        ok=not faults,
-        reason="; ".join(faults),
+        data_cost=data_cost,
+        agreeing=float(np.mean(agreeing)),
+        ok=not reason,
+        reason=reason,
         simulations=solution.simulations,
         seconds=solution.seconds + time.perf_counter() - began,
     )
 
 
 @eqx.filter_jit
-def _judged(problem: Problem, q: Array, predicted: Array | None) -> tuple[Array, Array, Array]:
+def _judged(problem: CellProblem, q: Array, predicted: Array | None) -> tuple[Array, Array, Array]:
     """Prediction, values and the mean squared error."""
     v = problem.predict(q) if predicted is None else predicted
     return v, problem.values(q), jnp.mean(jnp.square((v - problem.target.v) / problem.target.noise_sd))
 
 
-def _of_voltage(options: FitOptions) -> bool:
-    return any(isinstance(o, Voltage) for o in options.objective)
-
-
-def _faults(problem: Problem, values: np.ndarray, data_cost: float, solution: Solution, options: FitOptions):
-    """Why a fit should not be believed."""
-    best = solution.best
-    if not np.isfinite(solution.cost[best]):
-        yield "no start gave finite potentials; start nearer to the truth, or take a shorter time step"
-        return
-    if not solution.finished[best]:
-        yield "the best start was still moving at its last step; allow more steps"
-    if solution.fault:
-        yield solution.fault
-    if _of_voltage(options) and not data_cost <= options.accept:
-        yield (
-            f"the mean squared error is {data_cost:.3g} times the noise's variance, more than {options.accept:g}: "
-            "either a wrong minimum, or a model that cannot explain the data"
-        )
-    trainable = problem.trainable
-    for name, value, (low, high), scale in zip(
-        trainable.names, values, trainable.bounds, trainable.scale, strict=False
-    ):
-        if min(value - low, high - value) < _EDGE * scale:
-            yield f"{name} = {value:.3g} is at its bound"
-
-
 def predict(
     simulator: ODESimulator,
-    target: Target,
+    target: Trials,
     *,
     dt: float | None = None,
     solver: str = "rk4",
@@ -286,12 +307,12 @@ def predict(
         The potentials [mV].
     """
     with double_precision():
-        return _observed(_untrained(simulator, target, dt, solver, gradient, own_start))[0]
+        return _observed(_untrained(simulator, target, dt, solver, gradient, own_start)).v
 
 
 def predict_spikes(
     simulator: ODESimulator,
-    target: Target,
+    target: Trials,
     *,
     dt: float | None = None,
     solver: str = "rk4",
@@ -313,10 +334,10 @@ def predict_spikes(
         they were located.
     """
     with double_precision():
-        v, spikes = _observed(_untrained(simulator, target, dt, solver, gradient, own_start))
-    if spikes is not None:
-        return [target.dt * (_halves(s) - 1) for s in np.asarray(spikes)]
-    v = np.asarray(v)
+        seen = _observed(_untrained(simulator, target, dt, solver, gradient, own_start))
+    if seen.own_spikes is not None:
+        return [target.dt * (_halves(s) - 1) for s in np.asarray(seen.own_spikes)]
+    v = np.asarray(seen.v)
     at = [np.flatnonzero((x[:-1] < THRESHOLD) & (x[1:] >= THRESHOLD)) for x in v]
     return [target.dt * (i + (THRESHOLD - x[i]) / (x[i + 1] - x[i])) for x, i in zip(v, at, strict=True)]
 
@@ -329,13 +350,13 @@ def _halves(spikes: np.ndarray) -> np.ndarray:
     return at + (levels - (total[at] - spikes[at])) / spikes[at]
 
 
-def _untrained(simulator, target: Target, dt: float | None, solver: str, gradient: Any, own_start: bool) -> Problem:
+def _untrained(simulator, target: Trials, dt: float | None, solver: str, gradient: Any, own_start: bool) -> CellProblem:
     """A problem in which nothing is trained."""
     if target.start is None and not own_start and not simulator.has_reset:
-        start = where_it_begins(simulator, target)
+        start = clamped(simulator, target)
         target = eqx.tree_at(lambda t: t.start, target, start, is_leaf=lambda x: x is None)
     how = {"dt": dt, "solver": _scheme(simulator, solver), "spike_gradient": _gradient(gradient)}
-    return Problem.of(simulator, target, Trainable((), (), ()), **how)
+    return CellProblem.of(simulator, target, Trainable((), (), ()), **how)
 
 
 def _scheme(simulator, solver: str):
@@ -349,6 +370,6 @@ def _gradient(value: Any) -> Any:
 
 
 @eqx.filter_jit
-def _observed(problem: Problem) -> tuple[Array, Array | None]:
+def _observed(problem: CellProblem) -> Trials:
     """Potential and spikes."""
     return problem.observe(jnp.zeros(0))

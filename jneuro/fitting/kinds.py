@@ -12,7 +12,7 @@ def _objective(thing: Any) -> str | None:
     """What something lacks to be an objective, or to make one."""
     if inspect.isclass(thing) or not inspect.isroutine(thing):
         return (
-            None if callable(getattr(thing, "residuals", None)) else "it has no method residuals(model, data, target)"
+            None if callable(getattr(thing, "residuals", None)) else "it has no method residuals(predicted, recorded)"
         )
     return None
 
@@ -20,7 +20,7 @@ def _objective(thing: Any) -> str | None:
 def _method(thing: Any) -> str | None:
     """What something lacks to be a method, or to make one."""
     if inspect.isclass(thing) or not inspect.isroutine(thing):
-        able = callable(getattr(thing, "solve", None)) or getattr(thing, "of_networks", False)
+        able = callable(getattr(thing, "solve", None))
         return None if able else "it has no method solve(residuals, key, progress)"
     return None
 
@@ -34,21 +34,22 @@ OBJECTIVES = Registry(
         "features": "jneuro.fitting.objectives:Features",
         "ordered_spikes": "jneuro.fitting.step_objectives:OrderedSpikes",
         "subthreshold": "jneuro.fitting.step_objectives:Subthreshold",
+        "match": "jneuro.fitting.objectives:Match",
     },
     _objective,
 )
-"""What a fit minimises: whatever has a method `residuals(model, data, target) -> [residual]`."""
+"""What a fit minimises: whatever has a method `residuals(predicted, recorded) -> [residual]`."""
 
 METHODS = Registry(
     "method",
     {
-        "least_squares": "jneuro.fitting.methods:LeastSquares",
-        "gradient": "jneuro.fitting.methods:Gradient",
-        "cma": "jneuro.fitting.methods:CMA",
-        "nelder_mead": "jneuro.fitting.methods:NelderMead",
-        "shooting": "jneuro.fitting.multiple_shooting:Shooting",
-        "spikes": "jneuro.fitting.spikes:Spikes",
-        "features": "jneuro.fitting.network_fit:NetworkFeatures",
+        "least_squares": "jneuro.fitting.methods.least_squares:LeastSquares",
+        "gradient": "jneuro.fitting.methods.gradient:Gradient",
+        "cma": "jneuro.fitting.methods.evolution:CMA",
+        "nelder_mead": "jneuro.fitting.methods.evolution:NelderMead",
+        "shooting": "jneuro.fitting.methods.multiple_shooting:Shooting",
+        "spikes": "jneuro.fitting.methods.evolution:Spikes",
+        "features": "jneuro.fitting.methods.network:NetworkFeatures",
     },
     _method,
 )

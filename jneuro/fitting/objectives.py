@@ -1,68 +1,34 @@
-"""What a fit minimises: voltage, spike times, rates, features, or any weighted sum of them.
+"""What a fit minimises: voltage, spike times, rates, features, any measure, or a weighted sum of them.
 
-Every objective is a vector of residuals; the sum of their squares is its cost. All have derivatives: the spikes of an
-ODE cell are smooth crossings of a threshold, those of a stepped simulator carry a surrogate's derivative.
+An objective is whatever has a method `residuals(predicted, recorded) -> [residual]`; the sum of squares is its cost.
+Both are `Trials`: `v`, `current` and `spikes`, each `[trial, time]`, and `dt`, `noise_sd`, `duration`. Ours have
+derivatives: the spikes of an ODE cell are smooth crossings of a threshold, those of a cell that is reset carry those
+of a surrogate, or are located exactly. A measure becomes an objective through `Match`.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from pydantic import BeforeValidator, Field, field_validator
 
 from jneuro.core.config import Config
 from jneuro.core.types import Array, Float, Key
-from jneuro.fitting.data import Target
 from jneuro.fitting.features import FEATURES, feature_function
-from jneuro.fitting.problem import Problem
+from jneuro.fitting.problem import Problem, Trials
+from jneuro.recordings.recording import Recording
+from jneuro.sweeps.kinds import MEASURES
+from jneuro.sweeps.measures import as_measure, result_names
 
-__all__ = [
-    "Features",
-    "Observed",
-    "Rates",
-    "Residuals",
-    "SpikeTimes",
-    "Voltage",
-    "filtered",
-    "soft_spikes",
-]
+__all__ = ["Features", "Match", "Rates", "Residuals", "SpikeTimes", "Voltage", "filtered", "require_residuals"]
 
 _UNDEFINED = 3.0
 """Residual of a feature that the data have and the model has not, such as the height of a spike that fails."""
-
-
-class Observed(NamedTuple):
-    """What a model or a cell showed.
-
-    Attributes:
-        v: potential [mV].
-        spikes: spikes in every sample.
-    """
-
-    v: Float[Array, "trial time"]
-    spikes: Float[Array, "trial time"]
-
-
-def soft_spikes(
-    v: Float[Array, "trial time"], threshold: float = 0.0, width: float = 4.0
-) -> Float[Array, "trial time"]:
-    r"""Spikes as smooth crossings of a threshold: the rise of \(\sigma((v - \theta)/w)\) in every sample.
-
-    A full spike sums to 1 over the samples of its rise, one that fails to a part.
-
-    Args:
-        v: potential [mV].
-        threshold: \(\theta\) [mV].
-        width: \(w\) [mV].
-
-    Returns:
-        The spikes.
-    """
-    above = jax.nn.sigmoid((v - threshold) / width)
-    return jnp.maximum(jnp.diff(above, axis=1, prepend=above[:, :1]), 0.0)
 
 
 def filtered(spikes: Float[Array, "trial time"], dt: float, tau: float) -> Float[Array, "trial time"]:
@@ -85,6 +51,10 @@ def filtered(spikes: Float[Array, "trial time"], dt: float, tau: float) -> Float
     return lax.scan(step, jnp.zeros_like(spikes[:, 0]), spikes.T)[1].T
 
 
+_PAIRS = BeforeValidator(lambda x: tuple(x.items()) if isinstance(x, Mapping) else x)
+_Positive = Annotated[float, Field(gt=0)]
+
+
 class _Objective(Config):
     """A part of the whole.
 
@@ -100,9 +70,9 @@ class Voltage(_Objective):
 
     name: Literal["voltage"] = "voltage"
 
-    def residuals(self, model: Observed, data: Observed, target: Target) -> Float[Array, " residual"]:
+    def residuals(self, predicted: Trials, recorded: Trials) -> Float[Array, " residual"]:
         """See the module."""
-        return ((model.v - data.v) / target.noise_sd).ravel() / jnp.sqrt(model.v.size)
+        return ((predicted.v - recorded.v) / recorded.noise_sd).ravel() / jnp.sqrt(predicted.v.size)
 
 
 class SpikeTimes(_Objective):
@@ -118,12 +88,12 @@ class SpikeTimes(_Objective):
     name: Literal["spike_times"] = "spike_times"
     tau_ms: float = Field(default=10.0, gt=0)
 
-    def residuals(self, model: Observed, data: Observed, target: Target) -> Float[Array, " residual"]:
+    def residuals(self, predicted: Trials, recorded: Trials) -> Float[Array, " residual"]:
         """See the module."""
-        difference = filtered(model.spikes - data.spikes, target.dt, self.tau_ms)
+        difference = filtered(predicted.spikes - recorded.spikes, recorded.dt, self.tau_ms)
         # The squares of one filtered spike, at all samples from it on, add up to the inverse.
-        lone = 1 - jnp.exp(-2 * target.dt / self.tau_ms)
-        return jnp.sqrt(lone / len(model.v)) * difference.ravel()
+        lone = 1 - jnp.exp(-2 * recorded.dt / self.tau_ms)
+        return jnp.sqrt(lone / predicted.trials) * difference.ravel()
 
 
 class Rates(_Objective):
@@ -136,10 +106,10 @@ class Rates(_Objective):
     name: Literal["rates"] = "rates"
     sd_hz: float = Field(default=1.0, gt=0)
 
-    def residuals(self, model: Observed, data: Observed, target: Target) -> Float[Array, " residual"]:
+    def residuals(self, predicted: Trials, recorded: Trials) -> Float[Array, " residual"]:
         """See the module."""
-        per_spike = 1e3 / (target.duration * self.sd_hz * jnp.sqrt(len(model.v)))
-        return per_spike * (model.spikes.sum(1) - data.spikes.sum(1))
+        per_spike = 1e3 / (recorded.duration * self.sd_hz * jnp.sqrt(predicted.trials))
+        return per_spike * (predicted.spikes.sum(1) - recorded.spikes.sum(1))
 
 
 class Features(_Objective):
@@ -150,9 +120,7 @@ class Features(_Objective):
     """
 
     name: Literal["features"] = "features"
-    features: Annotated[
-        tuple[tuple[str, float], ...], BeforeValidator(lambda x: tuple(x.items()) if isinstance(x, Mapping) else x)
-    ] = Field(min_length=1)
+    features: Annotated[tuple[tuple[str, float], ...], _PAIRS] = Field(min_length=1)
 
     @field_validator("features")
     @classmethod
@@ -163,20 +131,72 @@ class Features(_Objective):
                 raise ValueError(f"features: {name} = {unit} must be positive; it is the error that costs 1")
         return features
 
-    def residuals(self, model: Observed, data: Observed, target: Target) -> Float[Array, " residual"]:
+    def residuals(self, predicted: Trials, recorded: Trials) -> Float[Array, " residual"]:
         """See the module; what the data do not have is left out."""
-        names = [name for name, _ in self.features]
-        described = jax.vmap(lambda v, current: jnp.stack([FEATURES[name](v, current, target.dt) for name in names]))
-        wanted, found = described(data.v, target.current), described(model.v, target.current)
-        units = jnp.asarray([unit for _, unit in self.features])
-        defined = jnp.isfinite(found) & jnp.isfinite(wanted)
-        error = jnp.where(defined, found - wanted, 0.0) / units[None]
-        error = jnp.where(jnp.isfinite(wanted) & ~defined, _UNDEFINED, error)
-        return error.ravel() / jnp.sqrt(error.size)
+        names, units = zip(*self.features, strict=True)
+        dt = recorded.dt
+        described = jax.vmap(lambda v, current: jnp.stack([FEATURES[name](v, current, dt) for name in names]))
+        found, wanted = (described(trials.v, recorded.current) for trials in (predicted, recorded))
+        return _compared(found, wanted, jnp.asarray(units)[None])
+
+
+def _compared(found: Array, wanted: Array, units: Array) -> Float[Array, " residual"]:
+    """Errors of numbers that may be undefined: what the data do not have is left out, what the model lacks costs."""
+    defined = jnp.isfinite(found) & jnp.isfinite(wanted)
+    error = jnp.where(defined, found - wanted, 0.0) / units
+    error = jnp.where(jnp.isfinite(wanted) & ~defined, _UNDEFINED, error)
+    return error.ravel() / jnp.sqrt(error.size)
+
+
+class Match(_Objective):
+    """The mean squared error of a measure, any function of a recording, over trials.
+
+    For a network, whose runs are random, the mean over runs is matched, in units of its spread over runs.
+
+    Attributes:
+        measure: a function of one run's recording that returns a number, an array, or several by name: itself, a name
+            that sweeps know, or `module:function`. It sees `v` and `current`, and spikes as whole numbers, which have
+            no derivative.
+        sd: the error that costs 1, in the measure's unit; by name where it returns several. None for networks.
+
+    Example:
+        >>> import jneuro as jn
+        >>> def swing(recording):
+        ...     return recording["v"].max() - recording["v"].min()
+        >>> jn.fitting.Match(swing, sd=2.0).sd
+        2.0
+    """
+
+    name: Literal["match"] = "match"
+    measure: Annotated[Any, MEASURES.field()]
+    sd: Annotated[tuple[tuple[str, _Positive], ...] | _Positive | None, _PAIRS] = None
+
+    def __init__(self, measure: Any = None, sd: Any = None, **more: Any) -> None:
+        """Match a measure within an error."""
+        given = {"measure": measure, "sd": sd}
+        super().__init__(**{k: v for k, v in given.items() if v is not None}, **more)
+
+    def numbers(self, recording: Recording, populations: Sequence[int] = ()) -> dict[str, Array]:
+        """What the measure says of one run, by name."""
+        about = as_measure(self.measure)
+        return result_names(about.name, about(recording, populations))
+
+    def residuals(self, predicted: Trials, recorded: Trials) -> Float[Array, " residual"]:
+        """See the module; what the data do not have is left out."""
+        if self.sd is None:
+            raise ValueError("sd is missing: the error of the measure that costs 1")
+        found, wanted = (jax.vmap(self.numbers)(trials.recording) for trials in (predicted, recorded))
+        units = dict(self.sd) if isinstance(self.sd, tuple) else dict.fromkeys(found, self.sd)
+        if set(units) != set(found):
+            raise ValueError(f"sd is given for {', '.join(units)}, the measure returns {', '.join(found)}")
+        flat = {n: jnp.reshape(x, (predicted.trials, -1)) for n, x in found.items()}
+        unit = jnp.concatenate([jnp.full(x.shape[1], units[n]) for n, x in flat.items()])
+        other = jnp.concatenate([jnp.reshape(wanted[n], x.shape) for n, x in flat.items()], 1)
+        return _compared(jnp.concatenate([*flat.values()], 1), other, unit[None])
 
 
 class Residuals(eqx.Module):
-    """A problem under a weighted sum of objectives, as the optimisers take it: a function of the vector.
+    """A problem under a weighted sum of objectives, as methods take it: a function of the vector.
 
     Attributes:
         problem: the problem.
@@ -186,13 +206,24 @@ class Residuals(eqx.Module):
     problem: Problem
     objectives: tuple[Any, ...] = eqx.field(static=True)
 
+    @property
+    def of_potential(self) -> bool:
+        """Whether the potential is matched, among others."""
+        return any(isinstance(o, Voltage) for o in self.objectives)
+
+    @property
+    def of_potential_alone(self) -> bool:
+        """Whether the potential is matched, and nothing else."""
+        return all(isinstance(o, Voltage) for o in self.objectives)
+
     def __call__(self, q: Float[Array, " unknown"], nudge: Any = None) -> Float[Array, " residual"]:
         """All residuals; the mean of their squares is the cost."""
-        target = self.problem.target
-        v, spikes = self.problem.observe(q, nudge)
-        model = Observed(v, soft_spikes(v) if spikes is None else spikes)
-        data = Observed(target.v, soft_spikes(target.v))
-        parts = [_weight(o) * jnp.ravel(o.residuals(model, data, target)) for o in self.objectives]
+        problem: Any = self.problem
+        predicted, recorded = problem.observe(q, nudge), problem.target
+        # One of one's own need not have a weight.
+        parts = [
+            jnp.sqrt(getattr(o, "weight", 1.0)) * jnp.ravel(o.residuals(predicted, recorded)) for o in self.objectives
+        ]
         together = jnp.concatenate(parts)
         return together * jnp.sqrt(together.size)
 
@@ -206,6 +237,49 @@ class Residuals(eqx.Module):
         return self.cost(q, nudge)
 
 
-def _weight(objective: Any) -> Any:
-    """The factor of an objective's residuals; one of one's own need not have a weight."""
-    return jnp.sqrt(getattr(objective, "weight", 1.0))
+def require_residuals(objective: Any, recorded: Trials, where: str, *, slopes: bool = False) -> None:
+    """Refuse an objective that returns no vector of finite residuals, before anything is simulated.
+
+    It is asked how far the recording is from itself, shifted by a little where derivatives are needed.
+
+    Args:
+        objective: what has `residuals(predicted, recorded)`.
+        recorded: the recording.
+        where: what it is called in the error.
+        slopes: whether the method needs derivatives.
+
+    Raises:
+        ValueError: in one line, with what it returned and the remedy.
+    """
+
+    if isinstance(objective, _Objective) and not isinstance(objective, Match):
+        return  # ours, which tests have asked
+
+    def asked(v: Array) -> Any:
+        return objective.residuals(dataclasses.replace(recorded, v=v), recorded)
+
+    v = jnp.asarray(recorded.v)
+    try:
+        found = jax.jit(asked)(v)
+    except Exception as error:  # whatever one of one's own raises
+        said = " ".join(str(error).split())
+        said = said if type(error) is ValueError else f"residuals raised {type(error).__name__}: {said}"
+        raise ValueError(f"{where}: {said}") from error
+    kind = type(found).__name__
+    if not isinstance(found, jax.Array | np.ndarray) or not jnp.issubdtype(found.dtype, jnp.floating):
+        raise ValueError(f"{where}: residuals must return an array of real numbers, [residual], not {kind}")
+    if found.ndim != 1 or not found.size:
+        raise ValueError(
+            f"{where}: residuals returned the shape {found.shape}; it must be [residual], one axis: call .ravel()"
+        )
+    if bad := int(jnp.sum(~jnp.isfinite(found))):
+        raise ValueError(
+            f"{where}: {bad} of {found.size} residuals of the recording against itself are not finite; return 0 where "
+            "a difference is not defined"
+        )
+    if slopes and isinstance(objective, Match):
+        tilt = jnp.linspace(0.5, 1.5, v.size).reshape(v.shape)
+        if not jnp.any(jax.jvp(asked, (v,), (tilt,))[1]):
+            raise ValueError(
+                f"{where}: the measure has no derivative, as counts of spikes have none; take the method cma or spikes"
+            )

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jneuro.core.names import unknown_name
-from jneuro.core.types import Array, Float, PyTree
+from jneuro.core.types import Array, Float, Key, PyTree
 from jneuro.simulators.base import Bounds, Simulator
 from jneuro.simulators.paths import parameters, replace
 
-__all__ = ["Trainable", "double"]
+__all__ = ["Trainable", "double", "random_starts"]
 
 _Simulator = TypeVar("_Simulator", bound=Simulator)
 
@@ -28,7 +28,7 @@ def double(tree: PyTree) -> PyTree:
 
 
 class Trainable(eqx.Module):
-    r"""Names and bounds of the parameters that are fitted.
+    r"""Names and bounds of the numbers that are fitted: parameters, or the elements of those that are arrays.
 
     A parameter \(\theta\) between its bounds is a smooth, growing function of an unconstrained number \(q\):
 
@@ -38,14 +38,25 @@ class Trainable(eqx.Module):
     - with both otherwise, \(l + (u - l)\,\sigma(q)\).
 
     Attributes:
-        names: paths of the parameters, such as `g_na` or `channels.na.g_max`, in their order.
+        names: of the numbers, in their order: paths of parameters, such as `g_na` or `channels.na.g_max`; an array has
+            a number for each element, `weight[0]`, `weight[1]`.
         bounds: lower and upper bound of each, in the parameter's unit; at most one of them is infinite.
         scale: the size of each, by which one may count how near it is to a bound.
+        shapes: path and shape of every parameter, in order; by default each name is the path of one number.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jneuro.fitting import Trainable
+        >>> from jneuro.simulators import HodgkinHuxley
+        >>> trainable = Trainable.of(HodgkinHuxley(), {"g_na": None, "e_l": (-70, -40)})
+        >>> trainable.constrain(jnp.zeros(2))  # 0 + e⁰, and the middle of the bounds
+        Array([  1., -55.], dtype=float32)
     """
 
     names: tuple[str, ...] = eqx.field(static=True)
     bounds: tuple[tuple[float, float], ...] = eqx.field(static=True)
     scale: tuple[float, ...] = eqx.field(static=True)
+    shapes: tuple[tuple[str, tuple[int, ...]], ...] = eqx.field(static=True, default=())
 
     @classmethod
     def of(cls, simulator: Simulator, names: Sequence[str] | Mapping[str, tuple[float, float] | None]) -> "Trainable":
@@ -53,14 +64,15 @@ class Trainable(eqx.Module):
 
         Args:
             simulator: whose; its own values give the scale.
-            names: their paths, or paths and bounds; where bounds are left out, the simulator's declared ones hold.
+            names: their paths, or paths and bounds, which all elements of an array share; where bounds are left out,
+                the simulator's declared ones hold.
 
         Returns:
             The trainable parameters.
 
         Raises:
-            ValueError: for an unknown name, a structural parameter, a parameter with one value a cell, one that has no
-                bounds, bounds in the wrong order, or a value outside of them.
+            ValueError: for an unknown name, a structural parameter, one that has no bounds, bounds in the wrong order,
+                or a value outside of them.
         """
         if isinstance(names, str):
             raise ValueError(f"trainable = {names!r} must be a list, as in [{names!r}]")
@@ -68,19 +80,19 @@ class Trainable(eqx.Module):
         given = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names)
         if not given:
             raise ValueError("trainable: name at least one parameter")
-        bounds, scale = [], []
-        for name, wanted in given.items():
-            if name not in known:
-                raise ValueError(f"trainable: {unknown_name(name, known, 'parameter')}")
-            value = np.asarray(known[name].default, float)
-            if value.ndim:
-                raise ValueError(f"trainable: {name} has the shape {value.shape}; a fit takes one value for all cells")
-            low, high = _bounds(name, wanted, known[name].bounds)
-            if not low <= value <= high:
-                raise ValueError(f"trainable: {name} = {value:g} lies outside its bounds [{low:g}, {high:g}]")
-            bounds.append((low, high))
-            scale.append(abs(float(value)) or 1.0)
-        return cls(tuple(given), tuple(bounds), tuple(scale))
+        found, shapes = [], []
+        for path, wanted in given.items():
+            if path not in known:
+                raise ValueError(f"trainable: {unknown_name(path, known, 'parameter')}")
+            value = np.asarray(known[path].default, float)
+            low, high = _bounds(path, wanted, known[path].bounds)
+            shapes.append((path, value.shape))
+            for index, x in np.ndenumerate(value):
+                name = path + (f"[{','.join(map(str, index))}]" if index else "")
+                if not low <= x <= high:
+                    raise ValueError(f"trainable: {name} = {x:g} lies outside its bounds [{low:g}, {high:g}]")
+                found.append((name, (low, high), abs(float(x)) or 1.0))
+        return cls(*zip(*found, strict=True), shapes=tuple(shapes))
 
     @property
     def lower(self) -> np.ndarray:
@@ -92,14 +104,23 @@ class Trainable(eqx.Module):
         """The upper bounds."""
         return np.asarray([high for _, high in self.bounds])
 
+    @property
+    def _places(self) -> list[tuple[str, tuple[int, ...], slice]]:
+        """Path, shape and elements of every parameter."""
+        shapes = self.shapes or tuple((name, ()) for name in self.names)
+        ends = np.cumsum([0, *(math.prod(shape) for _, shape in shapes)])
+        return [(path, shape, slice(*ends[i : i + 2])) for i, (path, shape) in enumerate(shapes)]
+
     def values(self, simulator: Simulator) -> Float[Array, " parameter"]:
         """The values that a simulator has."""
         found = parameters(simulator)
-        return jnp.stack([jnp.asarray(found[name].default, jnp.result_type(float)) for name in self.names])
+        each = [jnp.asarray(found[path].default, jnp.result_type(float)) for path, *_ in self._places]
+        return jnp.concatenate([jnp.ravel(x) for x in each]) if each else jnp.zeros(0)
 
     def insert(self, simulator: _Simulator, values: Float[Array, " parameter"]) -> _Simulator:
         """The simulator with these values; what it draws at random stays."""
-        return replace(simulator, dict(zip(self.names, jnp.asarray(values), strict=True)), check=False)
+        values = jnp.asarray(values)
+        return replace(simulator, {path: values[at].reshape(shape) for path, shape, at in self._places}, check=False)
 
     def inside(self, values: Float[Array, " *parameter"]) -> Float[Array, " *parameter"]:
         """The values moved a little way inside of their bounds, where a bound is reached or crossed."""
@@ -118,7 +139,33 @@ class Trainable(eqx.Module):
     def _each(self, function, x):
         if not self.bounds:
             return x
-        return jnp.stack([function(x[..., i], *pair) for i, pair in enumerate(self.bounds)], -1)
+        # One expression for all elements of an array, which have the same bounds.
+        parts = [function(x[..., at], *self.bounds[at.start]) for *_, at in self._places if at.stop > at.start]
+        return jnp.concatenate(parts, -1)
+
+
+def random_starts(
+    trainable: Trainable, values: Float[Array, " parameter"], count: int, *, spread: float, key: Key[Array, ""]
+) -> Float[Array, "start parameter"]:
+    """Draw unconstrained starts around given values.
+
+    Args:
+        trainable: the parameters.
+        values: the middle. A positive parameter is drawn log-uniformly within a factor of it; one that may change its
+            sign, uniformly between its bounds or, where one is infinite, within `spread - 1` of its size.
+        count: how many.
+        spread: the factor, 2 for half to double.
+        key: random key.
+
+    Returns:
+        The starts, in unconstrained numbers.
+    """
+    uniform = jax.random.uniform(key, (count, len(trainable.names)), minval=-1.0)
+    values, lower, upper = jnp.asarray(values)[None], trainable.lower[None], trainable.upper[None]
+    finite = np.isfinite(lower) & np.isfinite(upper)
+    middle, half = np.where(finite, (lower + upper) / 2, 0.0), np.where(finite, (upper - lower) / 2, 0.0)
+    signed = jnp.where(finite, middle + half * uniform, values + jnp.abs(values) * (spread - 1) * uniform)
+    return trainable.unconstrain(jnp.where(lower >= 0, values * spread**uniform, signed))
 
 
 def _bounds(name: str, wanted: Sequence[float] | None, declared: Bounds) -> tuple[float, float]:

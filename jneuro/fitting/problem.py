@@ -1,5 +1,7 @@
-"""A fit as a function: from unconstrained numbers to predicted potentials and their residuals."""
+"""A fit as a function: what was recorded, and from unconstrained numbers to what the simulator shows instead."""
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -9,18 +11,192 @@ import numpy as np
 from jax import lax
 
 from jneuro.core.types import Array, Float, PyTree
-from jneuro.fitting.data import Target, require_unit
-from jneuro.fitting.driven import where_it_begins
 from jneuro.fitting.parameters import Trainable, double
-from jneuro.simulators.base import Drive
+from jneuro.recordings.clipping import clipped
+from jneuro.recordings.recording import Recording
+from jneuro.simulators.base import Drive, Simulator
 from jneuro.simulators.integration import Stepper
 from jneuro.simulators.located import Exact
 from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.simulation import simulate
 from jneuro.simulators.solvers import RK4, MembraneTerm, Scheme, gain
 from jneuro.simulators.spiking import Surrogate
+from jneuro.simulators.stimuli import Sampled
 
-__all__ = ["Problem", "integrate"]
+__all__ = ["CellProblem", "Problem", "Trials", "clamped", "integrate", "soft_spikes"]
+
+_QUIETEST = 1e-3
+"""Smallest noise [mV] that is believed of a recording."""
+
+
+class Trials(eqx.Module):
+    """Trials of one cell, recorded or predicted: what was injected, and what the cell showed.
+
+    Sample `i` stands for the time `(i + 1) * dt` after the start, as in a `Recording`. The current of a sample is held
+    until the next one; before the first sample, the first one's current flows.
+
+    Attributes:
+        v: membrane potential, in the first of `units`.
+        current: injected current, in the second of `units`.
+        noise_sd: standard deviation of the recording's noise, in the unit of the potential: that of all residuals.
+        start: the simulator's state at time 0, each leaf `[trial]`; None where it is not known.
+        dt: time between samples [ms].
+        units: of potential and current.
+        own_spikes: spikes in every sample, of a cell that has spikes of its own; None: the potential shows them.
+    """
+
+    v: Float[Array, "trial time"]
+    current: Float[Array, "trial time"]
+    noise_sd: Float[Array, ""]
+    start: PyTree
+    dt: float = eqx.field(static=True)
+    units: tuple[str, str] = eqx.field(static=True)
+    own_spikes: Float[Array, "trial time"] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        recording: Recording,
+        *,
+        noise_sd: float | None = None,
+        start: PyTree = None,
+        allow_clipped: bool = False,
+    ) -> "Trials":
+        """Take a recording's potential and current.
+
+        Args:
+            recording: has `v` and `current`, each `[time]`, `[time, cell]`, `[trial, time]` or `[trial, time, cell]`.
+                Cells count as trials: they are taken for equal ones. A current without trials is that of all.
+            noise_sd: standard deviation of the measurement noise, in the potential's unit; by default estimated from
+                second differences.
+            start: the simulator's state before the first sample, where it is known; each leaf a scalar or `[trial]`.
+            allow_clipped: whether potentials that stay at their extreme are taken as they are.
+
+        Returns:
+            The trials.
+
+        Raises:
+            ValueError: if the current is missing, a value is not finite, or samples are clipped.
+        """
+        for name, remedy in {
+            "v": "record the membrane potential",
+            "current": "a fit needs the stimulus that was injected; record or add it",
+        }.items():
+            if name not in recording.values:
+                raise ValueError(f"the recording has no '{name}'; {remedy}")
+        v, current = (_trials(recording, name) for name in ("v", "current"))
+        current = np.broadcast_to(current, v.shape).copy()
+        for name, values in {"v": v, "current": current}.items():
+            if (bad := np.argwhere(~np.isfinite(values))).size:
+                trial, sample = bad[0]
+                raise ValueError(
+                    f"'{name}' of trial {trial} is not finite at {(sample + 1) * recording.dt:g} ms "
+                    f"({len(bad)} samples are not); cut these trials or samples out"
+                )
+        if not allow_clipped:
+            _require_unclipped(v, recording.dt)
+        if noise_sd is not None and not noise_sd > 0:
+            raise ValueError(f"noise_sd = {noise_sd} mV must be positive")
+        if start is not None:
+            start = jax.tree.map(lambda x: np.broadcast_to(np.asarray(x, np.float64), len(v)), start)
+        noise = np.asarray(_noise(v) if noise_sd is None else noise_sd, np.float64)
+        units = recording.units["v"], recording.units["current"]
+        return cls(v, current, noise, start, recording.dt, units)  # pyright: ignore
+
+    @property
+    def trials(self) -> int:
+        """Number of trials."""
+        return self.v.shape[0]
+
+    @property
+    def frames(self) -> int:
+        """Samples in a trial."""
+        return self.v.shape[1]
+
+    @property
+    def duration(self) -> float:
+        """Length of a trial [ms]."""
+        return self.frames * self.dt
+
+    @property
+    def time(self) -> np.ndarray:
+        """Time of every sample [ms]."""
+        return self.dt * np.arange(1, self.frames + 1)
+
+    @property
+    def spikes(self) -> Float[Array, "trial time"]:
+        """Spikes in every sample; those that only the potential shows are smooth, see `soft_spikes`."""
+        return soft_spikes(self.v) if self.own_spikes is None else self.own_spikes
+
+    @property
+    def recording(self) -> Recording:
+        """What a measure sees: potential, current and whole spikes, each `[trial, time]`."""
+        total = jnp.round(jnp.cumsum(self.spikes, axis=1))
+        spikes = jnp.diff(total, axis=1, prepend=0.0).astype(jnp.int32)
+        return Recording(
+            values={"v": self.v, "current": self.current, "spikes": spikes},
+            ok=np.ones(self.trials, bool),  # pyright: ignore
+            first_step=np.zeros(self.trials, int),  # pyright: ignore
+            final_state=None,
+            step=self.dt,
+            record_every=1,
+            frames=self.frames,
+            unit_pairs=(("v", self.units[0]), ("current", self.units[1]), ("spikes", "1")),
+        )
+
+    def of_trials(self, trials: Sequence[int] | np.ndarray) -> "Trials":
+        """Some of the trials."""
+        index = np.asarray(trials, int)
+        start = jax.tree.map(lambda x: x[index], self.start)
+        return eqx.tree_at(
+            lambda t: (t.v, t.current, t.start),
+            self,
+            (self.v[index], self.current[index], start),
+            is_leaf=lambda x: x is None,
+        )
+
+    def stimulus(self, current: Float[Array, " time"]) -> Sampled:
+        """The stimulus of one trial, from its current; batch it with `jax.vmap`."""
+        return Sampled(jnp.concatenate([current[:1], current]), jnp.asarray(self.dt), hold=True)
+
+
+def soft_spikes(
+    v: Float[Array, "trial time"], threshold: float = 0.0, width: float = 4.0
+) -> Float[Array, "trial time"]:
+    r"""Spikes as smooth crossings of a threshold: the rise of \(\sigma((v - \theta)/w)\) in every sample.
+
+    A full spike sums to 1 over the samples of its rise, one that fails to a part.
+
+    Args:
+        v: potential [mV].
+        threshold: \(\theta\) [mV].
+        width: \(w\) [mV].
+
+    Returns:
+        The spikes.
+    """
+    above = jax.nn.sigmoid((v - threshold) / width)
+    return jnp.maximum(jnp.diff(above, axis=1, prepend=above[:, :1]), 0.0)
+
+
+def clamped(simulator: ODESimulator, target: Trials) -> Any:
+    """The states at time 0: the known ones, or those in which a cell held at its first potential would be.
+
+    Args:
+        simulator: the cell.
+        target: the data.
+
+    Returns:
+        The states, each leaf `[trial]`.
+    """
+    if target.start is not None:
+        return target.start
+    v, current = jnp.asarray(target.v[:, 0]), jnp.asarray(target.current[:, 0])
+    state: Any = jax.tree.map(lambda x: jnp.broadcast_to(x, v.shape), simulator.init(jax.random.key(0)))
+    # What follows a variable that follows another one needs a pass more.
+    for _ in state:
+        state = simulator.relaxation(state._replace(v=v), current)[0]
+    return state._replace(v=v)
 
 
 class _Driven(MembraneTerm):
@@ -92,10 +268,60 @@ def integrate(
 
 
 class Problem(eqx.Module):
-    """A simulator, what is trainable in it, and the target; all as functions of one vector of unconstrained numbers.
+    """A simulator, what is trainable in it, and what it is fitted to; all as functions of one vector.
 
-    The vector holds the trainable parameters, and then, with `free_start`, the state of every trial at time 0: the
-    potential in units of 10 mV from the first sample, all else on a logarithmic scale.
+    The vector holds an unconstrained number for each trainable one. Abstract: `CellProblem` is compared with trials
+    sample by sample, `network.NetworkProblem` with statistics of runs.
+
+    Attributes:
+        simulator: everything that is not trained.
+        target: what is to be matched.
+        trainable: what is trained.
+    """
+
+    simulator: eqx.AbstractVar[Any]
+    target: eqx.AbstractVar[Any]
+    trainable: eqx.AbstractVar[Trainable]
+
+    @property
+    def continuous(self) -> bool:
+        """Whether the potential can be pulled towards the data: one that does not jump."""
+        return False
+
+    @property
+    def smooth(self) -> bool:
+        """Whether all that is observed has derivatives, which need no surrogate."""
+        return False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each element of the vector stands for."""
+        return self.trainable.names
+
+    @property
+    def first(self) -> Float[Array, " unknown"]:
+        """The vector of the simulator's own values."""
+        return self.pack(self.trainable.unconstrain(self.trainable.values(self.simulator)))
+
+    def pack(self, q: Float[Array, " parameter"]) -> Float[Array, " unknown"]:
+        """The vector of trainable parameters, themselves unconstrained, and of all else that is unknown by default."""
+        return q
+
+    def unpack(self, q: Float[Array, " unknown"]) -> tuple[Simulator, PyTree]:
+        """The simulator for which a vector stands, and where it begins."""
+        count = len(self.trainable.names)
+        return self.trainable.insert(self.simulator, self.trainable.constrain(q[:count])), None
+
+    def values(self, q: Float[Array, " unknown"]) -> Float[Array, " unknown"]:
+        """The physical value of each element of the vector."""
+        return self.trainable.constrain(q)
+
+
+class CellProblem(Problem):
+    """A cell and its trials.
+
+    With `free_start`, the vector also holds the state of every trial at time 0: the potential in units of 10 mV from
+    the first sample, all else on a logarithmic scale.
 
     Attributes:
         simulator: everything that is not trained.
@@ -108,7 +334,7 @@ class Problem(eqx.Module):
     """
 
     simulator: ODESimulator
-    target: Target
+    target: Trials
     trainable: Trainable
     solver: Any
     steps: int = eqx.field(static=True)
@@ -119,14 +345,14 @@ class Problem(eqx.Module):
     def of(
         cls,
         simulator: ODESimulator,
-        target: Target,
+        target: Trials,
         trainable: Trainable,
         *,
         dt: float | None = None,
         solver: Scheme | None = None,
         free_start: bool = False,
         spike_gradient: Surrogate | Exact | None = None,
-    ) -> "Problem":
+    ) -> "CellProblem":
         """Put a fit together; to be called under `double_precision`, as all that is done with it.
 
         Args:
@@ -148,8 +374,20 @@ class Problem(eqx.Module):
         """
         name = type(simulator).__name__
         if not isinstance(simulator, ODESimulator):
-            raise ValueError(f"{name} is no single cell; fit networks by jneuro.fit with network statistics")
-        require_unit(simulator, target)
+            raise ValueError(f"{name} is no single cell; fit a network by the method features")
+        for what, found in zip(("v", "current"), target.units, strict=True):
+            about = simulator.recordables.get(what)
+            if about is not None and found != about.unit:
+                raise ValueError(
+                    f"the recording's {what!r} is in {found}, that of {name} in {about.unit}; convert one into "
+                    "the other" + ", by the membrane's area or capacitance" * (what == "current")
+                )
+        state = jax.eval_shape(simulator.init, jax.random.key(0))
+        if (shape := jax.eval_shape(simulator.vector_field, state, jnp.zeros(())).v.shape) != state.v.shape:
+            raise ValueError(
+                f"the parameters of {name} make {shape[-1]} potentials at once, as those of several cells do; a fit "
+                "takes one value for all cells: fit each cell alone"
+            )
         if isinstance(spike_gradient, Exact) and not simulator.has_reset:
             raise ValueError(
                 f"gradient = exact is for cells that are reset, such as Izhikevich's; {name} has its own derivatives"
@@ -180,14 +418,9 @@ class Problem(eqx.Module):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What each element of the vector stands for."""
+        """What each element of the vector stands for: parameters, then start states."""
         trials = [f"[{i}]" if self.target.trials > 1 else "" for i in range(self.target.trials)]
         return self.trainable.names + tuple(f"start.{name}{trial}" for name in self.state for trial in trials)
-
-    @property
-    def first(self) -> Float[Array, " unknown"]:
-        """The vector of the simulator's own values."""
-        return self.pack(self.trainable.unconstrain(self.trainable.values(self.simulator)))
 
     def pack(self, q: Float[Array, " parameter"]) -> Float[Array, " unknown"]:
         """The vector of trainable parameters, themselves unconstrained, and of the start that they have by default."""
@@ -199,13 +432,12 @@ class Problem(eqx.Module):
 
     def unpack(self, q: Float[Array, " unknown"]) -> tuple[ODESimulator, PyTree]:
         """The simulator and the states at time 0, each leaf `[trial]`; None for a cell with a reset."""
-        count = len(self.trainable.names)
-        simulator = self.trainable.insert(self.simulator, self.trainable.constrain(q[:count]))
+        simulator: Any = super().unpack(q)[0]
         if simulator.has_reset:
             return simulator, None
         start = self._given_start(simulator)
         if self.free_start:
-            v, *rest = q[count:].reshape(len(start), self.target.trials)
+            v, *rest = q[len(self.trainable.names) :].reshape(len(start), self.target.trials)
             start = type(start)(self.target.v[:, 0] + 10 * v, *(jnp.exp(x) for x in rest))
         return simulator, start
 
@@ -213,7 +445,7 @@ class Problem(eqx.Module):
         """The known states; or a guess from the data, where they are unknown; or the simulator's own: `[trial]`."""
         start = self.target.start
         if start is None and self.free_start:
-            return where_it_begins(simulator, self.target)
+            return clamped(simulator, self.target)
         if start is None:
             start = simulator.init(jax.random.key(0))
         return jax.tree.map(lambda x: jnp.broadcast_to(x, self.target.trials), start)
@@ -226,26 +458,27 @@ class Problem(eqx.Module):
             found += list(self.unpack(q)[1])
         return jnp.concatenate(found)
 
-    def observe(self, q: Float[Array, " unknown"], nudge: Any = None) -> tuple[Array, Array | None]:
-        """The potential of every trial [mV], and its spikes where the simulator has spikes of its own.
+    def observe(self, q: Float[Array, " unknown"], nudge: Any = None) -> Trials:
+        """What the simulator shows in every trial.
 
         Args:
             q: the vector.
             nudge: strength with which the potential is pulled to the data [1/ms]; see `integrate`. None: not at all.
 
         Returns:
-            Potential and spikes, each `[trial, time]`; None for the spikes of a cell without a reset.
+            The trials, with its potential and spikes.
         """
         simulator, start = self.unpack(q)
         if simulator.has_reset:
-            return jax.vmap(lambda current: self._jumping(simulator, current))(self.target.current)
+            v, spikes = jax.vmap(lambda current: self._jumping(simulator, current))(self.target.current)
+            return dataclasses.replace(self.target, v=v, own_spikes=spikes)
 
         def one(start, current, v):
             data = {} if nudge is None else {"data": v, "nudge": nudge}
             how = {"dt": self.target.dt, "steps": self.steps, "solver": self.solver}
             return integrate(simulator, start, current, **how, **data).v
 
-        return jax.vmap(one)(start, self.target.current, self.target.v), None
+        return dataclasses.replace(self.target, v=jax.vmap(one)(start, self.target.current, self.target.v))
 
     def _jumping(self, simulator, current):
         """Potential and spikes of one cell with a reset."""
@@ -266,8 +499,39 @@ class Problem(eqx.Module):
 
     def predict(self, q: Float[Array, " unknown"], nudge: Any = None) -> Float[Array, "trial time"]:
         """The potential of every trial [mV]; arguments as for `observe`."""
-        return self.observe(q, nudge)[0]
+        return self.observe(q, nudge).v
 
     def residuals(self, q: Float[Array, " unknown"], nudge: Any = None) -> Float[Array, " sample"]:
         """Predicted minus measured potential in units of the noise, one value a sample."""
         return ((self.predict(q, nudge) - self.target.v) / self.target.noise_sd).ravel()
+
+
+def _trials(recording: Recording, name: str) -> np.ndarray:
+    """One array as `[trial, time]`, in double precision."""
+    values, frames = np.asarray(recording.values[name], np.float64), recording.frames
+    if values.ndim == 1:
+        values = values[None]
+    elif values.ndim == 2 and values.shape[1] != frames:
+        values = values.T
+    elif values.ndim == 3:
+        values = values.transpose(0, 2, 1).reshape(-1, values.shape[1])
+    if values.ndim != 2 or values.shape[1] != frames:
+        raise ValueError(f"'{name}' has the shape {values.shape}, but the recording has {frames} frames")
+    return values
+
+
+def _noise(v: np.ndarray) -> float:
+    """Standard deviation of white noise, from the median of second differences, which spikes do not move."""
+    if v.shape[1] < 3:
+        return _QUIETEST
+    return max(float(np.median(np.abs(np.diff(v, 2)))) / (0.6745 * np.sqrt(6)), _QUIETEST)
+
+
+def _require_unclipped(v: np.ndarray, dt: float) -> None:
+    for trial, row in enumerate(v):
+        if (where := clipped(row)) is not None:
+            begin, end = where
+            raise ValueError(
+                f"'v' of trial {trial} stays at {row[begin]:g} mV from {(begin + 1) * dt:g} to {end * dt:g} ms: "
+                "it was clipped; cut the trial out, or pass allow_clipped=True"
+            )

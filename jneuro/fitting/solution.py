@@ -1,15 +1,25 @@
-"""What every optimiser returns, and where many starts begin."""
+"""What every method returns, why it should not be believed, and where finished pieces of a fit are kept."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol, TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+from scipy.special import chdtrc
 
-from jneuro.core.types import Array, Bool, Float, Key
-from jneuro.fitting.parameters import Trainable
+from jneuro.core.types import Array, Bool, Float
 
-__all__ = ["Solution", "random_starts"]
+__all__ = ["Keep", "Solution", "anew", "faults", "named", "probability"]
+
+_Piece = TypeVar("_Piece", bound=tuple)
+
+_LEAST = 1e-3
+"""Statistics that are less probable are not explained by a fit."""
+_OPEN = 1.0
+"""Mean squared gap between segments, in units of its width, above which they do not join."""
+_EDGE = 1e-3
+"""A parameter nearer to its bound, in shares of its scale, is at the bound."""
+_AGREED, _DRAWS, _DIVERGED = 1.01, 100, 0.01
+"""Of chains: R-hat below, effective draws above, share of divergent draws at most."""
 
 
 class Solution(NamedTuple):
@@ -22,10 +32,13 @@ class Solution(NamedTuple):
         finished: whether the optimiser's own criterion was met, rather than its limit of iterations.
         simulations: simulation equivalents of all starts together. A run is one, a column of a Jacobian in forward mode
             is one, a gradient in reverse mode is three.
-        prediction: the potential [mV] that the best one gives, where it is not that of one run from the start.
+        prediction: what the best one gives, where that is not one run from the start: potentials [mV] of joined
+            segments, or statistics of a network's runs.
         covariance: of the best one's unconstrained numbers, where the method knows it.
         fault: why the best one should not be believed, where the method knows it.
         seconds: wall time that it took, where somebody looked.
+        chi2: sum of squared residuals that is left of a network's statistics; NaN for cells.
+        refined: the vector to which the best one was refined, where that is not the end of its start.
     """
 
     q: Float[Array, "start unknown"]
@@ -37,6 +50,8 @@ class Solution(NamedTuple):
     covariance: Float[Array, "unknown unknown"] | None = None
     fault: str = ""
     seconds: float = 0.0
+    chi2: float = float("nan")
+    refined: Float[Array, " unknown"] | None = None
 
     @property
     def best(self) -> int:
@@ -44,25 +59,122 @@ class Solution(NamedTuple):
         return int(np.argmin(np.asarray(self.cost)))
 
 
-def random_starts(
-    trainable: Trainable, values: Float[Array, " parameter"], count: int, *, spread: float, key: Key[Array, ""]
-) -> Float[Array, "start parameter"]:
-    """Draw unconstrained starts around given values.
+def faults(
+    *,
+    finite: bool = True,
+    finished: bool = True,
+    method: str = "",
+    data_cost: float = 0.0,
+    accept: float = np.inf,
+    of: str = "",
+    gap: float = 0.0,
+    chi2: tuple[float, int] | None = None,
+    slopes: bool = True,
+    values: dict[str, tuple[float, tuple[float, float], float]] | None = None,
+    r_hat: float = 1.0,
+    ess: float = np.inf,
+    diverged: float = 0.0,
+) -> Iterator[str]:
+    """Why a fit, one of its starts, or the draws of its posterior should not be believed: the one place that judges.
+
+    All arguments are evidence; what is not known is left out, and speaks for the fit.
 
     Args:
-        trainable: the parameters.
-        values: the middle. A positive parameter is drawn log-uniformly within a factor of it; one that may change its
-            sign, uniformly between its bounds or, where one is infinite, within `spread - 1` of its size.
-        count: how many.
-        spread: the factor, 2 for half to double.
-        key: random key.
+        finite: whether any start has a finite cost.
+        finished: whether the optimiser came to rest.
+        method: what the method itself found wrong.
+        data_cost: mean squared error in units of the noise's variance.
+        accept: the largest one that the noise explains.
+        of: what the error is that of, where it is not the whole run.
+        gap: mean squared gap between segments, in units of its width.
+        chi2: sum of squared residuals of statistics, and its degrees of freedom.
+        slopes: whether the derivatives stand out of their noise.
+        values: fitted values by name, each with its bounds and its scale.
+        r_hat: the largest potential scale reduction of the chains.
+        ess: the smallest effective number of draws.
+        diverged: share of the draws that diverged.
+
+    Yields:
+        Reasons, in words.
+    """
+    if not finite:
+        yield "no start gave finite potentials; start nearer to the truth, or take a shorter time step"
+        return
+    if not finished:
+        yield "the best start was still moving at its last step; allow more steps"
+    if method:
+        yield method
+    if not data_cost <= accept:
+        yield (
+            f"the mean squared error{of} is {data_cost:.3g} times the noise's variance, more than {accept:.3g}: "
+            "either a wrong minimum, or a model that cannot explain the data"
+        )
+    if gap > _OPEN:
+        yield f"the segments do not join: the mean squared gap is {gap:.3g} times what was allowed"
+    if chi2 is not None and not probability(*chi2) >= _LEAST:
+        yield (
+            f"the features are off by a chi-squared of {chi2[0]:.3g} where {chi2[1]} is expected: "
+            "either a wrong minimum, or a network that cannot have them"
+        )
+    if not slopes:
+        yield "the slopes of the features are lost in their noise; take more probes, or a larger difference"
+    for name, (value, (low, high), scale) in (values or {}).items():
+        if min(value - low, high - value) < _EDGE * scale:
+            yield f"{name} = {value:.3g} is at its bound"
+    if not (r_hat < _AGREED and ess > _DRAWS and diverged <= _DIVERGED):
+        yield (
+            f"the chains have not converged (R-hat {r_hat:.3f}, {ess:,.0f} effective draws, {diverged:.1%} diverged; "
+            f"wanted are below {_AGREED}, above {_DRAWS} and at most {_DIVERGED:.0%}): take more draws"
+        )
+
+
+def probability(chi2: float | np.ndarray, freedom: int) -> float | np.ndarray:
+    """How probable so large a sum of squares is; 0 for one that is not finite.
+
+    Args:
+        chi2: the sum.
+        freedom: its degrees of freedom.
+    """
+    return np.where(np.isfinite(chi2), chdtrc(freedom, chi2), 0.0)[()]
+
+
+class Keep(Protocol):
+    """Gives a piece of work that was kept, or else makes it and keeps it."""
+
+    def __call__(self, name: str, kind: type[_Piece], make: Callable[[], _Piece]) -> _Piece:
+        """Give the piece.
+
+        Args:
+            name: of the piece, unique in the fit.
+            kind: a named tuple of arrays, numbers and strings.
+            make: makes it.
+
+        Returns:
+            The piece.
+        """
+        ...
+
+
+def anew(name: str, kind: type[_Piece], make: Callable[[], _Piece]) -> _Piece:
+    """Make every piece, and keep none.
+
+    Args:
+        name: of the piece.
+        kind: what it is.
+        make: makes it.
 
     Returns:
-        The starts, in unconstrained numbers.
+        The piece.
     """
-    uniform = jax.random.uniform(key, (count, len(trainable.names)), minval=-1.0)
-    values, lower, upper = jnp.asarray(values)[None], trainable.lower[None], trainable.upper[None]
-    finite = np.isfinite(lower) & np.isfinite(upper)
-    middle, half = np.where(finite, (lower + upper) / 2, 0.0), np.where(finite, (upper - lower) / 2, 0.0)
-    signed = jnp.where(finite, middle + half * uniform, values + jnp.abs(values) * (spread - 1) * uniform)
-    return trainable.unconstrain(jnp.where(lower >= 0, values * spread**uniform, signed))
+    del name, kind
+    return make()
+
+
+def named(keep: Keep, part: str) -> Keep:
+    """Keep the pieces of a part of the work among those of the whole.
+
+    Args:
+        keep: keeps those of the whole.
+        part: the part's name, which stands before theirs.
+    """
+    return lambda name, kind, make: keep(f"{part}, {name}", kind, make)

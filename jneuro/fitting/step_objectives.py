@@ -1,6 +1,6 @@
 """Objectives for recordings of current steps: the times of the spikes in their order, and what lies between spikes."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from pydantic import Field
 
 from jneuro.core.config import Config
 from jneuro.core.types import Array, Bool, Float, Int
-from jneuro.fitting.data import Target
+from jneuro.fitting.problem import Trials
 
 __all__ = ["OrderedSpikes", "Subthreshold", "away_from_spikes", "ordered_times", "stretches"]
 
@@ -86,16 +86,16 @@ class OrderedSpikes(Config):
     stretches: int = Field(default=8, ge=1)
     slots: int = Field(default=32, ge=1)
 
-    def residuals(self, model: Any, data: Any, target: Target) -> Float[Array, " residual"]:
+    def residuals(self, predicted: Trials, recorded: Trials) -> Float[Array, " residual"]:
         """See `jneuro.fitting.objectives`; the sum of squares is the mean of the trials' costs."""
-        edges = stretches(target.current, self.stretches)
-        times = jax.vmap(lambda spikes: ordered_times(spikes, edges, target.dt, self.slots))
-        found, wanted = times(model.spikes), times(data.spikes)
+        edges = stretches(recorded.current, self.stretches)
+        times = jax.vmap(lambda spikes: ordered_times(spikes, edges, recorded.dt, self.slots))
+        found, wanted = times(predicted.spikes), times(recorded.spikes)
         z = (found - wanted) / (self.sd_ms + self.growth * wanted)
         robust = z * jnp.sqrt(2 / (1 + jnp.sqrt(1 + z * z)))
-        begins = target.current[:, jnp.minimum(edges[:-1], target.current.shape[1] - 1)]
+        begins = recorded.current[:, jnp.minimum(edges[:-1], recorded.frames - 1)]
         place = jnp.where(jnp.ptp(begins, axis=0) > 0, 1.0, self.elsewhere)
-        scale = place[:, None] * jnp.ones(self.slots).at[0].set(self.first)[None] / len(target.v)
+        scale = place[:, None] * jnp.ones(self.slots).at[0].set(self.first)[None] / recorded.trials
         return (robust * jnp.sqrt(scale)[None]).ravel()
 
 
@@ -139,9 +139,9 @@ class Subthreshold(Config):
     after_ms: float = Field(default=12.0, ge=0)
     every_ms: float = Field(default=0.5, gt=0)
 
-    def residuals(self, model: Any, data: Any, target: Target) -> Float[Array, " residual"]:
+    def residuals(self, predicted: Trials, recorded: Trials) -> Float[Array, " residual"]:
         """See `jneuro.fitting.objectives`."""
-        every = max(round(self.every_ms / target.dt), 1)
-        counted = away_from_spikes(data.spikes, target.dt, self.before_ms, self.after_ms)[:, ::every]
-        error = jnp.clip(model.v[:, ::every] - data.v[:, ::every], -self.cut_mv, self.cut_mv) / self.sd_mv
+        every = max(round(self.every_ms / recorded.dt), 1)
+        counted = away_from_spikes(recorded.spikes, recorded.dt, self.before_ms, self.after_ms)[:, ::every]
+        error = jnp.clip(predicted.v[:, ::every] - recorded.v[:, ::every], -self.cut_mv, self.cut_mv) / self.sd_mv
         return (jnp.where(counted, error, 0.0) / jnp.sqrt(jnp.maximum(counted.sum(), 1))).ravel()

@@ -11,8 +11,8 @@ from jax import lax
 
 from jneuro.core.names import unknown_name
 from jneuro.core.types import Array, Float
-from jneuro.fitting.least_squares import minimise
-from jneuro.fitting.problem import Problem
+from jneuro.fitting.methods.levenberg_marquardt import minimise
+from jneuro.fitting.problem import CellProblem, Problem
 
 __all__ = ["Intervals", "Profile", "intervals", "local_intervals", "profile", "profiles"]
 
@@ -80,8 +80,9 @@ def intervals(
     Returns:
         The intervals, in the parameters' own units.
     """
-    residuals: Residuals = problem.residuals
-    if covariance is not None:
+    if covariance is None:
+        residuals: Any = problem.residuals
+    else:
         # Residuals of which it is the covariance.
         root = jnp.linalg.inv(jnp.linalg.cholesky(covariance))
         residuals = lambda x: root @ (x - q)  # noqa: E731
@@ -174,7 +175,9 @@ class Profile(NamedTuple):
     intervals: dict[str, tuple[float, float]]
 
 
-def profiles(problem: Problem, q: Float[Array, " unknown"], names: Sequence[str], *, points: int = 6) -> list[Profile]:
+def profiles(
+    problem: CellProblem, q: Float[Array, " unknown"], names: Sequence[str], *, points: int = 6
+) -> list[Profile]:
     """Profile the likelihood of chosen values of a fit.
 
     Args:

@@ -24,6 +24,7 @@ MEASURES = Registry(
             "isi_cv",
             "synchrony",
             "network_state",
+            "network_statistics",
             "first_spike",
             "regime",
             "v_mean",

@@ -25,6 +25,9 @@ STATES = ("quiet", "synchronous regular", "asynchronous regular", "synchronous i
 _BIN = 3.0
 """Length of the bins of `synchrony` [ms]."""
 
+_SILENT = 0.1
+"""Rate [Hz] that is added, so that a silent network has a logarithm."""
+
 _SYNCHRONOUS = 2.0
 """Synchrony above which a network counts as synchronous: twice that of independent neurons."""
 
@@ -193,6 +196,29 @@ def network_state(recording: Recording) -> Array:
     hz, cv, together = (f(recording) for f in (rate, isi_cv, synchrony))
     irregular, asynchronous = cv > 0.5, together <= _SYNCHRONOUS
     return jnp.where((hz < 1) | jnp.isnan(cv), 0, 1 + asynchronous + 2 * irregular).astype(jnp.int32)
+
+
+@measure(needs=("spikes",), doc="log rate, ISI CV, CV of rates and SD of the ISI CVs of a population")
+def network_statistics(recording: Recording) -> dict[str, Array]:
+    """Describe one run of a network by four numbers.
+
+    Args:
+        recording: has `spikes`, `[time, neuron]`.
+
+    Returns:
+        `log_rate`, the logarithm of the mean rate [Hz]; `isi_cv`, the mean CV of the interspike intervals, 1 where no
+        neuron has two (that of rare and independent spikes); `rate_cv`, the CV of the neurons' rates; and `isi_cv_sd`,
+        the standard deviation of their ISI CVs.
+    """
+    spikes = _by_neuron(recording, "spikes")
+    rates = spikes.sum(0, dtype=jnp.int32) / (1e-3 * recording.dt * spikes.shape[0])
+    mean = rates.mean()
+    cv, known = isi_cvs(spikes)
+    count = jnp.maximum(known.sum(), 1)
+    isi_cv = jnp.where(known.any(), cv.sum() / count, 1.0)
+    spread = jnp.sqrt(jnp.sum(jnp.where(known, jnp.square(cv - isi_cv), 0)) / count + 1e-6)
+    rate_cv = rates.std() / (mean + _SILENT)
+    return {"log_rate": jnp.log(mean + _SILENT), "isi_cv": isi_cv, "rate_cv": rate_cv, "isi_cv_sd": spread}
 
 
 @measure(unit="ms", needs=("spikes",), doc="time of the first spike of any neuron")

@@ -166,8 +166,8 @@ class Mean:
     def __init__(self, sd=1.0):
         self.sd = sd
 
-    def residuals(self, model, data, target):
-        return (model.v.mean(1) - data.v.mean(1)) / self.sd
+    def residuals(self, predicted, recorded):
+        return (predicted.v.mean(1) - recorded.v.mean(1)) / self.sd
 
 
 class Grid:

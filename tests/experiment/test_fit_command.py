@@ -56,7 +56,7 @@ def stopped(*_):
 def test_a_fit_from_its_file_to_its_report(file, tmp_path, monkeypatch):
     out = tmp_path / "run"
     with monkeypatch.context() as late:
-        late.setattr("jneuro.experiment.fitting._repeats", stopped)
+        late.setattr("jneuro.experiment.fitting._errors", stopped)
         assert call(file, "--out", out).exit_code != 0
     assert len(list((out / "pieces").iterdir())) == 4  # two fits of each method
     with monkeypatch.context() as again:

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jneuro.experiment.fit_pieces import Pieces
-from jneuro.fitting.keeping import anew, named
+from jneuro.experiment.fitting import Pieces
+from jneuro.fitting.solution import anew, named
 
 
 class Piece(NamedTuple):

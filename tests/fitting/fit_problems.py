@@ -5,7 +5,7 @@ from functools import cache
 import jax
 import numpy as np
 
-from jneuro.fitting import Target
+from jneuro.fitting import Trials
 from jneuro.recordings import Recording
 from jneuro.simulators import HodgkinHuxley, simulate, solvers, stimuli
 
@@ -54,4 +54,4 @@ def spiking_target(trials=1, noise=0.5, seed=0):
     """Potentials of a Hodgkin–Huxley cell with white noise; without, residuals are still in half millivolts."""
     v, current = (x[:trials] for x in _clean())
     v = v + noise * np.random.default_rng(seed).standard_normal(v.shape)
-    return Target.of(recording(v, current), noise_sd=noise or 0.5)
+    return Trials.of(recording(v, current), noise_sd=noise or 0.5)

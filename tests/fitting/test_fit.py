@@ -11,11 +11,11 @@ from fit_problems import recording, spiking_target
 import jneuro
 from jneuro.fitting import (
     CMA,
+    CellProblem,
     FitOptions,
     Gradient,
     LeastSquares,
     NelderMead,
-    Problem,
     Residuals,
     Solution,
     Trainable,
@@ -77,7 +77,7 @@ def judged(*, shift=0.0, target=None, **changes):
     with jax.enable_x64(True):
         names = {"g_na": (80.0, 160.0), "g_k": None}
         cell = HodgkinHuxley()
-        problem = Problem.of(cell, target or spiking_target(2), Trainable.of(cell, names))
+        problem = CellProblem.of(cell, target or spiking_target(2), Trainable.of(cell, names))
         residuals = Residuals(problem, (Voltage(),))
         q = jnp.stack([problem.first + 3.0, problem.first.at[0].add(shift)])
         solution = Solution(q, np.asarray([9.0, 1.0]), np.ones((2, 3)), np.asarray([False, True]), 7)
@@ -125,8 +125,8 @@ def test_spikes_without_derivatives_are_refused():
 class Peak:
     """The error of the highest potential; has no weight."""
 
-    def residuals(self, model, data, target):
-        return (model.v.max(1) - data.v.max(1)) / target.noise_sd
+    def residuals(self, predicted, recorded):
+        return (predicted.v.max(1) - recorded.v.max(1)) / recorded.noise_sd
 
 
 class Line:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fit_problems import recording, spiking_target
 
-from jneuro.fitting import Problem, Target, Trainable, integrate
+from jneuro.fitting import CellProblem, Trainable, Trials, integrate
 from jneuro.simulators import CA1Pyramidal, HodgkinHuxley, Izhikevich, simulate, solvers
 from jneuro.simulators.stimuli import Step
 
@@ -43,7 +43,7 @@ def test_integrate_is_simulate_under_a_held_current(cls, solver):
 
 def problem(free_start=False, trials=1, noise=0.0):
     cell = HodgkinHuxley()
-    return Problem.of(cell, spiking_target(trials, noise), Trainable.of(cell, NAMES), free_start=free_start)
+    return CellProblem.of(cell, spiking_target(trials, noise), Trainable.of(cell, NAMES), free_start=free_start)
 
 
 @pytest.mark.parametrize("free_start", [False, True])
@@ -89,12 +89,13 @@ def test_a_strong_pull_keeps_a_wrong_model_at_the_data():
 def test_a_cell_with_a_reset_is_simulated():
     cell = Izhikevich()
     current = np.concatenate([np.zeros(20), np.full(80, 15.0)])
-    target = Target.of(recording(np.full(100, -65.0), current, dt=0.5, current_unit="pA"), noise_sd=1.0)
-    at = Problem.of(cell, target, Trainable.of(cell, ["a", "d"][:1]))
-    v, spikes = at.observe(at.first)
+    target = Trials.of(recording(np.full(100, -65.0), current, dt=0.5, current_unit="pA"), noise_sd=1.0)
+    at = CellProblem.of(cell, target, Trainable.of(cell, ["a", "d"][:1]))
+    seen = at.observe(at.first)
+    v, spikes = seen.v, seen.own_spikes
     made = simulate(cell, target.stimulus(jnp.asarray(current)), duration=50.0, record_every=0.5, key=jax.random.key(0))
     np.testing.assert_allclose(v[0], made.values["v"][:, 0], rtol=1e-9)
     np.testing.assert_array_equal(spikes[0], made.values["spikes"][:, 0])
     assert spikes.sum() >= 2
     with pytest.raises(ValueError, match="is reset at its spikes, so its state at the start"):
-        Problem.of(cell, target, at.trainable, free_start=True)
+        CellProblem.of(cell, target, at.trainable, free_start=True)

@@ -1,14 +1,14 @@
-"""Features of populations, and the fit of a network to them."""
+"""Statistics of a network's runs, and the fit of a network to them."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jneuro as jn
 from jneuro.core.random import trial_keys
-from jneuro.fitting.network_fit import FeatureProblem, NetworkFeatures, fit_features, refined
-from jneuro.fitting.networks import FeatureTarget, population_features, simulate_features
-from jneuro.fitting.parameters import Trainable
+from jneuro.fitting import FitOptions, Match, NetworkFeatures, NetworkProblem, Trainable
+from jneuro.fitting.methods.network import Runs, refined, simulate_runs
 from jneuro.simulators import Brunel
 from jneuro.simulators.spike_statistics import interspike_intervals
 
@@ -16,13 +16,30 @@ HOW = {"duration": 90.0, "warmup": 15.0, "dt": 0.5}
 BOUNDS = {"rate_external": (350.0, 900.0)}
 
 
+MATCH = (Match("network_statistics"),)
+
+
 def network(**values):
     return Brunel(n_excitatory=20, n_inhibitory=5, **values)
 
 
+def described(spikes):
+    found = Runs.of(jnp.broadcast_to(jnp.asarray(spikes), (8, *np.shape(spikes))), 0.5)
+    assert found.names == ("log_rate", "isi_cv", "rate_cv", "isi_cv_sd")
+    return np.asarray(found.features[0])
+
+
+def simulated(values, keys):
+    """Statistics of runs at some drives, one program for all tests."""
+    nothing = Runs(("a", "b", "c", "d"), jnp.zeros((8, 4)), HOW["duration"], HOW["dt"])
+    problem = NetworkProblem.of(network(), nothing, Trainable.of(network(), BOUNDS), MATCH)
+    q = np.asarray(problem.trainable.unconstrain(jnp.asarray(values, float)[:, None]))
+    return simulate_runs(problem, q, keys, HOW["warmup"], 64)
+
+
 def test_features_against_numpy():
     spikes = np.random.default_rng(0).random((400, 6)) < np.array([0.0, 0.003, 0.02, 0.05, 0.1, 0.2])
-    found = np.asarray(population_features(jnp.asarray(spikes.astype(np.uint8)), 0.5))
+    found = described(spikes.astype(np.uint8))
     rates = spikes.sum(0) / 0.2
     intervals = [np.diff(np.flatnonzero(train)) for train in spikes.T]
     cvs = np.array([i.std() / i.mean() for i in intervals if len(i) > 1])
@@ -36,30 +53,29 @@ def test_features_against_numpy():
 
 
 def test_a_silent_network_has_finite_features():
-    silent = np.asarray(population_features(jnp.zeros((50, 4), jnp.uint8), 0.5))
-    np.testing.assert_allclose(silent, [np.log(0.1), 1.0, 0.0, 1e-3], rtol=1e-4)
+    np.testing.assert_allclose(described(np.zeros((50, 4), np.uint8)), [np.log(0.1), 1.0, 0.0, 1e-3], rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
 def observed():
-    features = simulate_features(network(rate_external=600.0), trial_keys(jax.random.key(7), 32), **HOW)
-    return FeatureTarget(features, HOW["duration"], HOW["dt"])
+    features = simulated([600.0] * 32, trial_keys(jax.random.key(7), 32))
+    return Runs(("log_rate", "isi_cv", "rate_cv", "isi_cv_sd"), jnp.asarray(features), HOW["duration"], HOW["dt"])
 
 
 def test_slopes_are_differences_under_the_same_keys(observed):
     simulator, keys = network(), trial_keys(jax.random.key(1), 8)
     trainable = Trainable.of(simulator, BOUNDS)
-    options = NetworkFeatures(difference=0.3, warmup_ms=HOW["warmup"])
+    method = NetworkFeatures(difference=0.3, warmup_ms=HOW["warmup"], probes=8)
+    problem = NetworkProblem.of(simulator, observed, trainable, MATCH)
     q = np.asarray(trainable.unconstrain(jnp.asarray([550.0])))
-    found = FeatureProblem(simulator, observed, trainable, options).features(np.stack([q, q + 1]), keys, 4)
+    values, slopes = method.features(problem, np.stack([q, q + 1]), keys)
     low, middle, high = (
-        simulate_features(network(rate_external=float(trainable.constrain(q + d)[0])), keys, **HOW)
-        for d in (-0.3, 0.0, 0.3)
+        simulated([float(trainable.constrain(jnp.asarray(q + d))[0])] * 8, keys) for d in (-0.3, 0.0, 0.3)
     )
-    np.testing.assert_allclose(found.values[0], middle, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(found.slopes[0, :, :, 0], ((high - low) / 0.6)[:4], rtol=1e-3, atol=1e-3)
-    assert found.slopes.shape == (2, 4, 4, 1)
-    assert (found.values[1] != middle).any()
+    np.testing.assert_allclose(values[0], middle, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(slopes[0, :, :, 0], (high - low) / 0.6, rtol=1e-3, atol=1e-3)
+    assert slopes.shape == (2, 8, 4, 1)
+    assert (values[1] != middle).any()
 
 
 def test_standard_errors_hold_the_noise_of_features_and_slopes():
@@ -87,22 +103,53 @@ def test_standard_errors_hold_the_noise_of_features_and_slopes():
 
 
 def test_the_drive_of_a_network_is_found(observed):
-    options = NetworkFeatures(
-        starts=2, coarse_runs=4, coarse_steps=5, runs=32, probes=8, steps=2, warmup_ms=HOW["warmup"]
-    )
-    found = fit_features(network(), observed, BOUNDS, key=jax.random.key(3), options=options)
+    sizes = {"starts": 2, "coarse_runs": 4, "coarse_steps": 5, "runs": 32, "probes": 8, "steps": 2}
+    options = FitOptions(method=NetworkFeatures(warmup_ms=HOW["warmup"], **sizes))
+    found = jn.fit(network(), observed, BOUNDS, key=jax.random.key(3), options=options)
     assert found.ok, found.reason
-    slope = float(jax.grad(lambda q: found.trainable.constrain(q)[0])(jnp.asarray(found.q))[0])
-    error = slope * np.sqrt(found.covariance[0, 0])
+    assert found.prediction.shape == (32, 4)
+    assert found.data_cost == pytest.approx(found.solution.chi2 / 3)
+    slope = float(jax.grad(lambda q: found.problem.values(q)[0])(jnp.asarray(found.q))[0])
+    error = slope * np.sqrt(found.solution.covariance[0, 0])
     assert 0 < error < 30
     assert abs(found.values[0] - 600) < 4 * error
     # An impossible observation is flagged.
     strange = observed._replace(features=observed.features + jnp.asarray([[0.0, 0.8, 0.0, 0.0]]))
-    found = fit_features(network(), strange, BOUNDS, key=jax.random.key(3), options=options)
+    found = jn.fit(network(), strange, BOUNDS, key=jax.random.key(3), options=options)
     assert not found.ok
     assert "chi-squared" in found.reason
 
 
-def test_too_few_runs():
-    with pytest.raises(ValueError, match="cut a long run into pieces"):
-        FeatureTarget.of(np.zeros((3, 10, 2), np.uint8), 0.5)
+SPIKES = (np.arange(8 * 50 * 3) % 7 == 0).reshape(8, 50, 3).astype(np.uint8)
+
+
+def summed(recording):
+    """As many numbers as neurons, one of them undefined."""
+    return {"total": recording["spikes"].sum(), "each": recording["spikes"].sum(0) / jnp.asarray([1, 1, 0])}
+
+
+REFUSED = {
+    "too few runs": ({"spikes": SPIKES[:3]}, "cut a long run into pieces"),
+    "one run": ({"spikes": SPIKES[0]}, r"has 1 runs"),
+    "no spikes": ({"v": SPIKES}, "has no 'spikes'"),
+    "another objective": ({"spikes": SPIKES, "objective": "voltage"}, "Voltage compares trials; of a network, statist"),
+    "a unit": ({"spikes": SPIKES, "objective": {"name": "match", "measure": "rate", "sd": 2}}, "leave it out"),
+    "another record": ({"spikes": SPIKES, "objective": {"name": "match", "measure": "v_mean"}}, "v_mean needs 'v'"),
+    "not finite": ({"spikes": SPIKES, "objective": Match(summed)}, r"each\[2\] of 8 of 8 runs is not finite"),
+    "a method of cells": ({"spikes": SPIKES, "method": "cma"}, "cma is for cells; a network takes features"),
+}
+
+
+@pytest.mark.parametrize(("given", "said"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused_before_anything_is_simulated(given, said):
+    words = {k: given[k] for k in ("objective", "method") if k in given}
+    recording = jn.recordings.from_arrays(dt=0.5, **{k: given[k] for k in ("spikes", "v") if k in given})
+    with pytest.raises(ValueError, match=said):
+        jn.fit(network(), recording, BOUNDS, key=jax.random.key(0), **words)
+
+
+def test_measures_of_ones_own_describe_a_network():
+    described = Runs.of(SPIKES, 0.5, (Match(lambda recording: recording["spikes"].sum(0)[:2]), Match("rate")))
+    assert described.names == ("measure[0]", "measure[1]", "rate")
+    np.testing.assert_allclose(described.features[:, 0], SPIKES.sum(1)[:, 0])
+    np.testing.assert_allclose(described.features[:, 2], SPIKES.mean((1, 2)) / 0.5e-3, rtol=1e-6)

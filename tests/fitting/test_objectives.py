@@ -1,5 +1,7 @@
 """Objectives: what each costs, that they have derivatives, and that they add."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,8 @@ import pytest
 from fit_problems import spiking_target
 from pydantic import ValidationError
 
-from jneuro.fitting import Features, Problem, Rates, Residuals, SpikeTimes, Trainable, Voltage
-from jneuro.fitting.objectives import Observed, soft_spikes
+from jneuro.fitting import CellProblem, Features, Rates, Residuals, SpikeTimes, Trainable, Voltage
+from jneuro.fitting.problem import soft_spikes
 from jneuro.simulators import HodgkinHuxley
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -17,13 +19,11 @@ pytestmark = pytest.mark.usefixtures("x64")
 def observed(*spikes):
     """One trial with spikes in these samples."""
     train = jnp.zeros((1, 150)).at[0, jnp.asarray(spikes, int)].set(1.0)
-    return Observed(jnp.full((1, 150), -65.0) + 100 * train, train)
+    return dataclasses.replace(spiking_target(), v=jnp.full((1, 150), -65.0) + 100 * train, own_spikes=train)
 
 
 def cost(objective, model, data):
-    target = spiking_target()
-    residuals = jax.jit(lambda model, data: objective.residuals(model, data, target))
-    return float(jnp.sum(jnp.square(residuals(model, data))))
+    return float(jnp.sum(jnp.square(jax.jit(objective.residuals)(model, data))))
 
 
 def test_a_spike_too_much_or_too_few_costs_one():
@@ -43,7 +43,7 @@ def test_rates():
 
 
 def test_voltage_is_in_units_of_the_noise():
-    shifted = Observed(observed().v + 1.0, observed().spikes)
+    shifted = dataclasses.replace(observed(), v=observed().v + 1.0)
     assert cost(Voltage(), shifted, observed()) == pytest.approx(4.0)
 
 
@@ -66,7 +66,7 @@ EVERY = (Voltage(weight=0.5), SpikeTimes(weight=2.0), Rates(sd_hz=5.0), Features
 
 def test_a_weighted_sum_and_its_derivatives():
     cell = HodgkinHuxley()
-    problem = Problem.of(cell, spiking_target(2), Trainable.of(cell, ["g_na"]))
+    problem = CellProblem.of(cell, spiking_target(2), Trainable.of(cell, ["g_na"]))
     q = problem.first + 0.05
     together = Residuals(problem, EVERY)
 

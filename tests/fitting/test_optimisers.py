@@ -8,10 +8,10 @@ import pytest
 
 from jneuro.core.progress import Task
 from jneuro.fitting import Trainable
-from jneuro.fitting.gradient import adam, scale_by_polyak
-from jneuro.fitting.gradient_free import cma_es, nelder_mead
-from jneuro.fitting.least_squares import levenberg_marquardt
-from jneuro.fitting.solution import random_starts
+from jneuro.fitting.methods.evolution import cma_es, nelder_mead
+from jneuro.fitting.methods.gradient import adam, scale_by_polyak
+from jneuro.fitting.methods.levenberg_marquardt import levenberg_marquardt
+from jneuro.fitting.parameters import random_starts
 
 pytestmark = pytest.mark.usefixtures("x64")
 

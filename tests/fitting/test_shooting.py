@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from fit_problems import spiking_target
 
-from jneuro.fitting import FitOptions, Problem, SpikeTimes, Trainable, fit
-from jneuro.fitting.arrow import Arrow, eliminate, substitute
-from jneuro.fitting.multiple_shooting import Shooting
-from jneuro.fitting.shooting import Segments, _Shooting, first_states
+from jneuro.fitting import CellProblem, FitOptions, Shooting, SpikeTimes, Trainable, fit
+from jneuro.fitting.methods.block_arrow import Arrow, eliminate, substitute
+from jneuro.fitting.methods.multiple_shooting import Segments, _Shooting, first_states
 from jneuro.fitting.uncertainty import intervals
 from jneuro.simulators import HodgkinHuxley
 
@@ -74,7 +73,7 @@ def test_equations_hold_the_gradient_of_the_sum(x64):
     trainable = Trainable.of(wrong, NAMES)
     target = spiking_target()
     target = eqx.tree_at(lambda t: (t.v, t.current), target, (target.v[:, :35], target.current[:, :35]))
-    problem = Problem.of(wrong, target, trainable, dt=0.1, free_start=True)
+    problem = CellProblem.of(wrong, target, trainable, dt=0.1, free_start=True)
     q = trainable.unconstrain(trainable.values(wrong))
     segments, states = first_states(problem, q, 10, (), (q - 0.1, 0.4))
     shooting = _Shooting(problem, segments, jnp.ones(1))
@@ -115,7 +114,7 @@ def test_steps_that_lead_up_follow_a_bent_valley(x64):
     for _ in range(4):
         loop = step(loop)
     assert loop.done
-    np.testing.assert_allclose(loop.best.q, 1.0, atol=1e-6)
+    np.testing.assert_allclose(loop.stand.best.q, 1.0, atol=1e-6)
 
 
 def test_finds_the_truth(x64):

@@ -1,5 +1,6 @@
 """Spikes in their order, what lies between them, and the search that fits both."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jneuro.fitting.data import Target
-from jneuro.fitting.objectives import Observed, Residuals, soft_spikes
+from jneuro.fitting.methods.evolution import Spikes
+from jneuro.fitting.objectives import Residuals
 from jneuro.fitting.parameters import Trainable, double
-from jneuro.fitting.problem import Problem
-from jneuro.fitting.spikes import Spikes
+from jneuro.fitting.problem import CellProblem, Trials, soft_spikes
 from jneuro.fitting.step_objectives import OrderedSpikes, Subthreshold, away_from_spikes, ordered_times, stretches
 from jneuro.recordings import Recording
 from jneuro.simulators import Izhikevich, Pospischil, simulate, stimuli
@@ -34,7 +34,7 @@ def target(current, v=None):
         {n: x[..., None] for n, x in values.items()},  # pyright: ignore
         np.asarray(True), np.asarray(-1), None, DT, 1, current.shape[1], (("v", "mV"), ("current", "pA")),
     )  # fmt: skip
-    return double(Target.of(recording, noise_sd=1.0))
+    return double(Trials.of(recording, noise_sd=1.0))
 
 
 def two_steps(amplitude, frames=1000):
@@ -85,10 +85,10 @@ CASES = {
 @precise
 def test_the_cost_grows_with_the_error_and_has_no_jumps():
     goal, objective = target(two_steps(30.0)), OrderedSpikes(sd_ms=1, growth=0, first=1, slots=4)
-    compared = jax.jit(lambda model, data: jnp.sum(jnp.square(objective.residuals(model, data, goal))))
+    compared = jax.jit(lambda model, data: jnp.sum(jnp.square(objective.residuals(model, data))))
 
     def cost(true, found):
-        data, model = (Observed(np.zeros((1, 1000)), train(x)[None]) for x in (true, found))
+        data, model = (dataclasses.replace(goal, own_spikes=train(x)[None]) for x in (true, found))
         return float(compared(model, data))
 
     costs = [cost(true, found) for true, found, _ in CASES.values()]
@@ -102,15 +102,16 @@ def test_the_cost_grows_with_the_error_and_has_no_jumps():
 @precise
 def test_what_counts_more_and_what_less():
     goal = target(np.stack([two_steps(a) for a in (0.0, 30.0)]))
-    quiet = np.zeros((2, 1000))
 
     @functools.partial(jax.jit, static_argnums=2)
     def compared(model, data, objective):
-        return jnp.sum(jnp.square(objective.residuals(model, data, goal)))
+        return jnp.sum(jnp.square(objective.residuals(model, data)))
 
     def cost(late, **options):
         objective = OrderedSpikes(**{"sd_ms": 1, "growth": 0, "first": 1, "slots": 4} | options)
-        data, model = (Observed(quiet, np.stack([train([]), train(x)])) for x in ([15, 30, 70], late))
+        data, model = (
+            dataclasses.replace(goal, own_spikes=np.stack([train([]), train(x)])) for x in ([15, 30, 70], late)
+        )
         return float(compared(model, data, objective))
 
     first, second, elsewhere = [16, 30, 70], [15, 31, 70], [15, 30, 71]
@@ -128,8 +129,8 @@ def test_subthreshold_errors_leave_spikes_out():
     edges = np.flatnonzero(np.diff(away)) + 1
     np.testing.assert_allclose(DT * edges, [17.0, 32.1, 57.0, 72.1], atol=0.11)
     goal, flat = target(two_steps(30.0)), jnp.full((1, 1000), -65.0)
-    data, objective = Observed(flat, spikes), Subthreshold(sd_mv=2, cut_mv=10)
-    cost = jax.jit(lambda v: jnp.sum(jnp.square(objective.residuals(Observed(v, spikes), data, goal))))
+    data, objective = dataclasses.replace(goal, v=flat, own_spikes=spikes), Subthreshold(sd_mv=2, cut_mv=10)
+    cost = jax.jit(lambda v: jnp.sum(jnp.square(objective.residuals(dataclasses.replace(data, v=v), data))))
     assert float(cost(flat + 1)) == pytest.approx(0.25)
     assert float(cost(flat + 100)) == pytest.approx(25)
     assert cost(flat.at[0, 200:250].add(50)) == 0
@@ -147,7 +148,7 @@ def problem_of(make, names, start):
     if not scheme:
         v = np.where(np.asarray(seen.values["spikes"]).T, 30.0, v)  # as a recording shows them
     fitted = make(**start)
-    return Problem.of(fitted, target(current, v), Trainable.of(fitted, names), **scheme)
+    return CellProblem.of(fitted, target(current, v), Trainable.of(fitted, names), **scheme)
 
 
 SEARCHES = [

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from fit_problems import recording
 
-from jneuro.fitting import Problem, Target, Trainable
+from jneuro.fitting import CellProblem, Trainable, Trials
 from jneuro.simulators import HodgkinHuxley
 
 RAMP = np.linspace(-70.0, 30.0, 60)
@@ -19,7 +19,7 @@ SHAPES = {
 
 @pytest.mark.parametrize(("v", "shape"), SHAPES.values(), ids=SHAPES)
 def test_shapes(v, shape):
-    target = Target.of(recording(v, np.zeros_like(v)))
+    target = Trials.of(recording(v, np.zeros_like(v)))
     assert target.v.shape == target.current.shape == shape
     np.testing.assert_array_equal(target.v, (RAMP + np.arange(shape[0])[:, None]))
     assert (target.trials, target.frames) == shape
@@ -30,13 +30,13 @@ def test_noise_is_estimated_without_the_spikes():
     rng = np.random.default_rng(0)
     v = 0.5 * rng.standard_normal((1, 4000))
     v[0, ::100] += 80
-    assert float(Target.of(recording(v, np.zeros_like(v))).noise_sd) == pytest.approx(0.5, rel=0.1)
+    assert float(Trials.of(recording(v, np.zeros_like(v))).noise_sd) == pytest.approx(0.5, rel=0.1)
 
 
 @pytest.mark.usefixtures("x64")
 def test_a_current_is_held_from_its_sample_to_the_next():
     current = np.asarray([[1.0, 2.0, 3.0]])
-    target = Target.of(recording(np.zeros((1, 3)), current, dt=0.5), noise_sd=1.0)
+    target = Trials.of(recording(np.zeros((1, 3)), current, dt=0.5), noise_sd=1.0)
     stimulus = target.stimulus(jnp.asarray(current[0]))
     np.testing.assert_array_equal(target.time, [0.5, 1.0, 1.5])
     np.testing.assert_array_equal([stimulus(jnp.asarray(t)) for t in (0.0, 0.4, 0.5, 0.9, 1.0)], [1, 1, 1, 1, 2])
@@ -51,7 +51,6 @@ def _with(index, value):
 CLIPPED = np.minimum(60 * np.sin(np.linspace(0, 20, 400)), 40.0)
 REFUSED = {
     "no stimulus": (recording(RAMP, None), "has no 'current'; a fit needs the stimulus"),
-    "volts": (recording(RAMP, RAMP, v_unit="V"), "'v' is in V; convert it to mV"),
     "not a number": (recording(_with(5, np.nan), RAMP), "'v' of trial 0 is not finite at 0.6 ms .1 samples"),
     "current infinite": (recording(RAMP, _with(0, np.inf)), "'current' of trial 0 is not finite at 0.1 ms"),
     "clipped": (recording(CLIPPED, np.zeros(400)), "stays at 40 mV from .* ms: it was clipped"),
@@ -62,27 +61,34 @@ REFUSED = {
 @pytest.mark.parametrize(("given", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_is_refused(given, message):
     with pytest.raises(ValueError, match=message):
-        Target.of(given)
+        Trials.of(given)
 
 
 def test_clipped_recordings_may_be_taken_as_they_are():
-    assert Target.of(recording(CLIPPED, np.zeros(400)), allow_clipped=True).frames == 400
+    assert Trials.of(recording(CLIPPED, np.zeros(400)), allow_clipped=True).frames == 400
 
 
 def test_a_cell_at_rest_is_not_clipped():
     relaxing = -70 + 10 * np.maximum(np.exp(-np.arange(400) / 3), 1e-17)
     for v in (relaxing, np.full(400, -65.0), np.concatenate([np.full(50, -65.0), relaxing])):
-        assert Target.of(recording(v, np.zeros(len(v)))).frames == len(v)
+        assert Trials.of(recording(v, np.zeros(len(v)))).frames == len(v)
 
 
 @pytest.mark.parametrize("noise", [0.0, -1.0])
 def test_noise_must_be_positive(noise):
     with pytest.raises(ValueError, match="must be positive"):
-        Target.of(recording(RAMP, RAMP), noise_sd=noise)
+        Trials.of(recording(RAMP, RAMP), noise_sd=noise)
 
 
 @pytest.mark.usefixtures("x64")
-def test_a_current_in_another_unit_is_refused():
-    target = Target.of(recording(RAMP, RAMP, current_unit="pA"))
-    with pytest.raises(ValueError, match="in pA, that of HodgkinHuxley in µA/cm²"):
-        Problem.of(HodgkinHuxley(), target, Trainable.of(HodgkinHuxley(), ["g_l"]))
+@pytest.mark.parametrize(
+    ("unit", "said"),
+    [
+        ({"current_unit": "pA"}, "in pA, that of HodgkinHuxley in µA/cm²"),
+        ({"v_unit": "V"}, "'v' is in V, that of .* in mV"),
+    ],
+)
+def test_another_unit_is_refused(unit, said):
+    target = Trials.of(recording(RAMP, RAMP, **{"current_unit": "µA/cm²"} | unit))
+    with pytest.raises(ValueError, match=said):
+        CellProblem.of(HodgkinHuxley(), target, Trainable.of(HodgkinHuxley(), ["g_l"]))

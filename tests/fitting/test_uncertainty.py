@@ -7,7 +7,7 @@ import pytest
 from fit_problems import spiking_target
 
 from jneuro.fitting.parameters import Trainable
-from jneuro.fitting.problem import Problem
+from jneuro.fitting.problem import CellProblem
 from jneuro.fitting.uncertainty import intervals, local_intervals, profile, profiles
 from jneuro.simulators import HodgkinHuxley
 
@@ -96,7 +96,7 @@ def test_an_open_profile_has_no_end(x64):
 def test_a_cell(x64):
     cell = HodgkinHuxley()
     trainable = Trainable.of(cell, ("g_na", "g_l"))
-    problem = Problem.of(cell, spiking_target(), trainable, dt=0.05)
+    problem = CellProblem.of(cell, spiking_target(), trainable, dt=0.05)
     certain = intervals(problem, problem.first)
     # Against central differences.
     run = jax.jit(lambda values: problem.residuals(trainable.unconstrain(values)))

@@ -7,9 +7,9 @@ import pytest
 from fit_problems import CELL, spiking_target
 
 from jneuro.fitting import Trainable
-from jneuro.fitting.driven import driven, held_current, upsampled, where_it_begins
+from jneuro.fitting.methods.weak_form import driven, held_current, linear_stage, roles, suits, upsampled
 from jneuro.fitting.parameters import double
-from jneuro.fitting.weak_form import linear_stage, roles, suits
+from jneuro.fitting.problem import clamped
 from jneuro.simulators import Brunel, CA1Pyramidal, HodgkinHuxley, Pospischil
 
 NINE = ("g_l", "g_na", "g_nap", "g_kdr", "g_a", "g_m", "g_ca", "g_c", "g_sahp")
@@ -76,7 +76,7 @@ def test_driven_variables_are_those_of_a_run(x64):
 
 def test_an_unknown_beginning_is_a_clamped_cell(x64):
     cell, target = double(HodgkinHuxley()), spiking_target()
-    begin = where_it_begins(cell, target)
+    begin = clamped(cell, target)
     steady, _ = cell.relaxation(begin, 0.0)
     np.testing.assert_allclose([begin.m, begin.h, begin.n], [steady.m, steady.h, steady.n], rtol=1e-9)
     assert begin.v[0] == target.v[0, 0]

@@ -11,9 +11,9 @@ from scipy.integrate import solve_ivp
 
 import jneuro
 from jneuro.fitting import FitOptions
-from jneuro.fitting.data import Target
-from jneuro.fitting.methods import LeastSquares
+from jneuro.fitting.methods.least_squares import LeastSquares
 from jneuro.fitting.parameters import double
+from jneuro.fitting.problem import Trials
 from jneuro.fitting.step_objectives import OrderedSpikes, ordered_times
 from jneuro.simulators import Exact, Izhikevich, Pospischil, simulate, stimuli
 
@@ -87,7 +87,7 @@ def test_a_fit_by_exact_derivatives(x64):
     above = np.clip(parts, 1e-9, 1 - 1e-9)
     v = np.where(parts > 0, 4 * np.log(above / (1 - above)), -100.0)
     v[:, 1:] = np.where((parts[:, :-1] > 0) & (parts[:, 1:] > 0), 100.0, v[:, 1:])
-    target = Target(v, current, np.asarray(1.0), None, dt, "pA")
+    target = Trials(v, current, np.asarray(1.0), None, dt, ("mV", "pA"))
     options = FitOptions(
         method=LeastSquares(starts=1, steps=12), objective=(OrderedSpikes(slots=8),), gradient="exact", noise_mv=1.0
     )

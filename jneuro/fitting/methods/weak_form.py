@@ -1,7 +1,8 @@
 r"""Conductances from one linear regression, without a start: the weak form of the membrane's equation.
 
-With the potential known, the other variables are (`driven`), and conductances enter \(\dot v\) linearly. Against test
-functions \(\varphi\) that vanish at both ends, the potential need not be differentiated:
+Given the potential, gates are stable filters of it (`driven`): their course follows from the data, whatever the
+conductances, while a free run may lose the data at its first wrong spike. Conductances then enter \(\dot v\)
+linearly. Against test functions \(\varphi\) that vanish at both ends, the potential need not be differentiated:
 
 \[ -\int \dot\varphi\, v\, dt = \int \varphi\, \Big( f_0 + \sum_k g_k \frac{\partial \dot v}{\partial g_k} \Big) dt \]
 
@@ -14,16 +15,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+from scipy.interpolate import CubicSpline
 from scipy.optimize import nnls
 
-from jneuro.core.types import Array, Float
-from jneuro.fitting.data import Target
-from jneuro.fitting.driven import driven, held_current, upsampled, where_it_begins
+from jneuro.core.types import Array, Float, PyTree
 from jneuro.fitting.parameters import Trainable, double
+from jneuro.fitting.problem import Trials, clamped
 from jneuro.simulators.ode import ODESimulator
 
-__all__ = ["Roles", "linear_stage", "roles", "suits"]
+__all__ = ["Roles", "driven", "held_current", "linear_stage", "roles", "suits", "upsampled"]
 
+_FINE = 4
+"""Points of the interpolated potential in a sample."""
 _WIDTH, _STRIDE = 6.0, 1.0
 """Length and distance of the test functions [ms]."""
 _PRIOR = 0.5
@@ -34,6 +38,74 @@ _TUNING = 1.0
 """Residuals beyond so many scales lose weight; small, as many tests touch a spike."""
 _SCAN = (np.linspace(-1.2, 1.2, 9), np.linspace(-0.3, 0.3, 7), np.linspace(-0.1, 0.1, 5))
 r"""Where parameters that enter in other ways are tried, in unconstrained numbers around the best so far."""
+
+
+def upsampled(target: Trials) -> Float[Array, "trial fine"]:
+    """Interpolate the measured potential by a cubic spline, four points a sample, from time 0 on.
+
+    Args:
+        target: the data.
+
+    Returns:
+        The potential [mV]. At time 0 it is that of the known start, or else that of the first sample.
+    """
+    v = np.asarray(target.v)
+    first = v[:, 0] if target.start is None else np.asarray(target.start.v)
+    spline = CubicSpline(np.arange(target.frames + 1), np.concatenate([first[:, None], v], 1), axis=1)
+    return jnp.asarray(spline(np.arange(_FINE * target.frames + 1) / _FINE))
+
+
+def held_current(target: Trials) -> Float[Array, "trial half"]:
+    """The current in each half sample.
+
+    Args:
+        target: the data.
+
+    Returns:
+        The current, in the target's unit; two values a sample.
+    """
+    current = jnp.asarray(target.current)
+    return jnp.repeat(jnp.concatenate([current[:, :1], current[:, :-1]], 1), 2, axis=1)
+
+
+def driven(
+    simulator: ODESimulator,
+    start: PyTree,
+    v: Float[Array, "trial fine"],
+    current: Float[Array, "trial half"],
+    dt: float,
+) -> Any:
+    r"""Integrate all variables but the potential, which is given, by the exponential midpoint rule.
+
+    \[ y_k(t + h) = \bar y_k + (y_k(t) - \bar y_k)\,e^{-r_k h}, \quad \bar y_k, r_k \text{ at } t + \tfrac12 h \]
+
+    Args:
+        simulator: the cell.
+        start: the states at time 0, each leaf `[trial]`.
+        v: the potential [mV], from `upsampled`.
+        current: the current, from `held_current`.
+        dt: time between samples [ms].
+
+    Returns:
+        The states at every half sample, time 0 among them: each leaf `[trial, half + 1]`.
+    """
+    h = 2 * dt / _FINE
+
+    def relaxed(y, state, current, h):
+        steady, rate = simulator.relaxation(state, current)
+        return jax.tree.map(lambda x, s, r: s + (x - s) * jnp.exp(-r * h), y, steady, rate)
+
+    def step(y, inputs):
+        middle, after, current = inputs
+        half = relaxed(y, y, current, h / 2)._replace(v=middle)
+        y = relaxed(y, half, current, h)._replace(v=after)
+        return y, y
+
+    v, current = v.T, current.T
+    start = jax.tree.map(lambda x: jnp.broadcast_to(x, v.shape[1:]).astype(v.dtype), start)
+    first = start._replace(v=v[0])
+    _, states = lax.scan(step, first, (v[1::2], v[2::2], current))
+    return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]).T, first, states)
 
 
 class Roles(NamedTuple):
@@ -115,7 +187,7 @@ def suits(simulator: Any, trainable: Trainable) -> bool:
     return bool(roles(double(simulator), trainable).linear)
 
 
-def linear_stage(simulator: ODESimulator, trainable: Trainable, target: Target) -> Float[Array, " parameter"]:
+def linear_stage(simulator: ODESimulator, trainable: Trainable, target: Trials) -> Float[Array, " parameter"]:
     r"""Regress conductances, and the capacitance, on the data.
 
     Parameters that enter in other ways are scanned outside of the regression, one after the other. To be called under
@@ -166,7 +238,7 @@ class _Regression:
     def __init__(self, simulator, trainable, role, target):
         self.trainable, self.role = trainable, role
         self.own = np.asarray(trainable.values(simulator))
-        self.data = (upsampled(target), held_current(target), where_it_begins(simulator, target))
+        self.data = (upsampled(target), held_current(target), clamped(simulator, target))
         self.simulator, self.dt = simulator, target.dt
 
     def solve(self, q: np.ndarray, scale: float | None = None) -> list[_Solution]:

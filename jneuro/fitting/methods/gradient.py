@@ -1,20 +1,26 @@
-"""Gradient descent from many starts in one program, for losses with many parameters or without residuals."""
+"""Gradient descent from many starts in one program, for many parameters, whole arrays of them too."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from pydantic import Field, model_validator
 
 from jneuro.core.progress import SILENT, Task
 from jneuro.core.random import trial_keys
+from jneuro.core.registry import Block
 from jneuro.core.types import Array, Float, Key, PyTree
+from jneuro.fitting.methods.least_squares import Method
+from jneuro.fitting.objectives import Residuals
 from jneuro.fitting.solution import Solution
+from jneuro.training.kinds import OPTIMIZERS
+from jneuro.training.optimizers import transformation
 
-__all__ = ["adam", "scale_by_polyak"]
+__all__ = ["Gradient", "adam", "scale_by_polyak"]
 
 _FEW = 16
 _CALLS = 20
@@ -55,9 +61,10 @@ def adam(
     learning_rate: float = 0.03,
     polyak: float = 0.8,
     nudge: float = 0.0,
+    optimizer: optax.GradientTransformation | None = None,
     progress: Task = SILENT,
 ) -> Solution:
-    """Descend by Adam, the step size falling to zero along a cosine.
+    """Descend by Adam, the step size falling to zero along a cosine; or by another rule.
 
     Args:
         loss: function of the vector and of a key, which is a new one in each step; with `nudge`, also of the strength.
@@ -68,13 +75,14 @@ def adam(
         polyak: exponent of `scale_by_polyak`, which comes before the moments.
         nudge: first strength of synchronisation forcing; it falls exponentially to a thousandth over two thirds of the
             steps and is off in the last. Only points of that last third can be the best.
+        optimizer: what makes steps of gradients, step size and all, in place of Adam.
         progress: told how it goes on, from 0 to 1.
 
     Returns:
         The best point that each start has seen. A gradient that is not finite moves nothing.
     """
     places = jnp.asarray(starts, float)
-    rule = _Rule(steps, learning_rate, polyak)
+    rule = _Rule(steps, learning_rate, polyak, optimizer)
     share = jnp.arange(steps) / steps
     strength = jnp.where(share < 2 / 3, nudge * 1e-3 ** (1.5 * share), 0.0)
     inputs = (trial_keys(key, steps), strength)
@@ -102,12 +110,16 @@ class _Rule(NamedTuple):
     steps: int
     learning_rate: float
     polyak: float
+    given: optax.GradientTransformation | None
 
     @property
-    def optimiser(self) -> optax.GradientTransformation:
+    def optimiser(self) -> optax.GradientTransformationExtraArgs:
         """The transformation of gradients into steps."""
+        if self.given is not None:
+            return optax.with_extra_args_support(optax.chain(optax.zero_nans(), self.given))
         decay = optax.cosine_decay_schedule(self.learning_rate, self.steps)
-        return optax.chain(optax.zero_nans(), scale_by_polyak(self.polyak), optax.adam(decay))
+        ours = optax.chain(optax.zero_nans(), scale_by_polyak(self.polyak), optax.adam(decay))
+        return optax.with_extra_args_support(ours)
 
 
 class _Stand(NamedTuple):
@@ -138,7 +150,7 @@ def _descend(loss, stand: _Stand, inputs, begin, end, rule: _Rule, nudged: bool)
             value, gradient = slope(now.q, keys[i], *([pull] if nudged else []))
             better = (value < now.least) & (pull == 0)
             best, least = jnp.where(better, now.q, now.best), jnp.where(better, value, now.least)
-            updates, state = rule.optimiser.update(gradient, now.state, now.q)
+            updates, state = rule.optimiser.update(gradient, now.state, now.q, value=value)
             return _Stand(now.q + updates, state, best, least, now.history.at[i].set(value))
 
         return lax.fori_loop(begin, end, step, stand)
@@ -158,3 +170,55 @@ def _with_slope(loss):
         return value, gradient
 
     return slope
+
+
+class Gradient(Method):
+    """Adam with Polyak-scaled gradients, or another optimiser, from random starts.
+
+    Attributes:
+        starts: random starts.
+        steps: of each.
+        learning_rate: the first step size, in unconstrained numbers.
+        polyak: exponent by which gradients are scaled by their norm.
+        nudge: first strength of the pull towards the data [1/ms]; none for cells that are reset.
+        optimizer: an optax transformation, or what makes one, such as `{name: "optax:lion", learning_rate: 0.01}`; it
+            sets its own step size, in unconstrained numbers.
+
+    Example:
+        >>> import optax
+        >>> from jneuro.fitting import Gradient
+        >>> Gradient(optimizer=optax.sgd(0.01, momentum=0.9), steps=200).starts
+        16
+    """
+
+    name: Literal["gradient"] = "gradient"
+    starts: int = Field(default=16, ge=1)
+    steps: int = Field(default=400, ge=1)
+    learning_rate: float = Field(default=0.03, gt=0)
+    polyak: float = Field(default=0.8, ge=0, le=1)
+    nudge: float = Field(default=10.0, ge=0)
+    optimizer: Annotated[Any, OPTIMIZERS.field()] | None = None
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if self.optimizer is not None and not isinstance(self.optimizer, Block):
+            raise ValueError(f"optimizer = {self.optimizer.name} is for trainings; take optax:{self.optimizer.name}")
+        if self.optimizer is not None and (given := {"learning_rate", "polyak"} & self.model_fields_set):
+            raise ValueError(f"optimizer sets its own steps, so {min(given)} has no effect; leave it out")
+        return self
+
+    def descend(
+        self, residuals: Residuals, starts: Float[Array, "start unknown"], key: Key[Array, ""], progress: Task
+    ) -> Solution:
+        """Go down along gradients."""
+        return adam(
+            residuals.loss,
+            starts,
+            steps=self.steps,
+            key=key,
+            learning_rate=self.learning_rate,
+            polyak=self.polyak,
+            nudge=self.nudge if residuals.problem.continuous else 0.0,
+            optimizer=None if self.optimizer is None else transformation(self.optimizer),
+            progress=progress,
+        )

@@ -1,24 +1,32 @@
-"""Fits without gradients, from libraries: what the others are compared with."""
+"""Searches without gradients, from libraries: for spikes, which come and go, and to compare the others with."""
 
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from pydantic import Field
 from scipy.optimize import minimize
 
 from jneuro.core.progress import SILENT, Task
+from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Key
+from jneuro.fitting.methods.least_squares import Method
+from jneuro.fitting.objectives import Residuals
 from jneuro.fitting.solution import Solution
 
-__all__ = ["cma_es", "nelder_mead"]
+__all__ = ["CMA", "NelderMead", "Spikes", "cma_es", "nelder_mead"]
 
 _WORST = 1e30
 """The cost of what is not finite."""
+_SETTLED = 1e-3
+"""A search has come to rest if its cost falls by no more than this share in its last fifth."""
+_GENERATIONS = 50
+"""In fewer, a pause says nothing."""
 
 
 class _Counted:
@@ -135,3 +143,81 @@ def nelder_mead(
     options = {"maxfev": evaluations, "maxiter": evaluations, "xatol": 1e-5, "fatol": 1e-6}
     found = minimize(lambda q: counted(q)[0], np.asarray(start), method="Nelder-Mead", options=options)
     return counted.solution(found.x, float(found.fun), bool(found.success))
+
+
+class CMA(Method):
+    """CMA-ES of the package `cma`, a population in one program, from the first of the random starts.
+
+    Attributes:
+        evaluations: most evaluations.
+        sigma: first standard deviation, in unconstrained numbers.
+    """
+
+    gradients: ClassVar[bool] = False
+    name: Literal["cma"] = "cma"
+    evaluations: int = Field(default=3000, ge=1)
+    sigma: float = Field(default=0.3, gt=0)
+
+    def descend(
+        self, residuals: Residuals, starts: Float[Array, "start unknown"], key: Key[Array, ""], progress: Task
+    ) -> Solution:
+        """Search."""
+        how: dict[str, Any] = {"evaluations": self.evaluations, "sigma": self.sigma, "progress": progress}
+        return cma_es(residuals.cost, starts, key=key, **how)
+
+
+class NelderMead(Method):
+    """The simplex method of SciPy, from the first of the random starts.
+
+    Attributes:
+        evaluations: most evaluations.
+    """
+
+    gradients: ClassVar[bool] = False
+    name: Literal["nelder_mead"] = "nelder_mead"
+    evaluations: int = Field(default=3000, ge=1)
+
+    def descend(
+        self, residuals: Residuals, starts: Float[Array, "start unknown"], key: Key[Array, ""], progress: Task
+    ) -> Solution:
+        """Search."""
+        return nelder_mead(residuals.cost, starts[0], evaluations=self.evaluations, progress=progress)
+
+
+class Spikes(Method):
+    """CMA-ES from the simulator's own values and places around them, all searches in one program; then refinement.
+
+    Where a spike comes or goes, the error of a recording has a corner, and between corners many minima; a population
+    steps over them. An ODE cell's spikes are smooth in its parameters, and so are located ones (`gradient: exact`), so
+    their minima are refined by least squares; those of other cells with a reset stay as they are.
+
+    Attributes:
+        starts: searches; the first begins at the simulator's own values.
+        evaluations: most evaluations of each.
+        sigma: first standard deviation, in unconstrained numbers, and that of the starts.
+    """
+
+    gradients: ClassVar[bool] = False
+    name: Literal["spikes"] = "spikes"
+    starts: int = Field(default=4, ge=1)
+    evaluations: int = Field(default=2000, ge=1)
+    sigma: float = Field(default=0.5, gt=0)
+    refine: int = Field(default=10, ge=0)
+
+    def start(self, residuals: Residuals, key: Key[Array, ""]) -> Float[Array, "start unknown"]:
+        """The simulator's own values, and places around them."""
+        own = residuals.problem.first
+        away = self.sigma * jax.random.normal(stream(key, "starts"), (self.starts, len(own)), own.dtype)
+        return own[None] + away.at[0].set(0.0)
+
+    def descend(
+        self, residuals: Residuals, starts: Float[Array, "start unknown"], key: Key[Array, ""], progress: Task
+    ) -> Solution:
+        """Search; one that hardly gains any more has come to rest, as one that ended by itself."""
+        how: dict[str, Any] = {"evaluations": self.evaluations, "sigma": self.sigma, "progress": progress}
+        found = cma_es(residuals.cost, starts, key=key, **how)
+        if (generations := found.history.shape[1]) >= _GENERATIONS:
+            # A search that ended by itself before has no late history.
+            late = found.history[:, int(0.8 * generations)]
+            found = found._replace(finished=found.finished | (late - found.cost <= _SETTLED * found.cost))
+        return found

@@ -9,20 +9,28 @@ over data, gaps between the end of a segment and the state \(s_{b+1}\) in which 
 is minimised by Gauss–Newton steps in all states and parameters at once. The gaps are closed little by little.
 """
 
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from pydantic import Field
 
 from jneuro.core.progress import SILENT, Task
-from jneuro.core.types import Array, Float
-from jneuro.fitting.arrow import Arrow, Eliminated, eliminate, substitute
-from jneuro.fitting.driven import driven, held_current, upsampled
-from jneuro.fitting.problem import Problem, integrate
+from jneuro.core.random import stream
+from jneuro.core.types import Array, Float, Key
+from jneuro.fitting.methods.block_arrow import Arrow, Eliminated, eliminate, substitute
+from jneuro.fitting.methods.least_squares import Method
+from jneuro.fitting.methods.levenberg_marquardt import Rule, Stand
+from jneuro.fitting.methods.weak_form import driven, held_current, linear_stage, roles, suits, upsampled
+from jneuro.fitting.objectives import Residuals
+from jneuro.fitting.parameters import random_starts
+from jneuro.fitting.problem import CellProblem, integrate
+from jneuro.fitting.solution import Keep, Solution, faults, named
 
-__all__ = ["Segments", "Shots", "first_states", "shoot"]
+__all__ = ["Segments", "Shooting", "Shots", "first_states", "shoot"]
 
 _GAP = 1e-2
 """Gap, in shares of a variable's range, that weighs as much as a residual of one standard deviation at a width of 1."""
@@ -31,10 +39,14 @@ _LONGEST_STEP = 0.25
 _CHI2, _LITTLE = 0.02, 1.0
 """A stage ends where the equations promise to lower the sum by less: the last one, and the others, which also end with
 a step that lowers it by less."""
-_FREE, _STUCK = 1e-3, 1e8
-"""Damping that is no more than none, so that nothing creeps along a ridge; and damping at which a stage is given up."""
-_UPHILL = 3
-"""Steps in a row that may lead up while there is no damping."""
+_RULE = Rule(factor=8.0, low=None, high=None, floor=1e-3, uphill=3)
+"""Damping at its floor counts as none, so that nothing creeps along a ridge."""
+_STUCK = 1e8
+"""Damping at which a stage is given up."""
+_FARTHEST = 1.0
+"""How far from the simulator's own values the linear stage is believed, in unconstrained numbers."""
+_DEVIATIONS = 10
+"""A data cost that lies so many of its standard deviations above 1 is not the noise alone."""
 _TOGETHER = 5
 """Steps in one call of the program, about a second."""
 
@@ -89,7 +101,9 @@ class Shots(NamedTuple):
     converged: Array
 
 
-def first_states(problem: Problem, q: Float[Array, " parameter"], samples: int, follow: tuple[int, ...], prior: tuple):
+def first_states(
+    problem: CellProblem, q: Float[Array, " parameter"], samples: int, follow: tuple[int, ...], prior: tuple
+):
     """Cut the data, and drive the states by them.
 
     Args:
@@ -146,7 +160,7 @@ def _driven(problem, q, v, current, samples, count, follow):
 
 
 def shoot(
-    problem: Problem,
+    problem: CellProblem,
     segments: Segments,
     q: Float[Array, " parameter"],
     states: Float[Array, "trial segment state"],
@@ -173,10 +187,12 @@ def shoot(
     while (stage := int(loop.stage)) < stages:
         text = f"stage {stage + 1} of {stages}, step {int(loop.step)}"
         share = (stage + int(loop.step) / steps) / stages
-        progress.update(share, text=text, cost=float(loop.best.cost) / samples if loop.total else float("nan"))
+        lowest = float(loop.stand.best.cost) / samples if loop.total else float("nan")
+        progress.update(share, text=text, cost=lowest)
         loop = _go_on(shooting, loop, steps)
-    spread = jnp.linalg.inv(loop.best.equations.corner)
-    return Shots(*loop.best[:3], *loop.best.seen, spread, loop.history, loop.total, loop.done)
+    best: _Point = loop.stand.best
+    spread = jnp.linalg.inv(best.equations.corner)
+    return Shots(*best[:3], *best.seen, spread, loop.history, loop.total, loop.done)
 
 
 @eqx.filter_jit
@@ -203,12 +219,8 @@ class _Point(NamedTuple):
 class _Loop(NamedTuple):
     """Where the loop stands; a stage is fresh before its first evaluation, which is no step."""
 
-    here: _Point
-    best: _Point
-    uphill: Array
-    damping: Array
+    stand: Stand
     stage: Array
-    fresh: Array
     step: Array
     total: Array
     history: Array
@@ -218,19 +230,18 @@ class _Loop(NamedTuple):
 class _Shooting(eqx.Module):
     """The sum of squares, its Gauss–Newton equations, and a step."""
 
-    problem: Problem
+    problem: CellProblem
     segments: Segments
     widths: Array
 
     @eqx.filter_jit
     def begin(self, q, states) -> _Loop:
         """Before anything is evaluated."""
-        (trials, count, size), zero, none, no = states.shape, jnp.zeros(()), jnp.zeros((), int), jnp.asarray(False)
+        (trials, count, size), zero, none = states.shape, jnp.zeros(()), jnp.zeros((), int)
         back = jnp.zeros((count, trials, size, size)), jnp.zeros((count, trials, size, len(q) + 1))
         equations = Eliminated(jnp.eye(len(q)), jnp.zeros(len(q)), zero, back)
         point = _Point(q, states, zero, (zero, zero, jnp.zeros_like(self.segments.v)), equations)
-        damping, history = jnp.asarray(_FREE), jnp.zeros(len(self.widths))
-        return _Loop(point, point, none, damping, none, ~no, none, none, history, no)
+        return _Loop(Stand.at(point, _RULE.floor), none, none, none, jnp.zeros(len(self.widths)), jnp.asarray(False))
 
     def run(self, q, states):
         """Potential `[trial, segment, time]` and last state `[trial, segment, state]`."""
@@ -305,40 +316,35 @@ class _Shooting(eqx.Module):
 
     def step(self, loop: _Loop, steps: int) -> _Loop:
         """Try one step; take it if it leads down, or may yet; and go on to the next stage at the end of one."""
-        width, last = self.widths[loop.stage], loop.stage + 1 == len(self.widths)
-        moved_q, moved_states = self._moved(loop)
-        q, states = jnp.where(loop.fresh, loop.here.q, moved_q), jnp.where(loop.fresh, loop.here.states, moved_states)
+        width, last, stand = self.widths[loop.stage], loop.stage + 1 == len(self.widths), loop.stand
+        moved = self._moved(stand)
+        q, states = (jnp.where(stand.fresh, *pair) for pair in zip(stand.here[:2], moved, strict=True))
         cost, seen = self.cost(q, states, width)
-        down = loop.fresh | (cost < loop.best.cost)
-        # Joints are stiff, and a long step bends them; the next one straightens them again.
-        daring = ~down & jnp.isfinite(cost) & (loop.uphill < _UPHILL) & (loop.damping <= _FREE)
+        verdict = _RULE.judge(stand, cost)
 
         def point():
             return _Point(q, states, cost, seen, eliminate(self.equations(q, states, width)))
 
-        here = lax.cond(down | daring, point, lambda: loop.best)
-        best = jax.tree.map(lambda new, old: jnp.where(down, new, old), here, loop.best)
-        little = down & ~loop.fresh & ~last & (loop.best.cost - cost < _LITTLE)
-        done = little | (best.equations.decrement < jnp.where(last, _CHI2, _LITTLE))
-        damping = jnp.where(down, jnp.maximum(loop.damping / 8, _FREE), loop.damping * 8)
-        damping = jnp.where(loop.fresh | daring, _FREE, damping)
-        ends = done | (loop.step >= steps) | (damping > _STUCK)
+        visited = lax.cond(verdict.accepted | verdict.daring, point, lambda: stand.best)
+        after = _RULE.advance(stand, visited, verdict)
+        little = verdict.accepted & ~stand.fresh & ~last & (stand.best.cost - cost < _LITTLE)
+        done = little | (after.best.equations.decrement < jnp.where(last, _CHI2, _LITTLE))
+        ends = done | (loop.step >= steps) | (after.damping > _STUCK)
+        here = jax.tree.map(lambda new, old: jnp.where(ends, new, old), after.best, after.here)
+        damping, uphill = jnp.where(ends, _RULE.floor, after.damping), jnp.where(ends, 0, after.uphill)
         return _Loop(
-            jax.tree.map(lambda new, old: jnp.where(ends, new, old), best, here),
-            best,
-            jnp.where(daring & ~ends, loop.uphill + 1, 0),
-            damping,
+            Stand(here, after.best, damping, uphill, ends),
             loop.stage + ends,
-            ends,
             jnp.where(ends, 0, loop.step + 1),
             loop.total + 1,
-            loop.history.at[loop.stage].set(best.cost),
+            loop.history.at[loop.stage].set(after.best.cost),
             done,
         )
 
-    def _moved(self, loop: _Loop) -> tuple[Array, Array]:
+    def _moved(self, stand: Stand) -> tuple[Array, Array]:
         """The place to which a damped step leads."""
-        (q, states, _, _, equations), damping = loop.here, jnp.where(loop.damping > _FREE, loop.damping, 0.0)
+        q, states, _, _, equations = stand.here
+        damping = jnp.where(stand.damping > _RULE.floor, stand.damping, 0.0)
         share = jnp.sqrt(jnp.minimum(1.0, 1e-2 / jnp.maximum(damping, 1e-2)))
         corner = equations.corner + damping * jnp.diag(jnp.diag(equations.corner))
         step = jnp.clip(-jnp.linalg.solve(corner, equations.gradient), -_LONGEST_STEP, _LONGEST_STEP)
@@ -347,3 +353,92 @@ class _Shooting(eqx.Module):
         # Calcium grows with its conductance, far beyond what is linear; such growth is taken along its own law.
         grown = self.segments.growth @ step
         return q + step, (states + moved - states * grown) * jnp.exp(grown)
+
+
+class Shooting(Method):
+    """Multiple shooting, from the linear stage, and from other starts as long as the data are not explained.
+
+    A weak prior around the simulator's own values decides what the data do not.
+
+    Attributes:
+        segment_ms: length of a segment [ms]; 1 or 2.
+        widths: widths of the gaps between segments, stage by stage; see `shoot`.
+        steps: most Gauss–Newton steps of a stage.
+        starts: most starts: the linear stage, the simulator's own values, then random ones.
+        prior: standard deviation of the parameters, in unconstrained numbers.
+    """
+
+    name: Literal["shooting"] = "shooting"
+    segment_ms: float = Field(default=1.0, gt=0)
+    widths: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=(1.0, 0.1, 0.03, 0.01, 0.003, 0.001), min_length=1
+    )
+    steps: int = Field(default=50, ge=1)
+    starts: int = Field(default=3, ge=1)
+    prior: float = Field(default=0.4, gt=0)
+
+    def search(self, residuals: Residuals, key: Key[Array, ""], progress: Task, keep: Keep) -> Solution:
+        """Shoot from one start after the other.
+
+        Raises:
+            ValueError: if something else than the potential is to be matched, or by a simulator that is not an ODE.
+        """
+        problem = residuals.problem
+        if not (problem.continuous and residuals.of_potential_alone):
+            raise ValueError("shooting matches the potential of an ODE simulator; take another method or objective")
+        found: list[tuple[Shots, str]] = []
+        for i, q in enumerate(self._starts(problem, key)):
+            part = progress.part(name := f"start {i + 1} of {self.starts}", i / self.starts, (i + 1) / self.starts)
+            shots = named(keep, name)("end", Shots, lambda q=q, part=part: self._shoot(problem, q, part))
+            found.append((shots, _fault(problem, shots)))
+            if not found[-1][1]:
+                break
+        cost = jnp.stack([s.cost / problem.target.v.size for s, _ in found])
+        shots, fault = found[int(jnp.argmin(jnp.where(jnp.isfinite(cost), cost, jnp.inf)))]
+        # A step is a run, and a column of the Jacobian for each parameter and state.
+        columns = shots.states.shape[-1] + len(shots.q)
+        return Solution(
+            jnp.stack([_packed(problem, s) for s, _ in found]),
+            jnp.where(jnp.isfinite(cost), cost, jnp.inf),
+            jnp.stack([s.history for s, _ in found]) / problem.target.v.size,
+            jnp.stack([s.converged for s, _ in found]),
+            sum(int(s.iterations) for s, _ in found) * (2 + columns),
+            prediction=shots.prediction.reshape(problem.target.trials, -1)[:, : problem.target.frames],
+            covariance=None if problem.free_start else shots.covariance,
+            fault=fault,
+        )
+
+    def _starts(self, problem: CellProblem, key: Key[Array, ""]):
+        """The starts, one after the other."""
+        trainable, simulator = problem.trainable, problem.simulator
+        own = trainable.values(simulator)
+        middle = trainable.unconstrain(own)
+        starts = [middle, *random_starts(trainable, own, self.starts, spread=self.spread, key=stream(key, "starts"))]
+        if suits(simulator, trainable):
+            linear = trainable.unconstrain(linear_stage(simulator, trainable, problem.target))  # pyright: ignore
+            starts.insert(0, jnp.clip(linear, middle - _FARTHEST, middle + _FARTHEST))
+        return starts[: self.starts]
+
+    def _shoot(self, problem: CellProblem, q: Float[Array, " parameter"], progress: Task) -> Shots:
+        """From one start."""
+        trainable, samples = problem.trainable, max(1, round(self.segment_ms / problem.target.dt))
+        middle = trainable.unconstrain(trainable.values(problem.simulator))
+        follow = roles(problem.simulator, trainable).scanned  # pyright: ignore
+        segments, states = first_states(problem, q, samples, follow, (middle, self.prior))
+        return shoot(problem, segments, q, states, jnp.asarray(self.widths), self.steps, progress)
+
+
+def _fault(problem: CellProblem, shots: Shots) -> str:
+    """Why the end of a start should not be believed; empty if it can be."""
+    limit = 1 + _DEVIATIONS * np.sqrt(2 / problem.target.v.size)
+    evidence = {"data_cost": float(shots.data_cost), "gap": float(shots.gap_cost)}
+    return "; ".join(faults(accept=limit, of=" of the segments", **evidence))
+
+
+def _packed(problem: CellProblem, shots: Shots) -> Float[Array, " unknown"]:
+    """The problem's vector."""
+    if not problem.free_start:
+        return shots.q
+    v, *rest = jnp.moveaxis(shots.states[:, 0], 1, 0)
+    rest = [jnp.log(jnp.maximum(x, 1e-6)) for x in rest]
+    return jnp.concatenate([shots.q, (v - problem.target.v[:, 0]) / 10, *rest])
