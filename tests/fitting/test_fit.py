@@ -1,10 +1,12 @@
 """The verb: what it finds, and what it flags."""
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from fit_problems import recording, spiking_target
 
@@ -15,6 +17,7 @@ from jneuro.fitting import (
     FitOptions,
     Gradient,
     LeastSquares,
+    Match,
     NelderMead,
     Residuals,
     Solution,
@@ -169,3 +172,81 @@ def test_what_is_no_objective_or_method(words, said):
         jneuro.fit(GUESS, spiking_target(), NAMES, key=KEY, **words)
     with pytest.raises(ValueError, match="'tsit5' chooses its own steps; a fit needs fixed ones"):
         FitOptions(solver="tsit5")
+
+
+class Wrong:
+    """Returns something that is no vector of finite residuals."""
+
+    def __init__(self, made):
+        self.made = made
+
+    def residuals(self, predicted, recorded):
+        return self.made(predicted, recorded)
+
+
+def swing(recording):
+    """Highest potential less the lowest."""
+    return recording["v"].max() - recording["v"].min()
+
+
+REFUSED = {
+    "two axes": (Wrong(lambda p, r: p.v - r.v), r"Wrong: residuals returned the shape \(2, 150\).*call .ravel\(\)"),
+    "a number": (Wrong(lambda p, r: (p.v - r.v).sum()), r"the shape \(\); it must be \[residual\]"),
+    "nothing": (Wrong(lambda p, r: None), "must return an array of real numbers, .residual., not NoneType"),
+    "whole numbers": (Wrong(lambda p, r: (p.v > 0).sum(1)), "must return an array of real numbers"),
+    "not finite": (Wrong(lambda p, r: jnp.log(p.v.max(1) - r.v.max(1))), "2 of 2 residuals .* not finite; return 0"),
+    "it raises": (Wrong(lambda p, r: p.calcium), "residuals raised AttributeError: .*calcium"),
+    "NumPy": (Wrong(lambda p, r: np.asarray(p.v).max(1)), "residuals raised TracerArrayConversionError"),
+    "no error": (Match(swing), "sd is missing"),
+    "other names": (Match(swing, sd={"height": 1.0}), "sd is given for height, the measure returns swing"),
+    "not recorded": (Match(lambda recording: recording["ca"].max(), sd=1.0), "raised KeyError: .*no .*ca.*; it has"),
+    "whole spikes": (Match("spike_count", sd=1.0), "the measure has no derivative.*take the method cma"),
+}
+
+
+@pytest.mark.parametrize(("objective", "said"), REFUSED.values(), ids=REFUSED)
+def test_objectives_that_are_refused_before_anything_is_simulated(objective, said, monkeypatch):
+    monkeypatch.setattr(LeastSquares, "solve", None)
+    with pytest.raises(ValueError, match=rf"objective\.1: .*{said}") as error:
+        jneuro.fit(GUESS, spiking_target(2), NAMES, key=KEY, objective=["voltage", objective])
+    assert "\n" not in str(error.value)
+
+
+class Bent(jneuro.ODESimulator):
+    """A leaky cell whose input is bent: a parameter of two numbers."""
+
+    c: jneuro.Param = jneuro.param((1.0, 0.5), bounds=jneuro.POSITIVE)
+
+    class State(NamedTuple):
+        """Potential."""
+
+        v: jneuro.Array = jneuro.state(0.0, unit="mV")
+
+    def vector_field(self, y, drive):
+        """Leak and input."""
+        return self.State(self.c[0] * drive + self.c[1] * jnp.sin(drive) - y.v)
+
+
+def test_an_array_is_fitted_by_any_method(x64):
+    """Given are an optax transformation, least squares, and a search that they refine."""
+    current = np.stack([np.repeat([0.0, 1.0, 3.0], 20), np.repeat([2.0, 0.5, 1.5], 20)])
+    trials = jneuro.fitting.Trials(0 * current, current, np.asarray(0.01), None, 0.1, ("mV", "1"))
+    given = CellProblem.of(Bent(), trials, Trainable.of(Bent(), ["c"]))
+    trials = jax.jit(lambda q: given.observe(q))(given.first)
+    assert given.names == ("c[0]", "c[1]")
+    methods = {
+        "adam": Gradient(optimizer=optax.adam(0.1), steps=200, starts=1, nudge=0),
+        "least squares": LeastSquares(starts=2),
+        "refined": CMA(evaluations=24, refine=20),
+    }
+    for name, method in methods.items():
+        found = jneuro.fit(Bent(c=[0.7, 0.8]), trials, {"c": (0.1, 10)}, key=KEY, method=method)
+        np.testing.assert_allclose(found.values, [1.0, 0.5], rtol=0.02 if name == "adam" else 1e-4)
+        np.testing.assert_allclose(found.simulator.c, found.values)
+
+
+def test_a_whole_optimizer_excludes_our_settings():
+    with pytest.raises(ValueError, match="sets its own steps, so polyak has no effect"):
+        Gradient(optimizer=optax.adam(0.1), polyak=0.5)
+    with pytest.raises(ValueError, match="adam is for trainings; take optax:adam"):
+        Gradient(optimizer="adam")

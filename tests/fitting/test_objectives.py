@@ -9,7 +9,7 @@ import pytest
 from fit_problems import spiking_target
 from pydantic import ValidationError
 
-from jneuro.fitting import CellProblem, Features, Rates, Residuals, SpikeTimes, Trainable, Voltage
+from jneuro.fitting import CellProblem, Features, Match, Rates, Residuals, SpikeTimes, Trainable, Voltage
 from jneuro.fitting.problem import soft_spikes
 from jneuro.simulators import HodgkinHuxley
 
@@ -53,6 +53,18 @@ def test_a_feature_that_the_model_lacks_costs_and_one_that_the_data_lack_does_no
     assert cost(both, silent, spiking) == pytest.approx((1 + 9) / 2, rel=0.2)
     assert cost(both, silent, silent) == 0
     assert cost(both, spiking, silent) == pytest.approx(1 / 2, rel=0.2)
+
+
+def test_a_measure_is_matched():
+    def levels(recording):
+        return {"high": recording["v"].max(), "first": jnp.stack([recording["v"][0], jnp.nan * recording.dt])}
+
+    goal = spiking_target(2)
+    moved = dataclasses.replace(goal, v=goal.v + 3.0)
+    # Of six numbers two are undefined in the data; the others are off by 3.
+    assert cost(Match(levels, sd=2.0), moved, goal) == pytest.approx(4 / 6 * 2.25)
+    assert cost(Match(levels, sd={"high": 2.0, "first": 6.0}), moved, goal) == pytest.approx((2 * 2.25 + 2 * 0.25) / 6)
+    assert cost(Match("spike_count", sd=0.5), observed(20, 60), observed(20)) == pytest.approx(4.0)
 
 
 def test_a_failing_spike_counts_in_part():

@@ -67,7 +67,7 @@ REFUSED = {
     "wrong order": (CELL, {"g_na": (200, 100)}, "lower one must come first"),
     "outside the declared ones": (CELL, {"g_na": (-1, 200)}, "leave \\[0, inf\\)"),
     "value outside": (CELL, {"g_na": (1, 100)}, "g_na = 120 lies outside"),
-    "one a cell": (HodgkinHuxley(g_na=np.asarray([100.0, 120.0])), ["g_na"], "one value for all cells"),
+    "an element outside": (HodgkinHuxley(g_na=np.asarray([100.0, 0.5])), {"g_na": (1, 200)}, "g_na.1. = 0.5 lies out"),
 }
 
 

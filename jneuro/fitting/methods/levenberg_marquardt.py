@@ -141,7 +141,7 @@ class Point(NamedTuple):
 
     def step(self, damping: Float[Array, ""], scale: Any = 1.0) -> Float[Array, " unknown"]:
         """The damped step; `scale` is the diagonal of D."""
-        damped = jnp.sqrt(damping * scale) * jnp.eye(self.q.size, dtype=self.q.dtype)
+        damped = jnp.diag(jnp.sqrt(damping * scale) * jnp.ones_like(self.q))
         orthogonal, root = jnp.linalg.qr(jnp.concatenate([self.root, damped]))
         right = orthogonal.T @ jnp.concatenate([self.right, jnp.zeros_like(self.q)])
         return -jax.scipy.linalg.solve_triangular(root, right)

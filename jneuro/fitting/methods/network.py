@@ -89,24 +89,27 @@ class Runs(NamedTuple):
         if np.ndim(spikes) != 3:
             raise ValueError(f"the spikes have the shape {np.shape(spikes)}; a network's are [run, time, neuron]")
 
+        names: list[str] = []
+
         @jax.jit
         def describe(run):
             origin = {"ok": jnp.asarray(True), "first_step": jnp.asarray(0), "final_state": None}
             how = {"step": dt, "record_every": 1, "frames": run.shape[0], "unit_pairs": (("spikes", "1"),)}
-            return _numbers(objectives, Recording({"spikes": run}, **origin, **how), populations)
+            found = _numbers(objectives, Recording({"spikes": run}, **origin, **how), populations)
+            names[:] = found
+            return jnp.stack([*found.values()])
 
         described = [describe(jnp.asarray(run)) for run in spikes]
-        names = tuple(described[0]) if described else ()
         if len(described) < max(2 * len(names), 2):
             raise ValueError(
                 f"the recording has {len(described)} runs; the covariance of {len(names)} features takes "
                 f"{2 * len(names)} or more: cut a long run into pieces, or record more"
             )
-        features = jnp.stack([jnp.stack([run[n] for n in names]) for run in described])
+        features = jnp.stack(described)
         for name, column in zip(names, np.asarray(features).T, strict=True):
             if bad := int(np.sum(~np.isfinite(column))):
                 raise ValueError(f"{name} of {bad} of {len(column)} runs is not finite; a fit needs a number of each")
-        return cls(names, features, dt * np.shape(spikes)[1], dt)
+        return cls(tuple(names), features, dt * np.shape(spikes)[1], dt)
 
 
 class NetworkProblem(Problem):
