@@ -6,41 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jneuro.evaluation.recording_scores import describe, recording_scores, steps_of
-from jneuro.evaluation.spike_matching import coincidence
+from jneuro.evaluation.recording_scores import recording_scores
 from jneuro.recordings import read
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("JNEURO_DATA", ROOT.parent / "shared" / "data")) / "recordings"
 DT = 0.5
-
-
-@pytest.mark.parametrize(
-    ("predicted", "gamma"),
-    [
-        ([100.0, 300.0], 1.0),
-        ([103.0, 296.0], 1.0),
-        ([105.0, 295.0], -0.016 / (1 - 0.016)),  # nothing meets: less than chance
-        ([100.0], (1 - 2 * 0.008) / 1.5 / (1 - 0.008)),
-        ([], 0.0),
-    ],
-)
-def test_coincidence(predicted, gamma):
-    true = np.array([100.0, 300.0])
-    found = coincidence(true, np.array(predicted), tolerance=4.0, duration=1000.0)
-    assert found == pytest.approx(gamma)
-
-
-def test_coincidence_without_meaning():
-    none = np.zeros(0)
-    assert np.isnan(coincidence(none, none, tolerance=4.0, duration=1000.0))
-    assert np.isnan(coincidence(none, np.arange(200.0), tolerance=4.0, duration=1000.0))
-
-
-def test_chance_gives_no_coincidence():
-    rng = np.random.default_rng(0)
-    trains = [np.sort(rng.uniform(0, 1e6, 10_000)) for _ in range(2)]
-    assert abs(coincidence(*trains, tolerance=4.0, duration=1e6)) < 0.02
 
 
 def protocol(amplitudes):
@@ -72,15 +43,6 @@ def test_steps_are_found():
     assert not len(steps_of(CURRENT[:1].repeat(3, 0), DT).begin)
     assert recording_scores(drawn(TIMES), 0 * CURRENT, DT, held_out=[1], predicted_v=drawn(TIMES)[[1]],
                             predicted_times=[np.zeros(0)]) is None  # fmt: skip
-
-
-def test_steps_are_described():
-    found = describe([np.asarray(t, float) for t in TIMES], steps_of(CURRENT, DT))
-    np.testing.assert_array_equal(found.rate, np.repeat(5.0 * np.arange(5)[:, None], 2, 1))
-    np.testing.assert_array_equal(found.latency[1:], [[20, 20], [10, 10], [5, 5], [3, 3]])
-    assert np.isnan(found.latency[0]).all()
-    np.testing.assert_allclose(found.adaptation[3], 20 / 110)
-    assert np.isnan(found.adaptation[2]).all()
 
 
 def test_scores_beside_the_references():
