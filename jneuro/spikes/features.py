@@ -10,6 +10,7 @@ with a derivative of zero. Spikes outside of the step do not count, but in `Spik
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -257,10 +258,16 @@ def feature_function(names: Sequence[str]) -> Callable[..., Float[Array, " featu
                     "features: the current is traced, so its step cannot be found; give step=main_step(…)[0]"
                 )
             (step,) = main_step(np.asarray(current)[None], dt)
-        trace = _Trace.of(jnp.asarray(v), step, dt, threshold, fall)
-        return jnp.stack([FEATURES[name].function(trace) for name in names])
+        return _computed(jnp.asarray(v), step, threshold, names=tuple(names), dt=dt, fall=fall)
 
     return features
+
+
+@partial(jax.jit, static_argnames=("names", "dt", "fall"))
+def _computed(v: Array, step: Step, threshold: float, *, names: tuple[str, ...], dt: float, fall: float) -> Array:
+    """All at once, compiled once for a length of traces."""
+    trace = _Trace.of(v, step, dt, threshold, fall)
+    return jnp.stack([FEATURES[name].function(trace) for name in names])
 
 
 class Extracted(NamedTuple):

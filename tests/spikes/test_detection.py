@@ -5,7 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jneuro.spikes.detection import Detector, away_from_spikes, crossings, peaks, raster_times, soft_spikes, spike_like, upward
+from jneuro.spikes.detection import (
+    Detector,
+    away_from_spikes,
+    crossings,
+    peaks,
+    raster_times,
+    soft_spikes,
+    spike_like,
+    upward,
+)
 
 
 def test_crossings_and_peaks_of_a_triangle_wave():
@@ -17,8 +26,6 @@ def test_crossings_and_peaks_of_a_triangle_wave():
     np.testing.assert_allclose(peaks(v), np.full(5, 40.0))
     # A trace that begins above threshold has not crossed it there.
     assert len(peaks(v[40:])) == len(crossings(v[40:], dt)) == 4
-
-
 
 
 def test_a_spike_returns_before_the_next():
@@ -43,7 +50,9 @@ def spiking(at, low=-65.0, top=30.0):
     """Spikes that rise in .5 ms and fall in 1 ms, after a foot."""
     v = np.full(len(TIME), low)
     for t in at:
-        shape = np.interp(TIME - t, [-4, -0.5, 0, 1, 4], [0, 0.1 * (top - low), top - low, 0, 0], left=np.nan, right=np.nan)
+        shape = np.interp(
+            TIME - t, [-4, -0.5, 0, 1, 4], [0, 0.1 * (top - low), top - low, 0, 0], left=np.nan, right=np.nan
+        )
         v = np.fmax(v, low + shape)
     return v
 

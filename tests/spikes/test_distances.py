@@ -111,8 +111,6 @@ def test_chance_gives_no_coincidence():
     assert abs(coincidence(*trains, tolerance=4.0, duration=1e6)) < 0.02
 
 
-
-
 def test_coincident_spikes_cost_nothing_however_dear_it_is_to_move():
     train, other = np.array([1.0, 5.0, 9.0]), np.array([1.0, 5.1])
     assert victor_purpura(train, train, np.inf) == 0
