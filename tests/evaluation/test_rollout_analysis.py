@@ -1,6 +1,5 @@
 """What rollouts are compared with and scored by, against closed forms."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
