@@ -17,4 +17,3 @@ from .metrics import ratio_error as ratio_error
 from .rollouts import rollout as rollout
 from .scores import Evaluation as Evaluation
 from .scores import evaluate as evaluate
-from .spike_trains import isi_cv as isi_cv

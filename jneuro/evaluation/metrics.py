@@ -1,4 +1,4 @@
-"""Scores of forecasts: in z-scores and in the recording's unit, by neuron and by horizon."""
+"""Scores of forecasts: in z-scores and in the recording's unit, by neuron and by horizon; and of their spikes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,8 +7,10 @@ import numpy as np
 from scipy.special import stdtrit
 
 from jneuro.core.types import Float
+from jneuro.spikes.detection import crossings
+from jneuro.spikes.distances import match_spikes
 
-__all__ = ["forecast_scores", "interval", "ratio_error"]
+__all__ = ["forecast_scores", "interval", "ratio_error", "spike_scores"]
 
 
 def ratio_error(numerator: Float[np.ndarray, " cluster"], denominator: Float[np.ndarray, " cluster"]) -> float:
@@ -101,4 +103,53 @@ def _one_horizon(error: np.ndarray, spread: np.ndarray, scale: np.ndarray, clust
         "mae_z": float(absolute.mean()),
         "rmse_mv": float(np.sqrt(np.mean(squared * scale**2))),
         "mae_mv": float(np.mean(absolute * scale)),
+    }
+
+
+def spike_scores(
+    true: Float[np.ndarray, "window frame"],
+    predicted: Float[np.ndarray, "window frame"],
+    dt: float,
+    *,
+    tolerance: float,
+    threshold: float = 0.0,
+    fall: float = 0.0,
+) -> dict[str, float]:
+    """Score the spikes of predicted voltages.
+
+    Args:
+        true: voltages [mV].
+        predicted: voltages [mV].
+        dt: time between samples [ms].
+
+    Other Args:
+        tolerance: largest distance of a pair [ms].
+        threshold: of spikes [mV].
+        fall: how far below it a potential must return before the next spike [mV].
+
+    Returns:
+        `recall`, the share of true spikes that are matched, with `recall_se` over windows; `precision`, the share of
+        predicted ones; `f1`, their harmonic mean; `timing_ms`, the mean distance of pairs; `bias_ms`, their mean
+        difference; the numbers of spikes, `true` and `predicted`. NaN where there is no spike.
+    """
+    found = [
+        match_spikes(crossings(a, dt, threshold, fall), crossings(b, dt, threshold, fall), tolerance)
+        for a, b in zip(true, predicted, strict=True)
+    ]
+    errors = np.concatenate([m.errors for m in found])
+    counts = [float(sum(column)) for column in ([m.true for m in found], [m.predicted for m in found])]
+    matched = float(len(errors))
+    return {
+        "recall": matched / counts[0] if counts[0] else np.nan,
+        "recall_se": ratio_error(
+            np.array([len(m.errors) for m in found], float), np.array([m.true for m in found], float)
+        )
+        if counts[0]
+        else np.nan,
+        "precision": matched / counts[1] if counts[1] else np.nan,
+        "f1": 2 * matched / sum(counts) if sum(counts) else np.nan,
+        "timing_ms": float(np.abs(errors).mean()) if matched else np.nan,
+        "bias_ms": float(errors.mean()) if matched else np.nan,
+        "true": counts[0],
+        "predicted": counts[1],
     }

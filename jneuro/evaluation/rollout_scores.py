@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jneuro.core.types import Float, Int
-from jneuro.evaluation.spike_distance import van_rossum, victor_purpura
-from jneuro.evaluation.spike_matching import crossings, match_spikes
+from jneuro.spikes.detection import crossings
+from jneuro.spikes.distances import match_spikes, van_rossum, victor_purpura
 
 __all__ = ["Predict", "RolloutScores", "Sample", "score_rollouts", "valid_frames"]
 

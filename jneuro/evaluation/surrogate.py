@@ -13,12 +13,12 @@ from jneuro.core.types import Float
 from jneuro.datasets import WindowConfig, Windows
 from jneuro.evaluation.analysis import Analysis, Findings, Study
 from jneuro.evaluation.forecasts import forecast, targets
-from jneuro.evaluation.metrics import interval
+from jneuro.evaluation.metrics import interval, spike_scores
 from jneuro.evaluation.protocols import SupportsReceptiveField
-from jneuro.evaluation.spike_matching import crossings, peaks, spike_scores
 from jneuro.evaluation.stimulus_families import families, sine, step
 from jneuro.evaluation.surrogate_cost import gradients, timings
 from jneuro.evaluation.surrogate_probe import probe, simulator_response
+from jneuro.spikes.detection import crossings, peaks
 
 __all__ = ["SurrogateAnalysis", "nearest"]
 

@@ -15,6 +15,7 @@ from jneuro.datasets.windows import Batch
 from jneuro.evaluation.analysis import Source
 from jneuro.evaluation.surrogate_probe import simulator_response
 from jneuro.models.base import forward
+from jneuro.spikes.detection import upward
 
 __all__ = ["gradients", "latency_weights", "timings"]
 
@@ -140,7 +141,7 @@ def latency_weights(v: Float[np.ndarray, " frame"], dt: float, threshold: float)
         The weights [ms/mV]; zero where nothing crosses.
     """
     weights = np.zeros_like(v)
-    at = np.flatnonzero((v[:-1] < threshold) & (v[1:] >= threshold))
+    at = np.flatnonzero(upward(v, threshold))
     if len(at):
         k, rise = at[0], v[at[0] + 1] - v[at[0]]
         share = (threshold - v[k]) / rise

@@ -20,8 +20,8 @@ from jneuro.core.files import remove, written
 from jneuro.core.progress import Progress
 from jneuro.core.random import stream, trial_keys
 from jneuro.core.types import Array, Key
+from jneuro.evaluation.metrics import spike_scores
 from jneuro.evaluation.recording_scores import recording_scores
-from jneuro.evaluation.spike_matching import spike_scores
 from jneuro.experiment.fit_plan import FitPlan
 from jneuro.experiment.folder import RunFolder, wanted
 from jneuro.experiment.simulation import simulate_stage
@@ -395,13 +395,17 @@ def _predicted(plan: FitPlan, found: Fit, every: Trials) -> tuple[Numbers, Numbe
         return {}, {}
     held_out = every.of_trials(numbers)
     predicted = np.array(predict(found.simulator, held_out, **_how(plan)))
-    times = predict_spikes(found.simulator, held_out, **_how(plan))
+    detector = plan.config.fit.spikes
+    fixed = detector.fixed(np.asarray(every.v), every.dt)
+    crossed = {"threshold": float(fixed.threshold_mv), "fall": fixed.return_mv}
+    times = predict_spikes(found.simulator, held_out, **_how(plan), **crossed)
     if found.simulator.has_reset:  # whose potential is already reset where it spikes
         for row, spikes in zip(predicted, times, strict=True):
             row[np.floor(spikes / held_out.dt + 1).astype(int)] = _PEAK_MV
-    trials = []
-    for true, model in zip(np.asarray(held_out.v), predicted, strict=True):
-        scores = spike_scores(true[None], model[None], held_out.dt, tolerance=_MATCH_MS)
+    trials, v = [], np.asarray(held_out.v)
+    for true, model, doubt in zip(v, predicted, fixed(v, held_out.dt).doubts, strict=True):
+        scores = spike_scores(true[None], model[None], held_out.dt, tolerance=_MATCH_MS, **crossed)
+        scores = dict.fromkeys(scores, np.nan) if doubt else scores  # no score of spikes that are in doubt
         trials.append({"rmse_mv": float(np.sqrt(np.mean(np.square(true - model)))), **scores})
     rmse = float(np.mean([t["rmse_mv"] for t in trials]))
     steps = recording_scores(
@@ -411,6 +415,7 @@ def _predicted(plan: FitPlan, found: Fit, every: Trials) -> tuple[Numbers, Numbe
         held_out=numbers,
         predicted_v=predicted,
         predicted_times=times,
+        detector=detector,
     )
     metrics = {"held_out": {"tolerance_ms": _MATCH_MS, "rmse_mv": rmse, "trials": trials}}
     metrics |= {"steps": steps and {**steps, "current_unit": every.units[1]}}

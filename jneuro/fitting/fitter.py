@@ -1,6 +1,7 @@
 """The verb: simulator parameters from a recording."""
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
@@ -17,7 +18,6 @@ from jneuro.core.progress import Progress, Task, working
 from jneuro.core.random import require_key
 from jneuro.core.registry import accepted
 from jneuro.core.types import Array, Float, Key, PyTree
-from jneuro.fitting.features import THRESHOLD
 from jneuro.fitting.kinds import METHODS, OBJECTIVES, made, of_networks
 from jneuro.fitting.methods.least_squares import LeastSquares
 from jneuro.fitting.methods.network import NetworkProblem, Runs
@@ -31,6 +31,7 @@ from jneuro.simulators.located import Exact
 from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.spiking import Surrogate
 from jneuro.simulators.stepped import SteppedSimulator
+from jneuro.spikes.detection import Detector, crossings, raster_times
 
 __all__ = ["Fit", "FitOptions", "fit", "predict", "predict_spikes"]
 
@@ -54,6 +55,8 @@ class FitOptions(Config):
         gradient: for cells that are reset at their spikes, such as Izhikevich's: `exact` integrates the equations by
             RK4 and locates spikes within steps, which gives them the derivatives of the equations; a `Surrogate`, such
             as `SuperSpike()`, keeps the cell's own scheme. None: their spikes carry no gradient.
+        spikes: what counts as a spike: a threshold, `{threshold_mv: -20}` or `{threshold_mv: auto}`, from which the
+            potential must have returned; see `Detector`. Cells with a reset say themselves when they spike.
         accept: a fit whose mean squared error of the potential is more than this, in units of the noise's variance, is
             flagged as not explaining the data.
     """
@@ -65,6 +68,7 @@ class FitOptions(Config):
     dt_ms: float | None = Field(default=None, gt=0)
     solver: Annotated[Any, SOLVERS.field()] = Field(default="rk4", validate_default=True)
     gradient: Any = None
+    spikes: Detector = Detector()
     accept: float = Field(default=1.2, gt=0)
 
     @field_validator("solver")
@@ -211,6 +215,8 @@ def _cell(simulator: Any, recording: Any, trainable: Trainable, start: PyTree, o
     """The problem of a cell."""
     if not isinstance(recording, Trials):
         recording = Trials.of(recording, noise_sd=options.noise_mv, start=start)
+    spikes = options.spikes.fixed(np.asarray(recording.v), recording.dt)
+    recording = dataclasses.replace(recording, threshold=float(spikes.threshold_mv))
     how = {"dt": options.dt_ms, "solver": _scheme(simulator, options.solver), "free_start": options.free_start}
     return CellProblem.of(simulator, recording, trainable, spike_gradient=_gradient(options.gradient), **how)
 
@@ -240,6 +246,9 @@ def conclude(residuals: Residuals, solution: Solution, options: FitOptions) -> F
         data_cost = float(error) if residuals.of_potential else float("nan")
         agreeing = cost <= cost[best] + _SAME
         evidence: dict[str, Any] = {"data_cost": float(error) if residuals.of_potential else 0.0}
+        if not residuals.of_potential_alone:
+            target = problem.target
+            evidence["doubts"] = options.spikes(np.asarray(target.v), target.dt).doubts
     else:
         prediction, values = solution.prediction, problem.values(jnp.asarray(q))
         count = problem.target.features.shape[1]
@@ -318,6 +327,8 @@ def predict_spikes(
     solver: str = "rk4",
     gradient: Any = None,
     own_start: bool = False,
+    threshold: float = 0.0,
+    fall: float = 10.0,
 ) -> list[Float[np.ndarray, " spike"]]:
     """Predict the spikes of every trial; arguments as for `predict`.
 
@@ -328,6 +339,8 @@ def predict_spikes(
         solver: scheme.
         gradient: as it was fitted with.
         own_start: begin in the simulator's own start.
+        threshold: that spikes of a cell without a reset cross [mV].
+        fall: how far below it the potential must return before the next spike [mV].
 
     Returns:
         Their times after the first sample [ms]; those of a cell with a reset lie amid its steps, or where
@@ -336,18 +349,8 @@ def predict_spikes(
     with double_precision():
         seen = _observed(_untrained(simulator, target, dt, solver, gradient, own_start))
     if seen.own_spikes is not None:
-        return [target.dt * (_halves(s) - 1) for s in np.asarray(seen.own_spikes)]
-    v = np.asarray(seen.v)
-    at = [np.flatnonzero((x[:-1] < THRESHOLD) & (x[1:] >= THRESHOLD)) for x in v]
-    return [target.dt * (i + (THRESHOLD - x[i]) / (x[i + 1] - x[i])) for x, i in zip(v, at, strict=True)]
-
-
-def _halves(spikes: np.ndarray) -> np.ndarray:
-    """Where the sum of spikes passes the halves, in samples after the beginning."""
-    total = np.cumsum(spikes)
-    levels = np.arange(round(float(total[-1]))) + 0.5
-    at = np.searchsorted(total, levels)
-    return at + (levels - (total[at] - spikes[at])) / spikes[at]
+        return [raster_times(s, target.dt) for s in np.asarray(seen.own_spikes)]
+    return [crossings(x, target.dt, threshold, fall) for x in np.asarray(seen.v)]
 
 
 def _untrained(simulator, target: Trials, dt: float | None, solver: str, gradient: Any, own_start: bool) -> CellProblem:

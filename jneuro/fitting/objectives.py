@@ -1,6 +1,8 @@
 """What a fit minimises: voltage, spike times, rates, features, any measure, or a weighted sum of them.
 
 An objective is whatever has a method `residuals(predicted, recorded) -> [residual]`; the sum of squares is its cost.
+It may have a method `prepare(recorded)`: what that finds in the recording before the fit, such as sizes of arrays and
+places in them, is the third argument of `residuals`.
 Both are `Trials`: `v`, `current` and `spikes`, each `[trial, time]`, and `dt`, `noise_sd`, `duration`. Ours have
 derivatives: the spikes of an ODE cell are smooth crossings of a threshold, those of a cell that is reset carry those
 of a surrogate, or are located exactly. A measure becomes an objective through `Match`.
@@ -19,9 +21,10 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from jneuro.core.config import Config
 from jneuro.core.types import Array, Float, Key
-from jneuro.fitting.features import FEATURES, feature_function
 from jneuro.fitting.problem import Problem, Trials
 from jneuro.recordings.recording import Recording
+from jneuro.spikes.features import feature_function
+from jneuro.spikes.protocols import Step, main_step
 from jneuro.sweeps.kinds import MEASURES
 from jneuro.sweeps.measures import as_measure, result_names
 
@@ -116,11 +119,15 @@ class Features(_Objective):
     """The mean squared error of summary features, each in a unit of its own.
 
     Attributes:
-        features: names, and the errors that cost 1, such as `{count: 1, ap_height: 2}`.
+        features: names, and the errors that cost 1, such as `{Spikecount: 1, AP_amplitude: 2}`.
+        onset_ms: where the step begins, after the first sample [ms]; by default it is found; see `main_step`.
+        end_ms: where it ends [ms].
     """
 
     name: Literal["features"] = "features"
     features: Annotated[tuple[tuple[str, float], ...], _PAIRS] = Field(min_length=1)
+    onset_ms: float | None = None
+    end_ms: float | None = None
 
     @field_validator("features")
     @classmethod
@@ -131,12 +138,19 @@ class Features(_Objective):
                 raise ValueError(f"features: {name} = {unit} must be positive; it is the error that costs 1")
         return features
 
-    def residuals(self, predicted: Trials, recorded: Trials) -> Float[Array, " residual"]:
+    def prepare(self, recorded: Trials) -> tuple[Step, ...]:
+        """The step of every trial."""
+        return tuple(main_step(np.asarray(recorded.current), recorded.dt, onset=self.onset_ms, end=self.end_ms))
+
+    def residuals(
+        self, predicted: Trials, recorded: Trials, steps: tuple[Step, ...] | None = None
+    ) -> Float[Array, " residual"]:
         """See the module; what the data do not have is left out."""
         names, units = zip(*self.features, strict=True)
-        dt = recorded.dt
-        described = jax.vmap(lambda v, current: jnp.stack([FEATURES[name](v, current, dt) for name in names]))
-        found, wanted = (described(trials.v, recorded.current) for trials in (predicted, recorded))
+        features, how = feature_function(names), {"threshold": recorded.threshold}
+        step = Step(*map(jnp.asarray, zip(*(steps or self.prepare(recorded)), strict=True)))
+        described = jax.vmap(lambda v, step: features(v, None, recorded.dt, step=step, **how))
+        wanted, found = described(recorded.v, step), described(predicted.v, step)
         return _compared(found, wanted, jnp.asarray(units)[None])
 
 
@@ -201,10 +215,16 @@ class Residuals(eqx.Module):
     Attributes:
         problem: the problem.
         objectives: the parts of the sum.
+        known: of each, what its `prepare` finds in the recording.
     """
 
     problem: Problem
     objectives: tuple[Any, ...] = eqx.field(static=True)
+    known: tuple[tuple[Any, ...], ...] = eqx.field(static=True, default=())
+
+    def __post_init__(self):
+        prepare = [getattr(o, "prepare", None) for o in self.objectives]
+        self.known = self.known or tuple((p(self.problem.target),) if p else () for p in prepare)
 
     @property
     def of_potential(self) -> bool:
@@ -222,7 +242,8 @@ class Residuals(eqx.Module):
         predicted, recorded = problem.observe(q, nudge), problem.target
         # One of one's own need not have a weight.
         parts = [
-            jnp.sqrt(getattr(o, "weight", 1.0)) * jnp.ravel(o.residuals(predicted, recorded)) for o in self.objectives
+            jnp.sqrt(getattr(o, "weight", 1.0)) * jnp.ravel(o.residuals(predicted, recorded, *known))
+            for o, known in zip(self.objectives, self.known, strict=True)
         ]
         together = jnp.concatenate(parts)
         return together * jnp.sqrt(together.size)
@@ -256,10 +277,11 @@ def require_residuals(objective: Any, recorded: Trials, where: str, *, slopes: b
         return  # ours, which tests have asked
 
     def asked(v: Array) -> Any:
-        return objective.residuals(dataclasses.replace(recorded, v=v), recorded)
+        return objective.residuals(dataclasses.replace(recorded, v=v), recorded, *known)
 
     v = jnp.asarray(recorded.v)
     try:
+        known = [objective.prepare(recorded)] if callable(getattr(objective, "prepare", None)) else []
         found = jax.jit(asked)(v)
     except Exception as error:  # whatever one of one's own raises
         said = " ".join(str(error).split())

@@ -22,8 +22,9 @@ from jneuro.simulators.simulation import simulate
 from jneuro.simulators.solvers import RK4, MembraneTerm, Scheme, gain
 from jneuro.simulators.spiking import Surrogate
 from jneuro.simulators.stimuli import Sampled
+from jneuro.spikes.detection import soft_spikes
 
-__all__ = ["CellProblem", "Problem", "Trials", "clamped", "integrate", "soft_spikes"]
+__all__ = ["CellProblem", "Problem", "Trials", "clamped", "integrate"]
 
 _QUIETEST = 1e-3
 """Smallest noise [mV] that is believed of a recording."""
@@ -42,6 +43,7 @@ class Trials(eqx.Module):
         start: the simulator's state at time 0, each leaf `[trial]`; None where it is not known.
         dt: time between samples [ms].
         units: of potential and current.
+        threshold: that spikes cross which the potential shows, in its unit.
         own_spikes: spikes in every sample, of a cell that has spikes of its own; None: the potential shows them.
     """
 
@@ -51,6 +53,7 @@ class Trials(eqx.Module):
     start: PyTree
     dt: float = eqx.field(static=True)
     units: tuple[str, str] = eqx.field(static=True)
+    threshold: float = eqx.field(static=True, default=0.0)
     own_spikes: Float[Array, "trial time"] | None = None
 
     @classmethod
@@ -126,7 +129,7 @@ class Trials(eqx.Module):
     @property
     def spikes(self) -> Float[Array, "trial time"]:
         """Spikes in every sample; those that only the potential shows are smooth, see `soft_spikes`."""
-        return soft_spikes(self.v) if self.own_spikes is None else self.own_spikes
+        return soft_spikes(self.v, self.threshold) if self.own_spikes is None else self.own_spikes
 
     @property
     def recording(self) -> Recording:
@@ -158,25 +161,6 @@ class Trials(eqx.Module):
     def stimulus(self, current: Float[Array, " time"]) -> Sampled:
         """The stimulus of one trial, from its current; batch it with `jax.vmap`."""
         return Sampled(jnp.concatenate([current[:1], current]), jnp.asarray(self.dt), hold=True)
-
-
-def soft_spikes(
-    v: Float[Array, "trial time"], threshold: float = 0.0, width: float = 4.0
-) -> Float[Array, "trial time"]:
-    r"""Spikes as smooth crossings of a threshold: the rise of \(\sigma((v - \theta)/w)\) in every sample.
-
-    A full spike sums to 1 over the samples of its rise, one that fails to a part.
-
-    Args:
-        v: potential [mV].
-        threshold: \(\theta\) [mV].
-        width: \(w\) [mV].
-
-    Returns:
-        The spikes.
-    """
-    above = jax.nn.sigmoid((v - threshold) / width)
-    return jnp.maximum(jnp.diff(above, axis=1, prepend=above[:, :1]), 0.0)
 
 
 def clamped(simulator: ODESimulator, target: Trials) -> Any:

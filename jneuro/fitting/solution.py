@@ -1,6 +1,6 @@
 """What every method returns, why it should not be believed, and where finished pieces of a fit are kept."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -64,6 +64,7 @@ def faults(
     finite: bool = True,
     finished: bool = True,
     method: str = "",
+    doubts: Sequence[str] = (),
     data_cost: float = 0.0,
     accept: float = np.inf,
     of: str = "",
@@ -83,6 +84,7 @@ def faults(
         finite: whether any start has a finite cost.
         finished: whether the optimiser came to rest.
         method: what the method itself found wrong.
+        doubts: of every trial, why its spikes are in doubt; empty where they are not.
         data_cost: mean squared error in units of the noise's variance.
         accept: the largest one that the noise explains.
         of: what the error is that of, where it is not the whole run.
@@ -104,6 +106,9 @@ def faults(
         yield "the best start was still moving at its last step; allow more steps"
     if method:
         yield method
+    for trial, doubt in enumerate(doubts):
+        if doubt:
+            yield f"the spikes of trial {trial} are in doubt: {doubt}"
     if not data_cost <= accept:
         yield (
             f"the mean squared error{of} is {data_cost:.3g} times the noise's variance, more than {accept:.3g}: "

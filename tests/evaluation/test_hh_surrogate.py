@@ -4,41 +4,10 @@ import numpy as np
 import pytest
 
 from jneuro.datasets import WindowConfig
-from jneuro.evaluation.spike_matching import crossings, match_spikes, peaks, spike_scores
+from jneuro.evaluation.metrics import spike_scores
 from jneuro.evaluation.stimulus_families import families
 from jneuro.evaluation.surrogate import SurrogateAnalysis, nearest
 from jneuro.evaluation.surrogate_cost import latency_weights
-
-
-@pytest.mark.parametrize(
-    ("true", "predicted", "pairs"),
-    [
-        ([1, 5, 9], [1, 5, 9], [0, 0, 0]),
-        ([1, 5, 9], [1.4, 4.6, 9.6], [0.4, -0.4]),
-        ([1, 5], [], []),
-        ([], [1, 5], []),
-        ([1.0], [0.8, 1.2], [-0.2]),  # a burst earns one pair
-        ([1.0, 1.4], [1.3], [0.3]),
-        ([1.0, 1.4], [0.7, 1.2], [-0.3, -0.2]),
-        ([1.0, 1.4], [1.2, 1.8], [0.2, 0.4]),  # nearest first would leave 1.8 without a partner
-        ([3, 7], [0, 1, 2, 7.5], [0.5]),
-    ],
-)
-def test_spikes_are_matched_once(true, predicted, pairs):
-    found = match_spikes(np.array(true, float), np.array(predicted, float), 0.5)
-    np.testing.assert_allclose(found.errors, pairs, atol=1e-12)
-    assert (found.true, found.predicted) == (len(true), len(predicted))
-
-
-def test_crossings_and_peaks_of_a_triangle_wave():
-    dt, period = 0.05, 4.0
-    time = dt * np.arange(400)
-    v = 40 * (1 - 4 * np.abs((time / period) % 1 - 0.5))  # −40 at 0, 0 at a quarter, +40 at half a period
-    np.testing.assert_allclose(crossings(v, dt), period * (np.arange(5) + 0.25), atol=1e-9)
-    np.testing.assert_allclose(crossings(v, dt, 20.0), period * (np.arange(5) + 0.375), atol=1e-9)
-    np.testing.assert_allclose(peaks(v), np.full(5, 40.0))
-    # A trace that begins above threshold has not crossed it there.
-    assert len(peaks(v[40:])) == len(crossings(v[40:], dt)) == 4
 
 
 def test_scores_of_shifted_and_missing_spikes():

@@ -1,7 +1,5 @@
 """What rollouts are compared with and scored by, against closed forms."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +10,6 @@ from jneuro.evaluation.lyapunov import tangent_growth
 from jneuro.evaluation.repetition import nearest, period, repeat_period
 from jneuro.evaluation.rollout_analysis import RolloutAnalysis
 from jneuro.evaluation.rollout_scores import Sample, score_rollouts, valid_frames
-from jneuro.evaluation.spike_distance import van_rossum, victor_purpura
 
 
 @pytest.mark.parametrize("length", [37.0, 61.4, 250.7])
@@ -38,52 +35,6 @@ def test_nearest():
     candidates, queries = rng.normal(size=(50, 3)), rng.normal(size=(7, 3))
     want = np.square(queries[:, None] - candidates).sum(2).argmin(1)
     np.testing.assert_array_equal(nearest(jnp.asarray(candidates), jnp.asarray(queries)), want)
-
-
-def test_van_rossum_against_its_integral():
-    rng = np.random.default_rng(1)
-    first, second, tau, dt = np.sort(rng.uniform(0, 80, 6)), np.sort(rng.uniform(0, 80, 4)), 7.0, 1e-3
-    time = np.arange(0, 200, dt)
-    trace = lambda train: sum(np.where(time >= s, np.exp(-(time - s) / tau), 0) for s in train)  # noqa: E731
-    integral = np.square(trace(first) - trace(second)).sum() * dt / tau
-    assert van_rossum(first, second, tau) == pytest.approx(integral, rel=2e-3)
-    assert van_rossum(first, first, tau) == pytest.approx(0, abs=1e-12)
-    assert van_rossum(np.array([5.0]), np.array([]), tau) == pytest.approx(0.5)
-    assert van_rossum(np.array([5.0]), np.array([900.0]), tau) == pytest.approx(1)
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "cost", "want"),
-    [
-        ([1, 5, 9], [2], 0, 2),  # only the numbers count
-        ([1, 5, 9], [2, 30], 1e6, 5),  # nothing is moved
-        ([4], [4.3], 0.5, 0.15),
-        ([4], [9], 0.5, 2),  # dearer to move than to delete and insert
-        ([1, 5, 9], [1.2, 9.4], 1, 1.6),
-        ([1, 2, 3, 4], [2, 3, 4, 5], 0.25, 1),  # all moved; the shift of one alone costs 2
-        ([1, 2, 3, 4], [2, 3, 4, 5], 1, 2),
-        ([], [1, 2], 1, 2),
-        ([], [], 1, 0),
-    ],
-)
-def test_distance_of_victor_and_purpura(first, second, cost, want):
-    trains = np.array(first, float), np.array(second, float)
-    assert victor_purpura(*trains, cost) == pytest.approx(want)
-    assert victor_purpura(*trains[::-1], cost) == pytest.approx(want)
-
-
-def test_distance_of_victor_and_purpura_against_its_recursion():
-    rng = np.random.default_rng(2)
-    first, second, cost = np.sort(rng.uniform(0, 30, 7)), np.sort(rng.uniform(0, 30, 9)), 0.4
-
-    @functools.cache
-    def least(i, j):
-        if not i or not j:
-            return i + j
-        moved = least(i - 1, j - 1) + cost * abs(first[i - 1] - second[j - 1])
-        return min(least(i - 1, j) + 1, least(i, j - 1) + 1, moved)
-
-    assert victor_purpura(first, second, cost) == pytest.approx(least(7, 9))
 
 
 def test_exponent_of_a_linear_system():

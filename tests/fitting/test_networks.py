@@ -10,7 +10,7 @@ from jneuro.core.random import trial_keys
 from jneuro.fitting import FitOptions, Match, NetworkFeatures, NetworkProblem, Trainable
 from jneuro.fitting.methods.network import Runs, refined, simulate_runs
 from jneuro.simulators import Brunel
-from jneuro.simulators.spike_statistics import interspike_intervals
+from jneuro.spikes.intervals import interspike_intervals
 
 HOW = {"duration": 90.0, "warmup": 15.0, "dt": 0.5}
 BOUNDS = {"rate_external": (350.0, 900.0)}

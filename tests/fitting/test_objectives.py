@@ -10,8 +10,8 @@ from fit_problems import spiking_target
 from pydantic import ValidationError
 
 from jneuro.fitting import CellProblem, Features, Match, Rates, Residuals, SpikeTimes, Trainable, Voltage
-from jneuro.fitting.problem import soft_spikes
 from jneuro.simulators import HodgkinHuxley
+from jneuro.spikes.detection import soft_spikes
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -23,7 +23,8 @@ def observed(*spikes):
 
 
 def cost(objective, model, data):
-    return float(jnp.sum(jnp.square(jax.jit(objective.residuals)(model, data))))
+    known = [objective.prepare(data)] if isinstance(objective, Features) else []
+    return float(jnp.sum(jnp.square(jax.jit(lambda m, d: objective.residuals(m, d, *known))(model, data))))
 
 
 def test_a_spike_too_much_or_too_few_costs_one():
@@ -48,7 +49,7 @@ def test_voltage_is_in_units_of_the_noise():
 
 
 def test_a_feature_that_the_model_lacks_costs_and_one_that_the_data_lack_does_not():
-    both = Features(features={"count": 1.0, "ap_height": 2.0})
+    both = Features(features={"Spikecount": 1.0, "AP_amplitude": 2.0})
     spiking, silent = observed(75), observed()
     assert cost(both, silent, spiking) == pytest.approx((1 + 9) / 2, rel=0.2)
     assert cost(both, silent, silent) == 0

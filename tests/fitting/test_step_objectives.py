@@ -11,11 +11,12 @@ import pytest
 from jneuro.fitting.methods.evolution import Spikes
 from jneuro.fitting.objectives import Residuals
 from jneuro.fitting.parameters import Trainable, double
-from jneuro.fitting.problem import CellProblem, Trials, soft_spikes
-from jneuro.fitting.step_objectives import OrderedSpikes, Subthreshold, away_from_spikes, ordered_times, stretches
+from jneuro.fitting.problem import CellProblem, Trials
+from jneuro.fitting.step_objectives import OrderedSpikes, Subthreshold
 from jneuro.recordings import Recording
 from jneuro.simulators import Izhikevich, Pospischil, simulate, stimuli
 from jneuro.simulators.solvers import StaggeredCrankNicolson
+from jneuro.spikes.detection import away_from_spikes
 
 DT = 0.1
 precise = pytest.mark.usefixtures("x64")
@@ -42,36 +43,6 @@ def two_steps(amplitude, frames=1000):
     return np.where((time >= 10) & (time < 50), amplitude, np.where((time >= 60) & (time < 90), -20.0, 0.0))
 
 
-@precise
-def test_stretches_are_common_to_all_trials():
-    current = jnp.stack([jnp.asarray(two_steps(a)) for a in (0.0, 30.0)])
-    assert stretches(current, 8).tolist() == [0, 100, 500, 600, 900, 1000, 1000, 1000, 1000]
-    assert stretches(current, 3).tolist() == [0, 100, 500, 1000]
-
-
-@precise
-def test_ordered_times():
-    spikes, edges = jnp.asarray(train([5, 12, 30, 49.9, 95])), jnp.asarray([0, 100, 500, 600, 1000])
-    expected = [[5.05, 10, 10, 10], [2.05, 20.05, 39.95, 40], [10, 10, 10, 10], [35.05, 40, 40, 40]]
-    np.testing.assert_allclose(ordered_times(spikes, edges, DT, 4), expected, atol=1e-9)
-
-
-@precise
-def test_times_of_smooth_spikes_are_those_of_the_crossing():
-    """And so is their derivative."""
-    time = jnp.arange(1000) * DT
-    edges = jnp.asarray([0, 1000])
-
-    def second(shift):
-        v = 60 * jnp.sin(2 * jnp.pi * (time - shift) / 40) - 20
-        return ordered_times(soft_spikes(v[None])[0], edges, DT, 3)[0, 1]
-
-    value, slope = jax.jit(jax.value_and_grad(second))(1.234)
-    crossing = 40 + 1.234 + 40 * np.arcsin(20 / 60) / (2 * np.pi) + DT  # a sample's spikes end with it
-    assert float(value) == pytest.approx(crossing, abs=0.03)
-    assert float(slope) == pytest.approx(1.0, abs=0.05)
-
-
 CASES = {
     "the same": ([15, 30], [15, 30], 0.0),
     "a little late": ([15, 30], [15.3, 30], 0.3),
@@ -85,7 +56,8 @@ CASES = {
 @precise
 def test_the_cost_grows_with_the_error_and_has_no_jumps():
     goal, objective = target(two_steps(30.0)), OrderedSpikes(sd_ms=1, growth=0, first=1, slots=4)
-    compared = jax.jit(lambda model, data: jnp.sum(jnp.square(objective.residuals(model, data))))
+    known = objective.prepare(goal)
+    compared = jax.jit(lambda model, data: jnp.sum(jnp.square(objective.residuals(model, data, known))))
 
     def cost(true, found):
         data, model = (dataclasses.replace(goal, own_spikes=train(x)[None]) for x in (true, found))
@@ -105,7 +77,7 @@ def test_what_counts_more_and_what_less():
 
     @functools.partial(jax.jit, static_argnums=2)
     def compared(model, data, objective):
-        return jnp.sum(jnp.square(objective.residuals(model, data)))
+        return jnp.sum(jnp.square(objective.residuals(model, data, objective.prepare(goal))))
 
     def cost(late, **options):
         objective = OrderedSpikes(**{"sd_ms": 1, "growth": 0, "first": 1, "slots": 4} | options)
