@@ -254,8 +254,8 @@ def conclude(residuals: Residuals, solution: Solution, options: FitOptions) -> F
         count = problem.target.features.shape[1]
         freedom = count - len(problem.names)
         data_cost = solution.chi2 / max(freedom, 1)
-        agreeing = probability(cost * count, freedom) > _PROBABLE
-        evidence = {"chi2": (solution.chi2, freedom)}
+        agreeing = probability(cost * count, max(freedom, 1)) > _PROBABLE
+        evidence = {"chi2": (solution.chi2, freedom) if freedom else None}
     trainable, values = problem.trainable, np.asarray(values)
     evidence["values"] = {
         name: (float(value), bounds, scale)

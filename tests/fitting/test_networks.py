@@ -136,6 +136,11 @@ REFUSED = {
     "a unit": ({"spikes": SPIKES, "objective": {"name": "match", "measure": "rate", "sd": 2}}, "leave it out"),
     "another record": ({"spikes": SPIKES, "objective": {"name": "match", "measure": "v_mean"}}, "v_mean needs 'v'"),
     "not finite": ({"spikes": SPIKES, "objective": Match(summed)}, r"each\[2\] of 8 of 8 runs is not finite"),
+    "a measure that raises": (
+        {"spikes": SPIKES, "objective": Match(lambda r: r["v"].max())},
+        "raised KeyError: .*no 'v'",
+    ),
+    "too few statistics": ({"spikes": SPIKES, "objective": Match(lambda r: jnp.zeros(0))}, "cannot tell 1 parameters"),
     "a method of cells": ({"spikes": SPIKES, "method": "cma"}, "cma is for cells; a network takes features"),
 }
 

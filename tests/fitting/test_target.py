@@ -84,7 +84,7 @@ def test_noise_must_be_positive(noise):
 def test_several_cells_are_refused():
     cells = HodgkinHuxley(g_na=np.asarray([100.0, 120.0]))
     target = Trials.of(recording(RAMP, RAMP))
-    with pytest.raises(ValueError, match="make 2 potentials at once.*one value for all cells: fit each cell alone"):
+    with pytest.raises(ValueError, match=r"make 2 potentials at once.*one value for all cells: fit each cell alone"):
         CellProblem.of(cells, target, Trainable.of(cells, ["g_na"]))
 
 

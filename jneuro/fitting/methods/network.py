@@ -30,7 +30,7 @@ from jneuro.fitting.solution import Keep, Solution, faults
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.simulation import simulate
 from jneuro.simulators.stepped import SteppedSimulator
-from jneuro.sweeps.measures import as_measure
+from jneuro.sweeps.measures import as_measure, result_like
 
 __all__ = ["NetworkFeatures", "NetworkProblem", "Refinement", "Runs", "refined", "simulate_runs"]
 
@@ -88,16 +88,21 @@ class Runs(NamedTuple):
         """
         if np.ndim(spikes) != 3:
             raise ValueError(f"the spikes have the shape {np.shape(spikes)}; a network's are [run, time, neuron]")
-
         names: list[str] = []
+
+        def recording(run):
+            origin = {"ok": jnp.asarray(True), "first_step": jnp.asarray(0), "final_state": None}
+            how = {"step": dt, "record_every": 1, "frames": run.shape[0], "unit_pairs": (("spikes", "1"),)}
+            return Recording({"spikes": run}, **origin, **how)
 
         @jax.jit
         def describe(run):
-            origin = {"ok": jnp.asarray(True), "first_step": jnp.asarray(0), "final_state": None}
-            how = {"step": dt, "record_every": 1, "frames": run.shape[0], "unit_pairs": (("spikes", "1"),)}
-            found = _numbers(objectives, Recording({"spikes": run}, **origin, **how), populations)
+            found = _numbers(objectives, recording(run), populations)
             names[:] = found
-            return jnp.stack([*found.values()])
+            return jnp.stack([*found.values()]) if found else jnp.zeros(0)
+
+        for objective in objectives if len(spikes) else ():
+            result_like(as_measure(objective.measure), jax.eval_shape(recording, jnp.asarray(spikes[0])), populations)
 
         described = [describe(jnp.asarray(run)) for run in spikes]
         if len(described) < max(2 * len(names), 2):
@@ -157,6 +162,11 @@ class NetworkProblem(Problem):
             if "spikes" not in target.values:
                 raise ValueError("the recording has no 'spikes'; record the spikes of every neuron")
             target = Runs.of(target.values["spikes"], target.dt, objectives, tuple(simulator.populations.values()))
+        if len(target.names) < len(trainable.names):
+            raise ValueError(
+                f"objective: {len(target.names)} statistics ({', '.join(target.names)}) cannot tell "
+                f"{len(trainable.names)} parameters; match more measures"
+            )
         return cls(simulator, target, trainable, objectives)
 
 
