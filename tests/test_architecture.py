@@ -28,6 +28,7 @@ ORDER = (
     {"fitting", "sweeps", "interop"},
     {"evaluation"},
     {"report"},
+    {"analyses"},
     {"experiment"},
     {"testing"},
     {"console"},

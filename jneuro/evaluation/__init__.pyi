@@ -1,5 +1,6 @@
 from .analysis import Analysis as Analysis
 from .analysis import Findings as Findings
+from .analysis import Quantity as Quantity
 from .analysis import Source as Source
 from .analysis import Study as Study
 from .baselines import BaselineConfig as BaselineConfig
@@ -7,6 +8,11 @@ from .baselines import fit_baselines as fit_baselines
 from .ceiling import CeilingConfig as CeilingConfig
 from .ceiling import ceiling_scores as ceiling_scores
 from .ceiling import simulate_futures as simulate_futures
+from .comparison import Comparison as Comparison
+from .comparison import compare as compare
+from .comparison import compare_estimates as compare_estimates
+from .comparison import compare_ratios as compare_ratios
+from .comparison import holm as holm
 from .forecasts import forecast as forecast
 from .forecasts import targets as targets
 from .kinds import ANALYSES as ANALYSES

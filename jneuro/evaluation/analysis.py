@@ -1,14 +1,14 @@
 """What an analysis is given, and what it finds.
 
-Scores say how good a model is; an analysis says why, or what it is good for. Each is a configuration with a `name` and
-a method `analyse`, listed in `jneuro.evaluation.analyses`; its findings go to metrics.json and analyses.zarr, and its
-section of the report is listed in `jneuro.report.sections`.
+Scores say how good a model is; an analysis says why, or what it is good for. Each is one file: a configuration with a
+`name`, a method `compute` that returns `Findings`, and a method `section` that tells them in the report. Findings go to
+metrics.json and analyses.zarr. Those of jneuro are in `jneuro.analyses`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from flax import nnx
@@ -16,10 +16,11 @@ from flax import nnx
 from jneuro.core.config import Config
 from jneuro.core.types import Array, Float, Key
 from jneuro.datasets import WindowConfig, Windows
+from jneuro.evaluation.comparison import Comparison
 from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.stepped import SteppedSimulator
 
-__all__ = ["Analysis", "Findings", "Source", "Study"]
+__all__ = ["Analysis", "Findings", "Quantity", "Source", "Study"]
 
 
 class Source(NamedTuple):
@@ -74,20 +75,80 @@ class Study:
     tell: Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class Quantity:
+    """A number with its unit.
+
+    Attributes:
+        value: the number; NaN for what could not be computed.
+        unit: its unit, such as `mV`; `1` for a pure number.
+        digits: decimals that a text shows; None for four significant digits.
+
+    Examples:
+        >>> print(Quantity(12.3456, "Hz"), Quantity(0.5, digits=2))
+        12.35 Hz 0.50
+    """
+
+    value: float
+    unit: str = "1"
+    digits: int | None = None
+
+    def __str__(self) -> str:
+        shown = f"{self.value:.4g}" if self.digits is None else f"{self.value:,.{self.digits}f}"
+        shown = shown.replace("-", "−") if np.isfinite(self.value) else "–"
+        return shown if self.unit == "1" else f"{shown} {self.unit}"
+
+
 class Findings(NamedTuple):
     """What an analysis found.
 
     Attributes:
-        numbers: JSON values, for metrics.json and the report's sentences.
-        arrays: for figures, by name: dimensions and values, as xarray takes them.
+        numbers: by name: JSON values, `Quantity`, `Comparison`, and nests of them; for metrics.json and the section.
+        arrays: for figures, by name: dimensions and values, as xarray takes them. An array that is called like a
+            dimension holds its coordinates.
     """
 
-    numbers: dict[str, Any]
+    numbers: Mapping[str, Any]
     arrays: Mapping[str, tuple[tuple[str, ...], np.ndarray]] = {}
+
+    def dump(self) -> dict[str, Any]:
+        """The numbers as JSON values: a `Quantity` or a `Comparison` becomes a mapping of its fields."""
+        return _plain(self.numbers)
+
+    @classmethod
+    def load(cls, numbers: Mapping[str, Any], arrays: Mapping[str, tuple[tuple[str, ...], np.ndarray]]) -> Self:
+        """The findings from what was stored.
+
+        Args:
+            numbers: what `dump` returned, with null for what is not finite.
+            arrays: as they were.
+        """
+        return cls(_typed(numbers), arrays)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(value).items()}
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _typed(value: Any) -> Any:
+    """Mappings with the fields of a result become it; null among the numbers of one is NaN again."""
+    if isinstance(value, Mapping):
+        if value.keys() == {f.name for f in fields(Comparison)}:
+            low, high = (np.nan if x is None else x for x in value["ci95"])
+            known = {k: np.nan if value[k] is None else value[k] for k in ("difference", "p")}
+            return Comparison(**{**value, **known, "ci95": (low, high)})
+        if value.keys() == {f.name for f in fields(Quantity)}:
+            return Quantity(**{**value, "value": np.nan if value["value"] is None else value["value"]})
+        return {k: _typed(v) for k, v in value.items()}
+    return [_typed(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 class Analysis(Config):
-    """An analysis as configuration; abstract: subclasses say what `analyse` finds.
+    """An analysis as configuration; abstract: subclasses say what `compute` finds, and may say how `section` tells it.
 
     Attributes:
         name: which.
@@ -111,13 +172,24 @@ class Analysis(Config):
             ValueError: with the key and the remedy.
         """
 
-    def analyse(self, study: Study) -> Findings:
-        """Analyse.
+    def compute(self, study: Study) -> Findings:
+        """Compute what the analysis is about.
 
         Args:
-            study: the trained experiment.
+            study: the trained and scored experiment.
 
         Returns:
             What was found.
         """
         raise NotImplementedError
+
+    def section(self, findings: Findings) -> Any:
+        """Tell the findings in a report.
+
+        Args:
+            findings: what `compute` returned, read back from the run folder.
+
+        Returns:
+            A `jneuro.report.Section`; None for a table of every number.
+        """
+        return None

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from jneuro.evaluation import Findings
 from jneuro.experiment.folder import RunFolder
 from jneuro.experiment.plan import Plan
 from jneuro.recordings import has_events, open_recording, read_events
@@ -48,15 +49,18 @@ def report_stage(plan: Plan, folder: RunFolder) -> Path:
             history={t.label: _history(folder, t.folder) for t in plan.trainings},
             example=_example(store, plan.config.windows.discard_ms, metrics["windows"]["runs"]["test"][0]),
             forecast=_forecast(folder),
-            analyses={name: (numbers, _arrays(folder, name)) for name, numbers in metrics.get("analyses", {}).items()},
+            analyses={
+                a.key: (a, Findings.load(metrics["analyses"][a.key], _arrays(folder, a.key)))
+                for a in plan.config.evaluate.analyses
+            },
         )
         return write_report(data, folder.path)
 
 
-def _arrays(folder: RunFolder, name: str) -> dict[str, np.ndarray]:
-    """The arrays of an analysis."""
+def _arrays(folder: RunFolder, name: str) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """The arrays of an analysis, with their dimensions."""
     data = folder.load(f"analyses.zarr/{name}", xr.Dataset)
-    return {str(key): data[key].values for key in data.variables}
+    return {str(key): (tuple(map(str, data[key].dims)), data[key].values) for key in data.variables}
 
 
 def _loss(plan: Plan) -> str:

@@ -188,9 +188,9 @@ def _analyse(plan: Plan, study: Study) -> tuple[dict[str, Any], dict[str, xr.Dat
     for analysis in plan.config.evaluate.analyses:
         study.tell(analysis.name.replace("_", " "))
         try:
-            found = analysis.analyse(study)
+            found = analysis.compute(study)
             arrays[analysis.key] = xr.Dataset(found.arrays)
-            numbers[analysis.key] = found.numbers
+            numbers[analysis.key] = found.dump()
         except Exception as error:
             said = " ".join(f"{type(error).__name__}: {error}".split())
             study.tell(f"{analysis.name} failed: {said}")

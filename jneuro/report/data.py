@@ -8,6 +8,9 @@ import numpy as np
 
 from jneuro.core.types import Float
 from jneuro.datasets.variables import shared_unit
+from jneuro.evaluation.analysis import Analysis, Findings
+from jneuro.report.components import number
+from jneuro.report.style import COLOURS
 
 __all__ = ["Kind", "ReportData", "Score", "best", "compared", "excitatory", "in_unit", "number", "scores", "twin"]
 
@@ -15,7 +18,6 @@ Kind = Literal["baseline", "model", "leaky", "ceiling"]
 
 BASELINES = {"mean": "mean", "persistence": "persistence", "ar": "AR", "var": "VAR", "lookup": "lookup"}
 GREYS = ("#969696", "#7d7d7d", "#646464", "#4b4b4b")
-COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9")
 LEAKY_COLOUR = "#D55E00"
 MARKERS = "osD^vP"
 
@@ -45,7 +47,7 @@ class ReportData:
             `spike_neuron` [event], `n_excitatory` (excitatory neurons come first).
         forecast: a contiguous stretch of one test run: `time_ms` [time], `target` [time horizon neuron] in its unit,
             `prediction` (model or baseline → array like `target`), `horizons_ms`.
-        analyses: name → numbers and arrays of what else was asked, each shown by its section.
+        analyses: name → what else was asked, and what was found; each is told by its `section`.
     """
 
     run: Mapping[str, Any]
@@ -54,7 +56,7 @@ class ReportData:
     history: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     example: Mapping[str, Any] = field(default_factory=dict)
     forecast: Mapping[str, Any] = field(default_factory=dict)
-    analyses: Mapping[str, tuple[Mapping[str, Any], Mapping[str, np.ndarray]]] = field(default_factory=dict)
+    analyses: Mapping[str, tuple[Analysis, Findings]] = field(default_factory=dict)
 
     @property
     def targets(self) -> Mapping[str, str]:
@@ -94,11 +96,6 @@ class Score:
     def series(self, group: Literal["per_horizon", "per_neuron"], key: str) -> Float[np.ndarray, " any"]:
         """One number for each horizon or neuron; empty if missing."""
         return np.array([number(x) for x in (self.values.get(group) or {}).get(key) or ()], float)
-
-
-def number(value: Any) -> float:
-    """A float; NaN for `None`, as JSON writes what could not be computed."""
-    return float("nan") if value is None else float(value)
 
 
 def in_unit(data: ReportData, what: str) -> str:

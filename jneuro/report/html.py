@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jneuro.datasets.variables import shared_unit
+from jneuro.evaluation.analysis import Findings
+from jneuro.report.components import Plot, Table, plain_section, render
 from jneuro.report.data import BASELINES, ReportData, Score, best, in_unit, number, scores
 from jneuro.report.figures import draw_figures
 from jneuro.report.page import inline, write_page
 from jneuro.report.prose import duration, facts, paragraph, quantity, verdict
-from jneuro.report.sections import section_of
 from jneuro.report.style import save
 
 __all__ = ["write_report"]
@@ -87,22 +88,36 @@ def write_report(data: ReportData, folder: Path) -> Path:
 
 
 def _analyses(data: ReportData, folder: Path) -> list[dict[str, Any]]:
-    """What the page shows of each analysis."""
+    """What the page shows of each analysis; one whose section fails costs its own section alone."""
     shown = []
-    for name, (numbers, arrays) in data.analyses.items():
-        section, figures = section_of(name), []
-        if "failed" in numbers:
-            said = f"This analysis failed ({numbers['failed']}); all else in this report does without it."
-            shown.append({"title": section.title, "sentences": [said], "tables": [], "figures": []})
+    for name, (analysis, findings) in data.analyses.items():
+        if "failed" in findings.numbers:
+            shown.append(_failed(name, f"This analysis failed ({findings.numbers['failed']})"))
             continue
-        for figure in section.figures:
-            drawn = figure.draw(data, arrays)
-            if drawn is not None:
-                source = inline(*save(drawn, folder / figure.name))
-                figures.append({**figure._asdict(), "source": source})
-        sentences, tables = section.say(numbers), section.tables(numbers)
-        shown.append({"title": section.title, "sentences": sentences, "tables": tables, "figures": figures})
+        try:
+            section = analysis.section(findings) or plain_section(name, findings)
+            sentences = render(section.text, {**findings.numbers, **section.names})
+            tables = [part for part in section.parts if isinstance(part, Table)]
+            figures = [
+                {**part._asdict(), "source": inline(*save(part.figure, folder / part.name))}
+                for part in section.parts
+                if isinstance(part, Plot)
+            ]
+            shown.append({"title": section.title, "sentences": sentences, "tables": tables, "figures": figures})
+        except Exception as error:
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            shown.append(_failed(name, f"This section failed ({said}); its numbers are in metrics.json"))
     return shown
+
+
+def _failed(name: str, said: str) -> dict[str, Any]:
+    title = plain_section(name, Findings({})).title
+    return {
+        "title": title,
+        "sentences": [f"{said}; all else in this report does without it."],
+        "tables": [],
+        "figures": [],
+    }
 
 
 def _rows(data: ReportData, kind: str) -> list[Row]:
