@@ -43,7 +43,7 @@ def print_scores(console: Console, metrics: Mapping[str, Any]) -> None:
         if "baselines" in s:  # windows of its own: its skill is over baselines that are not in this table
             numbers["skill"] = "–"
         if (own := shared_unit(s.get("targets") or {})) not in ("", unit):
-            numbers |= {k: f"{numbers[k]} {own}" for k in ("rmse_mv", "mae_mv")}
+            numbers |= {k: f"{numbers[k]} {own}" for k in ("rmse", "mae")}
         style = "yellow" if s.get("leaky") else None if name in metrics["baselines"] else "bold"
         mark = " ⚠ leaky" if s.get("leaky") and "leaky" not in name else ""
         table.add_row(name + mark, *numbers.values(), style=style)
@@ -77,8 +77,8 @@ def print_fit(console: Console, metrics: Mapping[str, Any]) -> None:
 _COLUMNS = {
     "r2": ".4f",
     "r2_se": ".4f",
-    "rmse_mv": ".3f",
-    "mae_mv": ".3f",
+    "rmse": ".3f",
+    "mae": ".3f",
     "share_of_ceiling": ".1%",
     "skill": ".1%",
 }

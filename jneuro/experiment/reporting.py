@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from jneuro.evaluation import Findings
+from jneuro.evaluation.results import typed
 from jneuro.experiment.folder import RunFolder
 from jneuro.experiment.plan import Plan
 from jneuro.recordings import has_events, open_recording, read_events
@@ -33,7 +34,7 @@ def report_stage(plan: Plan, folder: RunFolder) -> Path:
     """
     from jneuro.report import ReportData, write_report  # with Matplotlib, which no other stage needs
 
-    metrics, store = folder.load("metrics.json"), plan.recording(folder)
+    metrics, store = typed(folder.load("metrics.json")), plan.recording(folder)
     with folder.stage(plan.stages["report"]):
         info = folder.info
         data = ReportData(
@@ -50,7 +51,7 @@ def report_stage(plan: Plan, folder: RunFolder) -> Path:
             example=_example(store, plan.config.windows.discard_ms, metrics["windows"]["runs"]["test"][0]),
             forecast=_forecast(folder),
             analyses={
-                a.key: (a, Findings.load(metrics["analyses"][a.key], _arrays(folder, a.key)))
+                a.key: (a, Findings(metrics["analyses"][a.key], _arrays(folder, a.key)))
                 for a in plan.config.evaluate.analyses
             },
         )

@@ -36,10 +36,10 @@ class ReportData:
             simulator to draw futures from), `recording` (rates [Hz], `isi_cv`, voltages [mV], `runs`, `duration_ms`)
             and `windows` (`length` and `stride` in samples, `horizons_ms`, `counts` and `runs` by split, `split`,
             `targets`: variable → unit).
-            Scores are `r2`, `r2_se`, `rmse_mv`, `mae_mv`, `share_of_ceiling`, `skill`, `gain` and `gain_se` (R² over
+            Scores are `r2`, `r2_se`, `rmse`, `mae`, `share_of_ceiling`, `skill`, `gain` and `gain_se` (R² over
             the best baseline, paired), `parameters`, `train_seconds`, `horizons_ms`, `per_horizon` and `per_neuron`;
-            each may be missing or `None`. All but `per_horizon` are those of the nearest horizon. `rmse_mv` and
-            `mae_mv` are in the unit of the model's `targets`. A model with windows of its own has `baselines` of its
+            each may be missing or `None`. All but `per_horizon` are those of the nearest horizon. `rmse` and
+            `mae` are in the unit of the model's `targets`. A model with windows of its own has `baselines` of its
             own, which its skill and gain are over.
         history: model → one record for each epoch: `epoch` (from 0), `train_loss` and `validation_loss` (mean
             over horizons and z-scored neurons), `learning_rate`, `seconds`.

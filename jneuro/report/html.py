@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 from jneuro.datasets.variables import shared_unit
 from jneuro.evaluation.analysis import Findings
-from jneuro.report.components import Plot, Table, plain_section, render
-from jneuro.report.data import BASELINES, ReportData, Score, best, in_unit, number, scores
+from jneuro.report.components import Plot, Table, duration, number, plain_section, quantity, render
+from jneuro.report.data import BASELINES, ReportData, Score, best, in_unit, scores
 from jneuro.report.figures import draw_figures
 from jneuro.report.page import inline, write_page
-from jneuro.report.prose import duration, facts, paragraph, quantity, verdict
 from jneuro.report.style import save
+from jneuro.report.summary import facts, paragraph, verdict
 
 __all__ = ["write_report"]
 
@@ -146,8 +146,8 @@ def _cells(score: Score, unit: str) -> list[Cell]:
     return [
         cell("r2", lambda x: quantity(x, 4) + error),
         again,
-        cell("rmse_mv", lambda x: quantity(x, 3) + other),
-        cell("mae_mv", lambda x: quantity(x, 3) + other),
+        cell("rmse", lambda x: quantity(x, 3) + other),
+        cell("mae", lambda x: quantity(x, 3) + other),
         cell("share_of_ceiling", lambda x: f"{quantity(100 * x, 1)} %"),
         Cell(None, "–") if score.own_windows else skill,
         cell("parameters", lambda x: f"{x:,.0f}"),
