@@ -5,7 +5,7 @@ import inspect
 import os
 import platform
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,20 @@ def print_scores(console: Console, metrics: Mapping[str, Any]) -> None:
         table.add_section()
         table.add_row("noise ceiling", _number(ceiling["r2"], ".4f"), _number(ceiling["se"], ".4f"), "", "", "100%", "")
     console.print(table)
+
+
+def print_claims(console: Console, claims: Sequence[Mapping[str, Any]]) -> None:
+    """Print how the claims of a study came out.
+
+    Args:
+        console: where to.
+        claims: as in claims.json.
+    """
+    if claims:
+        table = Table("claim", "verdict", "evidence", title="claims", title_justify="left")
+        for claim in claims:
+            table.add_row(claim["text"], claim["status"], "; ".join(claim["evidence"]))
+        console.print(table)
 
 
 def print_fit(console: Console, metrics: Mapping[str, Any]) -> None:

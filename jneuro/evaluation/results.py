@@ -6,9 +6,13 @@ A number that could not be computed is NaN here and null in JSON.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import Any, NotRequired, TypedDict
+from typing import (
+    Any,
+    NotRequired,  # pydantic wants these of Python below 3.12
+)
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from jneuro.evaluation.comparison import Comparison
 
@@ -141,7 +145,6 @@ class Metrics(TypedDict):
         recording: rates [Hz], potentials [mV], runs and duration [ms].
         windows: length and stride in frames, horizons [ms], counts and runs by split, units of the targets.
         analyses: numbers of each analysis by its name.
-        claims: how each claim of the study was judged.
     """
 
     test: dict[str, Scores]

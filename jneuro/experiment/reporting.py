@@ -8,7 +8,8 @@ import numpy as np
 import xarray as xr
 
 from jneuro.evaluation import Findings
-from jneuro.evaluation.results import typed
+from jneuro.evaluation.claims import judge
+from jneuro.evaluation.results import dump, typed
 from jneuro.experiment.folder import RunFolder
 from jneuro.experiment.plan import Plan
 from jneuro.recordings import has_events, open_recording, read_events
@@ -36,7 +37,8 @@ def report_stage(plan: Plan, folder: RunFolder) -> Path:
 
     metrics, store = typed(folder.load("metrics.json")), plan.recording(folder)
     with folder.stage(plan.stages["report"]):
-        info = folder.info
+        info, claims = folder.info, judge(plan.config.claims, metrics)
+        folder.save("claims.json", dump(claims))
         data = ReportData(
             run={
                 **{k: info.get(k) for k in ("name", "hash", "versions", "device", "started", "git_commit", "command")},
@@ -47,6 +49,7 @@ def report_stage(plan: Plan, folder: RunFolder) -> Path:
             },
             config_yaml=(folder.path / "config.yaml").read_text(),
             metrics=metrics,
+            claims=claims,
             history={t.label: _history(folder, t.folder) for t in plan.trainings},
             example=_example(store, plan.config.windows.discard_ms, metrics["windows"]["runs"]["test"][0]),
             forecast=_forecast(folder),

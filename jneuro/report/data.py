@@ -9,6 +9,7 @@ import numpy as np
 from jneuro.core.types import Float
 from jneuro.datasets.variables import shared_unit
 from jneuro.evaluation.analysis import Analysis, Findings
+from jneuro.evaluation.claims import JudgedClaim
 from jneuro.report.components import number
 from jneuro.report.style import COLOURS
 
@@ -47,12 +48,14 @@ class ReportData:
             `spike_neuron` [event], `n_excitatory` (excitatory neurons come first).
         forecast: a contiguous stretch of one test run: `time_ms` [time], `target` [time horizon neuron] in its unit,
             `prediction` (model or baseline → array like `target`), `horizons_ms`.
+        claims: of the study, judged.
         analyses: name → what else was asked, and what was found; each is told by its `section`.
     """
 
     run: Mapping[str, Any]
     config_yaml: str
     metrics: Mapping[str, Any]
+    claims: Sequence[JudgedClaim] = ()
     history: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     example: Mapping[str, Any] = field(default_factory=dict)
     forecast: Mapping[str, Any] = field(default_factory=dict)

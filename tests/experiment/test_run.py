@@ -9,12 +9,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
 
 import jneuro.experiment.simulation as simulation
+from jneuro import cli
 from jneuro.core.config import ConfigError
 from jneuro.core.progress import Progress, Task
 from jneuro.experiment import RunFolder, require_trained, run, run_stages, running
@@ -107,6 +109,31 @@ def test_what_a_model_learned_is_told(tiny):
     html = (tiny.folder / "report.html").read_text()
     assert "without its own past" in html
     assert "Whose past the forecast needs" in html
+
+
+def test_claims_are_judged_and_told(tiny, capsys):
+    judged = json.loads((tiny.folder / "claims.json").read_text())
+    assert [c["status"] for c in judged][2] == "not run"
+    assert judged[0]["evidence"][0].startswith(f"{tiny.metrics['test']['compact']['r2']:.4g} against")
+    assert judged[1]["text"] == "it needs its own past"
+    html = (tiny.folder / "report.html").read_text()
+    assert "Of 3 claims" in html
+    assert "needs a GPU" in html
+    cli.claims([tiny.folder])
+    assert "| it is fast on a GPU | not run | needs a GPU |" in capsys.readouterr().out
+    # A claim changes nothing that was computed.
+    fewer = load_plan(tiny.file, ["claims=[]"])
+    assert fewer.stages["evaluate"] == tiny.plan.stages["evaluate"]
+    assert fewer.stages["report"] != tiny.plan.stages["report"]
+
+
+def test_results_fit_their_schema(tiny):
+    schema = json.loads((tiny.folder / "metrics.schema.json").read_text())
+    jsonschema.validate(tiny.metrics, schema)
+    assert {"test", "baselines", "ceiling"} <= set(schema["required"])
+    comparison = tiny.metrics["test"]["compact"]["comparison"]
+    assert comparison["paired_by"] == "run"
+    assert comparison["ci95"] == [None, None]  # one test run
 
 
 def test_predictions_are_those_that_were_scored(tiny):
