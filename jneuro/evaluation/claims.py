@@ -247,7 +247,7 @@ def _number(value: Any, key: str) -> float:
 
 
 def _seeds(key: Any, around: Mapping[str, Any]) -> list[float]:
-    """The values of all seeds beside a number: a list of which it is the first, or the mean; else they are of another."""
+    """The values of all seeds beside a number, of which it is the first or the mean; else they are of another."""
     name = str(key).rpartition(".")[2]
     seeds = around.get("seeds")
     values = seeds.get(name) if isinstance(seeds, Mapping) else seeds
