@@ -11,6 +11,24 @@ from jneuro.evaluation.analysis import Analysis, Findings, Study
 from jneuro.evaluation.forecasts import targets
 from jneuro.evaluation.metrics import ratio_error
 from jneuro.recordings import open_recording, read_recording
+from jneuro.report.components import Plot, Section
+from jneuro.report.style import panels
+
+_TEXT = """
+{% for population, best in best_of.items() %}
+Of {{ population }} neurons, {{ best }} forecasts best: R² {{ populations[population][best] | fixed(4) }}.
+
+{% endfor %}
+"""
+
+_ALT = (
+    "Root-mean-square error of the best model and the best baseline against the time since the last spike and against "
+    "the distance to threshold."
+)
+_CAPTION = (
+    "Error should be largest just below threshold, where a spike may or may not come, and a model that listens to "
+    "other neurons should gain there most."
+)
 
 __all__ = ["ErrorAnalysis", "binned_error", "time_since_spike"]
 
@@ -32,7 +50,7 @@ class ErrorAnalysis(Analysis):
         if windows.observed[:1] != windows.targets:
             raise ValueError("error_analysis needs one variable, which is observed and predicted")
 
-    def analyse(self, study: Study) -> Findings:
+    def compute(self, study: Study) -> Findings:
         """Squared errors of every predictor in bins, over test windows and neurons."""
         windows, starts = study.windows, np.asarray(study.windows.starts["test"])
         scaling = windows.target_scaling
@@ -48,7 +66,10 @@ class ErrorAnalysis(Analysis):
         discard = round(study.config.discard_ms / windows.dt)
         since = time_since_spike(spikes) * windows.dt
         groups["since_spike"] = since[runs, last % windows.frames_per_trial + discard]
-        numbers: dict = {"populations": {}}
+        score = {n: (study.metrics["baselines"] | study.metrics["test"])[n]["r2"] for n in predictions}
+        kinds = [[n for n in predictions if (n in study.baselines) == baseline] for baseline in (False, True)]
+        shown = [max(names, key=lambda n: np.nan_to_num(score[n], nan=-np.inf)) for names in kinds if names]
+        numbers: dict = {"populations": {}, "shown": shown}
         arrays = {}
         for name, value in groups.items():
             edges = np.unique(np.quantile(value[np.isfinite(value)], np.linspace(0, 1, self.bins + 1)))
@@ -71,6 +92,26 @@ class ErrorAnalysis(Analysis):
                     if mask.any()
                 }
         return Findings(numbers, arrays)
+
+    def section(self, findings: Findings) -> Section:
+        """The best predictor of each population, and errors of the best model and the best baseline."""
+        figure, axes = panels(4.6, rows=2)
+        titles = {"since_spike": "time since the last spike [ms]", "distance": "distance to threshold [mV]"}
+        for ax, (group, title) in zip(axes, titles.items(), strict=True):
+            edges = findings.arrays[f"{group}_edges"][1]
+            centre = 0.5 * (edges[1:] + edges[:-1])
+            for name in findings.numbers["shown"]:
+                rmse, se = (findings.arrays[f"{group}.{what}.{name}"][1] for what in ("rmse", "rmse_se"))
+                ax.errorbar(centre, rmse, se, marker="o", markersize=4, label=name)
+            ax.set_xlabel(title)
+            ax.set_ylabel("RMSE [mV]")
+            if group == "since_spike":
+                ax.set_xscale("symlog", linthresh=1.0)
+        axes[0].legend(frameon=False, fontsize=9)
+        populations = findings.numbers["populations"]
+        best = {p: max(s, key=lambda n: -np.inf if s[n] is None else s[n]) for p, s in populations.items()}
+        plot = Plot("error_analysis", "Error by what the neuron was doing", _ALT, _CAPTION, figure)
+        return Section("Where the forecast is wrong", _TEXT, (plot,), {"best_of": best})
 
 
 def time_since_spike(spikes: Int[np.ndarray, "trial frame neuron"]) -> Float[np.ndarray, "trial frame neuron"]:
