@@ -479,7 +479,7 @@ def _summary(drawn: Posterior) -> Numbers:
 
 def _report(folder: RunFolder) -> Path:
     """Write the report and its figures from what is in the folder."""
-    from jneuro.report.fit_section import write_fit_report  # with Matplotlib
+    from jneuro.report.fits import write_fit_report  # with Matplotlib
 
     stored = folder.load("fit.zarr", xr.Dataset)
     arrays = {str(name): stored[name].values for name in stored.variables}
