@@ -26,14 +26,14 @@ from jneuro.experiment.fit_plan import FitPlan
 from jneuro.experiment.folder import RunFolder, wanted
 from jneuro.experiment.simulation import simulate_stage
 from jneuro.fitting.config import chosen
-from jneuro.fitting.fitter import Fit, fit, predict, predict_spikes
+from jneuro.fitting.fitter import Fit, fit, predict
 from jneuro.fitting.kinds import METHODS, made
 from jneuro.fitting.methods.network import NetworkProblem, Runs, simulate_runs
 from jneuro.fitting.parameters import random_starts
 from jneuro.fitting.posterior import Posterior, posterior
 from jneuro.fitting.problem import Trials
 from jneuro.fitting.solution import named, probability
-from jneuro.fitting.uncertainty import Intervals, intervals, profiles
+from jneuro.fitting.uncertainty import Intervals, intervals, profile
 from jneuro.recordings import Recording
 from jneuro.recordings.readers import read
 from jneuro.recordings.store import read_recording
@@ -261,7 +261,7 @@ def _fitted(plan: FitPlan, folder: RunFolder, progress: Progress, pieces: Pieces
         "time": (("time",), target.time),
         "v": (("trial", "time"), np.asarray(target.v)),
         "current": (("trial", "time"), np.asarray(target.current)),
-        "before": (("trial", "time"), np.asarray(before)),
+        "before": (("trial", "time"), np.asarray(before.v)),
         "prediction": (("trial", "time"), np.asarray(first.prediction)),
     }
     every = _trials(plan, folder, recording, cases[0].key)
@@ -393,12 +393,12 @@ def _predicted(plan: FitPlan, found: Fit, every: Trials) -> tuple[Numbers, Numbe
     numbers = chosen(plan.config.held_out, every.trials)
     if not numbers:
         return {}, {}
-    held_out = every.of_trials(numbers)
-    predicted = np.array(predict(found.simulator, held_out, **_how(plan)))
     detector = plan.config.fit.spikes
     fixed = detector.fixed(np.asarray(every.v), every.dt)
     crossed = {"threshold": float(fixed.threshold_mv), "fall": fixed.return_mv}
-    times = predict_spikes(found.simulator, held_out, **_how(plan), **crossed)
+    held_out = dataclasses.replace(every.of_trials(numbers), threshold=crossed["threshold"])
+    seen = predict(found.simulator, held_out, **_how(plan))
+    predicted, times = np.array(seen.v), seen.spike_times(fixed.return_mv)
     if found.simulator.has_reset:  # whose potential is already reset where it spikes
         for row, spikes in zip(predicted, times, strict=True):
             row[np.floor(spikes / held_out.dt + 1).astype(int)] = _PEAK_MV
@@ -435,7 +435,7 @@ def _uncertainties(
             with progress.begin("profiles", len(options.profile), "parameters") as task:
                 for i, name in enumerate(options.profile):
                     task.update(i, text=name)
-                    seen += profiles(problem, found.q, [name], points=options.points)  # pyright: ignore
+                    seen.append(profile(problem, found.q, name, points=options.points))  # pyright: ignore
             metrics["profiles"] = [
                 {"name": p.name, "intervals": {k: list(v) for k, v in p.intervals.items()}, "truth": truth.get(p.name)}
                 for p in seen

@@ -2,7 +2,6 @@ from .fitter import Fit as Fit
 from .fitter import FitOptions as FitOptions
 from .fitter import fit as fit
 from .fitter import predict as predict
-from .fitter import predict_spikes as predict_spikes
 from .methods.evolution import CMA as CMA
 from .methods.evolution import NelderMead as NelderMead
 from .methods.evolution import Spikes as Spikes

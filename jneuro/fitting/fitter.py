@@ -31,9 +31,9 @@ from jneuro.simulators.located import Exact
 from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.spiking import Surrogate
 from jneuro.simulators.stepped import SteppedSimulator
-from jneuro.spikes.detection import Detector, crossings, raster_times
+from jneuro.spikes.detection import Detector
 
-__all__ = ["Fit", "FitOptions", "fit", "predict", "predict_spikes"]
+__all__ = ["Fit", "FitOptions", "fit", "predict"]
 
 _SAME = 0.02
 """Costs that differ by less, in units of the noise's variance, are the same minimum."""
@@ -118,7 +118,7 @@ class Fit(NamedTuple):
     agreeing: float
     ok: bool
     reason: str
-    simulations: int
+    simulations: float
     seconds: float
 
 
@@ -301,8 +301,8 @@ def predict(
     solver: str = "rk4",
     gradient: Any = None,
     own_start: bool = False,
-) -> Float[Array, "trial time"]:
-    """Predict potentials that were not fitted.
+) -> Trials:
+    """Predict trials that were not fitted: potentials `v`, and `spike_times()`.
 
     Args:
         simulator: a fitted one.
@@ -313,44 +313,10 @@ def predict(
         own_start: begin in the simulator's own start rather than in the state of a cell held at the first sample.
 
     Returns:
-        The potentials [mV].
+        The trials, as the simulator shows them.
     """
     with double_precision():
-        return _observed(_untrained(simulator, target, dt, solver, gradient, own_start)).v
-
-
-def predict_spikes(
-    simulator: ODESimulator,
-    target: Trials,
-    *,
-    dt: float | None = None,
-    solver: str = "rk4",
-    gradient: Any = None,
-    own_start: bool = False,
-    threshold: float = 0.0,
-    fall: float = 10.0,
-) -> list[Float[np.ndarray, " spike"]]:
-    """Predict the spikes of every trial; arguments as for `predict`.
-
-    Args:
-        simulator: a fitted one.
-        target: the currents.
-        dt: time step [ms].
-        solver: scheme.
-        gradient: as it was fitted with.
-        own_start: begin in the simulator's own start.
-        threshold: that spikes of a cell without a reset cross [mV].
-        fall: how far below it the potential must return before the next spike [mV].
-
-    Returns:
-        Their times after the first sample [ms]; those of a cell with a reset lie amid its steps, or where
-        they were located.
-    """
-    with double_precision():
-        seen = _observed(_untrained(simulator, target, dt, solver, gradient, own_start))
-    if seen.own_spikes is not None:
-        return [raster_times(s, target.dt) for s in np.asarray(seen.own_spikes)]
-    return [crossings(x, target.dt, threshold, fall) for x in np.asarray(seen.v)]
+        return _observed(_untrained(simulator, target, dt, solver, gradient, own_start))
 
 
 def _untrained(simulator, target: Trials, dt: float | None, solver: str, gradient: Any, own_start: bool) -> CellProblem:

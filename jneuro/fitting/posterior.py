@@ -1,7 +1,6 @@
 """The posterior of a fit by NUTS, and whether the sampler can be trusted: ranks of simulation-based calibration."""
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -20,6 +19,7 @@ from jneuro.fitting.methods.levenberg_marquardt import with_columns
 from jneuro.fitting.parameters import Trainable
 from jneuro.fitting.problem import CellProblem
 from jneuro.fitting.solution import Keep, anew, faults, named
+from jneuro.fitting.uncertainty import Likelihood
 
 __all__ = ["Calibration", "Posterior", "PosteriorOptions", "Prior", "calibrate", "posterior", "sample", "uniformity"]
 
@@ -35,8 +35,6 @@ _ACCEPTANCE = 0.8
 """Mean acceptance at which the warm-up aims."""
 _SEEN = ("diverged", "acceptance", "leapfrogs")
 """What is kept of each draw beside its values."""
-
-Residuals = Callable[[Float[Array, " unknown"]], Float[Array, " residual"]]
 
 
 class PosteriorOptions(Config):
@@ -190,18 +188,16 @@ def posterior(
     part = progress.part("posterior", 0.0, _CHAINS if options.calibration else 1.0)
     how: dict[str, Any] = {"key": stream(key, "chains"), "options": options}
     how |= {"progress": part, "keep": named(keep, "posterior")}
-    found = sample(problem.names, problem.residuals, problem.values, prior, q, **how)
+    found = sample(problem, prior, q, **how)
     if not options.calibration:
         return found, None
     how |= {"key": stream(key, "calibration"), "progress": progress.part("calibration", _CHAINS, 1.0)}
     how |= {"keep": named(keep, "calibration")}
-    return found, calibrate(problem.names, problem.residuals, prior, **how)
+    return found, calibrate(problem, prior, **how)
 
 
 def sample(
-    names: tuple[str, ...],
-    residuals: Residuals,
-    values: Callable[[Float[Array, " unknown"]], Float[Array, " unknown"]],
+    problem: Likelihood,
     prior: Prior,
     q: Float[Array, " unknown"],
     *,
@@ -213,9 +209,7 @@ def sample(
     r"""Sample \(\exp(-\frac12 |r(q)|^2)\) times the prior, in coordinates in which it is nearly a normal distribution.
 
     Args:
-        names: of the values.
-        residuals: function of the vector, in units of the noise.
-        values: function from the vector to the values.
+        problem: the fit, or another least-squares problem.
         prior: the prior.
         q: a vector where the density is high. The chains start around it, twice as wide as its curvature suggests.
         key: random key.
@@ -228,20 +222,21 @@ def sample(
     """
     blackjax = blackjax_package()
     keys, size = trial_keys(key, options.chains), min(options.draws, _TOGETHER)
-    warm = keep("warm-up", Warm, lambda: warm_chains(residuals, prior, q, keys, options.warmup))
+    warm = keep("warm-up", Warm, lambda: warm_chains(problem.residuals, prior, q, keys, options.warmup))
     chains, count = Chain(*warm[1:]), -(-options.draws // size)
     each = jax.vmap(lambda key: trial_keys(stream(key, "draws"), count * size))(keys)
     pieces: list[Drawn] = []
     for i in range(count):
         progress.update(i / count, text=f"{i * size} of {options.draws} draws")
         some = each[:, i * size : (i + 1) * size]
-        make = functools.partial(draw_chains, residuals, values, prior, q, warm.root, chains, some)
+        about = (problem.residuals, problem.values, prior, q, warm.root)
+        make = functools.partial(draw_chains, *about, chains, some)
         pieces.append(keep(f"draws {i}", Drawn, make))
         chains = Chain(*pieces[-1][1:5])
     joined = {name: [np.asarray(getattr(p, name)) for p in pieces] for name in ("values", *_SEEN)}
     draws, *seen = (np.concatenate(parts, 1)[:, : options.draws] for parts in joined.values())
     return Posterior(
-        tuple(names),
+        tuple(problem.names),
         draws,
         np.atleast_1d(blackjax.diagnostics.potential_scale_reduction(draws)),
         np.atleast_1d(blackjax.diagnostics.effective_sample_size(draws)),
@@ -252,8 +247,7 @@ def sample(
 
 
 def calibrate(
-    names: tuple[str, ...],
-    residuals: Residuals,
+    problem: Likelihood,
     prior: Prior,
     *,
     key: Key[Array, ""],
@@ -267,8 +261,7 @@ def calibrate(
     twice as wide as the curvature there suggests, and goes through a warm-up, as in `sample`.
 
     Args:
-        names: of the values.
-        residuals: function of the vector, in units of the noise.
+        problem: the fit, or another least-squares problem.
         prior: the prior.
         key: random key.
         options: how many data sets and draws.
@@ -285,11 +278,12 @@ def calibrate(
     pieces: list[Ranked] = []
     for i in range(0, wanted, size):
         progress.update(i / wanted, text=f"{i} of {wanted} data sets")
-        some = functools.partial(ranks_of, residuals, prior, keys[i : i + size], options.warmup, count, options.thin)
-        pieces.append(keep(f"data sets {i}", Ranked, some))
+        some = keys[i : i + size], options.warmup, count, options.thin
+        make = functools.partial(ranks_of, problem.residuals, prior, *some)
+        pieces.append(keep(f"data sets {i}", Ranked, make))
     ranks, diverged, leapfrogs = (np.concatenate(x)[:wanted] for x in zip(*pieces, strict=True))
     p_values = np.asarray([uniformity(column, count) for column in ranks.T])
-    return Calibration(tuple(names), ranks, count, p_values, int(diverged.sum()), int(leapfrogs.sum()))
+    return Calibration(tuple(problem.names), ranks, count, p_values, int(diverged.sum()), int(leapfrogs.sum()))
 
 
 def uniformity(ranks: Int[np.ndarray, " data"], draws: int) -> float:

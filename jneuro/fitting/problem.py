@@ -22,7 +22,7 @@ from jneuro.simulators.simulation import simulate
 from jneuro.simulators.solvers import RK4, MembraneTerm, Scheme, gain
 from jneuro.simulators.spiking import Surrogate
 from jneuro.simulators.stimuli import Sampled
-from jneuro.spikes.detection import soft_spikes
+from jneuro.spikes.detection import crossings, raster_times, soft_spikes
 
 __all__ = ["CellProblem", "Problem", "Trials", "clamped", "integrate"]
 
@@ -146,6 +146,16 @@ class Trials(eqx.Module):
             frames=self.frames,
             unit_pairs=(("v", self.units[0]), ("current", self.units[1]), ("spikes", "1")),
         )
+
+    def spike_times(self, fall: float = 10.0) -> list[Float[np.ndarray, " spike"]]:
+        """Times of the spikes of every trial after the first sample [ms], between samples.
+
+        Those of a cell with a reset lie amid its steps, or where they were located; the potential of others must have
+        returned by `fall` [mV] below the threshold before the next one.
+        """
+        if self.own_spikes is not None:
+            return [raster_times(s, self.dt) for s in np.asarray(self.own_spikes)]
+        return [crossings(x, self.dt, self.threshold, fall) for x in np.asarray(self.v)]
 
     def of_trials(self, trials: Sequence[int] | np.ndarray) -> "Trials":
         """Some of the trials."""

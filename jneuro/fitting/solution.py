@@ -45,7 +45,7 @@ class Solution(NamedTuple):
     cost: Float[Array, " start"]
     history: Float[Array, "start iteration"]
     finished: Bool[Array, " start"]
-    simulations: int
+    simulations: float
     prediction: Float[Array, "trial time"] | None = None
     covariance: Float[Array, "unknown unknown"] | None = None
     fault: str = ""

@@ -1,7 +1,7 @@
 """How sure a fit is: intervals from the curvature, directions that the data leave open, profiles of the likelihood."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import equinox as eqx
 import jax
@@ -12,9 +12,8 @@ from jax import lax
 from jneuro.core.names import unknown_name
 from jneuro.core.types import Array, Float
 from jneuro.fitting.methods.levenberg_marquardt import minimise
-from jneuro.fitting.problem import CellProblem, Problem
 
-__all__ = ["Intervals", "Profile", "intervals", "local_intervals", "profile", "profiles"]
+__all__ = ["Intervals", "Likelihood", "Profile", "intervals", "profile"]
 
 _SMALL_SHARE = 0.15
 """A parameter with a smaller part in a direction is not named in it."""
@@ -22,8 +21,6 @@ _WIDEST = 3.0
 """How far, in unconstrained numbers, a profile goes at most where the curvature is flat."""
 _LEVELS = {"68 %": 1.0, "95 %": 3.841}
 """Quantiles of the chi-squared distribution with one degree of freedom."""
-
-Residuals = Callable[[Float[Array, " unknown"]], Float[Array, " residual"]]
 
 
 class Intervals(NamedTuple):
@@ -67,10 +64,28 @@ class Intervals(NamedTuple):
         ]
 
 
+class Likelihood(Protocol):
+    """A least-squares problem: a `CellProblem`, or any other with these."""
+
+    names: tuple[str, ...]
+    """Of the values."""
+
+    def residuals(self, q: Float[Array, " unknown"], /) -> Float[Array, " residual"]:
+        """In units of the noise."""
+        ...
+
+    def values(self, q: Float[Array, " unknown"], /) -> Float[Array, " unknown"]:
+        """The physical values for which a vector stands; each a function of its own element."""
+        ...
+
+
 def intervals(
-    problem: Problem, q: Float[Array, " unknown"], covariance: Float[Array, "unknown unknown"] | None = None
+    problem: Likelihood, q: Float[Array, " unknown"], covariance: Float[Array, "unknown unknown"] | None = None
 ) -> Intervals:
-    """Measurement noise alone: intervals of a fitted problem, or at the truth the Cramér–Rao bound.
+    r"""Measurement noise alone: intervals of a fitted problem, or at the truth the Cramér–Rao bound.
+
+    By the delta method: with the Jacobian \(J\) of the residuals and \(D = \mathrm{d}\theta/\mathrm{d}q\), the
+    covariance of the values is \(D (J^T J)^{-1} D^T\).
 
     Args:
         problem: the fit.
@@ -80,35 +95,16 @@ def intervals(
     Returns:
         The intervals, in the parameters' own units.
     """
-    if covariance is None:
-        residuals: Any = problem.residuals
-    else:
+    residuals: Any = problem.residuals
+    if covariance is not None:
         # Residuals of which it is the covariance.
         root = jnp.linalg.inv(jnp.linalg.cholesky(covariance))
         residuals = lambda x: root @ (x - q)  # noqa: E731
-    return local_intervals(problem.names, residuals, problem.values, q)
+    return _intervals(problem.names, residuals, problem.values, q)
 
 
-def local_intervals(
-    names: Sequence[str],
-    residuals: Residuals,
-    values: Callable[[Float[Array, " unknown"]], Float[Array, " unknown"]],
-    q: Float[Array, " unknown"],
-) -> Intervals:
-    r"""Intervals of any least-squares problem, by the delta method.
-
-    With the Jacobian \(J\) of the residuals and \(D = \mathrm{d}\theta/\mathrm{d}q\), the covariance of the values is
-    \(D (J^T J)^{-1} D^T\).
-
-    Args:
-        names: of the values.
-        residuals: function of the vector, in units of the noise.
-        values: function from the vector to the values.
-        q: where.
-
-    Returns:
-        The intervals.
-    """
+def _intervals(names: Sequence[str], residuals: Any, values: Any, q: Array) -> Intervals:
+    """Intervals of residuals, for functions of the vector."""
     found, jacobian, inner = map(np.asarray, _derivatives(residuals, values, q))
     # Values do not mix: each is a function of its own unconstrained number.
     slope = np.diag(inner)
@@ -175,60 +171,33 @@ class Profile(NamedTuple):
     intervals: dict[str, tuple[float, float]]
 
 
-def profiles(
-    problem: CellProblem, q: Float[Array, " unknown"], names: Sequence[str], *, points: int = 6
-) -> list[Profile]:
-    """Profile the likelihood of chosen values of a fit.
-
-    Args:
-        problem: the fit.
-        q: the fitted vector.
-        names: of the values.
-        points: on either side of the fitted one.
-
-    Returns:
-        The profiles, in the order of the names.
-
-    Raises:
-        ValueError: for a name that is not fitted.
-    """
-    for name in names:
-        if name not in problem.names:
-            raise ValueError(f"profile: {unknown_name(name, problem.names, 'fitted value')}")
-    return [profile(problem.names, problem.residuals, problem.values, q, name, points=points) for name in names]
-
-
 def profile(
-    names: Sequence[str],
-    residuals: Residuals,
-    values: Callable[[Float[Array, " unknown"]], Float[Array, " unknown"]],
-    q: Float[Array, " unknown"],
-    name: str,
-    *,
-    points: int = 6,
-    reach: float = 3.0,
+    problem: Likelihood, q: Float[Array, " unknown"], name: str, *, points: int = 6, reach: float = 3.0
 ) -> Profile:
-    """Profile the likelihood of one value of a least-squares problem, both sides in one program.
+    """Profile the likelihood of one value of a fit, both sides in one program.
 
     The grid is even in the unconstrained number. At each point the others are fitted again by Levenberg–Marquardt,
     from where they were at the point before.
 
     Args:
-        names: of the values.
-        residuals: function of the vector, in units of the noise.
-        values: function from the vector to the values.
+        problem: the fit.
         q: the fitted vector.
         name: of the value.
-        points: on either side.
+        points: on either side of the fitted one.
         reach: how far the grid goes, in standard errors of the curvature.
 
     Returns:
         The profile, with its intervals.
+
+    Raises:
+        ValueError: for a name that is not fitted.
     """
-    index = list(names).index(name)
-    certain = local_intervals(names, residuals, lambda q: q, q)
+    if name not in problem.names:
+        raise ValueError(f"profile: {unknown_name(name, problem.names, 'fitted value')}")
+    index = list(problem.names).index(name)
+    certain = _intervals(problem.names, problem.residuals, lambda q: q, q)
     step = min(reach * float(certain.standard_errors[index]), _WIDEST) / points
-    sides = _walk(residuals, values, q, jnp.asarray(index), jnp.asarray([-step, step]), points)
+    sides = _walk(problem.residuals, problem.values, q, jnp.asarray(index), jnp.asarray([-step, step]), points)
     (best, best_cost), (found, cost) = jax.tree.map(np.asarray, sides)
     every = np.concatenate([found[0, ::-1], best[None], found[1]])
     together = np.concatenate([cost[0, ::-1], best_cost[None], cost[1]])

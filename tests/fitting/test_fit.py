@@ -50,10 +50,10 @@ def test_the_truth_is_found_within_its_intervals():
     assert np.all(np.abs(np.asarray(found.values) - TRUTH) < 4 * errors)
     assert found.names == NAMES
     assert float(found.simulator.g_na) == pytest.approx(float(found.values[0]))
-    predicted = predict(
-        found.simulator, spiking_target(2), own_start=True, dt=0.0125, solver="staggered_crank_nicolson"
-    )
-    np.testing.assert_allclose(predicted, found.prediction, atol=1e-6)
+    how = {"dt": 0.0125, "solver": "staggered_crank_nicolson"}
+    predicted = predict(found.simulator, spiking_target(2), own_start=True, **how)
+    np.testing.assert_allclose(predicted.v, found.prediction, atol=1e-6)
+    assert [len(times) for times in predicted.spike_times()] == [1, 1]
     again = fit()
     np.testing.assert_array_equal(found.values, again.values)
 

@@ -1,6 +1,7 @@
 """NUTS and its calibration on normal distributions, which are known."""
 
 import sys
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,15 +22,21 @@ def linear(q):
     return jnp.asarray(DESIGN) @ (q - TRUTH) / 0.5
 
 
+class Linear(NamedTuple):
+    """The model, whose values are three times its vector."""
+
+    names: tuple[str, ...] = NAMES
+    residuals: Any = linear
+    values: Any = lambda q: 3 * q
+
+
 def normal_prior():
     return Prior(jnp.asarray([0.5, 0.0]), 0.7, (False, False))
 
 
 def test_nuts_finds_a_normal_posterior(x64):
     options = PosteriorOptions(chains=2, warmup=150, draws=700)
-    found = sample(
-        NAMES, linear, lambda q: 3 * q, normal_prior(), jnp.asarray(TRUTH), key=jax.random.key(0), options=options
-    )
+    found = sample(Linear(), normal_prior(), jnp.asarray(TRUTH), key=jax.random.key(0), options=options)
     precision = DESIGN.T @ DESIGN / 0.25 + np.eye(2) / 0.49
     covariance = np.linalg.inv(precision)
     mean = covariance @ (DESIGN.T @ DESIGN @ TRUTH / 0.25 + np.array([0.5, 0.0]) / 0.49)
@@ -46,7 +53,7 @@ def test_ranks_are_uniform_where_the_sampler_is_right(x64):
     # Both kinds of prior; one value is between bounds, and its posterior is no normal distribution.
     prior = Prior(jnp.zeros(2), 1.0, (True, False))
     options = PosteriorOptions(warmup=40, calibration=200, calibration_draws=39)
-    found = calibrate(NAMES, linear, prior, key=jax.random.key(1), options=options)
+    found = calibrate(Linear(), prior, key=jax.random.key(1), options=options)
     assert found.ranks.shape == (200, 2)
     assert found.ranks.min() >= 0
     assert found.ranks.max() <= 39
@@ -83,4 +90,4 @@ def test_priors_are_those_of_the_bounds(x64):
 def test_without_blackjax(x64, monkeypatch):
     monkeypatch.setitem(sys.modules, "blackjax", None)
     with pytest.raises(ValueError, match=r"pip install 'jneuro\[fit\]'"):
-        calibrate(NAMES, linear, normal_prior(), key=jax.random.key(0), options=PosteriorOptions(calibration=2))
+        calibrate(Linear(), normal_prior(), key=jax.random.key(0), options=PosteriorOptions(calibration=2))

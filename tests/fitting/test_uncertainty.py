@@ -1,5 +1,7 @@
 """Intervals, directions and profiles, where all of them are known."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,12 +10,20 @@ from fit_problems import spiking_target
 
 from jneuro.fitting.parameters import Trainable
 from jneuro.fitting.problem import CellProblem
-from jneuro.fitting.uncertainty import intervals, local_intervals, profile, profiles
+from jneuro.fitting.uncertainty import intervals, profile
 from jneuro.simulators import HodgkinHuxley
 
 NAMES = ("a", "b", "c")
 TRUTH = np.array([2.0, 0.5, 1.0])
 NOISE = 0.1
+
+
+class Known(NamedTuple):
+    """A least-squares problem of functions."""
+
+    names: tuple[str, ...]
+    residuals: Any
+    values: Any = lambda q: q
 
 
 def design():
@@ -39,7 +49,7 @@ TRANSFORMS = {
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_covariance_in_the_values_own_units(x64, transform):
     values, inverse = TRANSFORMS[transform]
-    found = local_intervals(NAMES, lambda q: linear(values(q)), values, inverse(jnp.asarray(TRUTH)))
+    found = intervals(Known(NAMES, lambda q: linear(values(q)), values), inverse(jnp.asarray(TRUTH)))
     np.testing.assert_allclose(found.covariance, exact(), rtol=1e-8)
     np.testing.assert_allclose(found.standard_errors, np.sqrt(np.diag(exact())), rtol=1e-8)
     d = np.sqrt(np.diag(exact()))
@@ -48,7 +58,7 @@ def test_covariance_in_the_values_own_units(x64, transform):
 
 def test_negative_values_have_intervals(x64):
     signs = jnp.asarray([-1.0, 1.0, -1.0])
-    found = local_intervals(NAMES, lambda q: linear(signs * q), lambda q: q, signs * TRUTH)
+    found = intervals(Known(NAMES, lambda q: linear(signs * q)), signs * TRUTH)
     np.testing.assert_allclose(found.covariance, np.outer(signs, signs) * exact(), rtol=1e-8)
 
 
@@ -57,7 +67,7 @@ def test_a_ridge_is_named(x64):
     def residuals(q):
         return jnp.stack([1e3 * (q[0] + q[1]), q[0] - q[1], 50 * q[2], 50 * q[2]])
 
-    found = local_intervals(("g_ca", "g_c", "g_na"), residuals, jnp.exp, jnp.zeros(3))
+    found = intervals(Known(("g_ca", "g_c", "g_na"), residuals, jnp.exp), jnp.zeros(3))
     sharp, *_, sloppy = found.table()
     assert {sharp["direction"], sloppy["direction"]} <= {
         *("g_ca · g_c", "g_c · g_ca", "g_ca · g_c^-1.0", "g_c · g_ca^-1.0"),
@@ -70,14 +80,14 @@ def test_a_ridge_is_named(x64):
 
 
 def test_what_is_not_seen_has_no_interval(x64):
-    found = local_intervals(NAMES, lambda q: jnp.stack([q[0] + q[1], q[2]]), jnp.exp, jnp.zeros(3))
+    found = intervals(Known(NAMES, lambda q: jnp.stack([q[0] + q[1], q[2]]), jnp.exp), jnp.zeros(3))
     assert np.isinf(found.standard_errors[:2]).all()
     assert found.standard_errors[2] == pytest.approx(1.0)
     assert found.table()[-1]["factor"] == np.inf
 
 
 def test_profile_of_a_normal_likelihood_is_a_parabola(x64):
-    found = profile(NAMES, linear, lambda q: q, jnp.asarray(TRUTH), "b", points=4)
+    found = profile(Known(NAMES, linear), jnp.asarray(TRUTH), "b", points=4)
     se = np.sqrt(exact()[1, 1])
     np.testing.assert_allclose(found.excess, np.square((found.value - 0.5) / se), atol=1e-6)
     for level, width in (("68 %", 1.0), ("95 %", np.sqrt(3.841))):
@@ -89,7 +99,7 @@ def test_profile_of_a_normal_likelihood_is_a_parabola(x64):
 
 def test_an_open_profile_has_no_end(x64):
     # The likelihood levels off above, by less than either level.
-    found = profile(("a",), lambda q: jnp.tanh(q) * 0.9, lambda q: q, jnp.zeros(1), "a")
+    found = profile(Known(("a",), lambda q: jnp.tanh(q) * 0.9), jnp.zeros(1), "a")
     assert found.intervals["68 %"] == (-np.inf, np.inf)
 
 
@@ -104,4 +114,4 @@ def test_a_cell(x64):
     jacobian = np.stack([run(truth + d) - run(truth - d) for d in h], 1) / 2e-4
     np.testing.assert_allclose(certain.covariance, np.linalg.inv(jacobian.T @ jacobian), rtol=1e-4)
     with pytest.raises(ValueError, match="did you mean 'g_na'"):
-        profiles(problem, problem.first, ["g_nna"])
+        profile(problem, problem.first, "g_nna")

@@ -338,7 +338,7 @@ class NetworkFeatures(Method):
         moving = last.known and bool(np.any(np.abs(last.step) > _SETTLED * np.sqrt(np.diag(last.covariance))))
         return coarse._replace(
             finished=jnp.full(len(coarse.q), not moving),
-            simulations=round((coarse.simulations + simulated) * (1 + self.warmup_ms / target.duration)),
+            simulations=(coarse.simulations + simulated) * (1 + self.warmup_ms / target.duration),
             prediction=values[0] + (slopes[0].mean(0) @ last.step)[None],  # along the mean slopes
             covariance=last.covariance,
             fault="; ".join(faults(slopes=last.known)),
