@@ -42,12 +42,10 @@ class Observed(NamedTuple):
     Attributes:
         v: potential [mV].
         spikes: spikes in every sample.
-        threshold: that they cross [mV].
     """
 
     v: Float[Array, "trial time"]
     spikes: Float[Array, "trial time"]
-    threshold: float = 0.0
 
 
 def filtered(spikes: Float[Array, "trial time"], dt: float, tau: float) -> Float[Array, "trial time"]:
@@ -152,18 +150,23 @@ class Features(_Objective):
                 raise ValueError(f"features: {name} = {unit} must be positive; it is the error that costs 1")
         return features
 
-    def prepare(self, target: Target, threshold: float) -> tuple[Step, ...]:
-        """The step of every trial."""
-        del threshold
-        return tuple(main_step(np.asarray(target.current), target.dt, onset=self.onset_ms, end=self.end_ms))
+    def prepare(self, target: Target, threshold: float = 0.0) -> tuple[float, tuple[Step, ...]]:
+        """The threshold, and the step of every trial."""
+        steps = main_step(np.asarray(target.current), target.dt, onset=self.onset_ms, end=self.end_ms)
+        return threshold, tuple(steps)
 
     def residuals(
-        self, model: Observed, data: Observed, target: Target, steps: tuple[Step, ...] | None = None
+        self,
+        model: Observed,
+        data: Observed,
+        target: Target,
+        known: tuple[float, tuple[Step, ...]] | None = None,
     ) -> Float[Array, " residual"]:
         """See the module; what the data do not have is left out."""
         features = feature_function([name for name, _ in self.features])
-        step = Step(*map(jnp.asarray, zip(*(steps or self.prepare(target, data.threshold)), strict=True)))
-        described = jax.vmap(lambda v, step: features(v, None, target.dt, step=step, threshold=data.threshold))
+        threshold, steps = known or self.prepare(target)
+        step = Step(*map(jnp.asarray, zip(*steps, strict=True)))
+        described = jax.vmap(lambda v, step: features(v, None, target.dt, step=step, threshold=threshold))
         wanted, found = described(data.v, step), described(model.v, step)
         units = jnp.asarray([unit for _, unit in self.features])
         defined = jnp.isfinite(found) & jnp.isfinite(wanted)
@@ -179,8 +182,8 @@ class Residuals(eqx.Module):
         problem: the problem.
         objectives: the parts of the sum.
         threshold: that spikes of recordings, and of cells without a reset, cross [mV].
-        known: of each part, what its `prepare(target, threshold)` finds in the recording, where it has such a method: sizes of
-            arrays and places in them, which `residuals` takes as a fourth argument.
+        known: of each part, what its `prepare(target, threshold)` finds in the recording, where it has such a method:
+            sizes of arrays and places in them, which `residuals` takes as a fourth argument.
     """
 
     problem: Problem
@@ -196,8 +199,8 @@ class Residuals(eqx.Module):
         """All residuals; the mean of their squares is the cost."""
         target = self.problem.target
         v, spikes = self.problem.observe(q, nudge)
-        model = Observed(v, soft_spikes(v, self.threshold) if spikes is None else spikes, self.threshold)
-        data = Observed(target.v, soft_spikes(target.v, self.threshold), self.threshold)
+        model = Observed(v, soft_spikes(v, self.threshold) if spikes is None else spikes)
+        data = Observed(target.v, soft_spikes(target.v, self.threshold))
         parts = [
             _weight(o) * jnp.ravel(o.residuals(model, data, target, *known))
             for o, known in zip(self.objectives, self.known, strict=True)

@@ -45,7 +45,7 @@ class OrderedSpikes(Config):
     elsewhere: float = Field(default=1.0, ge=0)
     slots: int = Field(default=32, ge=1)
 
-    def prepare(self, target: Target, threshold: float) -> tuple[tuple[int, ...], int]:
+    def prepare(self, target: Target, threshold: float = 0.0) -> tuple[tuple[int, ...], int]:
         """The edges of the stretches, and how many spikes of each are compared."""
         edges = stretches(np.asarray(target.current), target.dt).edges
         spikes = upward(np.asarray(target.v), threshold, fall=10.0)
@@ -57,7 +57,7 @@ class OrderedSpikes(Config):
         self, model: Any, data: Any, target: Target, known: tuple[tuple[int, ...], int] | None = None
     ) -> Float[Array, " residual"]:
         """See `jneuro.fitting.objectives`; the sum of squares is the mean of the trials' costs."""
-        edges, slots = known or self.prepare(target, data.threshold)
+        edges, slots = known or self.prepare(target)
         edges = jnp.asarray(edges)
         times = jax.vmap(lambda spikes: ordered_times(spikes, edges, target.dt, slots))
         found, wanted = times(model.spikes), times(data.spikes)

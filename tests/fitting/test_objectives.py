@@ -84,8 +84,8 @@ def test_a_weighted_sum_and_its_derivatives():
 
 
 REFUSED = {
-    "unknown feature": ({"ap_hight": 1.0}, "did you mean 'ap_height'"),
-    "unit": ({"ap_height": 0.0}, "must be positive"),
+    "unknown feature": ({"AP_amplitud": 1.0}, "did you mean 'AP_amplitude'"),
+    "unit": ({"AP_amplitude": 0.0}, "must be positive"),
     "none": ({}, "at least 1"),
 }
 
