@@ -75,15 +75,14 @@ def recording_scores(
     inner = [t for t in trials.tolist() if {t - 1, t + 1} <= {*certain} - {*held_out}]
     if inner:
         scores["interpolation"] = _interpolation(v, every, length, quiet, np.array(inner))
-    curve = {
-        "current": steps.amplitude[trials].tolist(),
-        **{
-            f"{n}_{k}": getattr(d, n).tolist()
-            for n in ("rate", "latency")
-            for k, d in (("true", true), ("model", model))
-        },
-    }
-    return found | {"scores": scores, "curve": curve}
+    return found | {"scores": scores, "curve": _curve(steps.amplitude[trials], true, model)}
+
+
+def _curve(current: np.ndarray, true: Described, model: Described) -> dict[str, Any]:
+    """Rates and first spikes over the current of each trial and step."""
+    ways = {"true": true, "model": model}
+    curve = {f"{n}_{k}": getattr(d, n).tolist() for n in ("rate", "latency") for k, d in ways.items()}
+    return {"current": current.tolist(), **curve}
 
 
 def _compared(true: Described, other: Described, length: np.ndarray) -> dict[str, float]:

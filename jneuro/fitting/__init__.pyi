@@ -13,9 +13,11 @@ from .methods.network import NetworkFeatures as NetworkFeatures
 from .methods.network import NetworkProblem as NetworkProblem
 from .objectives import Features as Features
 from .objectives import Match as Match
+from .objectives import OrderedSpikes as OrderedSpikes
 from .objectives import Rates as Rates
 from .objectives import Residuals as Residuals
 from .objectives import SpikeTimes as SpikeTimes
+from .objectives import Subthreshold as Subthreshold
 from .objectives import Voltage as Voltage
 from .parameters import Trainable as Trainable
 from .problem import CellProblem as CellProblem
@@ -23,5 +25,3 @@ from .problem import Problem as Problem
 from .problem import Trials as Trials
 from .problem import integrate as integrate
 from .solution import Solution as Solution
-from .step_objectives import OrderedSpikes as OrderedSpikes
-from .step_objectives import Subthreshold as Subthreshold

@@ -10,6 +10,7 @@ of a surrogate, or are located exactly. A measure becomes an objective through `
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import equinox as eqx
@@ -23,12 +24,24 @@ from jneuro.core.config import Config
 from jneuro.core.types import Array, Float, Key
 from jneuro.fitting.problem import Problem, Trials
 from jneuro.recordings.recording import Recording
+from jneuro.spikes.detection import away_from_spikes, upward
 from jneuro.spikes.features import feature_function
-from jneuro.spikes.protocols import Step, main_step
+from jneuro.spikes.protocols import Step, main_step, ordered_times, stretches
 from jneuro.sweeps.kinds import MEASURES
 from jneuro.sweeps.measures import as_measure, result_names
 
-__all__ = ["Features", "Match", "Rates", "Residuals", "SpikeTimes", "Voltage", "filtered", "require_residuals"]
+__all__ = [
+    "Features",
+    "Match",
+    "OrderedSpikes",
+    "Rates",
+    "Residuals",
+    "SpikeTimes",
+    "Subthreshold",
+    "Voltage",
+    "filtered",
+    "require_residuals",
+]
 
 _UNDEFINED = 3.0
 """Residual of a feature that the data have and the model has not, such as the height of a spike that fails."""
@@ -54,6 +67,8 @@ def filtered(spikes: Float[Array, "trial time"], dt: float, tau: float) -> Float
     return lax.scan(step, jnp.zeros_like(spikes[:, 0]), spikes.T)[1].T
 
 
+_FEWEST = 8
+"""Stretches of constant current are filled up to so many; those that are too many are at the end, and empty."""
 _PAIRS = BeforeValidator(lambda x: tuple(x.items()) if isinstance(x, Mapping) else x)
 _Positive = Annotated[float, Field(gt=0)]
 
@@ -160,6 +175,79 @@ def _compared(found: Array, wanted: Array, units: Array) -> Float[Array, " resid
     error = jnp.where(defined, found - wanted, 0.0) / units
     error = jnp.where(jnp.isfinite(wanted) & ~defined, _UNDEFINED, error)
     return error.ravel() / jnp.sqrt(error.size)
+
+
+class OrderedSpikes(_Objective):
+    r"""The difference of the n-th spikes of every stretch of constant current, for all n.
+
+    An error \(\Delta\) at the time \(t\) after the stretch's beginning counts as \(z = \Delta / (\sigma + \rho t)\),
+    and costs \(2(\sqrt{1 + z^2} - 1)\): nearly a square for small errors, and hardly more than the distance for large
+    ones. So it is both a smooth error of counts and one of times, which pulls from afar.
+
+    Attributes:
+        sd_ms: σ, the error at the beginning of a stretch that costs 1 [ms].
+        growth: ρ, its growth with time: later spikes are less certain.
+        first: how much more the first spike of a stretch counts than the others.
+        elsewhere: what the stretches count in which all trials have the same current, such as before and after a step.
+        slots: spikes of a stretch that are compared, at least; twice as many as the recording's densest stretch has,
+            if that is more.
+    """
+
+    name: Literal["ordered_spikes"] = "ordered_spikes"
+    sd_ms: float = Field(default=1.0, gt=0)
+    growth: float = Field(default=0.05, ge=0)
+    first: float = Field(default=3.0, gt=0)
+    elsewhere: float = Field(default=1.0, ge=0)
+    slots: int = Field(default=32, ge=1)
+
+    def prepare(self, recorded: Trials) -> tuple[tuple[int, ...], int]:
+        """The edges of the stretches, and how many spikes of each are compared."""
+        edges = stretches(np.asarray(recorded.current), recorded.dt).edges
+        spikes = upward(np.asarray(recorded.v), recorded.threshold, fall=10.0)
+        most = max(int(spikes[:, a:b].sum(1).max(initial=0)) for a, b in pairwise(edges))
+        more = [int(edges[-1])] * (_FEWEST + 1 - len(edges))
+        return (*edges.tolist(), *more), max(self.slots, 2 * most)
+
+    def residuals(
+        self, predicted: Trials, recorded: Trials, known: tuple[tuple[int, ...], int] | None = None
+    ) -> Float[Array, " residual"]:
+        """See the module; the sum of squares is the mean of the trials' costs."""
+        edges, slots = known or self.prepare(recorded)
+        edges = jnp.asarray(edges)
+        times = jax.vmap(lambda spikes: ordered_times(spikes, edges, recorded.dt, slots))
+        found, wanted = times(predicted.spikes), times(recorded.spikes)
+        z = (found - wanted) / (self.sd_ms + self.growth * wanted)
+        robust = z * jnp.sqrt(2 / (1 + jnp.sqrt(1 + z * z)))
+        begins = recorded.current[:, jnp.minimum(edges[:-1], recorded.frames - 1)]
+        place = jnp.where(jnp.ptp(begins, axis=0) > 0, 1.0, self.elsewhere)
+        scale = place[:, None] * jnp.ones(slots).at[0].set(self.first)[None] / recorded.trials
+        return (robust * jnp.sqrt(scale)[None]).ravel()
+
+
+class Subthreshold(_Objective):
+    """The mean squared error of the potential away from the recorded spikes, from which large errors are cut.
+
+    Attributes:
+        sd_mv: the error that costs 1 [mV].
+        cut_mv: errors are counted up to this one, since the model spikes at other times [mV].
+        before_ms: how long before a recorded spike nothing counts [ms].
+        after_ms: how long after it [ms].
+        every_ms: one sample in so many ms is looked at [ms].
+    """
+
+    name: Literal["subthreshold"] = "subthreshold"
+    sd_mv: float = Field(default=3.0, gt=0)
+    cut_mv: float = Field(default=20.0, gt=0)
+    before_ms: float = Field(default=3.0, ge=0)
+    after_ms: float = Field(default=12.0, ge=0)
+    every_ms: float = Field(default=0.5, gt=0)
+
+    def residuals(self, predicted: Trials, recorded: Trials) -> Float[Array, " residual"]:
+        """See the module."""
+        every = max(round(self.every_ms / recorded.dt), 1)
+        counted = away_from_spikes(recorded.spikes, recorded.dt, self.before_ms, self.after_ms)[:, ::every]
+        error = jnp.clip(predicted.v[:, ::every] - recorded.v[:, ::every], -self.cut_mv, self.cut_mv) / self.sd_mv
+        return (jnp.where(counted, error, 0.0) / jnp.sqrt(jnp.maximum(counted.sum(), 1))).ravel()
 
 
 class Match(_Objective):

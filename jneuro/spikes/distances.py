@@ -81,7 +81,7 @@ def victor_purpura(first: Float[np.ndarray, " spike"], second: Float[np.ndarray,
 
 
 def _pieces(times: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A train between the events of two trains: the interval around each piece of time, its place, and the way in it."""
+    """The interval of a train around each piece of time between the events of both, its place, and the way in it."""
     begin, end = ends[0, 0], ends[-1, 1]
     train = times if len(times) else np.array([begin, end])
     place = np.searchsorted(train, ends.mean(1))

@@ -241,8 +241,8 @@ def feature_function(names: Sequence[str]) -> Callable[..., Float[Array, " featu
         names: of `FEATURES`, in the order wanted.
 
     Returns:
-        A function `(v [time], current [time], dt, *, step=None, threshold=0.0, fall=10.0) -> [feature]`. Under `jit`, find
-        the step outside of it, `step, = main_step(current[None], dt)`; `current` is then not looked at.
+        A function `(v [time], current [time], dt, *, step=None, threshold=0.0, fall=10.0) -> [feature]`. Under `jit`,
+        find the step outside of it, `step, = main_step(current[None], dt)`; `current` is then not looked at.
 
     Raises:
         ValueError: for an unknown name.

@@ -12,7 +12,8 @@ __all__ = ["adaptation_index", "interspike_intervals", "isi_cv", "isi_cvs"]
 def adaptation_index(interval: Float[Array, " interval"]) -> Float[Array, ""]:
     r"""The mean of the change of successive intervals by their sum, eFEL's `adaptation_index`.
 
-    \(\frac{1}{n-1} \sum_i (I_{i+1} - I_i) / (I_{i+1} + I_i)\): 0 without adaptation, towards 1 with. NumPy and JAX alike.
+    \(\frac{1}{n-1} \sum_i (I_{i+1} - I_i) / (I_{i+1} + I_i)\): 0 without adaptation, towards 1 with. NumPy and JAX
+    alike.
 
     Args:
         interval: interspike intervals, those that do not exist NaN.

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from jneuro.fitting.methods.evolution import Spikes
-from jneuro.fitting.objectives import Residuals
+from jneuro.fitting.objectives import Features, OrderedSpikes, Residuals, Subthreshold
 from jneuro.fitting.parameters import Trainable, double
 from jneuro.fitting.problem import CellProblem, Trials
-from jneuro.fitting.step_objectives import OrderedSpikes, Subthreshold
 from jneuro.recordings import Recording
 from jneuro.simulators import Izhikevich, Pospischil, simulate, stimuli
 from jneuro.simulators.solvers import StaggeredCrankNicolson
 from jneuro.spikes.detection import away_from_spikes
+from jneuro.spikes.protocols import Step
 
 DT = 0.1
 precise = pytest.mark.usefixtures("x64")
@@ -92,6 +92,27 @@ def test_what_counts_more_and_what_less():
     assert cost(elsewhere, elsewhere=0.25) == pytest.approx(0.25 * cost(elsewhere))
     assert cost(first, elsewhere=0.25) == pytest.approx(cost(first))
     assert cost(second, growth=0.1) < 0.5 * cost(second)
+
+
+@precise
+def test_nothing_is_left_out_and_noise_makes_no_stretches():
+    """The recording says how many spikes and stretches there are, before anything is compiled."""
+    v = np.linspace(-66.0, -64.0, 1000)[None]
+    v[0, 110:490:10] = 20.0
+    clean, noisy = (
+        target(two_steps(30.0) + noise, v) for noise in (0, 0.1 * np.random.default_rng(0).normal(size=1000))
+    )
+    edges, slots = OrderedSpikes(slots=4).prepare(clean)
+    assert (edges, slots) == ((0, 100, 500, 600, 900, 1000, 1000, 1000, 1000), 2 * 38)
+    assert OrderedSpikes(slots=4).prepare(noisy) == (edges, slots)
+    assert OrderedSpikes(slots=4).prepare(dataclasses.replace(clean, threshold=30.0))[1] == 4
+    many = np.tile([0.0, 1.0], 10).repeat(50)
+    assert len(OrderedSpikes().prepare(target(many))[0]) == 21
+    how = {"solver": StaggeredCrankNicolson(), "dt": DT}
+    problem = CellProblem.of(Pospischil(), clean, Trainable.of(Pospischil(), ("g_l",)), **how)
+    parts = OrderedSpikes(slots=4), Subthreshold(), Features(features={"rate": 1.0})
+    assert Residuals(problem, parts).known == (((edges, slots),), (), ((Step(100, 500, 30.0),),))
+    assert Features(features={"rate": 1.0}, onset_ms=60.0, end_ms=90.0).prepare(clean) == (Step(600, 900, -20.0),)
 
 
 @precise

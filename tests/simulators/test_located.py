@@ -12,9 +12,9 @@ from scipy.integrate import solve_ivp
 import jneuro
 from jneuro.fitting import FitOptions
 from jneuro.fitting.methods.least_squares import LeastSquares
+from jneuro.fitting.objectives import OrderedSpikes
 from jneuro.fitting.parameters import double
 from jneuro.fitting.problem import Trials
-from jneuro.fitting.step_objectives import OrderedSpikes
 from jneuro.simulators import Exact, Izhikevich, Pospischil, simulate, stimuli
 from jneuro.spikes.protocols import ordered_times
 

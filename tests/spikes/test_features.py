@@ -145,20 +145,20 @@ REFERENCE = Path(__file__).parents[1] / "reference"
 APART = {  # how far ours may be from eFEL's, and why
     "Spikecount": (1.0, "ours are smooth: spikes that hardly pass the threshold count in part"),
     "Spikecount_stimint": (0.9, "the same"),
-    "time_to_first_spike": (0.36, "eFEL's spikes are where they peak"),
-    "ISI_CV": (0.01, "eFEL's times are those of samples"),
+    "time_to_first_spike": (0.3, "eFEL's spikes are where they peak"),
+    "ISI_CV": (0.0095, "eFEL's times are those of samples"),
     "adaptation_index": (0.008, "the same"),
-    "AP_begin_voltage": (1.2, "eFEL's slope is wider than two samples, and must be steep in three"),
-    "AP_amplitude": (1.2, "the same"),
+    "AP_begin_voltage": (1.1, "eFEL's slope is wider than two samples, and must be steep in three"),
+    "AP_amplitude": (1.1, "the same"),
     "AP_duration_half_width": (0.34, "eFEL's crossings are samples; it also takes a spike that the step's end cuts"),
-    "AHP_depth": (0.55, "eFEL leaves out a last spike whose potential still falls, and the next one's foot"),
+    "AHP_depth": (0.5, "bursts"),
     "voltage_base": (1e-6, "no difference"),
-    "ohmic_input_resistance_vb_ssse": (0.005, "no difference"),
+    "ohmic_input_resistance_vb_ssse": (1e-6, "no difference"),
 }
 
 
 def test_features_are_those_of_efel(x64):
-    """Of 21 traces of our cells; where eFEL has none, ours are NaN, but for the first spike, which is put at the end."""
+    """Of 21 traces of our cells; where eFEL has none, ours are NaN, but a first spike is put at the end."""
     data, held = (dict(np.load(REFERENCE / f"{name}.npz")) for name in ("traces", "spikes"))
     names, dt = json.loads(str(held["settings"]))["features"], float(data["dt"])
     begin, end = (round(float(data[x]) / dt) - 1 for x in ("onset", "end"))
@@ -177,7 +177,7 @@ def test_features_are_those_of_efel(x64):
 
 
 def test_what_is_refused():
-    with pytest.raises(ValueError, match=r"'AP_hight'; did you mean 'AP_height'|'AP_hight'"):
-        feature_function(["AP_hight"])
+    with pytest.raises(ValueError, match="'AP_amplitud'; did you mean 'AP_amplitude'"):
+        feature_function(["AP_amplitud"])
     with pytest.raises(ValueError, match=r"the current is traced.*give step=main_step"):
         jax.jit(lambda c: feature_function(["rate"])(c, c, DT))(jnp.zeros(10))
