@@ -221,9 +221,7 @@ def _import(name: str, reference: str, kind: str) -> types.ModuleType:
         module = importlib.import_module(name)
     except CodeError:
         raise
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
+    except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name and name.startswith(error.name):
             raise CodeError(f"{reference!r}: there is no module {error.name!r}") from error
         line = _line_of(error)
