@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -209,6 +210,35 @@ def test_the_folder_of_another_version_or_that_was_edited_is_refused(tiny, tmp_p
     (tmp_path / "a" / file).write_text(text.replace(old, new, 1))
     with pytest.raises(ConfigError, match=said):
         reopen(tmp_path / "a")
+
+
+@pytest.mark.usefixtures("idle")
+@pytest.mark.parametrize(
+    ("stage", "file", "result"),
+    [
+        ("evaluate", "metrics.json", "metrics.json"),
+        ("evaluate", "predictions.zarr/test/c", "predictions.zarr"),
+        ("simulate", "recording.zarr/v/c", "recording.zarr"),
+        ("train compact", "models/compact/checkpoints", "models/compact"),
+        ("report", "figures", "figures"),
+    ],
+)
+def test_what_was_changed_after_the_run_is_noticed(tiny, tmp_path, stage, file, result):
+    out = tmp_path / "a"
+    shutil.copytree(tiny.folder, out)
+    found = out / file
+    found = found if found.is_file() else sorted(f for f in out.rglob("*") if f.is_file() and found in f.parents)[0]
+    if file == "predictions.zarr/test/c":
+        found.unlink()
+    else:
+        found.write_bytes(found.read_bytes()[:-1] + b"?")
+    with pytest.raises(
+        ConfigError, match=f"{stage} was done before, but {result} is missing or has been changed since"
+    ):
+        run(tiny.file, out=out)
+    if stage == "evaluate":
+        with pytest.raises(ConfigError, match=f"{result}.*: damaged .not what was written.; restore it, or make it"):
+            RunFolder.find(out).load(result if result.endswith("json") else f"{result}/test", Any)
 
 
 @pytest.mark.usefixtures("idle")
