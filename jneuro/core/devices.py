@@ -1,4 +1,4 @@
-"""Devices: what one cannot do and the way around it, and how much memory it has.
+"""Device capabilities: program variants for devices with restrictions, and the memory that is free.
 
 Apple's GPUs, through the plugin `jax-mps`, compute in single precision only; every turn of a loop costs them a
 dispatch, and one that stacks its results the more, the longer the stack; random numbers drawn within loops have failed

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, and JSON without NaN."""
+"""Atomic writes of files and folders, flushed to disk, and JSON without NaN."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ __all__ = ["finite", "flush", "remove", "write_json", "write_text", "written"]
 
 @contextlib.contextmanager
 def written(path: Path, *, first: bool = False) -> Iterator[Path]:
-    """Write a file or a folder whole or not at all: it takes its place when the body ends without an error.
+    """Write a file or a folder atomically: it takes its place when the body ends without an error.
 
     What is at `path` afterwards has reached the disk, so that a power loss does not undo it.
 

@@ -1,4 +1,4 @@
-"""The folder of a run: what is in it, whose it is, and which stages are done.
+"""Run folder: its layout, its lock, which stages are finished, and atomic storage of results.
 
 config.yaml       the resolved configuration
 run.json          versions, device, git commit, code of one's own; and of every stage its seconds, end and content
@@ -109,7 +109,7 @@ class Planned(Protocol):
 
 
 class RunFolder:
-    """One run on disk; it stores, and knows nothing of what is stored."""
+    """Storage of one run; knows nothing of what is stored."""
 
     def __init__(self, path: Path) -> None:
         """Wrap a folder that `prepare` or `find` has checked."""
