@@ -219,7 +219,18 @@ def test_several_errors_are_several_lines(tiny):
         (None, "cannot be read (No such file or directory); see `jneuro list configs`"),
         ("", "must be a mapping"),
         ("- a", "must be a mapping"),
+        # What PyYAML itself trips over.
+        ("seed: 0x_", "x.yaml: not valid YAML: ValueError: invalid literal for int() with base 16"),
+        ("seed: !!int foo", "x.yaml: not valid YAML: ValueError: invalid literal"),
+        ("seed: !!bool maybe", "x.yaml: not valid YAML: KeyError: 'maybe'"),
+        ("seed: !!timestamp 1", "x.yaml: not valid YAML: AttributeError"),
+        ("seed: !!map [a]", "x.yaml: not valid YAML: TypeError"),
+        ("seed: " + 2000 * "[", "x.yaml: not valid YAML: RecursionError"),
+        ("seed: " + 5000 * "9", "x.yaml: not valid YAML: ValueError: Exceeds the limit"),
+        ("seed: 4294967296", "seed = 4294967296: input should be less than 4294967296"),
+        ("seed: '" + 5000 * "x" + "'", "xxx…: "),
     ],
+    ids=lambda text: str(text)[:20],
 )
 def test_no_configuration(tmp_path, text, expected):
     path = tmp_path / "x.yaml"
@@ -228,6 +239,7 @@ def test_no_configuration(tmp_path, text, expected):
     with pytest.raises(ConfigError, match=re.escape(str(path))) as caught:
         load_experiment(path)
     assert expected in str(caught.value)
+    assert len(str(caught.value)) < 1000
 
 
 def test_binary_and_folders_are_no_configuration(tmp_path):

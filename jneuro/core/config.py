@@ -102,11 +102,11 @@ class RunConfig(Config):
 
     Attributes:
         name: names the run folder.
-        seed: the one seed, from which every random stream is derived.
+        seed: the one seed, from which every random stream is derived; JAX's keys know no more than 32 bits of it.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
-    seed: int = Field(default=0, ge=0)
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=100)
+    seed: int = Field(default=0, ge=0, lt=2**32)
 
 
 AbsolutePath = Annotated[Path, AfterValidator(Path.resolve)]
@@ -120,6 +120,8 @@ COMMANDS = {"models": "run", "fit": "fit", "sweep": "sweep"}
 
 class ConfigError(ValueError):
     """A configuration that cannot be run; the message names file, key, value and remedy."""
+
+    outcome = "error"
 
 
 Resolved = TypeVar("Resolved")
@@ -151,11 +153,9 @@ def load_config(
     """
     path = Path(path)
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        data = _parsed(f"{path}:", path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); see `jneuro list configs`") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: must be a mapping of keys to values")
     for key, command in COMMANDS.items():
@@ -183,6 +183,24 @@ def load_config(
         raise ConfigError(_explain([((), item)], path, overrides)) from error
 
 
+def _parsed(where: str, text: str | bytes) -> Any:
+    """Read YAML; what PyYAML itself trips over, such as `!!int foo` or a thousand brackets, is no YAML either."""
+    try:
+        return yaml.load(text if isinstance(text, str) else text.decode("utf-8"), Loader)
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        kind = "" if isinstance(error, yaml.YAMLError) else f"{type(error).__name__}: "
+        raise ConfigError(f"{where} not valid YAML: {kind}{' '.join(str(error).split())}") from error
+
+
+def _short(value: Any) -> str:
+    """A value as a message shows it."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+_SHOWN = 200
+
+
 def _override(data: dict[str, Any], text: str) -> None:
     """Apply one `a.b=value`."""
     key, separator, value = text.partition("=")
@@ -194,10 +212,7 @@ def _override(data: dict[str, Any], text: str) -> None:
         here = here.setdefault(parent, {})
         if not isinstance(here, dict):
             raise ConfigError(f"command line: {text!r}: {'.'.join(parents[: depth + 1])} is a value and has no keys")
-    try:
-        here[last] = yaml.load(value, Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"command line: {text!r} is not valid YAML: {' '.join(str(error).split())}") from error
+    here[last] = _parsed(f"command line: {_short(text)} is", value)
 
 
 def first_message(error: ValueError) -> str:
@@ -229,7 +244,7 @@ def _message(error: Any) -> str:
         known = [t.strip(" '") for t in context["expected_tags"].split(",")]
         return unknown_name(str(context["tag"]), known, "name")
     value = error["input"]
-    shown = f"= {value!r}: " if isinstance(value, str | int | float | bool | list | tuple | type(None)) else ""
+    shown = f"= {_short(value)}: " if isinstance(value, str | int | float | bool | list | tuple | type(None)) else ""
     text = error["msg"]
     if kind == "float_parsing" or kind == "int_parsing":
         text = "must be a number"

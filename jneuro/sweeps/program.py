@@ -44,6 +44,8 @@ _SPLIT = PartitionSpec(None, _AXIS)
 class SweepMemoryError(MemoryError):
     """Even the smallest batch of points does not fit."""
 
+    outcome = "failed"
+
 
 class PointProgram:
     """What is computed for one point: pure, and batched by `jax.vmap`."""
