@@ -8,6 +8,7 @@ number of processes may write, each its own chunks.
 
 import json
 import math
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,9 @@ SWEEP_FORMAT = 1
 
 _EVERY_CHUNK = {"array.write_empty_chunks": True}
 """A chunk of nothing but the fill value is a chunk, too."""
+
+_COMPRESSORS = (BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec())
+"""Of labels and results alike: a flipped bit is noticed when it is read."""
 
 
 class Layout(NamedTuple):
@@ -132,10 +136,13 @@ class SweepStore:
             raise StoreError(f"{path}: holds something else than a sweep; choose another folder, or remove it")
         if attributes.get("provenance") != text:
             there, wanted = json.loads(str(attributes.get("provenance"))), json.loads(text)
-            differs = _difference({**there, "code": {}}, {**wanted, "code": {}})
-            what = (
-                f"design, which differs in {differs}" if differs else f"code: {_changed(there['code'], wanted['code'])}"
-            )
+            code = [there.pop("code"), wanted.pop("code")]
+            if differs := _difference(there, wanted):
+                what = f"design, which differs in {differs}"
+            else:
+                parts = [name for name in code[0] | code[1] if code[0].get(name) != code[1].get(name)]
+                changed = f"the source of its {', '.join(parts)}, or of a module that it imports, has changed"
+                what = f"code: {changed}"
             raise StoreError(f"{path}: holds a sweep of another {what}; choose another folder, or remove this one")
         return cls(path, layout, quantities)
 
@@ -145,19 +152,27 @@ class SweepStore:
         keys = {n: "/".join(map(str, (*place, *(0 for _ in q.shape)))) for n, q in self.quantities.items()}
         return all((self.path / name / "c" / key).exists() for name, key in keys.items())
 
+    def failures(self, chunk: int) -> int | None:
+        """Number of points of a chunk that failed; None if it is not there, or its bytes are damaged."""
+        if not self.done(chunk):
+            return None
+        region = self.layout.region(chunk)
+        try:
+            found = {name: np.asarray(self._array(name)[region]) for name in self.quantities}
+        except Exception:  # the codecs raise whatever they like
+            return None
+        return int(np.count_nonzero(~found["ok"]))
+
     def write(self, chunk: int, results: Mapping[str, np.ndarray]) -> None:
         """Write a chunk: every quantity's `[point, ...]`, points in the order of `Layout.points`."""
         region = self.layout.region(chunk)
         shape = tuple(s.stop - s.start for s in region)
         with zarr.config.set(_EVERY_CHUNK):
             for name, values in results.items():
-                array: Any = self._root[name]
-                array[region] = values.reshape(*shape, *values.shape[1:])
+                self._array(name)[region] = values.reshape(*shape, *values.shape[1:])
 
-    def failures(self, chunk: int) -> int:
-        """Number of points of a chunk, which is done, that failed."""
-        array: Any = self._root["ok"]
-        return int(np.size(values := np.asarray(array[self.layout.region(chunk)])) - np.count_nonzero(values))
+    def _array(self, name: str) -> Any:
+        return self._root[name]
 
     def tidy(self) -> None:
         """Remove what killed processes left; for when all chunks are there."""
@@ -170,7 +185,8 @@ def _lay_out(path: Path, layout: Layout, quantities, coords, provenance: str) ->
     about = {"jneuro_sweep_format": SWEEP_FORMAT, "provenance": provenance}
     root = zarr.create_group(path, zarr_format=3, attributes=about)
     for name, (dims, values, attributes) in coords.items():
-        root.create_array(name, data=values, dimension_names=dims, attributes=attributes, chunks=values.shape)
+        about = {"dimension_names": dims, "attributes": attributes, "chunks": values.shape}
+        root.create_array(name, data=values, compressors=_COMPRESSORS, **about)
     for name, quantity in quantities.items():
         root.create_array(
             name,
@@ -178,16 +194,10 @@ def _lay_out(path: Path, layout: Layout, quantities, coords, provenance: str) ->
             dtype=quantity.dtype,
             chunks=(*layout.block, *quantity.shape),
             dimension_names=(*layout.sizes, *quantity.dims),
-            compressors=(BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec()),
+            compressors=_COMPRESSORS,
             fill_value={"f": np.nan, "T": ""}.get(quantity.dtype.kind, 0),
             attributes=quantity.attributes,
         )
-
-
-def _changed(there: dict[str, str], wanted: dict[str, str]) -> str:
-    """Whose source is not what it was."""
-    parts = [name for name in {**there, **wanted} if there.get(name) != wanted.get(name)]
-    return f"the source of its {', '.join(parts)}, or of a module that it imports, has changed"
 
 
 def _difference(there: Any, wanted: Any, key: str = "") -> str:
@@ -198,12 +208,8 @@ def _difference(there: Any, wanted: Any, key: str = "") -> str:
         for name in dict.fromkeys([*wanted, *there]):
             if there.get(name) != wanted.get(name):
                 return _difference(there.get(name), wanted.get(name), f"{key}.{name}" if key else name)
-    return f"{key} ({_short(there)}, not {_short(wanted)})"
-
-
-def _short(value: Any) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 40 else text[:37] + "..."
+    said = [textwrap.shorten(str(value), 40, placeholder="...") for value in (there, wanted)]
+    return f"{key} ({said[0]}, not {said[1]})"
 
 
 def _root(path: Path) -> zarr.Group:
