@@ -213,9 +213,21 @@ def convert(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def bench(arguments: typer.Context) -> None:
     """Time everything, on every device and beside every peer, and write a report; --help tells the options."""
-    from jneuro.experiment.benchmarking import run_benchmark
-
     raise typer.Exit(run_benchmark(arguments.args))
+
+
+def run_benchmark(arguments: Sequence[str]) -> int:
+    """Run the benchmark suite of the working folder's `benchmarks/`, or else of the one that came with the package.
+
+    Args:
+        arguments: of `benchmarks/suite.py`.
+
+    Returns:
+        Its exit code.
+    """
+    here = Path("benchmarks")
+    folder = here if (here / "suite.py").exists() else Path(__file__).parent / "benchmarks"
+    return subprocess.run([sys.executable, str(folder / "suite.py"), *arguments]).returncode
 
 
 @app.command("list")

@@ -85,14 +85,16 @@ def run_stages(plan: Plan, folder: RunFolder, progress: Progress, last: str = "r
         progress: hears how it goes on.
         last: the last stage.
     """
+    asked, path = STAGES[: STAGES.index(last) + 1], folder.path / "recording.zarr"
     with folder.lock():
-        asked = STAGES[: STAGES.index(last) + 1]
-        if wanted(plan.stages.get("simulate"), folder, progress, "simulated"):
-            with progress.begin("simulate", unit="s") as task:
-                simulate_stage(plan, folder, lambda done, total: task.update(1e-3 * done, 1e-3 * total))
-        if wanted(plan.stages.get("read"), folder, progress, "read"):
-            with progress.begin("read"):
-                read_stage(plan, folder)
+        stage: Any = plan.stages.get("simulate")
+        if wanted(stage, folder, progress, "simulated") and not folder.reuse(stage):
+            with folder.stage(stage), progress.begin("simulate", unit="s") as task:
+                simulate_stage(plan.simulation, plan.seed, path, lambda *ms: task.update(*(1e-3 * t for t in ms)))
+        stage = plan.stages.get("read")
+        if wanted(stage, folder, progress, "read"):
+            with folder.stage(stage), progress.begin("read"):
+                read_stage(plan.config.recording, path)
         if "train" in asked:
             _train_all(plan, folder, progress)
         if "evaluate" in asked and wanted(plan.stages["evaluate"], folder, progress, "evaluated"):
