@@ -101,7 +101,7 @@ def sweep(
     processes: Annotated[int | None, typer.Option("--processes", help="Processes that share the sweep.")] = None,
     process: Annotated[int | None, typer.Option("--process", help="Which of them this is, from 0.")] = None,
     coordinator: Annotated[
-        str | None, typer.Option("--coordinator", help="HOST:PORT of process 0, to meet through jax.distributed.")
+        str | None, typer.Option("--coordinator", help="HOST:PORT of process 0, for --distributed.")
     ] = None,
     distributed: Annotated[
         bool, typer.Option("--distributed", help="As Slurm, Open MPI or Kubernetes have started the processes.")

@@ -119,7 +119,7 @@ class DesignConfig(Config):
     draws: Literal["per_point", "per_seed"] = "per_point"
     max_points: int = Field(default=1_000_000, ge=1)
     chunk: int | None = Field(default=None, ge=1)
-    lanes: int | None = Field(default=None, ge=1)
+    lanes: int | None = Field(default=None, ge=1, le=1 << 20)
 
     @model_validator(mode="before")
     @classmethod
