@@ -59,9 +59,9 @@ def join_processes(
 ) -> tuple[int, int]:
     """Find out which of how many processes this one is.
 
-    Who says both numbers is believed, and meets nobody: a sweep needs no messages, and whoever waited for a process that
-    never comes would be ended by JAX. Processes that meet to be told who they are part again at once: one that dies
-    must not take the others with it.
+    Who says both numbers is believed, and meets nobody: a sweep needs no messages, and JAX would end whoever waits for
+    a process that never comes. Processes that meet to be told who they are part again at once: one that dies must not
+    take the others with it.
 
     Args:
         coordinator: address and port of the first process, where JAX does not detect it.
@@ -149,8 +149,9 @@ def sweep_stages(
     """
     stage, store, file = plan.stages["report"], folder.path / "sweep.zarr", folder.path / "config.yaml"
     began = time.perf_counter()
-    if process == 0 and (why := folder.why_stale(stage)):
-        progress.note(f"sweep: {why}; computed again")
+    then = (folder.info["begun"] | folder.info["stages"]).get(stage.name, {})
+    if process == 0 and then.get("hash", stage.content.hash) != stage.content.hash:
+        progress.note(f"sweep: {folder.why_stale(stage)}; computed again")
         remove(store)
     try:
         how = {"process": process, "processes": processes, "memory": memory, "progress": progress}
@@ -161,7 +162,7 @@ def sweep_stages(
         return None
     if folder.done(stage) and (page := folder.path / "report.html").exists():
         return page
-    from jneuro.report.sweep_section import write_sweep_report  # with Matplotlib
+    from jneuro.report.sweep import write_sweep_report  # with Matplotlib
 
     with folder.stage(stage):
         about, seconds = folder.info, round(time.perf_counter() - began, 3)

@@ -39,6 +39,11 @@ class SweepFigure(Config):
     y: str | None = None
     family: str | None = None
 
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes that it shows."""
+        return tuple(axis for axis in (self.x, self.y, self.family) if axis is not None)
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if (self.y is None) == (self.kind != "curves"):

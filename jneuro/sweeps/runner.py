@@ -24,7 +24,7 @@ from jneuro.sweeps.design import Points, as_design, design_points
 from jneuro.sweeps.measures import as_measure, unwrapped
 from jneuro.sweeps.problem import REASON, StimulusRecipe, SweepProblem, described, source_of
 from jneuro.sweeps.program import NOT_FINITE, Group, fitting_program, local_devices, run_groups
-from jneuro.sweeps.store import Layout, Quantity, SweepStore, open_sweep
+from jneuro.sweeps.store import Labelled, Layout, SweepStore, open_sweep
 
 __all__ = ["run_sweep", "sweep"]
 
@@ -214,7 +214,7 @@ def run_sweep(
     path, points = Path(path), design_points(problem.design, problem.key)
     _require_room(path, points, problem)
     layout, lanes = _layout(points, problem)
-    store = SweepStore.create(path, layout, _quantities(problem), _coords(points, problem), problem.provenance)
+    store = SweepStore(path, layout, _quantities(problem), _coords(points, problem), problem.provenance)
     chosen = tuple(devices) if devices is not None else local_devices()
     mine = range(process, layout.chunks, processes)
     with showing(progress) as shown:
@@ -295,7 +295,7 @@ def _layout(points: Points, problem: SweepProblem) -> tuple[Layout, int]:
     return layout, design.lanes or -(-size // -(-size // wide))
 
 
-def _quantities(problem: SweepProblem) -> dict[str, Quantity]:
+def _quantities(problem: SweepProblem) -> Labelled:
     """What is stored of every point, with units and meanings."""
     about = {"ok": {"long_name": "whether nothing was raised and all that was recorded is finite"}}
     for measure in problem.measures:
@@ -311,12 +311,12 @@ def _quantities(problem: SweepProblem) -> dict[str, Quantity]:
             dims = ("population",)
         elif name.removesuffix("_trace") in problem.keep and name.endswith("_trace"):
             dims = ("time", *(("neuron",) if len(like.shape) == 2 else dims[1:]))
-        found[name] = Quantity(tuple(like.shape), np.dtype(like.dtype), dims, about.get(name, {}))
+        found[name] = (dims, like, about.get(name, {}))
     said = {"long_name": f"why a point failed: '{NOT_FINITE}', or what was raised; empty where it did not"}
-    return found | {REASON: Quantity((), np.dtypes.StringDType(), (), said)}
+    return found | {REASON: ((), np.zeros((), np.dtypes.StringDType()), said)}
 
 
-def _coords(points: Points, problem: SweepProblem) -> dict[str, Any]:
+def _coords(points: Points, problem: SweepProblem) -> Labelled:
     """The labels: values of the axes, and what a quantity's own dimensions are."""
     declared, recordables = parameters(problem.simulator), problem.simulator.recordables
     coords: dict[str, Any] = {}

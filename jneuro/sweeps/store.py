@@ -21,7 +21,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from jneuro.core.files import remove, written
 from jneuro.recordings.store import StoreError
 
-__all__ = ["SWEEP_FORMAT", "Layout", "Quantity", "SweepStore", "open_sweep"]
+__all__ = ["SWEEP_FORMAT", "Labelled", "Layout", "SweepStore", "open_sweep"]
 
 SWEEP_FORMAT = 1
 """Version of the layout."""
@@ -80,45 +80,22 @@ class Layout(NamedTuple):
         return np.ravel_multi_index(index, tuple(self.sizes.values())).reshape(-1)
 
 
-class Quantity(NamedTuple):
-    """What is stored of every point.
-
-    Attributes:
-        shape: of one point's.
-        dtype: of its elements.
-        dims: names of its own dimensions.
-        attributes: unit, meaning and such.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    dims: tuple[str, ...]
-    attributes: dict[str, Any]
+Labelled = Mapping[str, tuple[tuple[str, ...], Any, Mapping[str, Any]]]
+"""Name to dimensions, values or something of their shape and type, and attributes."""
 
 
 class SweepStore:
     """The results of a sweep, finished or not."""
 
-    def __init__(self, path: Path, layout: Layout, quantities: Mapping[str, Quantity]) -> None:
-        """Wrap a store that `create` made or found."""
-        self.path, self.layout, self.quantities = path, layout, dict(quantities)
-        self._root = zarr.open_group(path, mode="r+")
-
-    @classmethod
-    def create(
-        cls,
-        path: Path,
-        layout: Layout,
-        quantities: Mapping[str, Quantity],
-        coords: Mapping[str, tuple[tuple[str, ...], np.ndarray, dict[str, Any]]],
-        provenance: Mapping[str, Any],
-    ) -> "SweepStore":
+    def __init__(
+        self, path: Path, layout: Layout, quantities: Labelled, coords: Labelled, provenance: Mapping[str, Any]
+    ) -> None:
         """Lay out a store, or find the one that another process, or an earlier one, has laid out.
 
         Args:
             path: the folder that is, or will be, the store.
             layout: how points are cut into chunks.
-            quantities: what is stored of every point.
+            quantities: what is stored of every point: its own dimensions, its shape and type, attributes.
             coords: labels: their dimensions, values and attributes.
             provenance: what makes the results; JSON values only.
 
@@ -144,13 +121,16 @@ class SweepStore:
                 changed = f"the source of its {', '.join(parts)}, or of a module that it imports, has changed"
                 what = f"code: {changed}"
             raise StoreError(f"{path}: holds a sweep of another {what}; choose another folder, or remove this one")
-        return cls(path, layout, quantities)
+        self.path, self.layout = path, layout
+        root: Any = zarr.open_group(path, mode="r+")
+        with zarr.config.set(_EVERY_CHUNK):  # an array keeps what is set when it is opened
+            self._arrays = {name: root[name] for name in quantities}
 
     def done(self, chunk: int) -> bool:
         """Whether a chunk is there."""
         place = self.layout.place(chunk)
-        keys = {n: "/".join(map(str, (*place, *(0 for _ in q.shape)))) for n, q in self.quantities.items()}
-        return all((self.path / name / "c" / key).exists() for name, key in keys.items())
+        keys = {name: [*place, *[0] * (array.ndim - len(place))] for name, array in self._arrays.items()}
+        return all(self.path.joinpath(name, "c", *map(str, key)).exists() for name, key in keys.items())
 
     def failures(self, chunk: int) -> int | None:
         """Number of points of a chunk that failed; None if it is not there, or its bytes are damaged."""
@@ -158,7 +138,7 @@ class SweepStore:
             return None
         region = self.layout.region(chunk)
         try:
-            found = {name: np.asarray(self._array(name)[region]) for name in self.quantities}
+            found = {name: np.asarray(array[region]) for name, array in self._arrays.items()}
         except Exception:  # the codecs raise whatever they like
             return None
         return int(np.count_nonzero(~found["ok"]))
@@ -167,12 +147,8 @@ class SweepStore:
         """Write a chunk: every quantity's `[point, ...]`, points in the order of `Layout.points`."""
         region = self.layout.region(chunk)
         shape = tuple(s.stop - s.start for s in region)
-        with zarr.config.set(_EVERY_CHUNK):
-            for name, values in results.items():
-                self._array(name)[region] = values.reshape(*shape, *values.shape[1:])
-
-    def _array(self, name: str) -> Any:
-        return self._root[name]
+        for name, values in results.items():
+            self._arrays[name][region] = values.reshape(*shape, *values.shape[1:])
 
     def tidy(self) -> None:
         """Remove what killed processes left; for when all chunks are there."""
@@ -180,23 +156,23 @@ class SweepStore:
             remove(leftover)
 
 
-def _lay_out(path: Path, layout: Layout, quantities, coords, provenance: str) -> None:
+def _lay_out(path: Path, layout: Layout, quantities: Labelled, coords: Labelled, provenance: str) -> None:
     """Write everything but the results; equal designs give equal bytes."""
     about = {"jneuro_sweep_format": SWEEP_FORMAT, "provenance": provenance}
     root = zarr.create_group(path, zarr_format=3, attributes=about)
     for name, (dims, values, attributes) in coords.items():
         about = {"dimension_names": dims, "attributes": attributes, "chunks": values.shape}
         root.create_array(name, data=values, compressors=_COMPRESSORS, **about)
-    for name, quantity in quantities.items():
+    for name, (dims, like, attributes) in quantities.items():
         root.create_array(
             name,
-            shape=(*layout.sizes.values(), *quantity.shape),
-            dtype=quantity.dtype,
-            chunks=(*layout.block, *quantity.shape),
-            dimension_names=(*layout.sizes, *quantity.dims),
+            shape=(*layout.sizes.values(), *like.shape),
+            dtype=like.dtype,
+            chunks=(*layout.block, *like.shape),
+            dimension_names=(*layout.sizes, *dims),
             compressors=_COMPRESSORS,
-            fill_value={"f": np.nan, "T": ""}.get(quantity.dtype.kind, 0),
-            attributes=quantity.attributes,
+            fill_value={"f": np.nan, "T": ""}.get(np.dtype(like.dtype).kind, 0),
+            attributes=attributes,
         )
 
 

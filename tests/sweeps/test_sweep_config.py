@@ -8,7 +8,7 @@ import pytest
 from sweep_problems import cheap
 
 from jneuro.core.config import ConfigError, load_config
-from jneuro.report.sweep_figures import default_figures, draw_sweep_figure
+from jneuro.report.sweep import default_figures, draw_sweep_figure
 from jneuro.sweeps.config import SweepConfig, SweepFigure
 from jneuro.sweeps.design import DesignConfig, design_points
 from jneuro.sweeps.runner import run_sweep
