@@ -174,6 +174,12 @@ def test_a_bad_override_is_explained(tiny, override):
         assert part in message
 
 
+def test_a_leaky_twin_and_a_model_are_not_trained_in_one_folder(tiny):
+    models = "models={m.leaky: {model: {name: compact, lags: 2}}, m: {model: {name: compact, lags: 2}}}"
+    with pytest.raises(ConfigError, match=r"'m.leaky' and 'm \(leaky split\)' would both be trained in models/m.leaky"):
+        load_experiment(tiny, [models, "evaluate.leaky_twins=[m]"])
+
+
 # The same in the file: old text, new text, and what the message must say beside the file's name.
 EDITS = {
     "unknown key": ("train: {", "train: {epoch: 3, ", "train: unknown key 'epoch'; did you mean 'epochs'"),
@@ -372,7 +378,8 @@ def test_overrides_replace_one_key_each(tiny):
 
 
 def test_the_resolved_configuration_is_complete_and_reloads_to_the_same(tiny, tmp_path):
-    config = load_experiment(tiny, ["windows.horizons_ms=[1,5]", "train.optimizer.learning_rate=1e-5"])
+    endless = "simulation.stimulus={name: step, amplitude: 1, end: .inf}"
+    config = load_experiment(tiny, ["windows.horizons_ms=[1,5]", "train.optimizer.learning_rate=1e-5", endless])
     text = to_yaml(config)
     resolved = yaml.safe_load(text)
     assert resolved["models"]["m"]["model"]["features"] == 100

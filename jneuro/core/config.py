@@ -56,7 +56,8 @@ def _kinds(annotation: Any) -> frozenset[Any]:
 class Config(BaseModel):
     """A frozen piece of configuration: unknown keys are refused with a suggestion, and numbers must be finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # What is infinite, such as the end of a step, must be so still when a run's config.yaml is read again.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants")
 
     @model_validator(mode="before")
     @classmethod

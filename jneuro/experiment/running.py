@@ -88,13 +88,14 @@ def run_stages(plan: Plan, folder: RunFolder, progress: Progress, last: str = "r
     asked, path = STAGES[: STAGES.index(last) + 1], folder.path / "recording.zarr"
     with folder.lock():
         stage: Any = plan.stages.get("simulate")
-        if wanted(stage, folder, progress, "simulated") and not folder.reuse(stage):
+        simulation, source = plan.simulation, plan.config.recording
+        if simulation and wanted(stage, folder, progress, "simulated") and not folder.reuse(stage):
             with folder.stage(stage), progress.begin("simulate", unit="s") as task:
-                simulate_stage(plan.simulation, plan.seed, path, lambda *ms: task.update(*(1e-3 * t for t in ms)))
+                simulate_stage(simulation, plan.seed, path, lambda *ms: task.update(*(1e-3 * t for t in ms)))
         stage = plan.stages.get("read")
-        if wanted(stage, folder, progress, "read"):
+        if source and wanted(stage, folder, progress, "read"):
             with folder.stage(stage), progress.begin("read"):
-                read_stage(plan.config.recording, path)
+                read_stage(source, path)
         if "train" in asked:
             _train_all(plan, folder, progress)
         if "evaluate" in asked and wanted(plan.stages["evaluate"], folder, progress, "evaluated"):

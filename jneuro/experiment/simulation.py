@@ -51,11 +51,6 @@ class Runs(eqx.Module):
     stimuli: bool = eqx.field(static=True)
 
     @property
-    def axes(self) -> Any:
-        """Where `vmap` finds the trials of `simulators` and of `stimulus`."""
-        return tuple(eqx.if_array(0) if batched else None for batched in (self.per_trial, self.stimuli))
-
-    @property
     def batched(self) -> tuple[str, ...]:
         """What every run has its own of, as `simulate_many` names it, states among it."""
         own = {"simulator": self.per_trial, "stimulus": self.stimuli, "initial_state": True}
@@ -104,7 +99,8 @@ def initial_states(runs: Runs) -> PyTree:
     def one(simulator, stimulus, key):
         return first_state(simulator, key, stimulus=stimulus, dt=runs.dt, solver=runs.solver)
 
-    return eqx.filter_vmap(one, in_axes=(*runs.axes, 0))(runs.simulators, runs.stimulus, runs.keys)
+    axes = (eqx.if_array(0) if own else None for own in (runs.per_trial, runs.stimuli))
+    return eqx.filter_vmap(one, in_axes=(*axes, 0))(runs.simulators, runs.stimulus, runs.keys)
 
 
 @eqx.filter_jit

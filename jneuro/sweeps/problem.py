@@ -296,23 +296,20 @@ class SweepProblem:
         Raises:
             ValueError: if a function of one's own cannot be computed, or two give the same name.
         """
-        seen = ["ok", REASON]
+        traces = {f"{name}_trace": self.recording.values[name] for name in self.keep}
+        found: dict[str, Any] = {"ok": self.recording.ok}
         for measure in self.measures:
-            for label in result_like(measure, self.recording, [*self.populations.values()]):
-                if label in seen:
+            for label, array in result_like(measure, self.recording, [*self.populations.values()]).items():
+                if label in (*found, *traces, REASON):
                     raise ValueError(f"measures: {measure.name} gives {label!r}, which is there already")
-                seen.append(label)
-        scalar = jax.ShapeDtypeStruct((), jnp.int32)
-        return jax.eval_shape(self.point, scalar, scalar, self._values)
-
-    @property
-    def _values(self) -> Any:
-        return jax.ShapeDtypeStruct((len(self.design.varied),), jnp.result_type(float))
+                found[label] = array
+        return found | traces
 
     @cached_property
     def recording(self) -> Recording:
         """Shape and type of one point's recording."""
-        return jax.eval_shape(self._simulated, self.key, self._values)
+        values = jax.ShapeDtypeStruct((len(self.design.varied),), jnp.result_type(float))
+        return jax.eval_shape(self._simulated, self.key, values)
 
     @property
     def recorded_bytes(self) -> int:

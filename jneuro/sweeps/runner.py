@@ -297,7 +297,7 @@ def _layout(points: Points, problem: SweepProblem) -> tuple[Layout, int]:
 
 def _quantities(problem: SweepProblem) -> Labelled:
     """What is stored of every point, with units and meanings."""
-    about = {"ok": {"long_name": "whether nothing was raised and all that was recorded is finite"}}
+    about: dict[str, Any] = {"ok": {"long_name": "whether nothing was raised and all that was recorded is finite"}}
     for measure in problem.measures:
         meanings = {"meanings": list(measure.meanings)} if measure.meanings else {}
         about[measure.name] = {"units": measure.unit, "long_name": measure.doc} | meanings

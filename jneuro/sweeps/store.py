@@ -80,7 +80,7 @@ class Layout(NamedTuple):
         return np.ravel_multi_index(index, tuple(self.sizes.values())).reshape(-1)
 
 
-Labelled = Mapping[str, tuple[tuple[str, ...], Any, Mapping[str, Any]]]
+Labelled = Mapping[str, tuple[tuple[str, ...], Any, dict[str, Any]]]
 """Name to dimensions, values or something of their shape and type, and attributes."""
 
 
