@@ -5,7 +5,9 @@ Exit codes: 0 fine, 1 failed or stopped, 2 the user's mistake. Heavy imports hap
 
 import os
 import signal
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 

@@ -38,6 +38,7 @@ __all__ = [
     "content_hash",
     "content_of",
     "find_config",
+    "first_error",
     "first_message",
     "load_config",
     "to_yaml",
@@ -233,6 +234,12 @@ def first_message(error: ValueError) -> str:
     if isinstance(error, ValidationError):
         return _message(next(_flat(error))[1])
     return str(error)
+
+
+def first_error(error: ValueError) -> str:
+    """The first of an error's messages, in plain words, behind the key that it is about."""
+    keys = ".".join(next(_flat(error))[0]) if isinstance(error, ValidationError) else ""
+    return f"{keys}: {first_message(error)}".replace(": = ", " = ").removeprefix(": ")
 
 
 def _flat(error: ValidationError, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

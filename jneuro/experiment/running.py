@@ -7,9 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from jneuro.core.config import ConfigError, first_message
+from jneuro.core.config import ConfigError, first_error
 from jneuro.core.progress import Progress, showing
 from jneuro.datasets.variables import needed
 from jneuro.experiment.config import ExperimentConfig
@@ -69,11 +67,10 @@ def _resolved(config: ExperimentConfig | Mapping[str, Any]) -> Plan:
     """The plan of a configuration that stands in no file."""
     try:
         return resolve(config if isinstance(config, ExperimentConfig) else ExperimentConfig.model_validate(config))
-    except ValidationError as error:
-        keys = ".".join(map(str, error.errors()[0]["loc"]))
-        raise ConfigError(f"{keys}: {first_message(error)}" if keys else first_message(error)) from error
+    except ConfigError:
+        raise
     except ValueError as error:
-        raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
+        raise ConfigError(first_error(error)) from error
 
 
 def run_stages(plan: Plan, folder: RunFolder, progress: Progress, last: str = "report") -> None:

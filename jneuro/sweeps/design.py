@@ -12,11 +12,15 @@ import jax
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from jneuro.core.config import Config, first_message
+from jneuro.core.config import Config, first_error
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Int, Key
 
-__all__ = ["AxisConfig", "DesignConfig", "Points", "as_design", "design_points", "zipped"]
+__all__ = ["TAKEN", "AxisConfig", "DesignConfig", "Points", "as_design", "design_points", "zipped"]
+
+
+TAKEN = ("point", "seed", "time", "neuron", "population", "ok")
+"""Names that a store has already, for its own dimensions and results."""
 
 
 class AxisConfig(Config):
@@ -135,7 +139,7 @@ class DesignConfig(Config):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         for name in self.axes:
-            if not name.isidentifier() or name in _TAKEN:
+            if not name.isidentifier() or name in TAKEN:
                 raise ValueError(f"axes: {name!r} cannot name an axis; choose a name, and say what it is by `of`")
         if self.design == "table":
             self._check_table()
@@ -174,7 +178,7 @@ class DesignConfig(Config):
         if not self.varied:
             raise ValueError("table: has no column but the seeds: nothing would be varied")
         for name in self.varied:
-            if not name.isidentifier() or name in _TAKEN:
+            if not name.isidentifier() or name in TAKEN:
                 raise ValueError(
                     f"table: {name!r} cannot name an axis; choose another name, and say what it is in axes"
                 )
@@ -214,11 +218,12 @@ def _named(paths: Iterable[str]) -> dict[str, str]:
     parts = {path: path.split(".") for path in paths}
     names: dict[str, str] = {}
     for path, own in parts.items():
-        for depth in range(1, len(own) + 1):
-            end = own[-depth:]
-            if sum(other[-depth:] == end for other in parts.values()) == 1:
-                break
-        names[path] = "_".join(end)
+        ends = [own[-depth:] for depth in range(1, len(own) + 1)]
+        alone = [end for end in ends if sum(other[-len(end) :] == end for other in parts.values()) == 1]
+        free = ["_".join(end) for end in alone if "_".join(end) not in (*names.values(), *TAKEN)]
+        names[path] = free[0] if free else "_".join(own)
+    if len(set(names.values())) < len(names):
+        raise ValueError(f"design: {', '.join(names)} are too alike; name one yourself: NAME: AxisConfig(of=PATH, ...)")
     return names
 
 
@@ -281,7 +286,7 @@ def as_design(design: Any, seeds: int | None = None) -> DesignConfig:
         if (columns := getattr(design, "columns", None)) is not None:
             return zipped({name: design[name] for name in columns}, **more)
     except ValidationError as error:
-        raise ValueError(f"design: {first_message(error)}") from error
+        raise ValueError(f"design: {first_error(error)}") from error
     raise ValueError(f"design = {design!r} must map paths to values, or be a DataFrame or a DesignConfig")
 
 
@@ -317,9 +322,6 @@ def _parse(table: str) -> dict[str, Float[np.ndarray, " point"]]:
                 raise ValueError(f"table: line {number}: {name} = {text.strip()!r} must be a number")
             columns[name].append(value)
     return {name: np.asarray(values) for name, values in columns.items()}
-
-
-_TAKEN = ("point", "seed", "time", "neuron", "population", "ok")
 
 
 class Points(NamedTuple):

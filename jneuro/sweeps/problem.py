@@ -24,7 +24,7 @@ from jneuro.simulators.config import populations_of, require_possible, scheme_of
 from jneuro.simulators.paths import draw, parameters, replace, resolve
 from jneuro.simulators.simulation import simulate
 from jneuro.simulators.stimuli import Stimulus
-from jneuro.sweeps.design import DesignConfig
+from jneuro.sweeps.design import TAKEN, DesignConfig
 from jneuro.sweeps.measures import Measure, result_like, result_names, unwrapped
 
 __all__ = ["REASON", "StimulusRecipe", "SweepProblem", "described", "source_of"]
@@ -298,10 +298,12 @@ class SweepProblem:
         """
         traces = {f"{name}_trace": self.recording.values[name] for name in self.keep}
         found: dict[str, Any] = {"ok": self.recording.ok}
+        others = (REASON, *traces, *self.design.varied, *TAKEN)
         for measure in self.measures:
             for label, array in result_like(measure, self.recording, [*self.populations.values()]).items():
-                if label in (*found, *traces, REASON):
-                    raise ValueError(f"measures: {measure.name} gives {label!r}, which is there already")
+                if label in found or label in others:
+                    said = f"measures: {measure.name} gives {label!r}, which is there already; choose another name"
+                    raise ValueError(said)
                 found[label] = array
         return found | traces
 
