@@ -6,8 +6,9 @@ Exit codes: 0 fine, 1 failed or stopped, 2 the user's mistake. Heavy imports hap
 import contextlib
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -116,7 +117,7 @@ def sweep(
     processes: Annotated[int | None, typer.Option("--processes", help="Processes that share the sweep.")] = None,
     process: Annotated[int | None, typer.Option("--process", help="Which of them this is, from 0.")] = None,
     coordinator: Annotated[
-        str | None, typer.Option("--coordinator", help="HOST:PORT of process 0, to meet through jax.distributed.")
+        str | None, typer.Option("--coordinator", help="HOST:PORT of process 0, for --distributed.")
     ] = None,
     distributed: Annotated[
         bool, typer.Option("--distributed", help="As Slurm, Open MPI or Kubernetes have started the processes.")
@@ -238,9 +239,21 @@ def convert(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def bench(arguments: typer.Context) -> None:
     """Time everything, on every device and beside every peer, and write a report; --help tells the options."""
-    from jneuro.experiment.benchmarking import run_benchmark
-
     raise typer.Exit(run_benchmark(arguments.args))
+
+
+def run_benchmark(arguments: Sequence[str]) -> int:
+    """Run the benchmark suite of the working folder's `benchmarks/`, or else of the one that came with the package.
+
+    Args:
+        arguments: of `benchmarks/suite.py`.
+
+    Returns:
+        Its exit code.
+    """
+    here = Path("benchmarks")
+    folder = here if (here / "suite.py").exists() else Path(__file__).parent / "benchmarks"
+    return subprocess.run([sys.executable, str(folder / "suite.py"), *arguments]).returncode
 
 
 @app.command("list")
