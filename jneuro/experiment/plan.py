@@ -28,7 +28,7 @@ from jneuro.datasets.variables import FROM_SPIKES, columns_of
 from jneuro.evaluation.baselines import check_baselines
 from jneuro.experiment.config import ExperimentConfig, ModelEntry
 from jneuro.experiment.folder import RunFolder, Stage
-from jneuro.models.build import Sizes, check_shapes, sized
+from jneuro.models.base import Sizes, check_shapes, sized
 from jneuro.recordings.kinds import RecordingFile
 from jneuro.recordings.store import has_events, open_recording
 from jneuro.simulators.config import SimulationConfig

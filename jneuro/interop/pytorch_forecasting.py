@@ -32,8 +32,7 @@ import numpy as np
 from jneuro.datasets.windows import Batch
 from jneuro.interop.tensors import WeightsError, check_tensors
 from jneuro.interop.torch_weights import from_torch, to_torch
-from jneuro.models.tft import TemporalFusionTransformer
-from jneuro.models.tft_config import TemporalFusionTransformerConfig
+from jneuro.models.tft import TemporalFusionTransformer, TemporalFusionTransformerConfig
 
 __all__ = ["from_pytorch_forecasting", "pytorch_forecasting_batch", "to_pytorch_forecasting"]
 

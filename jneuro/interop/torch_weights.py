@@ -7,7 +7,7 @@ the PyTorch layer. `LSTMForecaster` and `CNNLSTM` have the names of the public r
     nnx.Linear           nn.Linear             kernel [in, out] → weight [out, in], bias
     nnx.Conv             nn.Conv1d             kernel [kernel, in, out] → weight [out, in, kernel], bias
     Convolution          nn.Conv1d             the same
-    TransposedConvolution nn.ConvTranspose1d   kernel [kernel, out, in] → weight [in, out, kernel], bias
+    …, transposed        nn.ConvTranspose1d    kernel [kernel, out, in] → weight [in, out, kernel], bias
     nnx.LayerNorm        nn.LayerNorm          scale → weight, bias
     nnx.Embed            nn.Embedding          embedding → weight
     BatchNorm            nn.BatchNorm1d        scale → weight, bias, mean → running_mean, var → running_var
@@ -26,10 +26,8 @@ import numpy as np
 from flax import nnx
 
 from jneuro.interop.tensors import WeightsError, check_tensors
-from jneuro.models.convolution import Convolution, TransposedConvolution
-from jneuro.models.forecaster import CNNLSTM, LSTMForecaster
-from jneuro.models.layers import BatchNorm
-from jneuro.models.recurrent import LSTM, LSTMLayer
+from jneuro.models.forecasters import CNNLSTM, LSTMForecaster
+from jneuro.models.layers import LSTM, BatchNorm, Convolution, LSTMLayer
 
 __all__ = ["from_torch", "load_state_dict", "save_state_dict", "to_torch"]
 
@@ -49,7 +47,6 @@ _LEAVES: dict[type, dict[str, _Leaf]] = {
     nnx.Linear: {"kernel": _Leaf("weight", (1, 0))} | _BIAS,
     nnx.Conv: {"kernel": _Leaf("weight", (2, 1, 0))} | _BIAS,
     Convolution: {"kernel": _Leaf("weight", (2, 1, 0))} | _BIAS,
-    TransposedConvolution: {"kernel": _Leaf("weight", (2, 1, 0))} | _BIAS,
     nnx.LayerNorm: {"scale": _Leaf("weight")} | _BIAS,
     nnx.Embed: {"embedding": _Leaf("weight")},
     BatchNorm: {"scale": _Leaf("weight"), "mean": _Leaf("running_mean"), "var": _Leaf("running_var")} | _BIAS,

@@ -19,9 +19,8 @@ from pydantic import Field, model_validator
 from jneuro.core.types import Array, Float
 from jneuro.datasets.windows import Batch
 from jneuro.models.base import ModelConfig, Prediction, check_inputs
-from jneuro.models.convolution import Convolution, Formulation, TransposedConvolution
-from jneuro.models.layers import INITIALISERS, InitialiserName, compute_dtype, starts_at
-from jneuro.models.microbatches import in_microbatches, microbatch
+from jneuro.models.kernels.convolution import Formulation, in_microbatches, microbatch
+from jneuro.models.layers import INITIALISERS, Convolution, InitialiserName, compute_dtype, starts_at
 
 __all__ = ["ActivationName", "EncoderDecoder", "EncoderDecoderConfig", "LayerSizes", "PReLU"]
 
@@ -79,7 +78,7 @@ class EncoderDecoderConfig(ModelConfig):
         input_scale: factor on the inputs.
         output_scale: the network's output is this many times the prediction.
         initialiser: of the kernels; biases and the slopes of "prelu" start at 0.
-        formulation: how convolutions are computed; see `jneuro.models.convolution`.
+        formulation: how convolutions are computed; see `jneuro.models.kernels.convolution`.
     """
 
     name: Literal["encoder_decoder"] = "encoder_decoder"
@@ -182,22 +181,15 @@ class EncoderDecoder(nnx.Module):
             "formulation": config.formulation,
             "rngs": rngs,
         }
-        channels = [config.features, *(size.filters for size in sizes)]
-        self.encoder = nnx.List(
-            [
-                Convolution(channels[k], size.filters, size.kernel, size.stride, **options)
-                for k, size in enumerate(sizes)
-            ]
-        )
-        outputs = [size.filters for size in sizes[-2::-1]] + [config.targets]
-        self.decoder = nnx.List(
-            [
-                TransposedConvolution(
-                    size.filters * (1 if k == 0 else 2), outputs[k], size.kernel, size.stride, **options
-                )
-                for k, size in enumerate(reversed(sizes))
-            ]
-        )
+        inputs, outputs = config.features, [size.filters for size in sizes[-2::-1]] + [config.targets]
+        encoder, decoder = [], []
+        for size in sizes:
+            encoder.append(Convolution(inputs, *size, **options))
+            inputs = size.filters
+        for k, (filters, kernel, stride) in enumerate(reversed(sizes)):
+            inputs = filters if k == 0 else 2 * filters  # what is joined has as many
+            decoder.append(Convolution(inputs, outputs[k], kernel, stride, transposed=True, **options))
+        self.encoder, self.decoder = nnx.List(encoder), nnx.List(decoder)
         if config.encoder_activation == "prelu":
             self.encoder_prelu = nnx.List([PReLU(size.filters) for size in sizes])
         if config.decoder_activation == "prelu":
@@ -248,7 +240,7 @@ class EncoderDecoder(nnx.Module):
 
 
 def _run(
-    layer: Convolution | TransposedConvolution,
+    layer: Convolution,
     activations: tuple[ActivationName, ...],
     slopes: tuple[PReLU | None, ...],
     *inputs: Float[Array, "batch time channel"],
@@ -260,7 +252,7 @@ def _run(
         return layer(jnp.concatenate(list(map(_activate, activations, slopes, inputs)), axis=-1))
 
     batch, time, _ = inputs[0].shape
-    positions = -(-time // layer.stride) if isinstance(layer, Convolution) else time
+    positions = time if layer.transposed else -(-time // layer.stride)
     return in_microbatches(apply, (layer, slopes), *inputs, size=microbatch(batch, positions))
 
 

@@ -10,9 +10,8 @@ from flax import nnx
 from jneuro.datasets.scaling import Scaling
 from jneuro.datasets.windows import Batch, Windows
 from jneuro.models import SpikeCountLSTM, SpikeCountLSTMConfig
-from jneuro.models.base import Prediction
-from jneuro.models.build import initialised
-from jneuro.models.spike_count import LOWEST_RATE
+from jneuro.models.base import Prediction, initialised
+from jneuro.models.forecasters import LOWEST_RATE
 from jneuro.training import LOSSES
 
 NEURONS = 3

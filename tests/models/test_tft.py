@@ -11,7 +11,7 @@ from flax import nnx
 
 from jneuro.datasets.windows import Batch
 from jneuro.models import TemporalFusionTransformer, TemporalFusionTransformerConfig
-from jneuro.models.gating import interpolation
+from jneuro.models.tft import interpolation
 from jneuro.training import LOSSES
 
 BATCH, LENGTH, HORIZONS, TARGETS = 3, 5, 4, 2
