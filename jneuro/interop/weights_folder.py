@@ -15,8 +15,7 @@ from pydantic import ValidationError
 from jneuro.core.config import Config
 from jneuro.core.files import write_json, written
 from jneuro.interop.tensors import WeightsError, check_tensors
-from jneuro.models.base import Model, ModelConfig
-from jneuro.models.build import build_model
+from jneuro.models.base import Model, ModelConfig, build_model
 from jneuro.models.kinds import MODELS
 from jneuro.training.checkpoints import Checkpoints, CheckpointStore, Weights, named_arrays, with_arrays
 
