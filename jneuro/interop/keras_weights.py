@@ -383,7 +383,7 @@ def _config(encoder: list[_Stage], decoder: list[_Stage], crop: tuple[int, int],
     first = encoder[0].convolution.inputs[0]
     given = first.shape[0]
     if given is None and length is None:
-        raise WeightsError("the input is of any length; give `length`, the samples of a window")
+        raise WeightsError("the input is of any length; give `length` (--length), the samples of a window")
     if length is not None and given not in (None, length):
         raise WeightsError(f"the input has {given} samples, but `length` is {length}")
     samples = given if length is None else length

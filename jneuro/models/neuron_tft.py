@@ -96,7 +96,7 @@ class NeuronTFT(nnx.Module):
         """
         config = self.config
         check_inputs(config, batch.inputs)
-        count, neurons, length = len(batch.inputs), config.targets, config.length
+        count, neurons, length = batch.inputs.shape[0], config.targets, config.length
         dtype = batch.inputs.dtype
         own = jnp.moveaxis(batch.inputs[..., :neurons], 2, 1)[..., None]
         told = batch.inputs[:, None, :, neurons:]

@@ -68,6 +68,7 @@ class TemporalFusionTransformerConfig(TransformerConfig):
             not scaled; another value gives predictions that are no numbers. All other columns are real.
         hidden: size of everything: embeddings, contexts, LSTM states, attention.
         heads: of the attention; each has queries and keys of size hidden / heads.
+        causal_attention: whether a horizon attends to no later one; false lets each attend to all.
         kernel_init: how the weights start, but those of the LSTM and of the categories; biases start at zero.
         compat: null is the paper's form; `pytorch_forecasting` has that package's differences.
         hidden_continuous: size of a real variable's embedding, with `compat` only; null is `hidden`, as in the paper.
@@ -79,6 +80,7 @@ class TemporalFusionTransformerConfig(TransformerConfig):
     categories: tuple[tuple[Column, Annotated[int, Field(ge=1)]], ...] = ()
     hidden: int = Field(default=64, ge=1)
     heads: int = Field(default=4, ge=1)
+    causal_attention: bool = True
     kernel_init: InitialiserName = "xavier_uniform"
     compat: Literal["pytorch_forecasting"] | None = None
     hidden_continuous: int | None = Field(default=None, ge=1)
@@ -532,8 +534,8 @@ class InterpretableAttention(nnx.Module):
         A_h = softmax(X_q Q_h (X K_h)ᵀ / √d + mask),    output = (1/H Σ_h A_h) X V W,    d = hidden / H
 
     A horizon attends to the whole past and to all horizons up to itself; with pytorch-forecasting's differences only to
-    those before it, and Q, K and V have biases. The heads' mean is taken before the product with the values, which
-    is the same sum and one product instead of H; dropout acts on the output, once.
+    those before it, and Q, K and V have biases; without `causal_attention`, to all. The heads' mean is taken before the
+    product with the values, which is the same sum and one product instead of H; dropout acts on the output, once.
 
     Args:
         config: the model's.
@@ -571,7 +573,7 @@ class InterpretableAttention(nnx.Module):
         # In single precision at least, whatever the products were made in.
         scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
         ahead = np.arange(x.shape[1])[None] - config.length - np.arange(config.horizons)[:, None]
-        allowed = ahead < 0 if config.compat else ahead <= 0
+        allowed = (ahead < 0 if config.compat else ahead <= 0) | (not config.causal_attention)
         attention = jax.nn.softmax(jnp.where(allowed[None, None], scores, -jnp.inf))
         value = self.value(x)
         read = self.output(attention.mean(1).astype(value.dtype) @ value)

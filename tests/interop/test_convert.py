@@ -118,6 +118,21 @@ def test_keras_files(here):
     assert_same(load_weights("again"), model)
 
 
+def test_a_keras_file_that_leaves_the_length_open(here, monkeypatch, capsys):
+    config = EncoderDecoderConfig(length=8, horizons=6, layers=2, filters=3, kernel=4, crop=(1, 1))
+    model = build_model(config, rngs=nnx.Rngs(0))
+    save_weights(model, "w")
+    convert(here / "w", here / "k.json")
+    (here / "k.json").write_text((here / "k.json").read_text().replace("[null, 8, 1]", "[null, null, 1]"))
+    code, _, said = call(monkeypatch, capsys, "k.json", "v")
+    assert code == 2
+    assert "give `length` (--length)" in said
+    assert call(monkeypatch, capsys, "k.json", "v", "--length", "16")[0] == 0
+    loaded = load_weights("v")
+    assert (loaded.config.length, loaded.config.horizons) == (16, 14)
+    assert_same(loaded, model)
+
+
 def test_a_target_is_replaced_whole_and_only_on_request(here, model):
     save_weights(model, "w")
     other = CompactForecaster(CompactForecasterConfig(features=2, length=3, lags=2, mixing_lags=2), rngs=nnx.Rngs(0))
@@ -173,6 +188,7 @@ MISTAKES = {
     "no such name": (["w.pt", "y", "--model", "e.yaml:smal"], "unknown model 'smal'; did you mean 'small'?"),
     "other sizes": (["w.pt", "y", "--model", "other.yaml"], "lstm.weight_ih_l0 is [16, 3], expected [16, 5]"),
     "needless model": (["w", "y", "--model", "other.yaml"], "w has its own configuration, leave it out"),
+    "needless length": (["w", "y", "--length", "3"], "--length is for Keras files without --model"),
     "taken": (["w", "taken.pt"], "taken.pt: exists already; choose another target, or replace it with --overwrite"),
     "a foreign folder": (["w", "folder", "--overwrite"], "folder: is a folder of something else"),
     "not for Keras": (["w", "y.json"], "only encoder_decoder models go into Keras files"),

@@ -128,6 +128,35 @@ def statistics_of(rest):
     return jax.tree.leaves(nnx.split_state(rest, nnx.BatchStat, ...)[0])
 
 
+EXPORTED = {
+    "lstm": SIZES | {"hidden": 8},
+    "cnn_lstm": SIZES | {"hidden": 8},
+    "compact": SIZES | {"lags": 5, "echo": True},
+    "seq2seq_lstm": {"features": 4, "outputs": 3, "length": 6, "horizons": 6, "hidden": 8},
+    "lstm_autoencoder": {"features": 4, "length": 6, "horizons": 6, "hidden": 8, "code": 3},
+    "spike_count_lstm": {"features": 4, "outputs": 2, "length": 6, "hidden": 8, "own_hidden": 3},
+    "tft": {"features": 4, "length": 6, "hidden": 8, "static": (1,)},
+    "neuron_tft": {"features": 4, "outputs": 3, "length": 6, "hidden": 8},
+    "encoder_decoder": {"length": 64, "horizons": 64, "layers": 2, "crop": (0, 0)},
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_exports_with_an_open_batch(name):
+    config = MODELS[name](**EXPORTED[name])
+    graph, *state = split_model(config)
+
+    def predict(inputs):
+        return nnx.merge(graph, *state, copy=True)(Batch(inputs, inputs), train=False).mean
+
+    shape = jax.export.symbolic_shape(f"batch, {config.length}, {config.features}")
+    exported = jax.export.export(jax.jit(predict))(jax.ShapeDtypeStruct(shape, jnp.float32))
+    assert str(exported.out_avals[0].shape[0]) == "batch"
+    if name in ("lstm", "encoder_decoder"):
+        inputs = jnp.asarray(np.random.default_rng(0).normal(size=(3, config.length, config.features)), jnp.float32)
+        np.testing.assert_allclose(exported.call(inputs), jax.jit(predict)(inputs), rtol=1e-4, atol=1e-4)
+
+
 def test_built_from_a_name():
     for name in MODELS:
         parsed = MODELS.block({"name": name})

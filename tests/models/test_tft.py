@@ -77,6 +77,14 @@ def test_attention_and_selection_are_weights(compat):
     )
 
 
+@pytest.mark.parametrize("compat", [{}, COMPAT])
+def test_attention_that_is_not_causal_reaches_every_horizon(compat):
+    """pytorch-forecasting's `causal_attention=False`, which its weights do not say."""
+    attention = predict(*mixed(causal_attention=False, **compat), draw()).diagnostics["attention_heads"]
+    assert np.all(attention > 0)
+    np.testing.assert_allclose(attention.sum(-1), 1, rtol=1e-5)
+
+
 def test_a_horizon_hears_of_known_inputs_up_to_itself():
     graph, params, rest = mixed()
     batch = draw()

@@ -229,8 +229,16 @@ def _correlate(x, w, levels):
     batch, rows, p = x.shape
     blocks, _, q = w.shape
     count = rows - blocks + 1
-    # Additions take the time of the products they save where there are few rows or channels.
-    if not levels or blocks < 4 or blocks % 2 or count % 2 or batch * count < 256 or p * q < 4096:
+    # Additions take the time of the products they save where there are few rows or channels; a batch may be left open.
+    if (
+        not levels
+        or not isinstance(batch, int)
+        or blocks < 4
+        or blocks % 2
+        or count % 2
+        or batch * count < 256
+        or p * q < 4096
+    ):
         return _product(x, w)
     pairs = jnp.pad(x, ((0, 0), (0, 1), (0, 0))).reshape(batch, -1, 2, p)
     even, odd = pairs[:, :, 0], pairs[:, :-1, 1]
@@ -319,8 +327,8 @@ def microbatch(batch: int, rows: int) -> int:
     Returns:
         A divisor of `batch`.
     """
-    if jax.default_backend() != "cpu" or jax.device_count() > 1:
-        return batch
+    if jax.default_backend() != "cpu" or jax.device_count() > 1 or not isinstance(batch, int):
+        return batch  # an export may leave it open
     cores = usable_cores()
     # 640 rows fill a core's second-level cache with what surrounds them; 5120 are worth sharing out.
     wanted = 640 if cores == 1 else 5120 * cores
