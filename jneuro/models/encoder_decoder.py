@@ -8,6 +8,7 @@ PyTorch's and Keras' parameters: `encoder.{k}` is `nn.Conv1d`, `decoder.{k}` is 
 "prelu", `encoder_prelu.{k}.weight`, `decoder_prelu.{k}.weight` and `output_prelu.weight` are those of `nn.PReLU`.
 """
 
+from collections.abc import Sequence
 from math import prod
 from typing import Annotated, Literal, NamedTuple, Self
 
@@ -190,12 +191,10 @@ class EncoderDecoder(nnx.Module):
             inputs = filters if k == 0 else 2 * filters  # what is joined has as many
             decoder.append(Convolution(inputs, outputs[k], kernel, stride, transposed=True, **options))
         self.encoder, self.decoder = nnx.List(encoder), nnx.List(decoder)
-        if config.encoder_activation == "prelu":
-            self.encoder_prelu = nnx.List([PReLU(size.filters) for size in sizes])
-        if config.decoder_activation == "prelu":
-            self.decoder_prelu = nnx.List([PReLU(count) for count in outputs[:-1]])
-        if config.output_activation == "prelu":
-            self.output_prelu = PReLU(config.targets)
+        learned = {part: getattr(config, f"{part}_activation") == "prelu" for part in ("encoder", "decoder", "output")}
+        self.encoder_prelu = nnx.List([PReLU(size.filters) for size in sizes]) if learned["encoder"] else None
+        self.decoder_prelu = nnx.List([PReLU(count) for count in outputs[:-1]]) if learned["decoder"] else None
+        self.output_prelu = PReLU(config.targets) if learned["output"] else None
 
     def receptive_field(self, layers: int | None = None) -> int:
         """Input samples that reach one value of the deepest layer, or of the last of the first `layers`."""
@@ -216,45 +215,41 @@ class EncoderDecoder(nnx.Module):
         """
         config = self.config
         check_inputs(config, batch.inputs)
-        encoder_slopes = self._slopes("encoder", config.layers)
-        decoder_slopes = self._slopes("decoder", config.layers - 1)
-        skip = "none" if config.skip == "before_activation" else config.encoder_activation
-        x = batch.inputs * config.input_scale
-        encoded = []
-        for layer, slopes in zip(self.encoder, [None, *encoder_slopes], strict=False):
-            x = _run(layer, (config.encoder_activation if encoded else "none",), (slopes,), x)
+        encode = [(config.encoder_activation, slopes) for slopes in self.encoder_prelu or [None] * config.layers]
+        decode = [(config.decoder_activation, slopes) for slopes in self.decoder_prelu or [None] * (config.layers - 1)]
+        x, encoded = batch.inputs * config.input_scale, []
+        for layer, activation in zip(self.encoder, [_NONE, *encode], strict=False):
+            x = _run(layer, [activation], x)
             encoded.append(x)
-        x = _run(self.decoder[0], (config.encoder_activation,), encoder_slopes[-1:], x)
+        x = _run(self.decoder[0], encode[-1:], x)
         for k, layer in enumerate(self.decoder[1:], 1):
-            slopes = (decoder_slopes[k - 1], encoder_slopes[-1 - k])
-            x = _run(layer, (config.decoder_activation, skip), slopes, x, encoded[-1 - k])
+            skip = _NONE if config.skip == "before_activation" else encode[-1 - k]
+            x = _run(layer, [decode[k - 1], skip], x, encoded[-1 - k])
         x = x[:, config.crop[0] : config.length - config.crop[1]]
-        x = _activate(config.output_activation, self._slopes("output", 1)[0], x)
+        x = _activate((config.output_activation, self.output_prelu), x)
         return Prediction(x.astype(jnp.promote_types(x.dtype, jnp.float32)) / config.output_scale)
 
-    def _slopes(self, part: str, count: int) -> tuple[PReLU | None, ...]:
-        """What is learned of each activation of a part."""
-        if getattr(self.config, f"{part}_activation") != "prelu":
-            return (None,) * count
-        return (self.output_prelu,) if part == "output" else tuple(getattr(self, f"{part}_prelu"))
+
+_Activation = tuple[ActivationName, PReLU | None]
+_NONE: _Activation = ("none", None)
 
 
 def _run(
-    layer: Convolution,
-    activations: tuple[ActivationName, ...],
-    slopes: tuple[PReLU | None, ...],
-    *inputs: Float[Array, "batch time channel"],
+    layer: Convolution, activations: Sequence[_Activation], *inputs: Float[Array, "batch time channel"]
 ) -> Float[Array, "batch position out"]:
     """Activate the inputs, join their channels, and apply the layer: a few samples at a time."""
+    names, slopes = zip(*activations, strict=True)
 
     def apply(modules, *inputs):
         layer, slopes = modules
-        return layer(jnp.concatenate(list(map(_activate, activations, slopes, inputs)), axis=-1))
+        activated = map(_activate, zip(names, slopes, strict=True), inputs)
+        return layer(jnp.concatenate(list(activated), axis=-1))
 
     batch, time, _ = inputs[0].shape
     positions = time if layer.transposed else -(-time // layer.stride)
     return in_microbatches(apply, (layer, slopes), *inputs, size=microbatch(batch, positions))
 
 
-def _activate(name: ActivationName, slopes: PReLU | None, x: Float[Array, "batch time channel"]) -> Array:
-    return slopes(x) if name == "prelu" and slopes is not None else _ACTIVATIONS[name](x)
+def _activate(activation: _Activation, x: Float[Array, "batch time channel"]) -> Float[Array, "batch time channel"]:
+    name, slopes = activation
+    return _ACTIVATIONS[name](x) if slopes is None else slopes(x)

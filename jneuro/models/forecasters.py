@@ -21,10 +21,10 @@ from jneuro.models.layers import (
     LSTM,
     BatchNorm,
     Convolution,
+    Dropout,
     Gates,
     InitialiserName,
     compute_dtype,
-    dropout_layer,
     layer_norm,
     linear,
 )
@@ -133,14 +133,11 @@ class LSTMForecasterConfig(ForecasterConfig):
         Raises:
             ValueError: for any other rung.
         """
-        match rung:
-            case 1:
-                return cls(hidden=256, layers=2, residual=False, layer_norm=False, length=100)
-            case 2:
-                return cls(hidden=512, layers=3)
-            case 3:
-                return cls(hidden=384, layers=2)
-        raise ValueError(f"the report's ladder has rungs 1, 2 and 3, got {rung}; the fourth is CNNLSTMConfig()")
+        plain = {"residual": False, "layer_norm": False, "length": 100}
+        ladder = {1: {"hidden": 256, "layers": 2} | plain, 2: {"hidden": 512, "layers": 3}, 3: {"hidden": 384}}
+        if rung not in ladder:
+            raise ValueError(f"the report's ladder has rungs 1, 2 and 3, got {rung}; the fourth is CNNLSTMConfig()")
+        return cls(**ladder[rung])
 
     def build(self, *, rngs: nnx.Rngs) -> "LSTMForecaster":
         """Build the model with weights of its own."""
@@ -225,7 +222,7 @@ class CNNLSTM(LSTMForecaster):
         length = config.length
         self.convolutions = nnx.List([Convolution(length, length, k, 1, **options, rngs=rngs) for k in config.kernels])
         self.norms = nnx.List([BatchNorm(length, axis=0) for _ in config.kernels])
-        self.dropout = dropout_layer(config.channel_dropout, whole_channels=True, rngs=rngs)
+        self.dropout = Dropout(config.channel_dropout, whole_channels=True, rngs=rngs)
         super().__init__(config, rngs=rngs)
 
     def augment(self, inputs: Float[Array, "batch time feature"], *, train: bool) -> Float[Array, "batch time feature"]:
@@ -273,7 +270,7 @@ class ForecastHead(nnx.Module):
         options = {"initialiser": INITIALISERS[config.projection_init], "dtype": compute_dtype(config.precision)}
         projected = config.residual is True
         self.residual_projection = linear(config.features, hidden, **options, rngs=rngs) if projected else None
-        self.dropout = dropout_layer(config.dropout, rngs=rngs)
+        self.dropout = Dropout(config.dropout, rngs=rngs)
         self.output_layer = config.output_layer(hidden, config.horizons * config.targets, rngs=rngs)
 
     def __call__(

@@ -42,7 +42,6 @@ __all__ = [
     "LSTMLayer",
     "batch_axis",
     "compute_dtype",
-    "dropout_layer",
     "layer_norm",
     "lecun_normal",
     "linear",
@@ -164,12 +163,6 @@ def _batch_mean(x: Float[Array, "*any"], axes: tuple[int, ...]) -> Float[Array, 
     return mean if axis is None else lax.pmean(mean, axis)
 
 
-def _parts() -> int:
-    """How many devices share the batch."""
-    axis = _BATCH_AXIS.get()
-    return 1 if axis is None else lax.axis_size(axis)
-
-
 class Dropout(nnx.Module):
     """Drop values in training: with probability `rate` a value becomes 0, otherwise it is divided by `1 − rate`.
 
@@ -178,12 +171,14 @@ class Dropout(nnx.Module):
 
     Args:
         rate: probability of dropping a value.
-        rngs: the stream that the masks are drawn from.
-        whole_channels: drop channels, at all positions together, which are the second of three axes.
+        rngs: seeds the stream of its own, called `dropout`, that the masks are drawn from.
+        whole_channels: drop channels, at all positions together, which are the second of three axes, as
+            `torch.nn.Dropout1d` does.
     """
 
-    def __init__(self, rate: float, *, rngs: nnx.RngStream, whole_channels: bool = False):
-        self.rate, self.rngs, self.whole_channels = rate, rngs, whole_channels
+    def __init__(self, rate: float, *, rngs: nnx.Rngs, whole_channels: bool = False):
+        self.rate, self.whole_channels = rate, whole_channels
+        self.rngs = nnx.RngStream(rngs.dropout(), tag="dropout")
 
     def __call__(self, x: Float[Array, "*any"], *, deterministic: bool, batch: int = 0) -> Float[Array, "*any"]:
         """Drop values unless `deterministic`.
@@ -198,9 +193,7 @@ class Dropout(nnx.Module):
         """
         if deterministic or not self.rate:
             return x
-        shape = [*x.shape]
-        if self.whole_channels:
-            shape[1] = 1
+        shape = [1 if self.whole_channels and axis == 1 else size for axis, size in enumerate(x.shape)]
         sample = lax.broadcasted_iota(jnp.uint32, shape, batch)
         if (axis := _BATCH_AXIS.get()) is not None:
             sample = sample + lax.axis_index(axis).astype(jnp.uint32) * jnp.uint32(shape[batch])
@@ -210,21 +203,6 @@ class Dropout(nnx.Module):
         words, _ = threefry(key_words(self.rngs()), sample, jnp.broadcast_to(place, shape))
         keep = words >= jnp.uint32(min(round(self.rate * 2**32), 2**32 - 1))
         return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
-
-
-def dropout_layer(rate: float, *, rngs: nnx.Rngs, whole_channels: bool = False) -> Dropout:
-    """Make a dropout layer with a `dropout` stream of its own; call it with `deterministic=not train`.
-
-    Args:
-        rate: probability of dropping a value.
-        rngs: seeds the stream.
-        whole_channels: drop channels, at all positions together, which are the second of three axes, as
-            `torch.nn.Dropout1d` does.
-
-    Returns:
-        The layer.
-    """
-    return Dropout(rate, rngs=nnx.RngStream(rngs.dropout(), tag="dropout"), whole_channels=whole_channels)
 
 
 def layer_norm(features: int, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
@@ -277,7 +255,8 @@ class BatchNorm(nnx.Module):
         spread = partial(jnp.expand_dims, axis=self.others)
         mean, var = spread(self.mean[...]), spread(self.var[...])
         if train:
-            count = x.size // mean.size * _parts()
+            axis = _BATCH_AXIS.get()
+            count = x.size // mean.size * (1 if axis is None else lax.axis_size(axis))
             if count < 2:
                 raise ValueError(f"batch statistics need at least 2 values for each channel, got inputs {x.shape}")
             x = x.astype(jnp.result_type(x, mean))  # a bfloat16 mean has 8 bits
@@ -435,7 +414,7 @@ class LSTM(nnx.Module):
     ):
         sizes = [features, *[hidden] * (layers - 1)]
         self.layers = nnx.List([LSTMLayer(size, hidden, rngs=rngs, **options) for size in sizes])
-        self.dropout = dropout_layer(dropout, rngs=rngs)
+        self.dropout = Dropout(dropout, rngs=rngs)
 
     def gates(self, inputs: Float[Array, "batch time feature"]) -> list[Gates]:
         """The gates of all layers, without dropout.

@@ -25,9 +25,9 @@ from jneuro.models.base import ModelConfig, Prediction, check_inputs
 from jneuro.models.layers import (
     INITIALISERS,
     LSTM,
+    Dropout,
     InitialiserName,
     compute_dtype,
-    dropout_layer,
     layer_norm,
     linear,
     starts_at,
@@ -186,7 +186,7 @@ class GateAddNorm(nnx.Module):
         dropout: float | None = None,
         rngs: nnx.Rngs,
     ):
-        self.dropout = dropout_layer(config.dropout if dropout is None else dropout, rngs=rngs)
+        self.dropout = Dropout(config.dropout if dropout is None else dropout, rngs=rngs)
         self.fc = _dense(config, inputs, 2 * outputs, rngs=rngs)
         self.norm = layer_norm(outputs, rngs=rngs)
 
@@ -408,7 +408,7 @@ class VariableNetworks(nnx.Module):
         self.fc1_bias = nnx.Param(starts_at(0, variables, inner))
         self.fc2_kernel = nnx.Param(_stacked(config, variables, inner, inner, rngs=rngs))
         self.fc2_bias = nnx.Param(starts_at(0, variables, inner))
-        self.dropout = dropout_layer(config.dropout, rngs=rngs)
+        self.dropout = Dropout(config.dropout, rngs=rngs)
         self.gate_kernel = nnx.Param(_stacked(config, variables, inner, 2 * outputs, rngs=rngs))
         self.gate_bias = nnx.Param(starts_at(0, variables, 2 * outputs))
         self.norm_scale = nnx.Param(starts_at(1, variables, outputs))
@@ -552,7 +552,7 @@ class InterpretableAttention(nnx.Module):
         self.key = _dense(config, config.hidden, config.heads * size, use_bias=bias, rngs=rngs)
         self.value = _dense(config, config.hidden, size, use_bias=bias, rngs=rngs)
         self.output = _dense(config, size, config.hidden, use_bias=False, rngs=rngs)
-        self.dropout = dropout_layer(config.dropout, rngs=rngs)
+        self.dropout = Dropout(config.dropout, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "batch time hidden"], *, train: bool

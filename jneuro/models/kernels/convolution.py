@@ -55,11 +55,6 @@ class _Geometry(NamedTuple):
     short: int
 
 
-def _geometry(taps: int, stride: int, long: int) -> _Geometry:
-    short = -(-long // stride)
-    return _Geometry(taps, stride, max((short - 1) * stride + taps - long, 0) // 2, long, short)
-
-
 def resolved(formulation: Formulation) -> Formulation:
     """What "auto" is on this device.
 
@@ -134,8 +129,8 @@ def _apply(wanted, inputs, kernel, axis, stride, long, formulation):
             f"inputs [batch, time, channel] of shape {inputs.shape} need a kernel of three axes with as many channels"
             f" along axis {axis}, got shape {kernel.shape}"
         )
-    dtype = jnp.result_type(inputs, kernel)
-    geometry = _geometry(kernel.shape[0], stride, long)
+    dtype, taps, short = jnp.result_type(inputs, kernel), kernel.shape[0], -(-long // stride)
+    geometry = _Geometry(taps, stride, max((short - 1) * stride + taps - long, 0) // 2, long, short)
     return _form(wanted, geometry, resolved(formulation), inputs.astype(dtype), kernel.astype(dtype))
 
 
