@@ -36,14 +36,7 @@ _VERSION = "2.4.0"
 _MODEL_CLASSES = ("Functional", "Model")
 """Classes of functional models, the newer name first."""
 
-_ACTIVATIONS = {
-    "linear": "none",
-    "tanh": "tanh",
-    "sigmoid": "sigmoid",
-    "relu": "relu",
-    "swish": "silu",
-    "silu": "silu",
-}
+_ACTIVATIONS = {"linear": "none", "tanh": "tanh", "sigmoid": "sigmoid", "relu": "relu", "swish": "silu", "silu": "silu"}
 """Our name of each of Keras' activations; of two that are the same, the one that older versions know comes first."""
 
 

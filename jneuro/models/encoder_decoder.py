@@ -52,14 +52,6 @@ class LayerSizes(NamedTuple):
     stride: int
 
 
-def _receptive_field(sizes: "tuple[LayerSizes, ...]") -> int:
-    field, step = 1, 1
-    for size in sizes:
-        field += (size.kernel - 1) * step
-        step *= size.stride
-    return field
-
-
 class EncoderDecoderConfig(ModelConfig):
     """A convolutional encoder and decoder that map a whole window to as long a window.
 
@@ -107,10 +99,13 @@ class EncoderDecoderConfig(ModelConfig):
         columns = (self.filters, self.kernel, self.stride)
         return tuple(map(LayerSizes, *((c,) * self.layers if isinstance(c, int) else c for c in columns)))
 
-    @property
-    def receptive_field(self) -> int:
-        """Input samples that reach one value of the deepest layer: 1 + Σ (kernel − 1) · product of earlier strides."""
-        return _receptive_field(self.sizes)
+    def receptive_field(self, layers: int | None = None) -> int:
+        """Input samples that reach one value of the deepest layer, or of the last of the first `layers`.
+
+        1 + Σ (kernel − 1) · product of earlier strides
+        """
+        sizes = self.sizes[:layers]
+        return 1 + sum((size.kernel - 1) * prod(s.stride for s in sizes[:k]) for k, size in enumerate(sizes))
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -198,7 +193,7 @@ class EncoderDecoder(nnx.Module):
 
     def receptive_field(self, layers: int | None = None) -> int:
         """Input samples that reach one value of the deepest layer, or of the last of the first `layers`."""
-        return _receptive_field(self.config.sizes[:layers])
+        return self.config.receptive_field(layers)
 
     def __call__(self, batch: Batch, *, train: bool) -> Prediction:
         """Predict the window's targets.

@@ -22,13 +22,7 @@ from jax.typing import DTypeLike
 
 from jneuro.core.random import key_words, threefry
 from jneuro.core.types import Array, Float
-from jneuro.models.kernels.convolution import (
-    Formulation,
-    convolve,
-    convolve_batch_last,
-    convolve_transposed,
-    resolved,
-)
+from jneuro.models.kernels.convolution import Formulation, convolve, convolve_batch_last, convolve_transposed, resolved
 from jneuro.models.kernels.lstm import Backend, LSTMState, LSTMWeights, stacked_lstm
 
 __all__ = [
@@ -436,11 +430,7 @@ class LSTM(nnx.Module):
         return found
 
     def __call__(
-        self,
-        inputs: Float[Array, "batch time feature"],
-        initial: Sequence[LSTMState] | None = None,
-        *,
-        train: bool,
+        self, inputs: Float[Array, "batch time feature"], initial: Sequence[LSTMState] | None = None, *, train: bool
     ) -> tuple[Float[Array, "batch time hidden"], tuple[LSTMState, ...]]:
         """Run all layers.
 
@@ -460,11 +450,7 @@ class LSTM(nnx.Module):
         return outputs.transpose(2, 0, 1), states
 
     def batch_last(
-        self,
-        inputs: Float[Array, "time feature batch"],
-        initial: Sequence[LSTMState] | None = None,
-        *,
-        train: bool,
+        self, inputs: Float[Array, "time feature batch"], initial: Sequence[LSTMState] | None = None, *, train: bool
     ) -> tuple[Float[Array, "time hidden batch"], tuple[LSTMState, ...]]:
         """Run all layers on sequences that lie with the batch last, as our scan has them; see `__call__`."""
         if initial is not None and len(initial) != len(self.layers):

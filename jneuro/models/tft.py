@@ -89,16 +89,14 @@ class TemporalFusionTransformerConfig(TransformerConfig):
     def _columns_fit(self) -> Self:
         categorical = tuple(column for column, _ in self.categories)
         for key, columns in (("known", self.known), ("static", self.static), ("categories", categorical)):
-            twice = [c for c, count in Counter(columns).items() if count > 1]
-            if twice:
+            if twice := [c for c, count in Counter(columns).items() if count > 1]:
                 raise ValueError(f"{key} names column {twice[0]} more than once; name every column once")
             if columns and max(columns) >= self.features:
                 raise ValueError(
                     f"{key} names column {max(columns)}, but the {self.features} features are columns 0 to"
                     f" {self.features - 1}"
                 )
-        both = sorted(set(self.known) & set(self.static))
-        if both:
+        if both := sorted(set(self.known) & set(self.static)):
             raise ValueError(f"column {both[0]} is both static and known; a static one is known already, name it there")
         if not self.past_variables:
             raise ValueError(f"all {self.features} features are static; at least one must change within a window")
@@ -154,133 +152,6 @@ class TemporalFusionTransformerConfig(TransformerConfig):
         return tuple(sorted(columns, key=lambda column: (column not in dict(self.categories), column)))
 
 
-def _dense(config: TemporalFusionTransformerConfig, inputs: int, outputs: int, **options) -> nnx.Linear:
-    """A linear layer as the configuration says."""
-    init, dtype = INITIALISERS[config.kernel_init], compute_dtype(config.precision)
-    return linear(inputs, outputs, initialiser=init, dtype=dtype, **options)
-
-
-def _gated_linear(x: Float[Array, "*any two_hidden"]) -> Float[Array, "*any hidden"]:
-    """The first half of the last axis, times the logistic function of the second half."""
-    value, gate = jnp.split(x, 2, axis=-1)
-    return value * jax.nn.sigmoid(gate)
-
-
-class GateAddNorm(nnx.Module):
-    """LayerNorm(skip + GLU(dropout(x))), with GLU(x) = (W₁x + b₁) ⊙ σ(W₂x + b₂); both maps are the one layer `fc`.
-
-    Args:
-        config: the model's.
-        inputs: size of what is gated.
-        outputs: size of what it is added to.
-        dropout: probability of dropping a value; the configuration's if omitted.
-        rngs: draws the weights (`params`) and the dropout masks (`dropout`).
-    """
-
-    def __init__(
-        self,
-        config: TemporalFusionTransformerConfig,
-        inputs: int,
-        outputs: int,
-        *,
-        dropout: float | None = None,
-        rngs: nnx.Rngs,
-    ):
-        self.dropout = Dropout(config.dropout if dropout is None else dropout, rngs=rngs)
-        self.fc = _dense(config, inputs, 2 * outputs, rngs=rngs)
-        self.norm = layer_norm(outputs, rngs=rngs)
-
-    def __call__(
-        self, x: Float[Array, "*any inputs"], skip: Float[Array, "*any outputs"], *, train: bool
-    ) -> Float[Array, "*any outputs"]:
-        """Gate `x` and add it to `skip`."""
-        return self.norm(skip + _gated_linear(self.fc(self.dropout(x, deterministic=not train))))
-
-
-class GatedResidualNetwork(nnx.Module):
-    """A small network that its gate can skip.
-
-        GRN(x, c) = LayerNorm(x + GLU(dropout(W₂ ELU(W₁x + W_c c + b₁) + b₂)))
-
-    Args:
-        config: the model's.
-        inputs: size of x.
-        hidden: size within.
-        outputs: size of what comes out; where it is not that of x, call `finish` with something of that size.
-        context: whether there is a c.
-        rngs: draws the weights (`params`) and the dropout masks (`dropout`).
-
-    References:
-        Lim B. et al., Int. J. Forecasting 37 (2021) 1748, equations 2 to 5.
-    """
-
-    def __init__(
-        self,
-        config: TemporalFusionTransformerConfig,
-        inputs: int,
-        hidden: int,
-        outputs: int,
-        *,
-        context: bool = False,
-        rngs: nnx.Rngs,
-    ):
-        self.fc1 = _dense(config, inputs, hidden, rngs=rngs)
-        self.context = _dense(config, config.hidden, hidden, use_bias=False, rngs=rngs) if context else None
-        self.fc2 = _dense(config, hidden, hidden, rngs=rngs)
-        self.gate = GateAddNorm(config, hidden, outputs, rngs=rngs)
-
-    def __call__(
-        self, x: Float[Array, "batch *time hidden"], context: Float[Array, "batch hidden"] | None = None, *, train: bool
-    ) -> Float[Array, "batch *time hidden"]:
-        """Run the network; one context serves all times."""
-        return self.finish(self.fc1(x), x, context, train=train)
-
-    def finish(
-        self,
-        first: Float[Array, "batch *time inner"],
-        skip: Float[Array, "batch *time outputs"],
-        context: Float[Array, "batch hidden"] | None = None,
-        *,
-        train: bool,
-    ) -> Float[Array, "batch *time outputs"]:
-        """Run what comes after the first layer."""
-        if self.context is not None and context is not None:
-            first = first + self.context(context)[:, None]
-        return self.gate(self.fc2(jax.nn.elu(first)), skip, train=train)
-
-
-class ResampledNorm(nnx.Module):
-    """pytorch-forecasting's skip between sizes: LayerNorm(2σ(mask) ⊙ x), where x was interpolated to the new size.
-
-    Args:
-        outputs: the new size.
-        rngs: required by Flax; nothing is drawn.
-    """
-
-    def __init__(self, outputs: int, *, rngs: nnx.Rngs):
-        self.mask = nnx.Param(starts_at(0, outputs))
-        self.norm = layer_norm(outputs, rngs=rngs)
-
-    def __call__(self, x: Float[Array, "batch time outputs"]) -> Float[Array, "batch time outputs"]:
-        """Weigh and normalise."""
-        return self.norm(x * (2 * jax.nn.sigmoid(self.mask[...]))[None, None])
-
-
-@functools.cache
-def interpolation(inputs: int, outputs: int) -> np.ndarray:
-    """The matrix that interpolates linearly from one number of equidistant points to another, ends to ends.
-
-    Args:
-        inputs: points given.
-        outputs: points wanted.
-
-    Returns:
-        A matrix `[inputs, outputs]`; the identity where they are equal.
-    """
-    wanted = np.linspace(0, inputs - 1, outputs)
-    return np.maximum(1 - np.abs(wanted[None] - np.arange(inputs)[:, None]), 0)
-
-
 class Embedded(NamedTuple):
     """Variables at some times, each a vector; those of real variables as x·weight + bias, not yet multiplied out.
 
@@ -331,6 +202,119 @@ class Embedded(NamedTuple):
 
 def _stack(categories: Sequence[Array], reals: Array) -> Array:
     return jnp.concatenate([*(c[None] for c in categories), reals])
+
+
+def _dense(config: TemporalFusionTransformerConfig, inputs: int, outputs: int, **options) -> nnx.Linear:
+    """A linear layer as the configuration says."""
+    init, dtype = INITIALISERS[config.kernel_init], compute_dtype(config.precision)
+    return linear(inputs, outputs, initialiser=init, dtype=dtype, **options)
+
+
+def _gated_linear(x: Float[Array, "*any two_hidden"]) -> Float[Array, "*any hidden"]:
+    """The first half of the last axis, times the logistic function of the second half."""
+    value, gate = jnp.split(x, 2, axis=-1)
+    return value * jax.nn.sigmoid(gate)
+
+
+class GateAddNorm(nnx.Module):
+    """LayerNorm(skip + GLU(dropout(x))), with GLU(x) = (W₁x + b₁) ⊙ σ(W₂x + b₂); both maps are the one layer `fc`.
+
+    Args:
+        config: the model's.
+        inputs: size of what is gated.
+        outputs: size of what it is added to.
+        rngs: draws the weights (`params`) and the dropout masks (`dropout`).
+    """
+
+    def __init__(self, config: TemporalFusionTransformerConfig, inputs: int, outputs: int, *, rngs: nnx.Rngs):
+        self.dropout = Dropout(config.dropout, rngs=rngs)
+        self.fc = _dense(config, inputs, 2 * outputs, rngs=rngs)
+        self.norm = layer_norm(outputs, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "*any inputs"], skip: Float[Array, "*any outputs"], *, train: bool
+    ) -> Float[Array, "*any outputs"]:
+        """Gate `x` and add it to `skip`."""
+        return self.norm(skip + _gated_linear(self.fc(self.dropout(x, deterministic=not train))))
+
+
+class GatedResidualNetwork(nnx.Module):
+    """A small network that its gate can skip.
+
+        GRN(x, c) = LayerNorm(x + GLU(dropout(W₂ ELU(W₁x + W_c c + b₁) + b₂)))
+
+    Args:
+        config: the model's.
+        inputs: size of x.
+        hidden: size within.
+        outputs: size of what comes out; where it is not that of x, a `skip` of that size is given.
+        context: whether there is a c.
+        rngs: draws the weights (`params`) and the dropout masks (`dropout`).
+
+    References:
+        Lim B. et al., Int. J. Forecasting 37 (2021) 1748, equations 2 to 5.
+    """
+
+    def __init__(
+        self,
+        config: TemporalFusionTransformerConfig,
+        inputs: int,
+        hidden: int,
+        outputs: int,
+        *,
+        context: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        self.fc1 = _dense(config, inputs, hidden, rngs=rngs)
+        self.context = _dense(config, config.hidden, hidden, use_bias=False, rngs=rngs) if context else None
+        self.fc2 = _dense(config, hidden, hidden, rngs=rngs)
+        self.gate = GateAddNorm(config, hidden, outputs, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch *time inputs"] | Embedded,
+        context: Float[Array, "batch hidden"] | None = None,
+        *,
+        skip: Float[Array, "batch *time outputs"] | None = None,
+        train: bool,
+    ) -> Float[Array, "batch *time outputs"]:
+        """Run the network; one context serves all times; `skip` takes the place of x where the sizes differ."""
+        first = x.through(self.fc1) if isinstance(x, Embedded) else self.fc1(x)
+        if self.context is not None and context is not None:
+            first = first + self.context(context)[:, None]
+        return self.gate(self.fc2(jax.nn.elu(first)), x if skip is None else skip, train=train)
+
+
+class ResampledNorm(nnx.Module):
+    """pytorch-forecasting's skip between sizes: LayerNorm(2σ(mask) ⊙ x), where x was interpolated to the new size.
+
+    Args:
+        outputs: the new size.
+        rngs: required by Flax; nothing is drawn.
+    """
+
+    def __init__(self, outputs: int, *, rngs: nnx.Rngs):
+        self.mask = nnx.Param(starts_at(0, outputs))
+        self.norm = layer_norm(outputs, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "batch time outputs"]) -> Float[Array, "batch time outputs"]:
+        """Weigh and normalise."""
+        return self.norm(x * (2 * jax.nn.sigmoid(self.mask[...]))[None, None])
+
+
+@functools.cache
+def interpolation(inputs: int, outputs: int) -> np.ndarray:
+    """The matrix that interpolates linearly from one number of equidistant points to another, ends to ends.
+
+    Args:
+        inputs: points given.
+        outputs: points wanted.
+
+    Returns:
+        A matrix `[inputs, outputs]`; the identity where they are equal.
+    """
+    wanted = np.linspace(0, inputs - 1, outputs)
+    return np.maximum(1 - np.abs(wanted[None] - np.arange(inputs)[:, None]), 0)
 
 
 class InputEmbedding(nnx.Module):
@@ -505,7 +489,7 @@ class VariableSelection(nnx.Module):
         if self.weights is None:
             return transformed[0], jnp.ones((*variables.reals.shape[:2], 1), transformed.dtype)
         skip = self._skip(variables, self.weights.fc1.in_features, transformed.shape[0])
-        weights = jax.nn.softmax(self.weights.finish(variables.through(self.weights.fc1), skip, context, train=train))
+        weights = jax.nn.softmax(self.weights(variables, context, skip=skip, train=train))
         return jnp.einsum("vbth,btv->bth", transformed, weights), weights
 
     def _transform(self, variables: Embedded, *, train: bool) -> Float[Array, "variable batch time hidden"]:
@@ -640,7 +624,7 @@ class TemporalFusionTransformer(nnx.Module):
         self.attention = InterpretableAttention(config, rngs=rngs)
         self.attention_gate = GateAddNorm(config, hidden, hidden, rngs=rngs)
         self.feed_forward = network()
-        self.output_gate = GateAddNorm(config, hidden, hidden, dropout=0.0, rngs=rngs)
+        self.output_gate = GateAddNorm(config.model_copy(update={"dropout": 0.0}), hidden, hidden, rngs=rngs)
         # In the parameters' precision, whatever the model's.
         outputs, init = config.targets * len(config.quantiles), INITIALISERS[config.kernel_init]
         self.output_layer = linear(hidden, outputs, initialiser=init, rngs=rngs)
@@ -678,18 +662,11 @@ class TemporalFusionTransformer(nnx.Module):
         x = self.attention_gate(read, enriched[:, config.length :], train=train)
         x = self.output_gate(self.feed_forward(x, train=train), local[:, config.length :], train=train)
         quantiles = self.output_layer(x).reshape(*x.shape[:2], config.targets, len(config.quantiles))
-        return Prediction(
-            quantiles[..., config.quantiles.index(0.5)],
-            quantiles,
-            {
-                "attention": attention.mean(1),
-                "attention_heads": attention,
-                "static_weights": static_weights,
-                "past_weights": past_weights,
-                "future_weights": future_weights,
-            },
-            jnp.asarray(config.quantiles, quantiles.dtype),
-        )
+        mean = quantiles[..., config.quantiles.index(0.5)]
+        diagnostics = {"attention": attention.mean(1), "attention_heads": attention, "static_weights": static_weights}
+        diagnostics |= {"past_weights": past_weights, "future_weights": future_weights}
+        levels = jnp.asarray(config.quantiles, quantiles.dtype)
+        return Prediction(mean, quantiles, diagnostics, levels)
 
     def _check(self, batch: Batch) -> None:
         """Check, while tracing, that the batch has what the model was built for."""

@@ -332,10 +332,7 @@ def microbatch(batch: int, rows: int) -> int:
 
 
 def in_microbatches(
-    function: Callable[..., Float[Array, "batch *out"]],
-    modules: Any,
-    *inputs: Float[Array, "batch *in"],
-    size: int,
+    function: Callable[..., Float[Array, "batch *out"]], modules: Any, *inputs: Float[Array, "batch *in"], size: int
 ) -> Float[Array, "batch *out"]:
     """Compute `function(modules, *inputs)`, `size` samples at a time.
 
