@@ -8,5 +8,6 @@ from .torch_weights import from_torch as from_torch
 from .torch_weights import load_state_dict as load_state_dict
 from .torch_weights import save_state_dict as save_state_dict
 from .torch_weights import to_torch as to_torch
+from .weights_folder import load_scaling as load_scaling
 from .weights_folder import load_weights as load_weights
 from .weights_folder import save_weights as save_weights

@@ -6,16 +6,18 @@ import shutil
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 from flax import nnx
 
 import jneuro.cli
+from jneuro.datasets.scaling import Scaling
 from jneuro.experiment import RunFolder
 from jneuro.experiment.conversion import convert
 from jneuro.experiment.plan import load_plan
-from jneuro.interop import WeightsError, load_weights, save_weights, to_torch
+from jneuro.interop import WeightsError, load_scaling, load_weights, save_weights, to_torch
 from jneuro.models import (
     CNNLSTM,
     CNNLSTMConfig,
@@ -68,6 +70,19 @@ def test_a_weights_folder_needs_nothing_else(here, model):
     assert loaded.config == CONFIG
     assert_same(loaded, model)
     assert_same(load_best(CNNLSTM(CONFIG, rngs=nnx.Rngs(7)), "w/checkpoints"), model)
+
+
+def test_a_weights_folder_may_know_its_scaling(here, model):
+    rows = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32) ** 2
+    save_weights(model, "w", scaling=Scaling(*map(jnp.asarray, rows)))
+    scaling = load_scaling("w")
+    np.testing.assert_array_equal([scaling.mean, scaling.scale], rows)
+    assert_same(load_weights("w"), model)
+    save_weights(model, "v")
+    with pytest.raises(
+        WeightsError, match=r"v: scaling\.json cannot be read .*; save it by save_weights\(model, path, sc"
+    ):
+        load_scaling("v")
 
 
 def test_there_and_back(here, model):
