@@ -25,7 +25,7 @@ from .experiment.running import run as run
 from .fitting.fitter import FitOptions as FitOptions
 from .fitting.fitter import fit as fit
 from .models.base import Prediction as Prediction
-from .models.build import build_model as build_model
+from .models.base import build_model as build_model
 from .recordings.readers import read as read
 from .recordings.recording import Recording as Recording
 from .report.components import Section as Section

@@ -30,7 +30,7 @@ from jneuro.evaluation.baselines import check_baselines, label_of
 from jneuro.evaluation.claims import check_claims
 from jneuro.experiment.config import ExperimentConfig, ModelEntry
 from jneuro.experiment.folder import RunFolder, Stage
-from jneuro.models.build import Sizes, check_shapes, sized
+from jneuro.models.base import Sizes, check_shapes, sized
 from jneuro.recordings.store import has_events, open_recording
 from jneuro.simulators.config import SimulationConfig
 from jneuro.training.losses import cost

@@ -9,9 +9,9 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from jneuro.models import microbatches
-from jneuro.models.convolution import Convolution, TransposedConvolution, convolve, convolve_transposed
-from jneuro.models.microbatches import in_microbatches, microbatch
+from jneuro.models.kernels import convolution
+from jneuro.models.kernels.convolution import convolve, convolve_transposed, in_microbatches, microbatch
+from jneuro.models.layers import Convolution
 
 BATCH = 3
 
@@ -123,20 +123,20 @@ def test_shapes_that_do_not_fit(function, shapes):
         function(*map(jnp.zeros, shapes), 2)
 
 
-@pytest.mark.parametrize("layer", [Convolution, TransposedConvolution])
-def test_layers_start_glorot_uniform_and_compute_in_the_precision_asked_for(layer):
+@pytest.mark.parametrize("transposed", [False, True])
+def test_layers_start_glorot_uniform_and_compute_in_the_precision_asked_for(transposed):
     features, filters, taps = 30, 20, 8
-    made = layer(features, filters, taps, 2, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    made = Convolution(features, filters, taps, 2, transposed=transposed, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     kernel = np.asarray(made.kernel[...])
     bound = np.sqrt(6 / (taps * (features + filters)))
-    assert kernel.shape == ((taps, features, filters) if layer is Convolution else (taps, filters, features))
+    assert kernel.shape == ((taps, filters, features) if transposed else (taps, features, filters))
     assert 0.99 * bound < np.abs(kernel).max() <= bound
     np.testing.assert_array_equal(made.bias[...], np.zeros(filters))
     assert made(jnp.ones((1, 6, features))).dtype == jnp.bfloat16
 
 
 def test_a_bias_is_added_everywhere():
-    layer = TransposedConvolution(3, 4, 1, 3, rngs=nnx.Rngs(0))
+    layer = Convolution(3, 4, 1, 3, transposed=True, rngs=nnx.Rngs(0))
     layer.bias[...] = jnp.arange(4.0)
     out = layer(jnp.zeros((2, 5, 3)))
     np.testing.assert_array_equal(out, np.broadcast_to(np.arange(4.0), (2, 15, 4)))
@@ -174,5 +174,5 @@ def test_microbatches_change_neither_values_nor_gradients(x64):
 )
 def test_how_many_samples_at_a_time(monkeypatch, devices, cores, batch, rows, size):
     monkeypatch.setattr(jax, "device_count", lambda: devices)
-    monkeypatch.setattr(microbatches, "usable_cores", lambda: cores)
+    monkeypatch.setattr(convolution, "usable_cores", lambda: cores)
     assert microbatch(batch, rows) == size
