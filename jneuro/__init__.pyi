@@ -60,8 +60,8 @@ from .sweeps.runner import sweep as sweep
 from .sweeps.store import open_sweep as open_sweep
 from .training.callbacks import Callback as Callback
 from .training.checkpoints import Checkpoints as Checkpoints
-from .training.loop import TrainResult as TrainResult
 from .training.optimizers import Adam as Adam
 from .training.optimizers import AdamW as AdamW
 from .training.recipe import TrainConfig as TrainConfig
+from .training.trainer import TrainResult as TrainResult
 from .training.trainer import train as train

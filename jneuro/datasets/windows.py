@@ -102,6 +102,39 @@ class Windows(eqx.Module):
         """Indices of the trials from which a split draws, ascending."""
         return np.unique(np.asarray(self.starts[split]) // self.frames_per_trial)
 
+    @property
+    def extent(self) -> str:
+        """What was understood of the recording, such as `10 runs × 600 frames × 40 variables`."""
+        runs = self.values.shape[0] // self.frames_per_trial
+        return f"{runs} runs × {self.frames_per_trial} frames × {self.values.shape[1]} variables"
+
+    def check_finite(self, split: str) -> None:
+        """Refuse windows that hold a value that is not finite, before anything is computed from them.
+
+        Args:
+            split: which of them.
+
+        Raises:
+            ValueError: naming the first run, frame and column, and how many values there are.
+        """
+        finite = jax.device_get(jnp.isfinite(self.values).all(1))
+        if finite.all():
+            return
+        starts = jax.device_get(self.starts[split])
+        used = np.zeros(len(finite) + 1, int)  # frames that begin to be used, less those that end
+        for first, count in ((0, self.length), *((h + self.length - 1, 1) for h in self.horizons)):
+            np.add.at(used, starts + first, 1)
+            np.add.at(used, np.minimum(starts + first + count, len(finite)), -1)
+        bad = np.flatnonzero((np.cumsum(used)[:-1] > 0) & ~finite)
+        if len(bad):
+            values = ~np.isfinite(np.asarray(self.values[bad]))
+            run, frame = divmod(bad[0], self.frames_per_trial)
+            raise ValueError(
+                f"the windows of the split {split!r} hold {values.sum()} values that are not finite, the first in run "
+                f"{run}, frame {frame}, column {np.argmax(values[0])}; mend the recording, or "
+                "leave that run or column out"
+            )
+
     def gather(self, starts: Int[Array, " batch"]) -> Batch:
         """Gather the windows that begin at the given frames; pure and jittable.
 

@@ -18,7 +18,7 @@ from jneuro.interop.tensors import WeightsError, check_tensors
 from jneuro.models.base import Model, ModelConfig
 from jneuro.models.build import build_model
 from jneuro.models.kinds import MODELS
-from jneuro.training.checkpoints import Checkpoints, CheckpointStore, Weights, named_arrays, with_arrays
+from jneuro.training.checkpoints import Checkpoints, CheckpointStore, latest, named_arrays, split_model, with_best
 
 __all__ = ["CONFIG", "load_weights", "model_config", "new_model", "save_weights", "written_whole"]
 
@@ -100,12 +100,11 @@ def save_weights(model: nnx.Module, path: str | Path, *, overwrite: bool = False
             "attribute `config`, or train it with a checkpoint, and read that by jneuro.training.load_best"
         )
     values = config.model_dump(mode="json")
-    _, params, _, rest = nnx.split(model, nnx.Param, nnx.RngState, ...)
     with written_whole(Path(path), overwrite=overwrite) as folder:
         folder.mkdir()
         write_json(folder / CONFIG, values)
         with CheckpointStore(Checkpoints(folder / "checkpoints"), {"model": values}) as store:
-            store.save(0, named_arrays({"best": Weights(params, rest)}), [])
+            store.save(0, named_arrays({"best": split_model(model)[1]}), [])
 
 
 def load_weights(path: str | Path) -> Model:
@@ -127,13 +126,9 @@ def load_weights(path: str | Path) -> Model:
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: not a weights folder, {CONFIG} cannot be read ({error})") from error
     model = new_model(model_config(values, str(path / CONFIG)))
-    graph, params, rngs, rest = nnx.split(model, nnx.Param, nnx.RngState, ...)
-    weights = {"best": Weights(params, rest)}
-    with CheckpointStore(Checkpoints(path / "checkpoints"), None) as store:
-        saved = store.restore()
+    saved, _ = latest(path / "checkpoints")
     if saved is None:
         raise WeightsError(f"{path}: not a weights folder, it has no checkpoint")
-    shapes = {name: array.shape for name, array in named_arrays(weights).items()}
+    shapes = {name: array.shape for name, array in named_arrays({"best": split_model(model)[1]}).items()}
     check_tensors(shapes, saved.arrays, f"{path / CONFIG}")
-    best = with_arrays(weights, saved.arrays)["best"]
-    return nnx.merge(graph, best.params, rngs, best.rest, copy=True)
+    return with_best(model, saved.arrays)
