@@ -11,8 +11,8 @@ from . import training as training
 from .core.progress import Progress as Progress
 from .core.progress import Task as Task
 from .core.types import Array as Array
-from .datasets.tasks import WindowConfig as WindowConfig
-from .datasets.tasks import window as window
+from .datasets.windowing import WindowConfig as WindowConfig
+from .datasets.windowing import window as window
 from .datasets.windows import Batch as Batch
 from .evaluation.analysis import Analysis as Analysis
 from .evaluation.analysis import Findings as Findings

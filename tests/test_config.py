@@ -371,7 +371,7 @@ def test_the_resolved_configuration_is_complete_and_reloads_to_the_same(tiny, tm
     resolved = yaml.safe_load(text)
     assert resolved["models"]["m"]["model"]["features"] == 100
     assert resolved["models"]["m"]["model"]["horizons"] == 2
-    assert resolved["windows"]["measurement_noise"] == 0.2
+    assert resolved["windows"]["measurement_noise"] == 0
     (tmp_path / "again.yaml").write_text(text)
     again = load_experiment(tmp_path / "again.yaml")
     assert again == config

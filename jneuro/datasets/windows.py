@@ -14,9 +14,55 @@ import numpy as np
 from jax import lax
 
 from jneuro.core.types import Array, Float, Int
-from jneuro.datasets.scaling import Scaling
 
-__all__ = ["Batch", "Windows", "window_starts"]
+__all__ = ["Batch", "Scaling", "Windows", "fit_scaling", "no_scaling", "window_starts"]
+
+
+class Scaling(eqx.Module):
+    """An affine map, one mean and one scale for each variable.
+
+    Attributes:
+        mean: what is subtracted, in the recording's unit.
+        scale: what it is divided by, in the recording's unit; positive.
+    """
+
+    mean: Float[Array, " feature"]
+    scale: Float[Array, " feature"]
+
+    def of(self, columns: tuple[int, ...] | None) -> "Scaling":
+        """The scaling of some columns; None means all."""
+        return self if columns is None else Scaling(*(x[np.asarray(columns)] for x in (self.mean, self.scale)))
+
+    def apply(self, values: Float[Array, "*any feature"]) -> Float[Array, "*any feature"]:
+        """From the recording's unit to z-scores."""
+        return (values - _align(self.mean, values)) / _align(self.scale, values)
+
+    def invert(self, values: Float[Array, "*any feature"]) -> Float[Array, "*any feature"]:
+        """From z-scores to the recording's unit."""
+        return values * _align(self.scale, values) + _align(self.mean, values)
+
+
+def _align(row: Float[Array, " feature"], values: Array) -> Array:
+    """Give a row as many axes as the values have."""
+    return row.reshape((1,) * (values.ndim - 1) + row.shape)
+
+
+def fit_scaling(values: Float[np.ndarray, "frame feature"]) -> Scaling:
+    """Mean and standard deviation of every variable.
+
+    Args:
+        values: the frames to fit on, in the recording's unit.
+
+    Returns:
+        The scaling, in `float32`. A variable that never changes gets scale 1.
+    """
+    mean, sd = values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)
+    return Scaling(jnp.asarray(mean, jnp.float32), jnp.asarray(np.where(sd > 0, sd, 1), jnp.float32))
+
+
+def no_scaling(features: int) -> Scaling:
+    """The identity, for `features` variables."""
+    return Scaling(jnp.zeros(features, jnp.float32), jnp.ones(features, jnp.float32))
 
 
 class Batch(NamedTuple):
@@ -156,7 +202,14 @@ def _columns(values: Float[Array, "batch time feature"], columns: tuple[int, ...
 
 
 def window_starts(
-    trials: Sequence[int] | np.ndarray, frames_per_trial: int, *, length: int, stride: int, reach: int, discard: int = 0
+    trials: Sequence[int] | np.ndarray,
+    frames_per_trial: int,
+    *,
+    length: int,
+    stride: int,
+    reach: int,
+    discard: int = 0,
+    end: int | None = None,
 ) -> np.ndarray:
     """First frames of all windows that lie wholly inside one of the given trials.
 
@@ -167,9 +220,11 @@ def window_starts(
         stride: frames from one window to the next.
         reach: frames from the last input to the farthest target.
         discard: frames dropped from the beginning of every trial.
+        end: frame of every trial before which its last window ends; None takes all.
 
     Returns:
         Ascending within each trial, trials in the order given; int32.
     """
-    first = np.arange(discard, frames_per_trial - length - reach + 1, stride, dtype=np.int32)
+    end = frames_per_trial if end is None else end
+    first = np.arange(discard, end - length - reach + 1, stride, dtype=np.int32)
     return (np.asarray(trials, np.int32)[:, None] * np.int32(frames_per_trial) + first).reshape(-1)

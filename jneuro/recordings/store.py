@@ -5,6 +5,7 @@ trial, neuron); the group `states` holds simulator states, from which a run can 
 by chunk; its attribute `committed` is set last, so a fault costs the chunk under way and nothing before it.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from jneuro.core.types import PyTree
-from jneuro.recordings.recording import Recording
+from jneuro.recordings.recording import Recording, from_arrays
 
 __all__ = [
     "FORMAT",
@@ -258,16 +259,10 @@ def read_recording(path: Path, names: Sequence[str] = ("v",)) -> Recording:
         for first in range(0, array.shape[0], together):
             trials = slice(first, first + together)
             values[name][trials] = _read(path, array, name, trials)
-    return Recording(
-        values=values,
-        ok=np.asarray(True),  # pyright: ignore
-        first_step=np.asarray(round(float(data.time[0]) / data.attrs["dt"]) - 1),  # pyright: ignore
-        final_state=None,
-        step=data.attrs["dt"],
-        record_every=1,
-        frames=data.sizes["time"],
-        unit_pairs=tuple((n, data[n].attrs["units"] if n in data else "1") for n in names),
-    )
+    units = {n: data[n].attrs["units"] if n in data else "1" for n in names}
+    recording = from_arrays(dt=data.attrs["dt"], units=units, **values)
+    first: Any = np.asarray(round(float(data.time[0]) / recording.dt) - 1)
+    return dataclasses.replace(recording, first_step=first)
 
 
 def has_events(path: Path) -> bool:

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jneuro.datasets.scaling import Scaling
-from jneuro.datasets.windows import Batch, Windows
+from jneuro.datasets.windows import Batch, Scaling, Windows
 from jneuro.models import SpikeCountLSTM, SpikeCountLSTMConfig
 from jneuro.models.base import Prediction
 from jneuro.models.build import initialised

@@ -21,8 +21,7 @@ from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
 from jneuro.core.random import stream
-from jneuro.datasets.scaling import Scaling
-from jneuro.datasets.windows import Batch, Windows
+from jneuro.datasets.windows import Batch, Scaling, Windows
 from jneuro.interop import to_torch
 from jneuro.models import ModelConfig, build_model
 from jneuro.training import Adam, Plateau, TrainConfig
