@@ -76,7 +76,8 @@ def split_indices(count: int, fractions: Fractions, rng: np.random.Generator) ->
         enough = (n for n in itertools.count(count + 1) if 0 < fractions.bounds(n)[0] < fractions.bounds(n)[1] < n)
         raise ValueError(
             f"fractions {fractions.train:g}/{fractions.validation:g}/{fractions.test:g} of {count} "
-            f"leave nothing for {empty[0]}; use more runs or a larger share: {next(enough)} are enough"
+            f"leave nothing for {empty[0]}; use more runs or a larger share: {next(enough)} are enough; "
+            "one long run can be cut in time, by split = 'time'"
         )
     return {name: np.sort(indices) for name, indices in dealt.items()}
 

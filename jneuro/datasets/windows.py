@@ -151,8 +151,9 @@ class Windows(eqx.Module):
     @property
     def extent(self) -> str:
         """What was understood of the recording, such as `10 runs × 600 frames × 40 variables`."""
-        runs = self.values.shape[0] // self.frames_per_trial
-        return f"{runs} runs × {self.frames_per_trial} frames × {self.values.shape[1]} variables"
+        sizes = self.values.shape[0] // self.frames_per_trial, self.frames_per_trial, self.values.shape[1]
+        named = zip(sizes, ("run", "frame", "variable"), strict=True)
+        return " × ".join(f"{size} {name}{'s' * (size != 1)}" for size, name in named)
 
     def check_finite(self, split: str) -> None:
         """Refuse windows that hold a value that is not finite, before anything is computed from them.
