@@ -352,7 +352,7 @@ def _check_values(
         first: dict[int, int] = {}
         split = {int(run): n for n, s in dealt.starts.items() for run in np.unique(s // values.shape[1])}
         for run, content in enumerate(values):
-            same = first.setdefault(zlib.crc32(np.ascontiguousarray(content)), run)
+            same = first.setdefault(zlib.crc32(np.ascontiguousarray(content).data), run)
             if split[same] != split[run]:
                 raise ValueError(
                     f"run {run} is the same as run {same}, and one is in {split[same]}, the other in {split[run]}; "

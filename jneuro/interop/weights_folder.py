@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from flax import nnx
 from pydantic import ValidationError
@@ -125,7 +126,7 @@ def load_weights(path: str | Path) -> Model:
         values = json.loads((path / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: not a weights folder, {CONFIG} cannot be read ({error})") from error
-    model = new_model(model_config(values, str(path / CONFIG)))
+    model: Any = new_model(model_config(values, str(path / CONFIG)))
     saved, _ = latest(path / "checkpoints")
     if saved is None:
         raise WeightsError(f"{path}: not a weights folder, it has no checkpoint")

@@ -187,10 +187,11 @@ def latest(directory: str | Path) -> tuple[Saved | None, list[int]]:
 
 
 def _read(directory: Path, step: int) -> Saved:
-    record: Any = ocp.JsonCheckpointHandler().restore(directory / str(step) / "record")
+    folder: Any = directory / str(step)
+    record: Any = ocp.JsonCheckpointHandler().restore(folder / "record")
     as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in record["names"]}
     read = ocp.PyTreeCheckpointHandler().restore
-    arrays = read(directory / str(step) / "state", args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+    arrays = read(folder / "state", args=ocp.args.PyTreeRestore(restore_args=as_numpy))
     if _checksum(arrays) != record["checksum"]:
         raise CheckpointError("the arrays do not match their checksum")
     return Saved(step, arrays, record["histories"], record["fingerprint"])

@@ -390,7 +390,7 @@ def place(model: nnx.Module, config: TrainConfig, members: int | None = None) ->
         ValueError: if the batch or the members cannot be divided, or the model has layers that cannot with `pmap`.
     """
     default = jax.config.jax_default_device  # pyright: ignore
-    devices = (default,) if isinstance(default, jax.Device) else tuple(jax.devices(default))
+    devices: tuple[Any, ...] = (default,) if isinstance(default, jax.Device) else tuple(jax.devices(default))
     mode = config.parallel if config.parallel != "auto" else "jit" if len(devices) > 1 else "single"
     if mode == "single" and members is None:
         return Placement(mode, tuple(jax.tree.leaves(nnx.state(model, nnx.Param))[0].devices())[:1])
@@ -402,7 +402,7 @@ def place(model: nnx.Module, config: TrainConfig, members: int | None = None) ->
         )
     if members is not None:
         # On a CPU a batched matrix product takes longer than its parts: 8 small models at once, up to 1.5 times.
-        return Placement("members", devices, side_by_side=devices[0].platform != "cpu")
+        return Placement("members", devices, side_by_side=all(d.platform != "cpu" for d in devices))
     for path, layer in nnx.iter_graph(model) if mode == "pmap" else ():
         if isinstance(layer, nnx.Dropout | nnx.BatchNorm):
             raise ValueError(

@@ -3,7 +3,7 @@
 import inspect
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Any, NamedTuple
@@ -305,12 +305,8 @@ class _Run:
         graph, weights, rngs, decays = self._joined()
         # No program is compiled for callbacks.
         self._program = Program(graph, config.model_copy(update={"callbacks": ()}), placement)
-        keys = self._stacked([member.key for member in members])
-        self._inputs = Inputs(
-            placement.put(windows),
-            placement.put(rngs),
-            *placement.put((keys, decays), each_member=True),
-        )
+        own = placement.put((self._stacked([member.key for member in members]), decays), each_member=True)
+        self._inputs = Inputs(*placement.put((windows, rngs)), *own)
         self._state = self._program.begin(weights, self._inputs)
         self._best = named_arrays({"best": weights})
         self._step, self._saved_at = 0, time.monotonic()
@@ -354,11 +350,8 @@ class _Run:
                 self._raise_failure()
                 while any(member.stopped is None for member in self._members):
                     self._epoch()
-            except BaseException:
-                with suppress(Exception):
-                    self._tell("on_end", [(m, (tuple(m.history),)) for m in self._members])
-                raise
-            self._tell("on_end", [(m, (tuple(m.history),)) for m in self._members])
+            finally:
+                self._tell("on_end", [(m, (tuple(m.history),)) for m in self._members])
             self._raise_failure()
         return [self._result(k, member) for k, member in enumerate(self._members)]
 
@@ -382,7 +375,6 @@ class _Run:
             self._steps(min(self._config.steps_per_call, end - self._step), epoch)
             if self._step < end and self._save_due():
                 self._save()
-                self._raise_failure()
         weights = Weights(self._state.params, self._state.rest)
         validations = self._by_member(self._program.validate(weights, self._inputs))
         better, seconds = np.zeros(len(self._members), bool), time.perf_counter() - began
@@ -406,7 +398,6 @@ class _Run:
         self._tell("on_epoch", told)
         self._keep(better, weights)
         self._save()
-        self._raise_failure()
 
     def _tell(self, hook: str, told: Iterable[tuple[_Member, tuple[Any, ...]]]) -> None:
         """Call a hook of every callback that has it, of each member with its arguments.
@@ -457,20 +448,19 @@ class _Run:
                 loss, epochs = float(own.loss_sum) / done, member.config.epochs
                 told.append((member, (StepProgress(epoch, epochs, self._step, self._steps_per_epoch, loss, speed),)))
         self._tell("on_steps", told)
-        if self._store is None:
-            self._raise_failure()
 
     def _save_due(self) -> bool:
-        """Whether to save within the epoch."""
+        """Whether to save within the epoch, or to end it because a callback raised."""
         if self._checkpoint is None:
-            return False
+            return bool(self._failures)
         every = self._checkpoint.every_seconds
         timed = every is not None and time.monotonic() - self._saved_at >= every
         return self._placement.any_process(self._terminated.is_set() or timed or bool(self._failures))
 
     def _save(self) -> None:
-        """Save the state if it is good; end the training if it is to end."""
+        """Save the state if it is good; end the training if it is to end, or a callback raised."""
         if self._store is None:
+            self._raise_failure()
             return
         arrays = named_arrays({"state": self._placement.whole(self._state)}) | self._best
         # An optax state may hold an infinity, such as the best loss so far before the first.
@@ -483,6 +473,7 @@ class _Run:
         self._saved_at = time.monotonic()
         if self._placement.any_process(self._terminated.is_set()):
             raise TrainingInterrupted(f"saved step {self._step} in {self._store.directory}; resume to continue")
+        self._raise_failure()
 
     def _restore(self) -> None:
         """Continue from the latest checkpoint, if there is one."""
