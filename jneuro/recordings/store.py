@@ -101,7 +101,13 @@ class RecordingWriter:
                 is not the neurons' gets an axis of its own name.
             states: simulator states within the chunk, each leaf `[trial, snapshot, ...]`; the last one must be the
                 recording's final state. By default that state alone; data from elsewhere have none.
+
+        Raises:
+            StoreError: if the recording says another number of frames than its arrays have; nothing is written.
         """
+        if wrong := [name for name, values in recording.values.items() if values.shape[1] != recording.frames]:
+            has = recording.values[wrong[0]].shape[1]
+            raise StoreError(f"{self.path}: {wrong[0]} has {has} frames, but frames = {recording.frames}; mend it")
         self._grow(self._root, "time", ("time",), recording.time, unit="ms")
         for name, values in recording.values.items():
             if name == "spikes":
@@ -130,6 +136,8 @@ class RecordingWriter:
         frame, trial, neuron = np.nonzero(counts.transpose(1, 0, 2))
         repeats = counts[trial, frame, neuron].astype(int)
         group = self._root.require_group("events")
+        if "shape" not in group.attrs:  # silent trials and neurons have no events
+            group.attrs["shape"] = [counts.shape[0], counts.shape[2]]
         columns = {"time": recording.time[frame], "trial": trial.astype(np.int32), "neuron": neuron.astype(np.int32)}
         for name, column in columns.items():
             unit = "ms" if name == "time" else "1"
@@ -273,9 +281,11 @@ def has_events(path: Path) -> bool:
 def _counts(path: Path, data: xr.Dataset) -> np.ndarray:
     """Spikes in every frame."""
     time, trial, neuron = read_events(path)
-    neurons = data.sizes["neuron"] if "neuron" in data.sizes else int(neuron.max(initial=-1)) + 1
-    states = zarr.open_group(path, mode="r")["states"]
-    trials = data.sizes.get("trial") or states["step"].shape[0]  # pyright: ignore
+    root: Any = zarr.open_group(path, mode="r")
+    if (shape := root["events"].attrs.get("shape")) is None:  # of stores that were written before it was kept
+        neurons = data.sizes["neuron"] if "neuron" in data.sizes else int(neuron.max(initial=-1)) + 1
+        shape = data.sizes.get("trial") or root["states"]["step"].shape[0], neurons
+    trials, neurons = shape
     counts = np.zeros((trials, data.sizes["time"], neurons), np.uint8)
     frame = np.round((time - float(data.time[0])) / data.attrs["dt"]).astype(np.int64)
     np.add.at(counts, (trial, frame, neuron), 1)

@@ -436,8 +436,8 @@ def _projection(array: np.ndarray) -> float:
     return float(values @ np.cos(np.arange(len(values)))) / max(len(values), 1) ** 0.5
 
 
-_MODES = ("deterministic", "use_running_average")
-"""What Flax's `train` and `eval` change in a model."""
+_NO_SETTINGS = {"deterministic", "use_running_average", "backend", "formulation"}
+"""What Flax's `train` and `eval` change in a model, and what says how but not what is computed."""
 
 
 def _settings(model: nnx.Module) -> dict[str, Any]:
@@ -446,8 +446,9 @@ def _settings(model: nnx.Module) -> dict[str, Any]:
     for path, part in nnx.iter_graph(model):
         if isinstance(part, nnx.Module):
             for name, value in vars(part).items():
-                if name not in _MODES and isinstance(value, Config | bool | int | float | str):
-                    plain = value.model_dump(mode="json") if isinstance(value, Config) else value
+                if name not in _NO_SETTINGS and isinstance(value, Config | bool | int | float | str):
+                    config = isinstance(value, Config)
+                    plain = value.model_dump(mode="json", exclude=_NO_SETTINGS) if config else value
                     found[".".join(map(str, (*path, name)))] = plain
     return found
 
