@@ -12,8 +12,8 @@ from . import training as training
 from .core.progress import Progress as Progress
 from .core.progress import Task as Task
 from .core.types import Array as Array
-from .datasets.tasks import WindowConfig as WindowConfig
-from .datasets.tasks import window as window
+from .datasets.windowing import WindowConfig as WindowConfig
+from .datasets.windowing import window as window
 from .datasets.windows import Batch as Batch
 from .evaluation.analysis import Analysis as Analysis
 from .evaluation.analysis import Findings as Findings
@@ -65,8 +65,8 @@ from .sweeps.runner import sweep as sweep
 from .sweeps.store import open_sweep as open_sweep
 from .training.callbacks import Callback as Callback
 from .training.checkpoints import Checkpoints as Checkpoints
-from .training.loop import TrainResult as TrainResult
 from .training.optimizers import Adam as Adam
 from .training.optimizers import AdamW as AdamW
 from .training.recipe import TrainConfig as TrainConfig
+from .training.trainer import TrainResult as TrainResult
 from .training.trainer import train as train

@@ -24,8 +24,8 @@ from jneuro.core.names import unknown_name
 from jneuro.core.random import stream
 from jneuro.core.registry import Block
 from jneuro.core.types import Array, Key
-from jneuro.datasets.tasks import WindowConfig
 from jneuro.datasets.variables import FROM_SPIKES, columns_of, needed
+from jneuro.datasets.windowing import WindowConfig
 from jneuro.evaluation.baselines import check_baselines, label_of
 from jneuro.evaluation.claims import check_claims
 from jneuro.experiment.config import ExperimentConfig, ModelEntry
