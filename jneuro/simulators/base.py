@@ -28,6 +28,7 @@ __all__ = [
     "StateVariable",
     "initial_state",
     "param",
+    "preset",
     "require_within_bounds",
     "state",
     "state_variables",
@@ -129,6 +130,24 @@ def param(
     if static:
         return eqx.field(default=default, static=True, metadata=metadata, converter=converter)
     return eqx.field(default=default, converter=_to_array, metadata=metadata)
+
+
+def preset(doc: str, **values: Any) -> Any:
+    """Declare a classmethod that builds a simulator with the constants of a source; its name is listed in `presets`.
+
+    Args:
+        doc: its docstring.
+        values: the constants by name, where they are not the defaults; those that the caller gives win.
+
+    Returns:
+        The classmethod.
+    """
+
+    def build(cls: Any, **overrides: Any) -> Any:
+        return cls(**(values | overrides))
+
+    build.__doc__ = doc
+    return classmethod(build)
 
 
 class Drive(NamedTuple):
@@ -267,8 +286,12 @@ class Simulator(eqx.Module):
     """The classmethods that build it with the constants of a source."""
 
     def __check_init__(self) -> None:
-        """Refuse parameters outside their bounds; traced values pass unseen."""
+        """Refuse parameters outside their bounds, then combinations of them; traced values pass unseen."""
         require_within_bounds(self)
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse combinations of parameters, each of which lies within its bounds."""
 
     def connect(self, key: Key[Array, ""]) -> Self:
         """Draw the random connectivity, once, and return the simulator that has it; here: nothing, and itself."""
