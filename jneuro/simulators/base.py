@@ -85,12 +85,21 @@ class Parameter(NamedTuple):
 
 
 def _to_array(value: Any) -> Any:
-    """A strongly typed floating-point array, of the precision in force unless the value brings its own."""
-    if isinstance(value, eqx.Module):
-        return value  # a number that is drawn; see `jneuro.simulators.paths`
-    if isinstance(value, jax.Array | np.ndarray) and jnp.issubdtype(value.dtype, jnp.floating):
-        return jnp.asarray(value, jax.dtypes.canonicalize_dtype(value.dtype))
-    return jnp.asarray(value, jnp.result_type(float))
+    """A strongly typed floating-point array, of the precision in force unless the value brings its own.
+
+    What is no number stays what it is, so that `require_within_bounds` can refuse it by name.
+    """
+    dtype = getattr(value, "dtype", jnp.dtype(int))
+    if isinstance(value, eqx.Module | bool | str | None):
+        return value  # among it a number that is drawn; see `jneuro.simulators.paths`
+    if jnp.issubdtype(dtype, jnp.floating):
+        return jnp.asarray(value, jax.dtypes.canonicalize_dtype(dtype))
+    if not jnp.issubdtype(dtype, jnp.integer):
+        return value
+    try:
+        return jnp.asarray(value, jnp.result_type(float))
+    except (TypeError, ValueError):
+        return value
 
 
 def _to_static(value: Any) -> Any:
@@ -103,7 +112,7 @@ Param = Float[Array, "..."]
 
 
 def param(
-    default: Any,
+    default: Any = ...,
     *,
     unit: str = "1",
     bounds: Bounds = REAL,
@@ -115,7 +124,7 @@ def param(
     """Declare a simulator's parameter, once for documentation, checks, fits and recordings.
 
     Args:
-        default: the source's value.
+        default: the source's value; `...` where it must be given.
         unit: its unit; "1" for a pure number.
         bounds: the interval in which it makes sense; values outside are refused at construction.
         doc: its meaning, in one phrase.
@@ -127,9 +136,8 @@ def param(
         An `equinox` field. A parameter that is not static is converted to a strongly typed array.
     """
     metadata = {"jneuro": {"unit": unit, "source": source, "bounds": bounds, "doc": doc, "static": static}}
-    if static:
-        return eqx.field(default=default, static=True, metadata=metadata, converter=converter)
-    return eqx.field(default=default, converter=_to_array, metadata=metadata)
+    given: Any = {} if default is ... else {"default": default}
+    return eqx.field(static=static, converter=converter if static else _to_array, metadata=metadata, **given)
 
 
 def preset(doc: str, **values: Any) -> Any:
@@ -227,14 +235,19 @@ def require_within_bounds(module: eqx.Module) -> None:
     kind = type(module).__name__
     for field in dataclasses.fields(module):
         about, value = field.metadata.get("jneuro"), getattr(module, field.name)
-        if about is None or isinstance(value, Tracer) or not isinstance(value, jax.Array | int | float):
+        if about is None or isinstance(value, Tracer | eqx.Module):
             continue
         p = Parameter(name=field.name, default=field.default, **about)
-        if p.static and isinstance(p.default, int) and not isinstance(value, int):
-            raise ValueError(f"{kind}: {p.name} = {value} must be a whole number ({p.doc})")
-        if not p.bounds.contain(np.asarray(value)):
+        doc = f" ({p.doc})" if p.doc else ""
+        number = isinstance(value, int | float) and not isinstance(value, bool) if p.static else eqx.is_array(value)
+        if p.static and not number and field.type not in (int, float):
+            continue  # a choice, or an object of its own
+        if p.static and int in (field.type, type(p.default)) and not (number and isinstance(value, int)):
+            raise ValueError(f"{kind}: {p.name} = {value!r} must be a whole number{doc}")
+        if not number:
+            raise ValueError(f"{kind}: {p.name} = {value!r} must be a number{doc}")
+        if not p.bounds.contain(value):
             unit = "" if p.unit == "1" else f" {p.unit}"
-            doc = f" ({p.doc})" if p.doc else ""
             every = np.atleast_1d(value)
             at = next(i for i in np.ndindex(every.shape) if not p.bounds.contain(every[i]))
             place = f"[{', '.join(map(str, at))}]" if np.ndim(value) else ""
