@@ -16,7 +16,6 @@ from .connectivity import Rule as Rule
 from .kinds import SIMULATORS as SIMULATORS
 from .kinds import SOLVERS as SOLVERS
 from .kinds import STIMULI as STIMULI
-from .located import Exact as Exact
 from .ode import ODESimulator as ODESimulator
 from .paths import Choice as Choice
 from .paths import Distribution as Distribution
@@ -38,6 +37,7 @@ from .simulation import simulate as simulate
 from .simulation import simulate_many as simulate_many
 from .spiking import Arctan as Arctan
 from .spiking import Boxcar as Boxcar
+from .spiking import Exact as Exact
 from .spiking import SuperSpike as SuperSpike
 from .spiking import Surrogate as Surrogate
 from .spiking import reset as reset

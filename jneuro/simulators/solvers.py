@@ -147,6 +147,9 @@ class Adaptive(eqx.Module):
     adjoint: diffrax.AbstractAdjoint | None = None
     """None: reverse mode. `diffrax.ForwardMode()` for `jax.jvp` and `jax.jacfwd`."""
 
+    limit: ClassVar[float] = math.inf
+    jumps: ClassVar[bool] = False
+
     def __check_init__(self) -> None:
         """Refuse what cannot work."""
         if not isinstance(self.solver, diffrax.AbstractAdaptiveSolver):
@@ -175,6 +178,8 @@ class Scheme(diffrax.AbstractSolver):
     limit: ClassVar[float] = 2.0
     """Largest product of step and rate: of an explicit scheme, at which a decay does not grow (2, for those of first
     and second order); of others, at which it is still followed."""
+    jumps: ClassVar[bool] = True
+    """Whether a state may be set to another one between two steps, as a reset does."""
 
     def start(self, term: MembraneTerm, t: Array, dt: Array, y: PyTree) -> PyTree:
         """Make from the state what is carried: here, the state itself."""
@@ -339,6 +344,7 @@ class StaggeredCrankNicolson(Scheme):
 
     # A trapezoid's step multiplies a deviation by −1/3 here, where exp(−4) is right: it rings instead of decaying.
     limit: ClassVar = 4.0
+    jumps: ClassVar = False
 
     def order(self, terms):
         """Order of convergence."""

@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jneuro.core.devices import scan
+from jneuro.core.devices import route, scan
 from jneuro.core.types import Array, Float, Int, Key, PyTree
-from jneuro.simulators.base import Recordable, Simulator, initial_state, state_variables, step_count
+from jneuro.simulators.base import Recordable, Simulator, initial_state, state_variables
 from jneuro.simulators.paths import draw_parameters, parameters
 from jneuro.simulators.spiking import spike_gradient
+from jneuro.simulators.stepping import Frames, in_blocks
+from jneuro.simulators.stimuli import Stimulus
 
-__all__ = ["SteppedSimulator", "SteppedState", "begin_stepped", "take_steps"]
+__all__ = ["SteppedSimulator", "SteppedState", "advance_blocks", "begin_stepped", "take_steps"]
 
 
 class SteppedState(NamedTuple):
@@ -36,11 +38,8 @@ class _Recordables:
 
     def __get__(self, instance: Any, owner: type["SteppedSimulator"]) -> Mapping[str, Recordable]:
         kind = getattr(owner, "State", None)
-        found = (
-            {}
-            if kind is None
-            else {n: Recordable(s.unit, "last", s.doc or n) for n, s in state_variables(kind).items()}
-        )
+        declared = {} if kind is None else state_variables(kind)
+        found = {n: Recordable(s.unit, "last", s.doc or n) for n, s in declared.items()}
         if instance is None:
             try:
                 instance = owner()  # pyright: ignore[reportCallIssue]
@@ -193,34 +192,6 @@ class SteppedSimulator(Simulator):
             drive = drive[:, 0]
         return scan(one, y, (drive, noise), steps)
 
-    def step_count(self, duration: float, name: str = "duration") -> int:
-        """Convert a time [ms] to a whole number of this simulator's steps; see `step_count`."""
-        return step_count(duration, self.dt, name)
-
-
-def take_steps(
-    simulator: SteppedSimulator,
-    state: SteppedState,
-    drive: Float[Array, "step #neuron"] | None,
-    key: Key[Array, ""],
-    steps: int,
-) -> tuple[SteppedState, dict[str, Array]]:
-    """Draw the noise of some steps, at most a block, and take them.
-
-    Args:
-        simulator: what is simulated.
-        state: where it is.
-        drive: the stimulus at each step, or None.
-        key: the key of the run's noise.
-        steps: how many.
-
-    Returns:
-        The state after them, and every recordable at every step.
-    """
-    noise = jax.vmap(lambda step: simulator.draw(key, step))(state.step + jnp.arange(steps, dtype=jnp.int32))
-    y, seen = simulator.advance(state.y, drive, noise, steps)
-    return SteppedState(y, state.step + steps), seen
-
 
 def begin_stepped(simulator: SteppedSimulator, key: Key[Array, ""], start: PyTree) -> SteppedState:
     """Make the state from which to run.
@@ -239,18 +210,97 @@ def begin_stepped(simulator: SteppedSimulator, key: Key[Array, ""], start: PyTre
     """
     name = type(simulator).__name__
     _check_parameters(simulator)
-    expected = jax.eval_shape(simulator.init, key)
+    step, y = (start.step, start.y) if isinstance(start, SteppedState) else (jnp.int32(0), start)
     if start is None:
-        start = simulator.init(key)
-    step = start.step if isinstance(start, SteppedState) else jnp.int32(0)
-    y = start.y if isinstance(start, SteppedState) else start
-    if said := _difference(y, expected):
-        raise ValueError(f"{name} starts from a recording's final_state, or a {type(expected).__qualname__}: {said}")
+        y = simulator.init(key)
+        expected = jax.eval_shape(lambda: y)
+    else:
+        expected = jax.eval_shape(simulator.init, key)
+        if said := _difference(y, expected):
+            kind = type(expected).__qualname__
+            raise ValueError(f"{name} starts from a recording's final_state, or a {kind}: {said}")
     after, _ = _returned(simulator, lambda key: y, key, step)
     if said := _difference(after, expected):
         raise ValueError(f"{name}.step must return a state like the one that it gets: {said}")
     # Spikes in a state are booleans, or floats where their gradient is asked for; and Python's numbers get a type.
     return SteppedState(jax.tree.map(lambda x, like: lax.convert_element_type(x, like.dtype), y, after), step)
+
+
+def take_steps(
+    simulator: SteppedSimulator,
+    state: SteppedState,
+    drive: Float[Array, "step #neuron"] | None,
+    key: Key[Array, ""],
+    steps: int,
+    noise: PyTree = None,
+) -> tuple[SteppedState, dict[str, Array]]:
+    """Draw the noise of some steps, at most a block, and take them.
+
+    Args:
+        simulator: what is simulated.
+        state: where it is.
+        drive: the stimulus at each step, or None.
+        key: the key of the run's noise.
+        steps: how many.
+        noise: of each step, where it is drawn already.
+
+    Returns:
+        The state after them, and every recordable at every step.
+    """
+    if noise is None:
+        noise = _drawn(simulator, key, state.step, steps)
+    y, seen = simulator.advance(state.y, drive, noise, steps)
+    return SteppedState(y, state.step + steps), seen
+
+
+def _drawn(simulator: SteppedSimulator, key: Any, first: Any, steps: int) -> PyTree:
+    """The noise of some steps, `[step, ...]`."""
+    return jax.vmap(lambda step: simulator.draw(key, step))(first + jnp.arange(steps, dtype=jnp.int32))
+
+
+def advance_blocks(
+    simulator: SteppedSimulator, stimulus: Stimulus | None, key: Key[Array, ""], state: SteppedState, frames: Frames
+) -> tuple[SteppedState, dict[str, Array]]:
+    """Run a stepped simulator, block by block.
+
+    Args:
+        simulator: what to simulate.
+        stimulus: what drives it, evaluated at the beginning of every step.
+        key: key of the run's noise.
+        state: where to start.
+        frames: what to record.
+
+    Returns:
+        The last state, and the recorded values.
+
+    Raises:
+        ValueError: if the stimulus has another number of neurons, or a block is no number of steps.
+    """
+    name, longest, first = type(simulator).__name__, simulator.block, state.step
+    if not isinstance(longest, int) or longest < 1:
+        raise ValueError(f"{name}: block = {longest!r} must be a positive whole number of steps")
+    if stimulus is not None:
+        size, neurons = jax.eval_shape(stimulus, jnp.zeros(())).size, simulator.neurons
+        if size not in (1, neurons):
+            raise ValueError(
+                f"the stimulus has {size} values; {name} takes one for all, or one for each of its {neurons} neurons"
+            )
+    every = None
+    if route() == "metal":
+        # A device that cannot draw within loops; at least a block, because a loop is traced even if it makes no turn.
+        every = _drawn(simulator, key, first, max(frames.warmup + frames.count * frames.every, longest))
+
+    def advance(state, steps):
+        drive = noise = None
+        if stimulus is not None:
+            time = (state.step + jnp.arange(steps)) * simulator.dt
+            drive = jax.vmap(stimulus)(time)
+            drive = drive.reshape(steps, -1)
+        if every is not None:
+            noise = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, state.step - first, steps), every)
+        return take_steps(simulator, state, drive, key, steps, noise)
+
+    return in_blocks(advance, state, longest, frames)
 
 
 def _returned(simulator: SteppedSimulator, start: Callable[[Any], Any], key, step) -> tuple[Any, dict[str, Any]]:
