@@ -210,7 +210,8 @@ def resolve(config: ExperimentConfig) -> Plan:
         simulation, seed = _made_by(config)
     _check_variables(config, data)
     _check_windows(config, data)
-    models = {name: _sized(config, name, data) for name in config.models}
+    own = [(name, config.windows_of(name), config.train_config_of(name)) for name in config.models]
+    models = {name: _sized(config, name, windows, recipe, data) for name, windows, recipe in own}
     config = config.model_copy(update={"models": models})
     made = content_of(simulation, seed)
     source = made if config.simulation is not None else content_of(config.recording)
@@ -304,20 +305,19 @@ def _check_windows(config: ExperimentConfig, data: _Data) -> None:
             raise ValueError(f"{key}: {error}") from error
 
 
-def _sized(config: ExperimentConfig, name: str, data: _Data) -> ModelEntry:
+def _sized(config: ExperimentConfig, name: str, windows: WindowConfig, recipe: TrainConfig, data: _Data) -> ModelEntry:
     """A model with the sizes of its data; refuse one, or a training, that does not fit them."""
-    entry, windows = config.models[name], config.windows_of(name)
-    splits = [windows]
+    entry, splits = config.models[name], [windows]
     if name in config.evaluate.leaky_twins:
         splits.append(windows.model_copy(update={"split": "report"}))
     least = min(w.check(data.duration_ms, data.dt, data.runs)["train"] for w in splits)
-    if (size := config.train_config_of(name).batch_size) > least:
+    if (size := recipe.batch_size) > least:
         key = f"models.{name}.train.batch_size" if entry.train else "train.batch_size"
         raise ValueError(f"{key} = {size} is more than the {least} training windows; lower it or windows.stride_ms")
     try:
         model = sized(entry.model, _sizes(windows, data))
         if isinstance(model, Block):  # one of the user's own, of which nothing else is known before it is called
-            check_shapes(model, _sizes(windows, data), check=cost(config.train_config_of(name).loss))
+            check_shapes(model, _sizes(windows, data), check=cost(recipe.loss))
     except ValueError as error:
         raise ValueError(f"models.{name}.model: {first_message(error)}") from error
     return entry.model_copy(update={"model": model})

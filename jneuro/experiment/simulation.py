@@ -91,7 +91,7 @@ def build_runs(config: SimulationConfig, key: Key[Array, ""]) -> Runs:
     Returns:
         The runs.
     """
-    simulator = config.simulator.build()
+    simulator, how = config.simulator.build(), {"record": config.recorded, **config.scheme}
     own = config.stimulus is not None and config.stimulus.random
     stimulus, drawn = None, stream(key, "stimulus")
     if config.stimulus is not None:
@@ -103,8 +103,7 @@ def build_runs(config: SimulationConfig, key: Key[Array, ""]) -> Runs:
     shared = config.connectivity == "fixed" or alike
     connect = simulator.connect if shared else eqx.filter_vmap(simulator.connect)
     connected = connect(wiring if shared else trial_keys(wiring, config.runs))
-    how = {"record": config.recorded, "per_trial": not shared, "stimuli": own}
-    return Runs(connected, stimulus, keys, **how, **config.scheme)
+    return Runs(connected, stimulus, keys, per_trial=not shared, stimuli=own, **how)
 
 
 @eqx.filter_jit
@@ -209,7 +208,7 @@ def _settled(runs: Runs, states: PyTree, duration: float, seed: int) -> PyTree:
 
 def _simulate_into(writer: RecordingWriter, config: SimulationConfig, seed: int, tell) -> None:
     """Simulate what is missing; the next chunk is computed while the last one is written."""
-    runs = build_runs(config, jax.random.key(seed))
+    neurons, runs = config.neurons, build_runs(config, jax.random.key(seed))
     states = initial_states(runs)
     if writer.frames:
         states = jax.tree.map(jnp.asarray, read_state(writer.path, states, complete=False))
@@ -217,7 +216,7 @@ def _simulate_into(writer: RecordingWriter, config: SimulationConfig, seed: int,
         states = _settled(runs, states, config.warmup_ms, seed)
     frames = round(config.snapshot_every_ms / config.record_every_ms)
     total, done = round(config.duration_ms / config.snapshot_every_ms), writer.frames // frames
-    most = max(1, _CHUNK // (frames * config.runs * config.neurons))
+    most = max(1, _CHUNK // (frames * config.runs * neurons))
     size = max(n for n in range(1, min(total, most) + 1) if (total - done) % n == 0) if done < total else 1
     every, waiting = config.record_every_ms, None
     while done < total or waiting is not None:

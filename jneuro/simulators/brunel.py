@@ -1,8 +1,8 @@
 """Sparse networks of excitatory and inhibitory integrate-and-fire neurons."""
 
-import dataclasses
 from typing import ClassVar, Literal, NamedTuple, Self, get_args
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -25,6 +25,7 @@ from jneuro.simulators.connectivity import (
     relative_weights,
 )
 from jneuro.simulators.kernels.brunel import advance_block
+from jneuro.simulators.paths import draw_parameters
 from jneuro.simulators.spiking import reset, spike, surrogate_in_force
 from jneuro.simulators.stepped import SteppedSimulator
 
@@ -207,7 +208,7 @@ class Brunel(SteppedSimulator):
         Returns:
             The network with its `structure`; itself, if its `connections` are given.
         """
-        self = super().connect(key)
+        self = draw_parameters(self, key, lambda network: (network.neurons,))
         if self.connections is not None:
             return self
         sizes, n = (self.n_excitatory, self.n_inhibitory), self.neurons
@@ -220,7 +221,7 @@ class Brunel(SteppedSimulator):
             drawn = BitRows(rows=rows, populations=sizes, post=n)
         else:
             drawn = RowLists.from_rows(rows, sizes, n, self.rule.most(sizes, n), weigh)
-        return dataclasses.replace(self, structure=drawn)
+        return eqx.tree_at(lambda network: network.structure, self, drawn, is_leaf=lambda x: x is None)
 
     def _representation(self) -> str:
         """What `propagation` means for this network; "auto" is what measures fastest."""
