@@ -11,7 +11,6 @@ from jax.core import Tracer
 from jneuro.core.devices import route
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Int, Key
-from jneuro.simulators.background import binomial_counts, binomial_thresholds, normal_deviates, step_words
 from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Bounds, Param, Recordable, param, preset, state, step_count
 from jneuro.simulators.connectivity import (
     Bernoulli,
@@ -25,6 +24,7 @@ from jneuro.simulators.connectivity import (
     relative_weights,
 )
 from jneuro.simulators.kernels.brunel import advance_block
+from jneuro.simulators.kernels.noise import binomial_counts, binomial_thresholds, normal_deviates, step_words
 from jneuro.simulators.paths import draw_parameters
 from jneuro.simulators.spiking import reset, spike, surrogate_in_force
 from jneuro.simulators.stepped import SteppedSimulator

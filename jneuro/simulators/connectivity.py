@@ -20,9 +20,8 @@ from jax.core import Tracer
 
 from jneuro.core.random import key_words, threefry
 from jneuro.core.types import Array, Bool, Float, Int, Key, UInt
-from jneuro.simulators.background import normal_deviates
-from jneuro.simulators.kernels.events import pack, select, unpack, word_count
-from jneuro.simulators.kernels.propagation import propagate_bits, propagate_lists
+from jneuro.simulators.kernels.events import pack, propagate_bits, propagate_lists, select, unpack, word_count
+from jneuro.simulators.kernels.noise import normal_deviates
 from jneuro.simulators.kinds import RULES, made, product
 
 __all__ = [

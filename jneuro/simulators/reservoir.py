@@ -23,11 +23,19 @@ from jneuro.simulators.base import (
     state,
     step_count,
 )
-from jneuro.simulators.delays import DelayedSynapses, Synapses, draw_delayed, raster_width
 from jneuro.simulators.kernels.reservoir import advance_events
-from jneuro.simulators.plasticity import PairRule, by_sender, histogram, pair_step
 from jneuro.simulators.spiking import reset, spike, surrogate_in_force
 from jneuro.simulators.stepped import SteppedSimulator, SteppedState
+from jneuro.simulators.synapses import (
+    DelayedSynapses,
+    PairRule,
+    Synapses,
+    by_sender,
+    draw_delayed,
+    histogram,
+    pair_step,
+    raster_width,
+)
 
 __all__ = ["IzhikevichReservoir"]
 

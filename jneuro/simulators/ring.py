@@ -11,8 +11,8 @@ from jax.scipy.special import gammaln, xlogy
 
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Bool, Float, Int, Key, Scalar
-from jneuro.simulators.background import binomial_counts, step_words
 from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, Bounds, Param, Recordable, param, state, step_count
+from jneuro.simulators.kernels.noise import binomial_counts, step_words
 from jneuro.simulators.spiking import reset, spike
 from jneuro.simulators.stepped import SteppedSimulator
 
