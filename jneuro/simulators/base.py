@@ -29,6 +29,7 @@ __all__ = [
     "initial_state",
     "param",
     "preset",
+    "require_inside",
     "require_within_bounds",
     "state",
     "state_variables",
@@ -239,19 +240,35 @@ def require_within_bounds(module: eqx.Module) -> None:
             continue
         p = Parameter(name=field.name, default=field.default, **about)
         doc = f" ({p.doc})" if p.doc else ""
+        said = f"{kind}: {p.name} " + (f"has the shape {np.shape(value)}; it" if np.ndim(value) else f"= {value!r}")
         number = isinstance(value, int | float) and not isinstance(value, bool) if p.static else eqx.is_array(value)
         if p.static and not number and field.type not in (int, float):
             continue  # a choice, or an object of its own
         if p.static and int in (field.type, type(p.default)) and not (number and isinstance(value, int)):
-            raise ValueError(f"{kind}: {p.name} = {value!r} must be a whole number{doc}")
+            raise ValueError(f"{said} must be a whole number{doc}")
         if not number:
-            raise ValueError(f"{kind}: {p.name} = {value!r} must be a number{doc}")
-        if not p.bounds.contain(value):
-            unit = "" if p.unit == "1" else f" {p.unit}"
-            every = np.atleast_1d(value)
-            at = next(i for i in np.ndindex(every.shape) if not p.bounds.contain(every[i]))
-            place = f"[{', '.join(map(str, at))}]" if np.ndim(value) else ""
-            raise ValueError(f"{kind}: {p.name}{place} = {every[at]}{unit} lies outside {p.bounds}{unit}{doc}")
+            raise ValueError(f"{said} must be a number{doc}")
+        require_inside(kind, p, value)
+
+
+def require_inside(owner: str, parameter: Parameter, value: Any) -> None:
+    """Refuse a value outside the bounds of a parameter, by name, place, unit and meaning.
+
+    Args:
+        owner: name of what has the parameter.
+        parameter: its declaration.
+        value: a number or an array.
+
+    Raises:
+        ValueError: for the first such element.
+    """
+    p, every = parameter, np.atleast_1d(value)
+    if p.bounds.contain(every):
+        return
+    unit, doc = "" if p.unit == "1" else f" {p.unit}", f" ({p.doc})" if p.doc else ""
+    at = next(i for i in np.ndindex(every.shape) if not p.bounds.contain(every[i]))
+    place = f"[{', '.join(map(str, at))}]" if np.ndim(value) else ""
+    raise ValueError(f"{owner}: {p.name}{place} = {every[at]}{unit} lies outside {p.bounds}{unit}{doc}")
 
 
 def initial_state(simulator: "Simulator") -> Any:

@@ -46,9 +46,9 @@ def _weights(value: Any) -> Float[Array, "*any"]:
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating):
         return value
     found = value if isinstance(value, jax.Array) else np.asarray(value)
-    if found.dtype == object:
-        raise ValueError(f"relative weights must be an array of numbers, got {type(value).__name__}")
     floating = jnp.issubdtype(found.dtype, jnp.floating)
+    if not floating and found.dtype.kind not in "biu":
+        raise ValueError(f"relative weights must be an array of numbers, got {type(value).__name__}")
     return jnp.asarray(found, jax.dtypes.canonicalize_dtype(found.dtype) if floating else jnp.result_type(float))
 
 

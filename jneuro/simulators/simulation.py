@@ -137,7 +137,7 @@ def _number(name: str, value: Any) -> float:
     """A number that is known before anything is compiled."""
     if isinstance(value, Tracer):
         raise ValueError(f"{name} must be known when the program is compiled; pass a number, not a traced array")
-    if isinstance(value, str | bool | complex) or np.ndim(value):
+    if isinstance(value, str | bool | complex | None) or np.ndim(value):
         raise ValueError(f"{name} = {value!r} must be a number [ms]")
     return float(value)
 

@@ -341,6 +341,8 @@ class OrnsteinUhlenbeck(Stimulus):
             ("duration", duration, POSITIVE),
             ("dt", dt, POSITIVE),
         ):
+            if not eqx.is_array(_to_array(value)):
+                raise ValueError(f"OrnsteinUhlenbeck: {name} = {value!r} must be a number")
             if not isinstance(value, Tracer) and not bounds.contain(np.asarray(value)):
                 raise ValueError(f"OrnsteinUhlenbeck: {name} = {np.asarray(value)} lies outside {bounds}")
         if round(duration / dt) < 1:
