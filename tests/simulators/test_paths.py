@@ -231,11 +231,11 @@ def test_what_is_no_distribution():
         ({"unifrom": [0, 1]}, "unknown key 'unifrom'; did you mean 'uniform'"),
         ({"uniform": [0, 1], "normal": [0, 1]}, "a draw is either uniform"),
         ({"uniform": [0, 1, 2]}, r"uniform = \[0, 1, 2\] must be two numbers"),
-        ({"normal": [0, -1]}, rr"sd = -1.0 lies outside \[0, inf\)"),
+        ({"normal": [0, -1]}, r"sd = -1.0 lies outside \[0, inf\)"),
         ({"uniform": [2, 1]}, "low = 2.0 must not be greater than high = 1.0"),
         ({"choice": []}, "one value or more"),
         ({"normal": ["a", 1]}, "must be two numbers"),
-        ({"log_normal": [-1, 1]}, rr"mean = -1.0 lies outside \(0, inf\)"),
+        ({"log_normal": [-1, 1]}, r"mean = -1.0 lies outside \(0, inf\)"),
     ):
         with pytest.raises(ValueError, match=message):
             as_distribution(said)
