@@ -20,11 +20,11 @@ from jneuro.simulators.connectivity import (
     FixedInDegree,
     RowLists,
     Rule,
-    as_rule,
     relative_weights,
 )
 from jneuro.simulators.kernels.brunel import advance_block
 from jneuro.simulators.kernels.noise import binomial_counts, binomial_thresholds, normal_deviates, step_words
+from jneuro.simulators.kinds import as_rule
 from jneuro.simulators.paths import draw_parameters
 from jneuro.simulators.spiking import reset, spike, surrogate_in_force
 from jneuro.simulators.stepped import SteppedSimulator

@@ -24,6 +24,7 @@ from jneuro.simulators.solvers import (
     RushLarsen,
     Scheme,
     StaggeredCrankNicolson,
+    as_scheme,
 )
 from jneuro.simulators.spiking import (
     Exact,
@@ -66,23 +67,20 @@ class Stepper(eqx.Module):
     `observe(carry, step)` tells the state. All loops over time are made of these three.
     """
 
-    solver: Any
+    solver: Scheme = eqx.field(converter=as_scheme)
     term: MembraneTerm
     """What is integrated; its ends are those of the step."""
     dt: float = eqx.field(static=True)
 
     def at(self, step: Int[Array, ""], like: PyTree) -> tuple[MembraneTerm, Array, Array]:
-        """The term of a step, and when it begins and ends: its length is not the difference of rounded times."""
+        """The term of a step, when it begins, and how long it is: not the difference of rounded times."""
         dtype = jnp.result_type(*jax.tree.leaves(like))
         t0, t1 = step.astype(dtype) * self.dt, (step + 1).astype(dtype) * self.dt
-        return dataclasses.replace(self.term, end=t1, dt=self.dt), t0, t1
+        return dataclasses.replace(self.term, end=t1, dt=self.dt), t0, jnp.asarray(self.dt, dtype)
 
     def start(self, y: PyTree, step: Int[Array, ""]) -> PyTree:
         """What is carried, at the beginning of a run."""
-        term, t0, t1 = self.at(step, y)
-        if isinstance(self.solver, Scheme):
-            return self.solver.start(term, t0, jnp.asarray(self.dt, t0.dtype), y)
-        return y, self.solver.init(term, t0, t1, y, None)
+        return self.solver.start(*self.at(step, y), y)
 
     def advance(self, carry: PyTree, step: Int[Array, ""]) -> PyTree:
         """One step."""
@@ -90,28 +88,11 @@ class Stepper(eqx.Module):
 
     def watched(self, carry: PyTree, step: Int[Array, ""]) -> tuple[PyTree, Array | None]:
         """One step, and at which rate [1/ms] the first variable relaxed in it; None where the solver does not know."""
-        term, t0, t1 = self.at(step, carry)
-        if isinstance(self.solver, Scheme):
-            return self.solver.watched(term, t0, jnp.asarray(self.dt, t0.dtype), carry)
-        y, state = carry
-        solver = self.solver
-        if isinstance(solver, diffrax.AbstractRungeKutta) and solver.scan_kind is None:
-            # Diffrax's own choice for the loop over stages has no forward mode.
-            solver = eqx.tree_at(lambda s: s.scan_kind, solver, "bounded", is_leaf=lambda x: x is None)
-        # A first-same-as-last stage would remember the stimulus from before a jump.
-        y, _, _, state, _ = solver.step(term, t0, t1, y, None, state, jnp.asarray(True))
-        return (y, state), None
+        return self.solver.watched(*self.at(step, carry), carry)
 
     def observe(self, carry: PyTree, step: Int[Array, ""]) -> Any:
         """The state, from what is carried."""
-        if isinstance(self.solver, Scheme):
-            term, t0, _ = self.at(step, carry)
-            return self.solver.observe(term, t0, jnp.asarray(self.dt, t0.dtype), carry)
-        return carry[0]
-
-    def moved(self, carry: PyTree, y: PyTree) -> PyTree:
-        """What is carried, once the state has been set to `y`; for solvers that carry the state itself."""
-        return y if isinstance(self.solver, Scheme) else (y, carry[1])
+        return self.solver.observe(*self.at(step, carry), carry)
 
 
 def require_integrable(
@@ -207,11 +188,6 @@ def _require_state(simulator, start):
             raise ValueError(f"{name}: {variable} = {value} in the initial state lies outside {bounds}")
 
 
-def _limit(solver) -> float:
-    """The largest product of step and rate; 2 for Diffrax's fixed-step solvers."""
-    return solver.limit if isinstance(solver, Scheme | Adaptive) else 2.0
-
-
 def too_coarse(simulator: ODESimulator, solver: Any, dt: float, rate: float, when: str) -> str | None:
     """Say what is wrong with a time step, if anything is.
 
@@ -225,7 +201,7 @@ def too_coarse(simulator: ODESimulator, solver: Any, dt: float, rate: float, whe
     Returns:
         A sentence; None where the step resolves the relaxation.
     """
-    limit = _limit(solver)
+    limit = solver.limit if isinstance(solver, Adaptive) else as_scheme(solver).limit
     if not dt * rate > limit:
         return None
     stable = isinstance(solver, RushLarsen | StaggeredCrankNicolson)
@@ -331,7 +307,7 @@ def integrate(
             final, values, coarse = time_parallel(simulator, stimulus, start, solver, frames)
         else:
             final, values, coarse = _fixed(simulator, stimulus, start, solver, frames, exact)
-    return final, values, coarse.rate * frames.dt <= _limit(solver), coarse
+    return final, values, coarse.rate * frames.dt <= as_scheme(solver).limit, coarse
 
 
 class _Loop:
@@ -382,7 +358,7 @@ class _Loop:
         if jumps:
             moved = zip(y, cell.reset(y), strict=True)
             y = type(y)(*(a if a is b else reset(fired, a, to=b) for a, b in moved))
-            after = stepper.moved(after, y)
+            after = stepper.solver.moved(after, y)
         if waiting is not None:
             period = jnp.maximum(jnp.round(cell.refractory / stepper.dt) - 1, 0).astype(waiting.dtype)
             waiting = jnp.where(fired > 0, period, jnp.maximum(waiting - 1, 0))

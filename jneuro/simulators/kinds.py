@@ -10,6 +10,7 @@ __all__ = [
     "SIMULATORS",
     "SOLVERS",
     "STIMULI",
+    "as_rule",
     "as_solver",
     "made",
     "product",
@@ -170,12 +171,27 @@ def as_solver(value: Any) -> Any:
     Raises:
         ValueError: if it is none.
     """
-    if value is None:
-        return None
-    block = SOLVERS.block(value)
-    if not made(block.target):
-        return block.target
-    return product(SOLVERS, block.name, block.build())
+    return None if value is None else _thing(SOLVERS, value)
+
+
+def as_rule(value: Any) -> Any:
+    """Make a rule of what a configuration or a caller gives.
+
+    Args:
+        value: a `Rule`; a name; or a mapping with `name` and arguments, such as `{"name": "bernoulli", "p": 0.1}`.
+
+    Returns:
+        The rule.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    return _thing(RULES, value)
+
+
+def _thing(registry: Registry, value: Any) -> Any:
+    block = registry.block(value)
+    return product(registry, block.name, block.build()) if made(block.target) else block.target
 
 
 def made(target: Any) -> bool:

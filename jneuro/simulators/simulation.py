@@ -1,7 +1,7 @@
 """From a simulator to a recording."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -107,13 +107,7 @@ def simulate(
         raise ValueError(f"spike_gradient = Exact() is for cells; {type(simulator).__name__} takes a Surrogate")
     frames = _frames(simulator, dt, duration, record, record_every, warmup, checkpoint)
     recording, coarse = _simulate(simulator, stimulus, key, initial_state, solver, spike_gradient, frames)
-    if not throw:
-        return recording
-    if isinstance(recording.ok, Tracer):
-        return eqx.error_if(recording, ~recording.ok, _NOT_OK)
-    if not recording.ok:
-        raise SimulationError(_fault(simulator, solver, dt, recording, coarse))
-    return recording
+    return _require_ok(recording, lambda: _fault(simulator, solver, dt, recording, coarse)) if throw else recording
 
 
 def _require_instances(simulator: Any, stimulus: Any) -> None:
@@ -209,15 +203,13 @@ def simulate_many(
 
     batch = eqx.filter_vmap(one, in_axes=(axes,))
     recording = (batch if devices is None else eqx.filter_jit(batch))(given)
-    if not throw:
-        return recording
-    if isinstance(recording.ok, Tracer):
-        return eqx.error_if(recording, ~recording.ok.all(), _NOT_OK)
-    if not recording.ok.all():
+
+    def fault():
         bad = int(np.argmin(np.asarray(recording.ok)))
         first = eqx.tree_at(lambda r: r.values, recording, jax.tree.map(lambda x: x[bad], recording.values))
-        raise SimulationError(f"run {bad}: {_where(first) or 'final state, or dt'}: {_NOT_OK}")
-    return recording
+        return f"run {bad}: {_where(first) or 'final state, or dt'}: {_NOT_OK}"
+
+    return _require_ok(recording, fault) if throw else recording
 
 
 def first_state(
@@ -288,6 +280,15 @@ def _frames(simulator: Simulator, dt: float, duration, record, record_every, war
         raise ValueError(f"warmup = {warmup} ms must not be negative")
     records = tuple((n, known[n]) for n in names)
     return Frames(records, steps // every, every, before, None if checkpoint is None else int(checkpoint), dt)
+
+
+def _require_ok(recording: Recording, fault: Callable[[], str]) -> Recording:
+    """Raise if a run is not `ok`."""
+    if isinstance(recording.ok, Tracer):
+        return eqx.error_if(recording, ~recording.ok.all(), _NOT_OK)
+    if not recording.ok.all():
+        raise SimulationError(fault())
+    return recording
 
 
 def _fault(simulator, solver, dt: float, recording: Recording, coarse: Any) -> str:

@@ -41,6 +41,7 @@ __all__ = [
     "Scheme",
     "SequentialEuler",
     "StaggeredCrankNicolson",
+    "as_scheme",
     "gain",
 ]
 
@@ -199,6 +200,11 @@ class Scheme(diffrax.AbstractSolver):
         del term, t, dt
         return carry
 
+    def moved(self, carry: PyTree, y: PyTree) -> PyTree:
+        """What is carried, once the state has been set to `y`; see `jumps`."""
+        del carry
+        return y
+
     def init(self, terms, t0, t1, y0, args):
         """See Diffrax."""
         del args
@@ -217,6 +223,43 @@ class Scheme(diffrax.AbstractSolver):
     def func(self, terms, t0, y0, args):
         """See Diffrax."""
         return terms.vf(t0, y0, args)
+
+
+class _OfDiffrax(Scheme):
+    """One of Diffrax's solvers, stepped by `dt`; it carries the state, and what the solver remembers."""
+
+    solver: diffrax.AbstractSolver
+
+    def start(self, term, t, dt, y):
+        """See `Scheme`."""
+        return y, self.solver.init(term, t, term.end, y, None)
+
+    def advance(self, term, t, dt, carry):
+        """See `Scheme`."""
+        (y, state), solver = carry, self.solver
+        if isinstance(solver, diffrax.AbstractRungeKutta) and solver.scan_kind is None:
+            # Diffrax's own choice for the loop over stages has no forward mode.
+            solver = eqx.tree_at(lambda s: s.scan_kind, solver, "bounded", is_leaf=lambda x: x is None)
+        # A first-same-as-last stage would remember the stimulus from before a jump.
+        y, _, _, state, _ = solver.step(term, t, term.end, y, None, state, jnp.asarray(True))
+        return y, state
+
+    def observe(self, term, t, dt, carry):
+        """See `Scheme`."""
+        return carry[0]
+
+    def moved(self, carry, y):
+        """See `Scheme`."""
+        return y, carry[1]
+
+
+def as_scheme(solver: diffrax.AbstractSolver) -> Scheme:
+    """A fixed-step solver as a scheme: itself, or one of Diffrax's wrapped.
+
+    Args:
+        solver: the solver.
+    """
+    return solver if isinstance(solver, Scheme) else _OfDiffrax(solver)
 
 
 def _unwrapped(term: Any) -> MembraneTerm:

@@ -225,8 +225,8 @@ def located_step(
     Returns:
         The state after it, whether there was a spike, and in which share of the step.
     """
-    term, t0, t1 = stepper.at(step, carry)
-    cell, h = term.simulator, jnp.asarray(stepper.dt, t0.dtype)
+    term, t0, h = stepper.at(step, carry)
+    cell, t1 = term.simulator, term.end
     y, end = carry, stepper.advance(carry, step)
     spiked = cell.threshold(end) >= 0
     if not cell.has_reset:

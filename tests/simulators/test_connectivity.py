@@ -22,11 +22,11 @@ from jneuro.simulators.connectivity import (
     RowLists,
     Rule,
     _smallest,
-    as_rule,
     most_targets,
     relative_weights,
 )
 from jneuro.simulators.kernels.events import unpack
+from jneuro.simulators.kinds import as_rule
 
 SIZES = (300, 100)
 RULES = {"bernoulli": Bernoulli, "fixed_in_degree": FixedInDegree}
