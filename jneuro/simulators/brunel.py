@@ -75,7 +75,7 @@ class Brunel(SteppedSimulator):
     v_initial_sd: Param = _report(2.0, "SD of the initial potential", "mV", bounds=NON_NEGATIVE)
     n_excitatory: int = _report(80, "excitatory neurons; they come first", bounds=Bounds(1), static=True)
     n_inhibitory: int = _report(20, "inhibitory neurons", bounds=Bounds(0), static=True)
-    rule: Rule = _report(Bernoulli(0.1), "who hears whom", static=True, converter=as_rule)
+    rule: Rule = _report(Bernoulli(0.1), "connection rule", static=True, converter=as_rule)
     refractory: float = _report(2.0, "refractory period", "ms", bounds=NON_NEGATIVE, static=True)
     delay: float = _report(1.5, "transmission delay", "ms", bounds=POSITIVE, static=True)
     n_external: int = _report(8, "background sources of a neuron", bounds=Bounds(1), static=True)
@@ -99,9 +99,9 @@ class Brunel(SteppedSimulator):
         static=True,
     )
     connections: Connections | None = None
-    """Who hears whom, from populations of n_excitatory and n_inhibitory, where it is given; `connect` keeps it."""
+    """Synaptic connectivity that is given, from populations of n_excitatory and n_inhibitory; `connect` keeps it."""
     structure: Connections | None = None
-    """Who hears whom, where `connect` has drawn it."""
+    """Synaptic connectivity that `connect` has drawn."""
 
     class State(NamedTuple):
         """The state between two steps."""
@@ -232,7 +232,7 @@ class Brunel(SteppedSimulator):
         return "rows" if self.weight_variation else "bits"
 
     def _wiring(self) -> Connections:
-        """Who hears whom, as the run needs it: as a matrix where spikes have a gradient, which only that passes."""
+        """The connectivity as the run needs it: a matrix where spikes have a gradient, which only that passes."""
         found = self.structure if self.connections is None else self.connections
         if found is None:
             raise ValueError("Brunel is not connected; call simulator.connect(key) first")

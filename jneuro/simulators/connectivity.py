@@ -1,9 +1,9 @@
-"""Who hears whom: rules that say it, three representations of it, and the propagation of spikes through them.
+"""Synaptic connectivity: rules, three storage formats of one weight matrix, and the propagation of spikes.
 
-A `Rule` says it neuron by neuron; `Bernoulli` and `FixedInDegree` are ours. All representations answer the same
-question with the same numbers: `Dense` by a matrix product, differentiably; `BitRows` and `RowLists` by visiting the
-neurons that spike, at a cost that grows with the number of spikes. Under `jax.vmap` these two run as one network that
-consists of all networks of the batch.
+A `Rule` draws the connections neuron by neuron; `Bernoulli` and `FixedInDegree` are ours. All formats give the same
+numbers: `Dense` by a matrix product, differentiably; `BitRows` and `RowLists` by visiting the neurons that spike, at a
+cost that grows with the number of spikes. Under `jax.vmap` these two run as one network that consists of all networks of
+the batch.
 """
 
 import abc
@@ -166,7 +166,7 @@ class BitRows(Connections):
 
     @classmethod
     def from_adjacency(cls, adjacency: Bool[Array, "pre post"], populations: tuple[int, ...]) -> Self:
-        """Connect by a matrix that says who hears whom.
+        """Connect by an adjacency matrix.
 
         Raises:
             ValueError: if it holds anything but zeros and ones.
@@ -230,7 +230,7 @@ class RowLists(Connections):
         """Connect by packed rows; see `Rule.rows`.
 
         Args:
-            rows: who hears whom.
+            rows: the targets of each neuron, as bits.
             populations: size of each presynaptic population.
             post: number of postsynaptic neurons.
             most: room for the targets of a neuron; a run-time error if it does not suffice.
@@ -323,7 +323,7 @@ class RowLists(Connections):
 
 
 class Rule(eqx.Module):
-    """Who hears whom, at most once; abstract: a rule of one's own defines `row` or `column`.
+    """Connection rule, of at most one synapse from neuron to neuron; abstract: a rule of one's own defines `row` or `column`.
 
     What it says of a neuron depends on the key and on that neuron alone. Its fields are plain numbers and words.
 

@@ -155,7 +155,7 @@ RULES = Registry(
     },
     _lacks_as_rule,
 )
-"""Rules of who hears whom, by the name that a configuration uses."""
+"""Connection rules by the name that a configuration uses."""
 
 
 def as_solver(value: Any) -> Any:

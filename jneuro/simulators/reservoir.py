@@ -119,9 +119,9 @@ class IzhikevichReservoir(SteppedSimulator):
     plastic: bool = eqx.field(static=True, default=True)
     """Whether the weights change."""
     connections: DelayedSynapses | None = None
-    """Who hears whom, and how late, where it is given; `connect` keeps it."""
+    """Synapses and their delays, where they are given; `connect` keeps them."""
     structure: DelayedSynapses | None = None
-    """Who hears whom, and how late, where `connect` has drawn it."""
+    """Synapses and their delays, where `connect` has drawn them."""
 
     class State(NamedTuple):
         """The state between two steps."""

@@ -154,7 +154,7 @@ class RingNetwork(SteppedSimulator):
 
     @property
     def adjacency(self) -> Bool[Array, "pre post"]:
-        """Who hears whom."""
+        """Adjacency matrix."""
         place = np.arange(self.positions)
         apart = np.abs(place[:, None] - place[None])
         near = np.minimum(apart, self.positions - apart) <= self.reach

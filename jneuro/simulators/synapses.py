@@ -191,7 +191,7 @@ def pair_step(
     \(A_- x_j(t + d_{ij})\) from each of its outgoing ones, when it arrives.
 
     Args:
-        synapses: who hears whom, and when.
+        synapses: targets and lags of every neuron.
         rule: amplitudes and decay.
         traces: \(x\) after the steps before, the last one's first.
         arrived: ones where a spike arrives, to act in this step.

@@ -1,4 +1,4 @@
-"""Who hears whom: in-degrees, uniformity, self-connections; and one meaning of propagation in three representations."""
+"""Synaptic connectivity: in-degrees, uniformity, self-connections; one meaning of propagation in three formats."""
 
 import dataclasses
 import functools

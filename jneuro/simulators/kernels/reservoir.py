@@ -29,7 +29,7 @@ def send(
     """Add what the spikes of one step bring to the steps to come.
 
     Args:
-        synapses: who hears whom, and when.
+        synapses: targets and lags of every neuron.
         weights: the weight of each synapse.
         words: packed spikes.
         ring: input under way, flat: one row of `raster_width` elements for a step; the last row's next is the first.
@@ -56,7 +56,7 @@ def resend(
     """Build the ring that a stretch as long as the longest lag leaves, with the row of the next step first.
 
     Args:
-        synapses: who hears whom, and when.
+        synapses: targets and lags of every neuron.
         weights: the weight of each synapse.
         raster: packed spikes of the stretch.
 
@@ -117,7 +117,7 @@ def pair_changes(
     synapse's changes are added in the order of time, so that a stretch may be cut anywhere.
 
     Args:
-        synapses: who hears whom, and when.
+        synapses: targets and lags of every neuron.
         rule: amplitudes and decay.
         raster: packed spikes; what lies after the stretch is not looked at.
         traces: of each neuron's last spike, after each of the steps before the stretch, the oldest first; as many as
