@@ -2,8 +2,8 @@
 
 A `Rule` draws the connections neuron by neuron; `Bernoulli` and `FixedInDegree` are ours. All formats give the same
 numbers: `Dense` by a matrix product, differentiably; `BitRows` and `RowLists` by visiting the neurons that spike, at a
-cost that grows with the number of spikes. Under `jax.vmap` these two run as one network that consists of all networks of
-the batch.
+cost that grows with the number of spikes. Under `jax.vmap` these two run as one network, which consists of all networks
+of the batch.
 """
 
 import abc
@@ -323,7 +323,9 @@ class RowLists(Connections):
 
 
 class Rule(eqx.Module):
-    """Connection rule, of at most one synapse from neuron to neuron; abstract: a rule of one's own defines `row` or `column`.
+    """Connection rule, of at most one synapse from neuron to neuron; abstract.
+
+    A rule of one's own defines `row` or `column`.
 
     What it says of a neuron depends on the key and on that neuron alone. Its fields are plain numbers and words.
 
