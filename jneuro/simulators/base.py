@@ -104,8 +104,9 @@ def _to_array(value: Any) -> Any:
 
 
 def _to_static(value: Any) -> Any:
-    """A number of Python's own, which programs can be looked up by, in place of NumPy's."""
-    return value.item() if isinstance(value, np.integer | np.floating | np.bool_) else value
+    """A number of Python's own, which programs can be looked up by, in place of an array's."""
+    known = isinstance(value, np.generic | np.ndarray | jax.Array) and not isinstance(value, Tracer)
+    return value.tolist() if known else value
 
 
 Param = Float[Array, "..."]
@@ -318,9 +319,9 @@ class Simulator(eqx.Module):
     def __check_init__(self) -> None:
         """Refuse parameters outside their bounds, then combinations of them; traced values pass unseen."""
         require_within_bounds(self)
-        self._check()
+        self.require_consistent()
 
-    def _check(self) -> None:
+    def require_consistent(self) -> None:
         """Refuse combinations of parameters, each of which lies within its bounds."""
 
     def connect(self, key: Key[Array, ""]) -> Self:

@@ -116,7 +116,7 @@ class Brunel(SteppedSimulator):
         "spikes": Recordable("1", "sum", "spikes"),
     }
 
-    def _check(self) -> None:
+    def require_consistent(self) -> None:
         """Refuse combinations that cannot be simulated."""
         self._check_connections()
         step_count(self.delay, self.dt, "Brunel: delay")

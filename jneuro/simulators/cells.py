@@ -451,7 +451,7 @@ class Izhikevich(ODESimulator):
     default_dt: ClassVar = 0.1
     default_solver: ClassVar = SequentialEuler()
 
-    def _check(self) -> None:
+    def require_consistent(self) -> None:
         """Refuse cells that could not stop spiking."""
         if isinstance(self.c, Tracer) or isinstance(self.v_peak, Tracer):
             return

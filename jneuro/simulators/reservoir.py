@@ -155,7 +155,7 @@ class IzhikevichReservoir(SteppedSimulator):
         "weight_histogram": Recordable("1", "last", "share of plastic weights in equal bins between 0 and the maximum"),
     }
 
-    def _check(self) -> None:
+    def require_consistent(self) -> None:
         """Refuse combinations that cannot be simulated."""
         for name in ("delay_min", "delay_max", "delay_inhibitory", "update_interval"):
             if step_count(getattr(self, name), self.dt, f"IzhikevichReservoir: {name}") < 1:

@@ -106,7 +106,7 @@ class RingNetwork(SteppedSimulator):
         "inhibition": Recordable("1/ms", "last", "inhibitory input: kicks per ms, current or conductance"),
     }
 
-    def _check(self) -> None:
+    def require_consistent(self) -> None:
         """Refuse combinations that cannot be simulated."""
         if self.synapse not in ("delta", "current", "conductance"):
             raise ValueError(f"RingNetwork: synapse = {self.synapse!r} must be 'delta', 'current' or 'conductance'")

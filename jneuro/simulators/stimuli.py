@@ -68,9 +68,9 @@ class Stimulus(eqx.Module):
     def __check_init__(self) -> None:
         """Refuse arguments outside their bounds, then combinations of them; traced values pass unseen."""
         require_within_bounds(self)
-        self._check()
+        self.require_consistent()
 
-    def _check(self) -> None:
+    def require_consistent(self) -> None:
         """Refuse combinations of arguments, each of which lies within its bounds."""
 
     def __add__(self, other: "Stimulus") -> "Sum":
@@ -131,7 +131,8 @@ class Step(Stimulus):
     onset: Param = _argument("beginning", "ms", default=0.0)
     end: Param = _argument("end", "ms", Bounds(finite=False), default=float("inf"))
 
-    def _check(self) -> None:
+    def require_consistent(self) -> None:
+        """Refuse an end before the onset."""
         _require_end_after_onset(self, equal=True)
 
     def __call__(self, t):
@@ -152,7 +153,7 @@ class PulseTrain(Stimulus):
     count: int = _argument("number of pulses", bounds=Bounds(0), static=True)
     onset: Param = _argument("beginning of the first pulse", "ms", default=0.0)
 
-    def _check(self) -> None:
+    def require_consistent(self) -> None:
         """Refuse pulses that overlap."""
         if any(isinstance(x, Tracer | eqx.Module) for x in (self.frequency, self.width)):
             return
@@ -182,7 +183,8 @@ class Ramp(Stimulus):
     end: Param = _argument("end of the slope", "ms")
     onset: Param = _argument("beginning of the slope", "ms", default=0.0)
 
-    def _check(self) -> None:
+    def require_consistent(self) -> None:
+        """Refuse an end before the onset."""
         _require_end_after_onset(self)
 
     def __call__(self, t):
@@ -221,7 +223,8 @@ class Chirp(Stimulus):
     end: Param = _argument("end", "ms")
     onset: Param = _argument("beginning", "ms", default=0.0)
 
-    def _check(self) -> None:
+    def require_consistent(self) -> None:
+        """Refuse an end before the onset."""
         _require_end_after_onset(self)
 
     def __call__(self, t):
@@ -252,7 +255,7 @@ class Sampled(Stimulus):
     onset: Param = _argument("time of the first sample", "ms", default=0.0)
     hold: bool | None = eqx.field(static=True, default=None)
 
-    def _check(self) -> None:
+    def require_consistent(self) -> None:
         """Refuse what are no samples in time, and those whose axes are most likely exchanged."""
         if isinstance(self.values, eqx.Module):
             return
