@@ -42,7 +42,6 @@ from .simulators.base import Simulator as Simulator
 from .simulators.base import param as param
 from .simulators.base import state as state
 from .simulators.connectivity import Rule as Rule
-from .simulators.located import Exact as Exact
 from .simulators.ode import ODESimulator as ODESimulator
 from .simulators.paths import Choice as Choice
 from .simulators.paths import LogNormal as LogNormal
@@ -53,6 +52,7 @@ from .simulators.paths import parameters as parameters
 from .simulators.paths import replace as replace
 from .simulators.simulation import simulate as simulate
 from .simulators.simulation import simulate_many as simulate_many
+from .simulators.spiking import Exact as Exact
 from .simulators.spiking import SuperSpike as SuperSpike
 from .simulators.spiking import Surrogate as Surrogate
 from .simulators.spiking import reset as reset

@@ -28,9 +28,8 @@ from jneuro.fitting.problem import Problem
 from jneuro.fitting.solution import Solution
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.kinds import SOLVERS, as_solver
-from jneuro.simulators.located import Exact
 from jneuro.simulators.ode import ODESimulator
-from jneuro.simulators.spiking import Surrogate
+from jneuro.simulators.spiking import Exact, Surrogate
 
 __all__ = ["Fit", "FitOptions", "fit", "predict", "predict_spikes"]
 

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from jneuro.core.random import key_words, threefry, trial_keys
-from jneuro.simulators.background import binomial_counts, binomial_thresholds, normal_deviates, step_words
+from jneuro.simulators.kernels.noise import binomial_counts, binomial_thresholds, normal_deviates, step_words
 
 STEPS, NEURONS = 2500, 500
 SIGMAS = 4.5
