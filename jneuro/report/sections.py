@@ -22,10 +22,6 @@ from jneuro.report.interpretability_section import (
 )
 from jneuro.report.quantile_section import draw_calibration, say_quantiles, tabulate_quantiles
 from jneuro.report.reconstruction_section import draw_reconstruction, say_reconstruction
-from jneuro.report.rollout_figures import draw_rollout_errors, draw_rollout_traces
-from jneuro.report.rollout_section import say_rollouts, tabulate_rollouts
-from jneuro.report.surrogate_figures import draw_gradients, draw_map, draw_questions, draw_timings
-from jneuro.report.surrogate_section import say_surrogate, tabulate_surrogate
 
 __all__ = ["SECTIONS", "Section", "SectionFigure", "Table", "section_of"]
 
@@ -222,70 +218,6 @@ SECTIONS: dict[str, Section] = {
                 draw_reconstruction,
             ),
         ),
-    ),
-    "rollout": Section(
-        "Rolled out beyond the horizon",
-        say_rollouts,
-        (
-            SectionFigure(
-                "rollout_errors",
-                "Error against time",
-                "Root-mean-square error over all z-scored states against the time ahead, for every model and baseline, "
-                "one panel for each regime; a thick grey line grows with the largest Lyapunov exponent.",
-                "A model is of use while it lies below the baselines (grey and black). The thick line starts at the "
-                "least error of any model in the first millisecond: where the cell is chaotic, errors grow at least so "
-                "fast; where it is not, it is flat, and all growth above it is the model's own.",
-                draw_rollout_errors,
-            ),
-            SectionFigure(
-                "rollout_traces",
-                "Traces",
-                "Potential against the time ahead in one example of each regime: the true one in grey, and the last "
-                "period repeated, the shortest and the longest horizon in colour.",
-                "What goes wrong first is the time of the spikes.",
-                draw_rollout_traces,
-            ),
-        ),
-        lambda numbers: [Table(*table) for table in tabulate_rollouts(numbers)],
-    ),
-    "surrogate": Section(
-        "What the surrogate is good for",
-        say_surrogate,
-        (
-            SectionFigure(
-                "surrogate_questions",
-                "A step, sines and noise",
-                "Voltage traces under a step, spike counts against the frequency of a sine, and histograms of the "
-                "number and height of spikes under white noise, of the simulator and of the surrogate.",
-                "The step is of the family that was trained on, sines and noise are not.",
-                draw_questions,
-            ),
-            SectionFigure(
-                "surrogate_map",
-                "Validity map",
-                "Root-mean-square error of the voltage against the parameter of each family of stimuli; points inside "
-                "the training range are marked.",
-                "Only blue points are interpolation. Where the surrogate lies no lower than the nearest training run "
-                "(grey; for sines, of the largest amplitude), it has learned nothing that carries over.",
-                draw_map,
-            ),
-            SectionFigure(
-                "surrogate_timings",
-                "Time of a call",
-                "Time of one call of the simulator and of the surrogate against the number of runs in the batch.",
-                "Where the curves cross, the surrogate begins to pay.",
-                draw_timings,
-            ),
-            SectionFigure(
-                "surrogate_gradients",
-                "Gradients",
-                "Derivatives of the mean voltage and of the time of the first spike with respect to the amplitude of a "
-                "step, through the simulator and through the surrogate.",
-                "Whoever optimises through the surrogate follows the orange curve.",
-                draw_gradients,
-            ),
-        ),
-        lambda numbers: [Table(*table) for table in tabulate_surrogate(numbers)],
     ),
 }
 """Every analysis's section."""
