@@ -58,7 +58,7 @@ Why: the model's rate is off by {{ ours | percent(1) }}, which adds up to
 Longer horizons: mean RMSE over the whole rollout for {{ horizons.values() | join(", ") }} frames:
 {{ along("rmse_whole", 2) }}. From each horizon to the next longer one, it falls in {{ verdicts.count("better") }} of
 {{ verdicts | length }} comparisons, rises in {{ verdicts.count("worse") }}, and is not told apart in the rest (95 % for
-all together, pairs of {{ weakest.horizon.whole.paired_by }}s). But RMSE forgives a forecast that falls silent more than
+all together, pairs of {{ paired | listed }}). But RMSE forgives a forecast that falls silent more than
 one that fires out of phase. Between the spike trains, van Rossum's D² is {{ along("van_rossum", 1) }}; Victor and
 Purpura's distance, at {{ "%g" | format(settings.cost_per_ms) }} for moving a spike by 1 ms,
 {{ along("victor_purpura", 1) }}.
@@ -72,7 +72,7 @@ Reading the window newest first: RMSE of {{ first }} against {{ second }}, of th
 {% for t in times[:2] %}
 {{ found[first].rmse[t].mean | fixed(3) }} against {{ found[second].rmse[t].mean | fixed(3) }} at {{ t }} ms
 ({{ apart[regime][t].verdict }})
-{{- "," if not loop.last }}
+{{- ", " if not loop.last -}}
 {% endfor %}
 {{- "." if loop.last else ";" }}
 {% endfor %}
@@ -448,6 +448,7 @@ class RolloutAnalysis(Analysis):
             "along": along,
             "at": at,
             "fastest": min(seconds, key=lambda n: seconds[n]),
+            "paired": sorted({f"{c.paired_by}s" for c in horizon}, reverse=True),
             "times": times,
             "verdicts": [c.verdict for c in horizon],
         }

@@ -49,16 +49,14 @@ _TEXT = """
 Held-out steps: {{ best }} predicts {{ mine.recall | percent(1) }} (± {{ (100 * (mine.recall_se or 0)) | fixed(1) }},
 standard error over runs) of {{ mine.true | fixed(0) }} spikes within {{ "%g" | format(tolerance_ms) }} ms;
 {{ mine.precision | percent(1) }} of its own are true, {{ mine.timing_ms | fixed(3) }} ms off on average.
-{% if rival %}
 It {{ verb[best_against[rival].verdict] }} the best baseline, {{ label[rival] | default(rival) }}, which predicts
 {{ steps[rival].recall | percent(1) }}: F1 {{ mine.f1 | fixed(3) }} against {{ steps[rival].f1 | fixed(3) }}, a
 difference of {{ best_against[rival] | bounds(3) }} (95 %, {{ best_against[rival].n }} runs).
-{% endif %}
 
 A step of {{ asked.step }} after {{ asked.onset }} ms: the simulator spikes {{ step.true | fixed(0) }} times in the
 window, {{ best }} {{ step.predicted | fixed(0) }} times, of which {{ step.recall | percent(1) }} are matched; the
-voltage is off by {{ step.rmse | fixed(1) }} mV (root mean square). The first peaks are {{ peaks(step.peaks_true) }} mV and
-{{ peaks(step.peaks_predicted) }} mV.
+voltage is off by {{ step.rmse | fixed(1) }} mV (root mean square). The first peaks are {{ peaks(step.peaks_true) }} and
+{{ peaks(step.peaks_predicted) }}.
 
 Sines of {{ asked.sine }} from 1 Hz to 2 kHz: the simulator spikes {{ band(sine.true) }}, the surrogate
 {{ band(sine.predicted) }} (lowest and highest that spike).
@@ -88,8 +86,8 @@ where the map marks a point as outside, its voltage is not evidence.
 
 {% if ratios %}
 Cost: the simulator's time divided by the surrogate's, for the same windows, by batch: {{ ratios }};
-{{ "it pays at " ~ (faster | listed) if faster else "it saves nothing on this device" }} (95 %). Compilation is not
-counted.
+{{ "it pays at " ~ (faster | listed) if faster else "it saves nothing that could be told from chance" }} (95 %).
+Compilation is not counted.
 {% else %}
 No batch was timed on both sides.
 {% endif %}
@@ -303,7 +301,7 @@ class SurrogateAnalysis(Analysis):
                 "sine": f"{self.sine_amplitude:g} {unit}",
                 "noise": f"{self.noise_sd:g} {unit}",
             },
-            "peaks": lambda heights: ", ".join(quantity(h, 1) for h in heights[:3]) or "none",
+            "peaks": lambda heights: ", ".join(quantity(h, 1) for h in heights[:3]) + " mV" if heights else "none",
             "band": lambda found: (
                 "at none of the frequencies"
                 if found["lowest_hz"] is None
@@ -331,7 +329,8 @@ class SurrogateAnalysis(Analysis):
                 "A step, sines and noise",
                 "Voltage traces under a step, spike counts against the frequency of a sine, and histograms of the "
                 "number and height of spikes under white noise, of the simulator and of the surrogate.",
-                "What is no waveform of the training set, the surrogate has to carry over.",
+                "What is not of the family that was trained on, such as sines and noise beside steps, the surrogate "
+                "has to carry over.",
                 _draw_questions(findings, names["asked"]),
             ),
             Plot(
@@ -549,10 +548,11 @@ def _draw_map(points: Sequence[Mapping[str, Any]], unit: str) -> "Figure":
         ("o", INHIBITORY, INHIBITORY, "inside the training range"),
         ("o", EXCITATORY, EXCITATORY, "unseen waveform, trained level"),
         ("o", EXCITATORY, "white", "unseen waveform or level,\nlevel beyond the trained"),
-        ("-", GREY, GREY, "nearest neighbour in the training set"),
+        ("-", GREY, GREY, "nearest neighbour\nin the training set"),
     ):
         key.plot([], [], style, color=colour, markerfacecolor=face, label=text)
-    key.legend(frameon=False, fontsize=8, loc="center left", handlelength=1.2, labelspacing=1.2)
+    said = key.legend(frameon=False, fontsize=8, loc="center left", handlelength=1, borderpad=0, labelspacing=1.2)
+    said.set_in_layout(False)
     return figure
 
 

@@ -1,125 +1,122 @@
-"""What rollouts are compared with and scored by, against closed forms."""
+"""Rollouts of forecasters, by regime: who is better, and how it is told, from errors that are given."""
 
-import functools
+import math
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jneuro.analyses.rollout import RolloutAnalysis, weakest
 from jneuro.datasets import WindowConfig
-from jneuro.evaluation.lyapunov import tangent_growth
-from jneuro.evaluation.repetition import nearest, period, repeat_period
-from jneuro.evaluation.rollout_analysis import RolloutAnalysis
-from jneuro.evaluation.rollout_scores import Sample, score_rollouts, valid_frames
-from jneuro.evaluation.spike_distance import van_rossum, victor_purpura
+from jneuro.evaluation import Findings, compare, holm
+from jneuro.report.components import render
+
+REGIMES = ({"name": "calm", "low": 0, "high": 1}, {"name": "wild", "low": 1, "high": 2})
+BINS, CURRENTS, SCALE = 20, 6, np.array([2.0, 1.0])
 
 
-@pytest.mark.parametrize("length", [37.0, 61.4, 250.7])
-def test_last_period_of_a_sine(length):
-    at = 2 * np.pi * np.arange(3000) / length
-    wave = np.stack([np.sin(at), np.cos(at) + 3], 1)
-    lag = period(wave[:1000, 0])
-    assert abs(lag / length - round(lag / length)) < 1e-4 * round(lag / length)
-    error = repeat_period(wave[:1000], lag, 2000) - wave[1000:]
-    # The straight line between frames is off by (2π / length)² / 8 at most; the rest is the period's own error.
-    assert np.abs(error).max() < (2 * np.pi / length) ** 2 / 8 + 2e-2
-
-
-def test_last_period_drifts():
-    wave = np.sin(2 * np.pi * np.cumsum(1 / (60 + np.minimum(np.arange(2000), 1500) / 100)))
-    assert np.isclose(period(wave) / 75, np.round(period(wave) / 75), atol=2e-3)
-    assert period(np.full(100, 2.0)) == 1
-    np.testing.assert_array_equal(repeat_period(np.full((9, 2), 2.0), 1.0, 5), np.full((5, 2), 2.0))
-
-
-def test_nearest():
+def found_of(levels):
+    """Findings from predictors' mean squared errors, a list of one a seed for each regime."""
+    analysis = RolloutAnalysis(regimes=REGIMES, currents=CURRENTS, states=1, rollout_ms=20, at_ms=(1, 10))
     rng = np.random.default_rng(0)
-    candidates, queries = rng.normal(size=(50, 3)), rng.normal(size=(7, 3))
-    want = np.square(queries[:, None] - candidates).sum(2).argmin(1)
-    np.testing.assert_array_equal(nearest(jnp.asarray(candidates), jnp.asarray(queries)), want)
+    squared, spikes = {}, {}
+    for name, (calm, wild) in levels.items():
+        level = np.repeat(np.array([calm, wild]).T, CURRENTS, axis=1)[:, :, None, None]
+        squared[name] = level * rng.uniform(0.999, 1.001, (len(level), 2 * CURRENTS, BINS, 2))
+        kinds = ("valid_ms", "coincidence", "spike_error_ms", "van_rossum", "victor_purpura", "spikes", "true_spikes")
+        spikes[name] = {kind: np.ones(squared[name].shape[:2]) for kind in kinds}
+    model = {"kind": "model", "steps": 5, "seeds": 3, "scaled": True, "order": "reverse"}
+    known = {name: {"kind": "baseline"} for name in ("mean", "last_period", "nearest")}
+    known |= {"long": model | {"steps": 9}, "short": model, "forward": model | {"order": "forward"}}
+    known["raw"] = model | {"scaled": False, "seeds": 1}
+    rmse = {name: analysis._rmse(values) for name, values in squared.items()}
+    numbers = {
+        "settings": {"dt": 1.0, **analysis.model_dump(exclude={"name"})},
+        "predictors": known,
+        "scores": analysis._scores(rmse, squared, spikes, SCALE),
+        **analysis._pairs(known, rmse),
+        "lyapunov": {
+            "calm": {"per_ms": [0.0], "range_per_s": [-0.1, 0.1], "chaotic": 0, "doubling_ms": None},
+            "wild": {"per_ms": [0.03, 0.0], "range_per_s": [0.0, 30.0], "chaotic": 1, "doubling_ms": 23.1},
+        },
+        "timing": {
+            "examples": 7,
+            "seconds": {"simulator": 0.5, **{name: 0.1 for name in known if known[name]["kind"] == "model"}},
+            "against_simulator": {
+                "long": compare([0.1] * 3, [0.5, 0.6, 0.5], paired_by="round", higher_is_better=False)
+            },
+        },
+    }
+    arrays = {f"trace.{name}": (("regime", "step"), np.zeros((2, BINS))) for name in (*known, "truth")}
+    for name, values in squared.items():
+        mean = np.sqrt(values.mean(0).reshape(2, CURRENTS, BINS, 2).mean(1))
+        arrays[f"rmse_by_state.{name}"] = (("regime", "bin", "state"), mean)
+    return analysis, Findings(numbers, arrays)
 
 
-def test_van_rossum_against_its_integral():
-    rng = np.random.default_rng(1)
-    first, second, tau, dt = np.sort(rng.uniform(0, 80, 6)), np.sort(rng.uniform(0, 80, 4)), 7.0, 1e-3
-    time = np.arange(0, 200, dt)
-    trace = lambda train: sum(np.where(time >= s, np.exp(-(time - s) / tau), 0) for s in train)  # noqa: E731
-    integral = np.square(trace(first) - trace(second)).sum() * dt / tau
-    assert van_rossum(first, second, tau) == pytest.approx(integral, rel=2e-3)
-    assert van_rossum(first, first, tau) == pytest.approx(0, abs=1e-12)
-    assert van_rossum(np.array([5.0]), np.array([]), tau) == pytest.approx(0.5)
-    assert van_rossum(np.array([5.0]), np.array([900.0]), tau) == pytest.approx(1)
+def test_models_are_compared_in_what_they_differ_and_told():
+    analysis, found = found_of(
+        {
+            "mean": ([1.0], [1.0]),
+            "last_period": ([0.5], [0.5]),
+            "nearest": ([2.0], [2.0]),
+            "long": ([0.2, 0.21, 0.19], [0.9, 0.91, 0.89]),
+            "short": ([0.3, 0.31, 0.29], [0.9, 0.80, 1.05]),
+            "forward": ([0.4, 0.41, 0.39], [0.4, 0.41, 0.39]),
+            "raw": ([9.0], [9.0]),
+        }
+    )
+    numbers = found.numbers
+    assert (numbers["lead"], numbers["horizons"]) == ("long", {"short": 5, "long": 9})
+    against = {regime: numbers["scores"][regime]["long"]["against_last_period"]["10"] for regime in ("calm", "wild")}
+    assert [c.verdict for c in against.values()] == ["better", "worse"]
+    assert against["calm"].difference == pytest.approx(math.sqrt(0.2) - math.sqrt(0.5), rel=1e-2)
+    assert (against["calm"].paired_by, against["calm"].n) == ("current", CURRENTS)
+    pairs = numbers["pairs"]
+    assert {kind: {a: list(b) for a, b in of.items()} for kind, of in pairs.items()} == {
+        "horizon": {"long": ["short"]},
+        "order": {"short": ["forward"]},
+        "scaling": {"short": ["raw"]},
+    }
+    longer = {regime: c["whole"] for regime, c in pairs["horizon"]["long"]["short"].items()}
+    assert {r: (c.verdict, c.paired_by, c.n) for r, c in longer.items()} == {
+        "calm": ("better", "seed", 3),
+        "wild": ("not told apart", "seed", 3),
+    }
+    # Of a model with one seed, pairs are the currents; over regimes, what speaks least for the first counts.
+    assert pairs["scaling"]["short"]["raw"]["calm"]["1"].paired_by == "current"
+    assert numbers["weakest"]["horizon"]["whole"] == longer["wild"]
+    assert numbers["weakest"]["order"]["1"].verdict == "worse"
+    section = analysis.section(back := Findings.load(found.dump(), found.arrays))
+    said = render(section.text, {**back.numbers, **section.names})
+    assert said[0].startswith(
+        "Calm, 10 ms ahead: long (a horizon of 9 frames) beats the last period repeated: RMSE 0.45 ± 0.00 against 0.71"
+    )
+    assert "Why:" not in said[0]
+    assert "does not beat the last period repeated" in said[1]
+    assert "Why:" in said[1]
+    assert "for 5, 9 frames: calm 0.55, 0.45; wild" in said[2]
+    assert "it falls in 1 of 2 comparisons, rises in 0" in said[2]
+    assert "(95 % for all together, pairs of seeds)." in said[2]
+    assert "calm 0.548 against 0.632 at 1 ms (better), 0.548 against 0.632 at 10 ms (better); wild" in said[3]
+    assert (
+        "Loss of scaled states (short) and of states in their own units (raw), in the first 1 ms: calm 1.10" in said[4]
+    )
+    assert said[5].endswith("(1 of 2 currents chaotic: errors double in 23 ms, and from a hundredth of a standard "
+                            "deviation to a whole in 153 ms).")  # fmt: skip
+    assert said[6].endswith("the fastest model, long, 0.100 s: 5.0 times less, so the model saves time here.")
+    *tables, errors, traces = section.parts
+    assert all({len(row) for row in t.rows} == {len(t.columns)} for t in tables)
+    assert [row[0] for row in tables[0].rows if row[1].endswith("*")] == ["long", "short", "forward"]
+    assert (len(errors.figure.axes), len(traces.figure.axes)) == (2, 6)
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "cost", "want"),
-    [
-        ([1, 5, 9], [2], 0, 2),  # only the numbers count
-        ([1, 5, 9], [2, 30], 1e6, 5),  # nothing is moved
-        ([4], [4.3], 0.5, 0.15),
-        ([4], [9], 0.5, 2),  # dearer to move than to delete and insert
-        ([1, 5, 9], [1.2, 9.4], 1, 1.6),
-        ([1, 2, 3, 4], [2, 3, 4, 5], 0.25, 1),  # all moved; the shift of one alone costs 2
-        ([1, 2, 3, 4], [2, 3, 4, 5], 1, 2),
-        ([], [1, 2], 1, 2),
-        ([], [], 1, 0),
-    ],
-)
-def test_distance_of_victor_and_purpura(first, second, cost, want):
-    trains = np.array(first, float), np.array(second, float)
-    assert victor_purpura(*trains, cost) == pytest.approx(want)
-    assert victor_purpura(*trains[::-1], cost) == pytest.approx(want)
-
-
-def test_distance_of_victor_and_purpura_against_its_recursion():
-    rng = np.random.default_rng(2)
-    first, second, cost = np.sort(rng.uniform(0, 30, 7)), np.sort(rng.uniform(0, 30, 9)), 0.4
-
-    @functools.cache
-    def least(i, j):
-        if not i or not j:
-            return i + j
-        moved = least(i - 1, j - 1) + cost * abs(first[i - 1] - second[j - 1])
-        return min(least(i - 1, j) + 1, least(i, j - 1) + 1, moved)
-
-    assert victor_purpura(first, second, cost) == pytest.approx(least(7, 9))
-
-
-def test_exponent_of_a_linear_system():
-    matrix = jnp.asarray([[0.9, 1.0], [0.0, 0.5]])
-    growth = tangent_growth(lambda y: matrix @ y, jnp.ones(2), jnp.ones(2), 400)
-    assert growth[100:].mean() == pytest.approx(np.log(0.9), abs=1e-5)
-
-
-def test_exponent_of_the_logistic_map(x64):
-    step = lambda y: {"x": 4 * y["x"] * (1 - y["x"])}  # noqa: E731
-    growth = jax.jit(lambda y: tangent_growth(step, {"x": y}, {"x": jnp.ones(())}, 20_000))(jnp.asarray(0.3))
-    assert growth.mean() == pytest.approx(np.log(2), abs=5e-3)
-
-
-def test_scores_of_a_shifted_forecast():
-    values = np.zeros((2, 60, 3), np.float32)
-    values[0, 22::10, 0] = 40  # spikes every 10 frames
-    values[..., :2] -= 20
-    sample = Sample(values, np.arange(2), np.array([0, 0, 1]), np.array([19, 20, 21]))
-    scale, dt, steps = np.array([10.0, 2.0]), 0.5, 30
-
-    def predict(index):
-        return sample.cut(index, 1, steps)[..., :2] + np.array([0.0, 3.0])
-
-    scores = score_rollouts(
-        predict, sample, scale, dt, steps, batch_size=2, valid_error=1.0, tolerance=1.0, tau=5.0, cost=1.0
-    )  # fmt: skip
-    np.testing.assert_allclose(scores.squared, np.broadcast_to([0, 2.25], (2, 15, 2)), atol=1e-12)
-    found = scores.by_current
-    np.testing.assert_allclose(found["coincidence"], 1)
-    np.testing.assert_allclose(found["spikes"], [3, 0])
-    np.testing.assert_allclose([found["van_rossum"], found["victor_purpura"]], 0, atol=1e-12)
-    # √(2.25 / 2) > 1 at once; a limit above it is never exceeded.
-    np.testing.assert_array_equal(found["valid_ms"], 0)
-    error = np.broadcast_to(np.array([0.0, 1.5]), (1, 30, 2))
-    np.testing.assert_array_equal(valid_frames(error, 1.1), 30)
+def test_the_weakest_comparison():
+    lower = {"paired_by": "run", "higher_is_better": False}
+    sure, open_, against = (compare(x, **lower) for x in ([-3, -3.1, -2.9], [-1, 1, -1], [3, 3.1, 2.9]))
+    assert weakest(holm({"a": sure, "b": open_}).values()).verdict == "not told apart"
+    assert weakest([open_, against, sure]) == against
+    single = compare([-5.0], **lower)
+    assert weakest([sure, single]) == single
 
 
 def test_experiments_that_cannot_be_rolled_out():
@@ -129,9 +126,15 @@ def test_experiments_that_cannot_be_rolled_out():
         "known": ("current",),
         "horizons_ms": "next_window",
     }
-    RolloutAnalysis().check(WindowConfig(**good), ["m"])
+    analysis = RolloutAnalysis(regimes=REGIMES)
+    analysis.check(WindowConfig(**good), ["m"])
     for wrong, message in (({"inputs": ("v", "h")}, "known"), ({"scaling": "none"}, "zscore")):
         with pytest.raises(ValueError, match=message):
-            RolloutAnalysis().check(WindowConfig(**(good | wrong)), ["m"])
-    with pytest.raises(ValueError, match="beyond rollout_ms"):
-        RolloutAnalysis(at_ms=(900.0,))
+            analysis.check(WindowConfig(**(good | wrong)), ["m"])
+    for wrong, message in (
+        ({"at_ms": (900.0,)}, "beyond rollout_ms"),
+        ({"regimes": (*REGIMES, REGIMES[0])}, "names of their own"),
+        ({"regimes": ({"name": "calm", "low": 2, "high": 1},)}, "regime calm: low = 2 must be below high = 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            RolloutAnalysis(**({"regimes": REGIMES} | wrong))
