@@ -17,9 +17,9 @@ from .datasets.tasks import window as window
 from .datasets.windows import Batch as Batch
 from .evaluation.analysis import Analysis as Analysis
 from .evaluation.analysis import Findings as Findings
-from .evaluation.analysis import Quantity as Quantity
 from .evaluation.comparison import Comparison as Comparison
 from .evaluation.comparison import compare as compare
+from .evaluation.results import Quantity as Quantity
 from .evaluation.scores import evaluate as evaluate
 from .experiment.running import run as run
 from .fitting.fitter import FitOptions as FitOptions

@@ -1,4 +1,4 @@
-"""The command line: `jneuro run|sweep|simulate|train|evaluate|report|convert|bench|list|doctor`.
+"""The command line: `jneuro run|sweep|simulate|train|evaluate|report|claims|convert|bench|list|doctor`.
 
 Exit codes: 0 fine, 1 failed or stopped, 2 the user's mistake. Heavy imports happen inside the commands.
 """
@@ -43,7 +43,7 @@ def _stages(
     config: str, overrides: list[str] | None, out: Path | None, resume: bool, last: str, code: Path | None
 ) -> None:
     """Run an experiment up to a stage, with progress."""
-    from jneuro.console import print_scores
+    from jneuro.console import print_claims, print_scores
     from jneuro.core.config import find_config
     from jneuro.core.progress import showing
     from jneuro.experiment.folder import RunFolder
@@ -59,6 +59,7 @@ def _stages(
     if last in ("evaluate", "report"):
         print_scores(console, folder.load("metrics.json"))
     if last == "report":
+        print_claims(console, folder.load("claims.json"))
         console.print(f"report: {folder.path / 'report.html'}", soft_wrap=True)
 
 
@@ -183,6 +184,20 @@ def report(run: Run, code: Code = None) -> None:
     with folder.lock():
         page = report_stage(plan, folder)
     Console().print(f"report: {page}", soft_wrap=True)
+
+
+@app.command()
+def claims(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders with a report.")],
+) -> None:
+    """Print how the claims of finished runs came out, as Markdown tables."""
+    from jneuro.evaluation.claims import JudgedClaim, claims_table
+    from jneuro.experiment.folder import RunFolder
+
+    for run in runs:
+        folder = RunFolder.find(run)
+        judged = folder.load("claims.json", list[JudgedClaim])
+        print(f"## {folder.info['name']}\n\n{claims_table(judged)}\n")
 
 
 @app.command()

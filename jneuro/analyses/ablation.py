@@ -95,8 +95,8 @@ class Ablation(Analysis):
             Estimate(p["part"], c.difference, *c.ci95, p["gains"]) for p in parts.values() for c in [p["comparison"]]
         ]
         caption = (
-            "Test R² at the nearest horizon: mean over seeds with its 95 % interval (Student), and what the missing part "
-            "adds, as the mean difference of pairs of seeds with its 95 % interval."
+            "Test R² at the nearest horizon: mean over seeds with its 95 % interval (Student), and what the missing "
+            "part adds, as the mean difference of pairs of seeds with its 95 % interval."
         )
         return Section(
             "What each part is worth",

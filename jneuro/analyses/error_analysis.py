@@ -26,8 +26,8 @@ _ALT = (
     "the distance to threshold."
 )
 _CAPTION = (
-    "Error should be largest just below threshold, where a spike may or may not come, and a model that listens to other "
-    "neurons should gain there most."
+    "Error should be largest just below threshold, where a spike may or may not come, and a model that listens to "
+    "other neurons should gain there most."
 )
 
 __all__ = ["ErrorAnalysis", "binned_error", "time_since_spike"]

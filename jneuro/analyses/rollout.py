@@ -1,8 +1,7 @@
 """Forecasters of a driven cell rolled out far beyond their horizon, regime by regime, beside what needs no model."""
 
-import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import jax
@@ -30,7 +29,7 @@ from jneuro.simulators.stimuli import Constant
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Regime", "RolloutAnalysis", "weakest"]
+__all__ = ["Regime", "RolloutAnalysis"]
 
 
 _TEXT = """
@@ -355,7 +354,7 @@ class RolloutAnalysis(Analysis):
         row = sorted((n for n in models if alike(n, lead, "order", "scaled")), key=lambda n: models[n]["steps"])
         every = [(a, b) for a in models for b in models if alike(a, b, "steps") and models[a]["scaled"]]
         pairs = {
-            "horizon": list(zip(row[1:], row, strict=False)),
+            "horizon": [(a, b) for a, b in zip(row[1:], row, strict=False) if not alike(a, b, "steps")],
             "order": [
                 (a, b)
                 for a, b in every
@@ -364,7 +363,6 @@ class RolloutAnalysis(Analysis):
             "scaling": [(a, b) for a, b in every if alike(a, b, "order") and not models[b]["scaled"]],
         }
         found: dict[str, Any] = {kind: {} for kind in pairs}
-        least: dict[str, dict[str, Comparison]] = {}
         for kind, listed in pairs.items():
             for at in rmse[lead]:
                 apart = holm(
@@ -376,9 +374,7 @@ class RolloutAnalysis(Analysis):
                 )
                 for (a, b, regime), comparison in apart.items():
                     found[kind].setdefault(a, {}).setdefault(b, {}).setdefault(regime, {})[at] = comparison
-                if apart:
-                    least.setdefault(kind, {})[at] = weakest(apart.values())
-        return {"lead": lead, "horizons": {n: models[n]["steps"] for n in row}, "pairs": found, "weakest": least}
+        return {"lead": lead, "horizons": {n: models[n]["steps"] for n in row}, "pairs": found}
 
     def _lyapunov(self, source: Source, sample: Sample, key: jax.Array) -> dict[str, Any]:
         """Largest exponents over currents of each regime, and how fast errors double where they are chaotic."""
@@ -477,23 +473,6 @@ class RolloutAnalysis(Analysis):
             ),
         ]
         return Section("Rolled out beyond the horizon", _TEXT, parts, names)
-
-
-def weakest(comparisons: Iterable[Comparison]) -> Comparison:
-    """Of several comparisons, the one that speaks least for the first: if it is `better`, all are.
-
-    Args:
-        comparisons: judged together (`jneuro.evaluation.holm`).
-
-    Returns:
-        That with the strongest evidence against the first; failing that, with the weakest for it.
-    """
-
-    def favour(c: Comparison) -> float:
-        sure = 0.0 if math.isnan(c.p) else 1 - c.p
-        return sure if (c.difference > 0) == c.higher_is_better else -sure
-
-    return min(comparisons, key=favour)
 
 
 def _compare(first: Float[np.ndarray, "seed current"], second: Float[np.ndarray, "other current"]) -> Comparison:

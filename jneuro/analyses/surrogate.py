@@ -196,8 +196,8 @@ class SurrogateAnalysis(Analysis):
         for name, seeds in volts.items():
             scores = [self._scores(truth, v, dt) for v in seeds]
             recalls = [s["recall"] for s in scores]
-            over_seeds = {"recalls": recalls, "recall_ci95": interval(recalls)} if name in study.models else {}
-            found[name] = scores[0] | over_seeds
+            over_seeds = {"recalls": recalls, "recall_ci95": interval(recalls), "seeds": {"recall": recalls}}
+            found[name] = scores[0] | (over_seeds if name in study.models else {})
             matched = match_traces(truth, seeds[0], dt, tolerance=self.tolerance_ms, threshold=self.threshold)
             f1[name] = f1_by_run(matched, starts // windows.frames_per_trial)
         against = {n: compare(f1[best], other, paired_by="run") for n, other in f1.items() if n != best}

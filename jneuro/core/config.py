@@ -35,9 +35,14 @@ __all__ = [
 
 
 class Config(BaseModel):
-    """A frozen piece of configuration: unknown keys are refused with a suggestion, and numbers must be finite."""
+    """A frozen piece of configuration: unknown keys are refused with a suggestion, and numbers must be finite.
+
+    Attributes:
+        outside_hash: keys on which no result depends, so that a change of them makes no other run.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    outside_hash: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="before")
     @classmethod
@@ -299,7 +304,8 @@ def _hashed(value: Any, code: bool) -> Any:
         return [_hashed(v, code) for v in value]
     if not isinstance(value, Config):
         return value
-    found = {key: _hashed(getattr(value, key), code) for key in type(value).model_fields}
+    kept = [key for key in type(value).model_fields if key not in value.outside_hash]
+    found = {key: _hashed(getattr(value, key), code) for key in kept}
     found |= {key: _hashed(v, code) for key, v in (value.model_extra or {}).items()}
     if code and (source := value.source_digest) != "":
         found["code"] = uuid.uuid4().hex if source is None else source

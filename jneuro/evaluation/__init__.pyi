@@ -1,6 +1,5 @@
 from .analysis import Analysis as Analysis
 from .analysis import Findings as Findings
-from .analysis import Quantity as Quantity
 from .analysis import Source as Source
 from .analysis import Study as Study
 from .baselines import BaselineConfig as BaselineConfig
@@ -20,6 +19,10 @@ from .kinds import BASELINES as BASELINES
 from .metrics import forecast_scores as forecast_scores
 from .metrics import interval as interval
 from .metrics import ratio_error as ratio_error
+from .results import Metrics as Metrics
+from .results import Quantity as Quantity
+from .results import Scores as Scores
+from .results import metrics_schema as metrics_schema
 from .rollouts import rollout as rollout
 from .scores import Evaluation as Evaluation
 from .scores import evaluate as evaluate

@@ -6,7 +6,7 @@ metrics.json and analyses.zarr. Those of jneuro are in `jneuro.analyses`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -16,11 +16,11 @@ from flax import nnx
 from jneuro.core.config import Config
 from jneuro.core.types import Array, Float, Key
 from jneuro.datasets import WindowConfig, Windows
-from jneuro.evaluation.comparison import Comparison
+from jneuro.evaluation.results import dump, typed
 from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.stepped import SteppedSimulator
 
-__all__ = ["Analysis", "Findings", "Quantity", "Source", "Study"]
+__all__ = ["Analysis", "Findings", "Source", "Study"]
 
 
 class Source(NamedTuple):
@@ -55,7 +55,7 @@ class Study:
         baselines: the fitted baselines by name.
         predictions: forecasts `[window, horizon, target]`, scaled, by each model's first seed of its own test windows,
             and by the baselines of the experiment's.
-        metrics: the scores so far, as in metrics.json.
+        metrics: the scores so far, as in metrics.json (`jneuro.evaluation.Metrics`).
         recording: the store.
         source: the simulator behind it; None for a recording from elsewhere.
         key: for what an analysis draws.
@@ -75,30 +75,6 @@ class Study:
     tell: Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Quantity:
-    """A number with its unit.
-
-    Attributes:
-        value: the number; NaN for what could not be computed.
-        unit: its unit, such as `mV`; `1` for a pure number.
-        digits: decimals that a text shows; None for four significant digits.
-
-    Examples:
-        >>> print(Quantity(12.3456, "Hz"), Quantity(0.5, digits=2))
-        12.35 Hz 0.50
-    """
-
-    value: float
-    unit: str = "1"
-    digits: int | None = None
-
-    def __str__(self) -> str:
-        shown = f"{self.value:.4g}" if self.digits is None else f"{self.value:,.{self.digits}f}"
-        shown = shown.replace("-", "−") if np.isfinite(self.value) else "–"
-        return shown if self.unit == "1" else f"{shown} {self.unit}"
-
-
 class Findings(NamedTuple):
     """What an analysis found.
 
@@ -113,7 +89,7 @@ class Findings(NamedTuple):
 
     def dump(self) -> dict[str, Any]:
         """The numbers as JSON values: a `Quantity` or a `Comparison` becomes a mapping of its fields."""
-        return _plain(self.numbers)
+        return dump(self.numbers)
 
     @classmethod
     def load(cls, numbers: Mapping[str, Any], arrays: Mapping[str, tuple[tuple[str, ...], np.ndarray]]) -> Self:
@@ -123,28 +99,7 @@ class Findings(NamedTuple):
             numbers: what `dump` returned, with null for what is not finite.
             arrays: as they were.
         """
-        return cls(_typed(numbers), arrays)
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(value).items()}
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-def _typed(value: Any) -> Any:
-    """Mappings with the fields of a result become it; null among the numbers of one is NaN again."""
-    if isinstance(value, Mapping):
-        if value.keys() == {f.name for f in fields(Comparison)}:
-            low, high = (np.nan if x is None else x for x in value["ci95"])
-            known = {k: np.nan if value[k] is None else value[k] for k in ("difference", "p")}
-            return Comparison(**{**value, **known, "ci95": (low, high)})
-        if value.keys() == {f.name for f in fields(Quantity)}:
-            return Quantity(**{**value, "value": np.nan if value["value"] is None else value["value"]})
-        return {k: _typed(v) for k, v in value.items()}
-    return [_typed(v) for v in value] if isinstance(value, list | tuple) else value
+        return cls(typed(numbers), arrays)
 
 
 class Analysis(Config):

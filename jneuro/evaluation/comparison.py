@@ -13,9 +13,19 @@ from typing import Literal
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
+from jneuro.core.types import Float, Int
 from jneuro.evaluation.metrics import ratio_error
 
-__all__ = ["Comparison", "Verdict", "compare", "compare_estimates", "compare_ratios", "holm"]
+__all__ = [
+    "Comparison",
+    "Verdict",
+    "compare",
+    "compare_estimates",
+    "compare_ratios",
+    "compare_resampled",
+    "holm",
+    "sums_by_run",
+]
 
 Verdict = Literal["better", "worse", "not told apart"]
 
@@ -132,6 +142,46 @@ def compare_estimates(
     known = [e for e in errors if math.isfinite(e)]
     error = math.hypot(*known) if known else math.nan
     return _judge(first - second, error, n, "", unit, higher_is_better)
+
+
+def compare_resampled(
+    value: float, resampled: np.ndarray, null: np.ndarray, *, paired_by: str, n: int, unit: str = "1"
+) -> Comparison:
+    """Compare a statistic with what chance gives, by bootstrap and permutation.
+
+    The difference is from the median of the null, its interval from the bootstrap's quantiles, and p the share of null
+    values that lie as far from their median. Told apart means that p is below 5 % and the interval leaves zero out.
+
+    Args:
+        value: the statistic.
+        resampled: its bootstrap values over the independent units.
+        null: its values where chance alone rules, such as shuffled labels.
+        paired_by: what was resampled.
+        n: how many of these there are.
+        unit: of the statistic.
+    """
+    middle = float(np.nanmedian(null))
+    low, high = (float(q) - middle for q in np.nanquantile(resampled, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2]))
+    difference = value - middle
+    p = (1 + int(np.sum(np.abs(null - middle) >= abs(difference)))) / (len(null) + 1)
+    verdict: Verdict = "not told apart"
+    if p < 1 - LEVEL and (low > 0 or high < 0):
+        verdict = "better" if difference > 0 else "worse"
+    return Comparison(difference, (low, high), paired_by, n, verdict, p, unit)
+
+
+def sums_by_run(runs: Int[np.ndarray, " window"], *values: Float[np.ndarray, "window *any"]) -> list[np.ndarray]:
+    """Sum values over all windows of a run: what `compare_ratios` and `ratio_error` take.
+
+    Args:
+        runs: the run of each window.
+        values: of each window; further axes are summed too.
+
+    Returns:
+        One array `[run]` for each.
+    """
+    _, cluster = np.unique(runs, return_inverse=True)
+    return [np.bincount(cluster, np.asarray(v, np.float64).reshape(len(runs), -1).sum(1)) for v in values]
 
 
 def holm(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:

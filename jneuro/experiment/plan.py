@@ -25,7 +25,8 @@ from jneuro.core.registry import Block
 from jneuro.core.types import Array, Key
 from jneuro.datasets.tasks import WindowConfig
 from jneuro.datasets.variables import FROM_SPIKES, columns_of
-from jneuro.evaluation.baselines import check_baselines
+from jneuro.evaluation.baselines import check_baselines, label_of
+from jneuro.evaluation.claims import check_claims
 from jneuro.experiment.config import ExperimentConfig, ModelEntry
 from jneuro.experiment.folder import RunFolder, Stage
 from jneuro.models.build import Sizes, check_shapes, sized
@@ -215,6 +216,13 @@ def resolve(config: ExperimentConfig) -> Plan:
     made = content_of(simulation, seed)
     source = made if config.simulation is not None else content_of(config.recording)
     trainings = _trainings(config, source)
+    check_claims(
+        config.claims,
+        models=[t.label for t in trainings if not t.seed],
+        baselines=[label_of(b) for b in config.evaluate.baselines],
+        analyses=[a.key for a in config.evaluate.analyses],
+        ceiling=config.evaluate.ceiling is not None,
+    )
     stages = [t.stage for t in trainings]
     if config.simulation is not None:
         stages.insert(0, Stage("simulate", source, ("recording.zarr",)))
@@ -222,7 +230,9 @@ def resolve(config: ExperimentConfig) -> Plan:
         stages.insert(0, Stage("read", source, ("recording.zarr",)))
     scored = content_of(made, source, config.windows, *(t.stage.content for t in trainings), config.evaluate)
     stages.append(Stage("evaluate", scored, ("metrics.json", "predictions.zarr", "analyses.zarr")))
-    stages.append(Stage("report", content_of(config.name, scored), ("report.html", "figures")))
+    stages.append(
+        Stage("report", content_of(config.name, scored, list(config.claims)), ("report.html", "claims.json", "figures"))
+    )
     return Plan(config, simulation, seed, trainings, {s.name: s for s in stages}, loaded_code())
 
 

@@ -20,14 +20,18 @@ from jneuro.evaluation import (
     Source,
     Study,
     ceiling_scores,
+    compare,
+    compare_estimates,
     evaluate,
     forecast,
     interval,
     isi_cv,
+    metrics_schema,
     simulate_futures,
     targets,
 )
 from jneuro.evaluation.baselines import allowed_baselines
+from jneuro.evaluation.results import dump
 from jneuro.experiment.folder import RunFolder
 from jneuro.experiment.plan import Plan, Training
 from jneuro.experiment.simulation import build_runs, initial_states
@@ -61,6 +65,7 @@ def evaluate_stage(plan: Plan, folder: RunFolder, tell: Callable[[str], None]) -
                 "train_seconds": sum(json.loads(line)["seconds"] for line in epochs.read_text().splitlines()),
             }
         metrics["test"] = _gather_seeds(metrics["test"], plan.trainings)
+        _judge_leaks(metrics["test"], plan.trainings, len(scored.windows.trials("test")))
         metrics["windows"] = _windows(scored.windows, config.windows) | {"targets": scored.units}
         tell("predictions")
         own = [t for t in plan.trainings if t.leaky == scored.windows.leaky]
@@ -71,7 +76,8 @@ def evaluate_stage(plan: Plan, folder: RunFolder, tell: Callable[[str], None]) -
         if config.evaluate.analyses:
             metrics["analyses"], arrays = _analyse(plan, _study(plan, folder, scored, tell))
             folder.save("analyses.zarr", arrays)
-        folder.save("metrics.json", metrics)
+        folder.save("metrics.json", dump(metrics))
+        folder.save("metrics.schema.json", metrics_schema())
     return metrics
 
 
@@ -123,7 +129,8 @@ def _score(plan: Plan, folder: RunFolder, tell: Callable[[str], None]) -> _Score
         )
         metrics["test"] |= found.metrics["test"]
         for label in group:
-            metrics["test"][label]["targets"] = units_of(recording, how.targets)
+            metrics["test"][label]["targets"] = units = units_of(recording, how.targets)
+            metrics["test"][label]["unit"] = shared_unit(units)
         scored.models.update(models)
         scored.cut.update(dict.fromkeys(group, cut))
         scored.predictions.update({n: p for n, p in found.predictions.items() if main or n in group})
@@ -167,6 +174,18 @@ def _gather_seeds(scores: dict[str, Any], trainings: Sequence[Training]) -> dict
     return kept
 
 
+def _judge_leaks(scores: dict[str, Any], trainings: Sequence[Training], runs: int) -> None:
+    """What the leak is worth to each leaky twin: by seed where there are three or more, else by two standard errors."""
+    for twin in (t for t in trainings if t.leaky and not t.seed and t.label != t.name):
+        leaky, honest = scores[twin.label], scores[twin.name]
+        seeds = [s["seeds"]["r2"] if "seeds" in s else [] for s in (leaky, honest)]
+        leaky["leak"] = (
+            compare(*seeds, paired_by="seed")
+            if min(map(len, seeds)) > 2
+            else compare_estimates(leaky["r2"], honest["r2"], (leaky["r2_se"], honest["r2_se"]), n=runs)
+        )
+
+
 def _source(plan: Plan) -> Source | None:
     """The simulator behind the recording; None for one from elsewhere."""
     simulation = plan.simulation
@@ -190,7 +209,7 @@ def _analyse(plan: Plan, study: Study) -> tuple[dict[str, Any], dict[str, xr.Dat
         try:
             found = analysis.compute(study)
             arrays[analysis.key] = xr.Dataset(found.arrays)
-            numbers[analysis.key] = found.dump()
+            numbers[analysis.key] = found.numbers
         except Exception as error:
             said = " ".join(f"{type(error).__name__}: {error}".split())
             study.tell(f"{analysis.name} failed: {said}")

@@ -1,15 +1,18 @@
 """What a section of a report is made of: text, tables, and the plots that several sections share.
 
-A section's text is a Jinja template over the findings of its analysis, with a blank line between paragraphs. Its filters:
+A section's text is a Jinja template over the findings of its analysis, with a blank line between paragraphs.
+Its filters:
 
 | filter | example | gives |
 |---|---|---|
 | `fixed(digits)` | `{{ r2 \\| fixed(3) }}` | `0.761`, `–` for what could not be computed |
 | `percent(digits)` | `{{ share \\| percent(1) }}` | `96.6 %` |
+| `general` | `{{ bin \\| general }}` | `10`, without superfluous digits |
 | `seconds` | `{{ took \\| seconds }}` | `1 min 15 s` |
 | `listed` | `{{ names \\| listed }}` | `a, b and c` |
 | `capital` | `{{ kind \\| capital }}` | the first letter upper case, the rest as it is |
-| `bounds(digits)` | `{{ auroc \\| bounds(3) }}` | `0.612 (0.580 to 0.640)`, of a `Comparison` or a mapping with `low` and `high` |
+| `bounds(digits)` | `{{ gain \\| bounds(2) }}` | `0.61 (0.58 to 0.64)`, of a `Comparison` or a mapping |
+| `auroc` | `{{ found \\| auroc }}` | the same with three digits, of a mapping with `auroc`, `low` and `high` |
 """
 
 import functools
@@ -33,6 +36,9 @@ __all__ = [
     "Plot",
     "Section",
     "Table",
+    "auroc",
+    "auroc_cell",
+    "auroc_estimate",
     "bounds",
     "duration",
     "estimate",
@@ -177,10 +183,12 @@ def environment() -> Environment:
     """The Jinja environment of all texts: an unknown name is an error."""
     made = Environment(autoescape=False, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.filters |= {
+        "auroc": auroc,
         "bounds": bounds,
         "capital": lambda text: text[:1].upper() + text[1:],
         "estimate": estimate,
         "fixed": quantity,
+        "general": lambda value: f"{number(value):g}",
         "listed": listed,
         "percent": lambda share, digits=1: f"{quantity(100 * number(share), digits)} %",
         "seconds": duration,
@@ -258,6 +266,37 @@ class Estimate(NamedTuple):
     band: tuple[float, float] | None = None
     colour: str = COLOURS[0]
     series: str = ""
+
+
+def auroc(found: Mapping[str, Any]) -> str:
+    """Write an area under the ROC curve with its bounds.
+
+    Args:
+        found: `auroc`, `low` and `high`.
+    """
+    return bounds({"value": found["auroc"], **found}, 3)
+
+
+def auroc_cell(found: Mapping[str, Any]) -> str:
+    """Write an area with its bounds, its null and its seeds, for a table.
+
+    Args:
+        found: `auroc`, `low`, `high`, `null_low`, `null_high` and `seeds`.
+    """
+    seeds = f"; seeds {', '.join(quantity(s, 3) for s in found['seeds'])}" if len(found["seeds"]) > 1 else ""
+    return f"{auroc(found)}; null {quantity(found['null_low'], 3)} to {quantity(found['null_high'], 3)}{seeds}"
+
+
+def auroc_estimate(label: str, found: Mapping[str, Any], colour: str) -> Estimate:
+    """A line of a forest plot from an area with bounds, null and seeds.
+
+    Args:
+        label: at the axis.
+        found: see `auroc_cell`.
+        colour: of the point.
+    """
+    band = (found["null_low"], found["null_high"])
+    return Estimate(label, found["auroc"], found["low"], found["high"], found["seeds"], band, colour)
 
 
 def forest(

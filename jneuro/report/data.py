@@ -9,6 +9,7 @@ import numpy as np
 from jneuro.core.types import Float
 from jneuro.datasets.variables import shared_unit
 from jneuro.evaluation.analysis import Analysis, Findings
+from jneuro.evaluation.claims import JudgedClaim
 from jneuro.report.components import number
 from jneuro.report.style import COLOURS
 
@@ -36,10 +37,10 @@ class ReportData:
             simulator to draw futures from), `recording` (rates [Hz], `isi_cv`, voltages [mV], `runs`, `duration_ms`)
             and `windows` (`length` and `stride` in samples, `horizons_ms`, `counts` and `runs` by split, `split`,
             `targets`: variable → unit).
-            Scores are `r2`, `r2_se`, `rmse_mv`, `mae_mv`, `share_of_ceiling`, `skill`, `gain` and `gain_se` (R² over
+            Scores are `r2`, `r2_se`, `rmse`, `mae`, `share_of_ceiling`, `skill`, `gain` and `gain_se` (R² over
             the best baseline, paired), `parameters`, `train_seconds`, `horizons_ms`, `per_horizon` and `per_neuron`;
-            each may be missing or `None`. All but `per_horizon` are those of the nearest horizon. `rmse_mv` and
-            `mae_mv` are in the unit of the model's `targets`. A model with windows of its own has `baselines` of its
+            each may be missing or `None`. All but `per_horizon` are those of the nearest horizon. `rmse` and
+            `mae` are in the unit of the model's `targets`. A model with windows of its own has `baselines` of its
             own, which its skill and gain are over.
         history: model → one record for each epoch: `epoch` (from 0), `train_loss` and `validation_loss` (mean
             over horizons and z-scored neurons), `learning_rate`, `seconds`.
@@ -47,12 +48,14 @@ class ReportData:
             `spike_neuron` [event], `n_excitatory` (excitatory neurons come first).
         forecast: a contiguous stretch of one test run: `time_ms` [time], `target` [time horizon neuron] in its unit,
             `prediction` (model or baseline → array like `target`), `horizons_ms`.
+        claims: of the study, judged.
         analyses: name → what else was asked, and what was found; each is told by its `section`.
     """
 
     run: Mapping[str, Any]
     config_yaml: str
     metrics: Mapping[str, Any]
+    claims: Sequence[JudgedClaim] = ()
     history: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     example: Mapping[str, Any] = field(default_factory=dict)
     forecast: Mapping[str, Any] = field(default_factory=dict)

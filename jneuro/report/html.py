@@ -1,17 +1,19 @@
 """The page: one self-contained HTML file that says what was run, what it scored, and what that is worth."""
 
 import math
+from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from jneuro.datasets.variables import shared_unit
 from jneuro.evaluation.analysis import Findings
-from jneuro.report.components import Plot, Table, plain_section, render
-from jneuro.report.data import BASELINES, ReportData, Score, best, in_unit, number, scores
+from jneuro.evaluation.claims import Status
+from jneuro.report.components import Plot, Table, duration, number, plain_section, quantity, render
+from jneuro.report.data import BASELINES, ReportData, Score, best, in_unit, scores
 from jneuro.report.figures import draw_figures
 from jneuro.report.page import inline, write_page
-from jneuro.report.prose import duration, facts, paragraph, quantity, verdict
 from jneuro.report.style import save
+from jneuro.report.summary import facts, paragraph, verdict
 
 __all__ = ["write_report"]
 
@@ -82,7 +84,7 @@ def write_report(data: ReportData, folder: Path) -> Path:
         errors=[in_unit(data, what) for what in ("RMSE", "MAE")],
         groups=[(title, rows) for kind, title in GROUPS if (rows := _rows(data, kind))],
         sections=sections,
-        analyses=_analyses(data, folder / "figures"),
+        analyses=[*_claims(data), *_analyses(data, folder / "figures")],
         config_yaml=data.config_yaml,
     )
 
@@ -108,6 +110,18 @@ def _analyses(data: ReportData, folder: Path) -> list[dict[str, Any]]:
             said = " ".join(f"{type(error).__name__}: {error}".split())
             shown.append(_failed(name, f"This section failed ({said}); its numbers are in metrics.json"))
     return shown
+
+
+def _claims(data: ReportData) -> list[dict[str, Any]]:
+    """The section on the claims of the study, if it has any."""
+    if not data.claims:
+        return []
+    counts = Counter(c.status for c in data.claims)
+    said = ", ".join(f"{counts[s]} {s}" for s in get_args(Status) if counts[s])
+    rows = [(c.text, c.status, "; ".join(c.evidence), c.source or "–") for c in data.claims]
+    caption = "Each claim beside the numbers that bear on it: difference with its 95 % interval, and what pairs it."
+    table = Table(caption, ("claim", "verdict", "evidence", "source"), rows)
+    return [{"title": "Claims", "sentences": [f"Of {len(rows)} claims: {said}."], "tables": [table], "figures": []}]
 
 
 def _failed(name: str, said: str) -> dict[str, Any]:
@@ -146,8 +160,8 @@ def _cells(score: Score, unit: str) -> list[Cell]:
     return [
         cell("r2", lambda x: quantity(x, 4) + error),
         again,
-        cell("rmse_mv", lambda x: quantity(x, 3) + other),
-        cell("mae_mv", lambda x: quantity(x, 3) + other),
+        cell("rmse", lambda x: quantity(x, 3) + other),
+        cell("mae", lambda x: quantity(x, 3) + other),
         cell("share_of_ceiling", lambda x: f"{quantity(100 * x, 1)} %"),
         Cell(None, "–") if score.own_windows else skill,
         cell("parameters", lambda x: f"{x:,.0f}"),

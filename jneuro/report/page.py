@@ -43,7 +43,8 @@ def write_page(
         The path of the page.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(Path(__file__).with_name("template.html.j2").read_text(encoding="utf-8"))
+    page = Path(__file__).with_name("templates") / "page.html.j2"
+    template = environment.from_string(page.read_text(encoding="utf-8"))
     page = template.render(
         run=run,
         paragraph=paragraph,

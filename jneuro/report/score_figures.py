@@ -155,7 +155,7 @@ def neuron_figure(data: ReportData) -> Figure | None:
     rank = np.arange(len(key))
     both = not is_excitatory.all()
     figure, axes = panels(4.6, 2, sharex=True)
-    for ax, field, unit in zip(axes, ("r2", "rmse_mv"), ("test R²", in_unit(data, "RMSE")), strict=True):
+    for ax, field, unit in zip(axes, ("r2", "rmse"), ("test R²", in_unit(data, "RMSE")), strict=True):
         for s in reversed(kept):
             values = s.series("per_neuron", field)
             if len(values) != len(key):

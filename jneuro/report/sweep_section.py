@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from jneuro.report.components import duration
 from jneuro.report.page import inline, write_page
-from jneuro.report.prose import duration
 from jneuro.report.style import save
 from jneuro.report.sweep_figures import default_figures, draw_sweep_figure, spoken
 from jneuro.sweeps.config import SweepConfig, SweepFigure

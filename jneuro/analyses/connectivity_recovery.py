@@ -20,9 +20,33 @@ from jneuro.evaluation.metrics import interval
 from jneuro.evaluation.protocols import SupportsSynapses
 from jneuro.models.base import forward
 from jneuro.recordings import open_recording, read_events, read_state
+from jneuro.report.components import Plot, Section, Table, auroc_cell, auroc_estimate, forest, number, quantity
+from jneuro.report.style import COLOURS, GREY
 from jneuro.simulators.simulation import first_state
 
 __all__ = ["ConnectivityRecovery", "attention_matrices", "sensitivity"]
+
+_TEXT = """
+{% if not settings %}
+No reservoir stands behind this recording, so there is no truth to compare with.
+{% else %}
+{{ settings.pairs }} pairs whose first neuron is excitatory, from {{ settings.runs }} training runs. Plastic weights at
+the first and the last snapshot of a run correlate by {{ settings.weight_drift | fixed(3) }}.
+
+{% for kind, best in best_of.items() %}
+{% set mine = matrices[best].neurons[kind] %}
+{{ kind | capital }} ({{ settings.share[kind] | percent(1) }} of the pairs): {{ best }} has AUROC {{ mine | auroc }},
+{% if mine.comparison.verdict == "not told apart" %}
+not told apart from shuffled neurons
+{% else %}
+{{ mine.comparison.verdict }} than shuffled neurons
+{% endif %}
+({{ mine.null_low | fixed(3) }} to {{ mine.null_high | fixed(3) }}); the spikes' cross-correlation has
+{{ matrices["cross-correlation"].neurons[kind] | auroc }}.
+
+{% endfor %}
+{% endif %}
+"""
 
 _GAP_MS = 1000.0
 """Silence laid between the runs, longer than any lag or time constant [ms]."""
@@ -59,7 +83,7 @@ class ConnectivityRecovery(Analysis):
             if wanted is not None and wanted not in models:
                 raise ValueError(f"connectivity_recovery: {key} = {wanted!r} is none of the models {', '.join(models)}")
 
-    def analyse(self, study: Study) -> Findings:
+    def compute(self, study: Study) -> Findings:
         """Score every matrix against every truth; nothing where no network that lists its synapses is known."""
         source = study.source
         if source is None or not isinstance(source.simulator, SupportsSynapses):
@@ -96,6 +120,47 @@ class ConnectivityRecovery(Analysis):
             "draws": self.draws,
         }
         return Findings({"settings": settings, "matrices": scored}, arrays)
+
+    def section(self, findings: Findings) -> Section:
+        """For each kind of pair: does attention leave its null, and does it reach the cross-correlation?"""
+        title, numbers = "What attention says of the connections", findings.numbers
+        if not numbers["settings"]:
+            return Section(title, _TEXT)
+        matrices, kinds = numbers["matrices"], list(numbers["settings"]["share"])
+        of_attention = [name for name in matrices if name.startswith("attention")]
+        best = {k: max(of_attention, key=lambda n: number(matrices[n]["neurons"][k]["auroc"])) for k in kinds}
+        alike = [
+            (name, *(quantity(found["agreement"][w][key], 3) for w in ("W", "Ω") for key in ("cosine", "spearman")))
+            for name, found in matrices.items()
+        ]
+        rows = [(name, *(auroc_cell(found["neurons"][k]) for k in kinds)) for name, found in matrices.items()]
+        drawn = {
+            kind: [
+                auroc_estimate(name, found["neurons"][kind], COLOURS[0] if name in of_attention else GREY)
+                for name, found in matrices.items()
+            ]
+            for kind in kinds
+        }
+        heads = ("matrix", "cosine with W", "rank correlation with W", "cosine with Ω", "rank correlation with Ω")
+        parts = (
+            Table(
+                "AUROC: the chance that a pair of the kind scores higher than another, with 95 % bounds over target "
+                "neurons; null: 95 % of shuffles of the neurons within their populations.",
+                ("matrix", *kinds),
+                rows,
+            ),
+            Table("Likeness to the weights W and the causal weights Ω.", heads, alike),
+            Plot(
+                "connectivity_recovery",
+                "Who drives whom",
+                "Chance that a connected pair of neurons scores higher than another, for every matrix of scores, with "
+                "bounds and the range of shuffled neurons, one panel for each kind of pair.",
+                "Blue: how alike two neurons attend to their pasts. Grey: what does not need attention. A point within "
+                "its band says no more than which population the neurons belong to.",
+                forest(drawn, "AUROC", reference=0.5),
+            ),
+        )
+        return Section(title, _TEXT, parts, {"best_of": best})
 
     def _matrices(self, study: Study, truth: "_Truth") -> Mapping[str, list[np.ndarray]]:
         """The matrices by name, one for each seed of a model."""

@@ -11,10 +11,37 @@ from jneuro.core.random import stream
 from jneuro.core.types import Float, Int
 from jneuro.datasets.windows import Windows
 from jneuro.evaluation.analysis import Analysis, Findings, Study
+from jneuro.evaluation.comparison import compare_ratios, sums_by_run
 from jneuro.evaluation.forecasts import forecast, observe, targets
 from jneuro.evaluation.metrics import interval, ratio_error
+from jneuro.report.components import Plot, Section
+from jneuro.report.style import COLOURS, INK, panels
 
 __all__ = ["Reconstruction", "code_spectrum", "explained", "principal_axes"]
+
+_TEXT = """
+{{ model }} squeezes windows of {{ window[0] }} frames × {{ window[1] }} neurons through {{ code }} numbers and explains
+{{ r2.model.r2 | percent(1) }} of their variance
+{%- if seeds | length > 1 %}
+ (mean of {{ seeds | length }} starts {{ seeds_mean | estimate(seeds_ci95, 3) }}, 95 %)
+{%- endif %}
+; as many principal components explain {{ r2.components.r2 | percent(1) }}: it is {{ comparison.verdict }}
+{%- if comparison.verdict != "not told apart" %} than they are{% else %} from them{% endif %}
+, a difference of {{ comparison | bounds(4) }} (95 %, by run).
+{% if comparison.difference < 0 %}
+{% if same_as_components %}
+{{ same_as_components }} components do as well.
+{% else %}
+No {{ code }} components are needed to do as well.
+{% endif %}
+{% endif %}
+
+The oldest frame is reconstructed with R² {{ oldest.model | fixed(3) }} (components {{ oldest.components | fixed(3) }}),
+the newest with {{ newest.model | fixed(3) }} ({{ newest.components | fixed(3) }}).
+
+The variance of the code is spread over {{ participation[0] | fixed(1) }} dimensions (participation ratio);
+{{ for_90[0] }} of {{ code }} hold 90 % of it.
+"""
 
 
 class Reconstruction(Analysis):
@@ -36,7 +63,7 @@ class Reconstruction(Analysis):
         if self.model not in models:
             raise ValueError(f"reconstruction: model = {self.model!r} is none of the models {', '.join(models)}")
 
-    def analyse(self, study: Study) -> Findings:
+    def compute(self, study: Study) -> Findings:
         """Reconstruct the test windows, by every seed and by components."""
         windows, models = study.windows_of[self.model], study.models[self.model]
         starts = np.asarray(windows.starts["test"])
@@ -64,6 +91,7 @@ class Reconstruction(Analysis):
             "seeds": totals,
             "seeds_mean": float(np.mean(totals)),
             "seeds_ci95": interval(totals),
+            "comparison": compare_ratios(*_gain(seeds[0], linear, truth, runs)),
             "oldest": {name: found["lags"][0] for name, found in by_lag.items()},
             "newest": {name: found["lags"][-1] for name, found in by_lag.items()},
             "participation": [float(1 / np.square(s).sum()) for s in spectra],
@@ -77,6 +105,18 @@ class Reconstruction(Analysis):
             "growth": (("count",), growth),
         }
         return Findings(numbers, arrays)
+
+    def section(self, findings: Findings) -> Section:
+        """The verdict against principal components, R² by lag, and how many dimensions the code uses."""
+        plot = Plot(
+            "reconstruction",
+            "Reconstruction by lag, and the variance of the code",
+            "R² of each reconstructed frame of the autoencoder and of principal components, and the cumulative "
+            "variance of the code beside the R² of ever more components.",
+            "Where the dotted line crosses the orange curve, so many components do as well as the autoencoder.",
+            _draw(findings),
+        )
+        return Section("What the code keeps", _TEXT, (plot,))
 
     def _components(self, study: Study, windows: Windows, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Mean and principal axes of training windows."""
@@ -132,8 +172,7 @@ def explained(
         `r2` and `r2_se` of whole windows, and `lags`, the R² of each frame.
     """
     error, spread = np.square(predicted - truth).sum(2), np.square(truth - truth.mean(0)).sum(2)
-    _, cluster = np.unique(runs, return_inverse=True)
-    a, b = (np.bincount(cluster, x.sum(1)) for x in (error, spread))
+    a, b = sums_by_run(runs, error, spread)
     return {
         "r2": float(1 - a.sum() / b.sum()),
         "r2_se": ratio_error(a, b),
@@ -152,3 +191,32 @@ def code_spectrum(code: Float[np.ndarray, "window code"]) -> Float[np.ndarray, "
     """
     values = np.linalg.eigvalsh(np.cov(code.astype(np.float64), rowvar=False))[::-1]
     return np.maximum(values, 0) / values.sum()
+
+
+def _gain(model: np.ndarray, other: np.ndarray, truth: np.ndarray, runs: np.ndarray) -> list[np.ndarray]:
+    """Squared error that a model removes of another's, and the squared deviation of what came, by run."""
+    gained = np.square(other - truth) - np.square(model - truth)
+    return sums_by_run(runs, gained, np.square(truth - truth.mean(0)))
+
+
+def _draw(findings: Findings):
+    """R² by lag, and the variance of the code."""
+    numbers, arrays = findings.numbers, {name: values for name, (_, values) in findings.arrays.items()}
+    figure, (left, right) = panels(2.9, columns=2)
+    for name, colour, label in (("model", COLOURS[0], numbers["model"]), ("components", "#D55E00", "components")):
+        left.plot(arrays["lag"], arrays[f"r2.{name}"], color=colour, label=label)
+    left.set_xlabel("frame, before the last [ms]")
+    left.set_ylabel("R²")
+    left.set_ylim(min(0.0, *left.get_ylim()), 1)
+    left.legend(frameon=False, fontsize=8)
+    for seed, spectrum in enumerate(arrays["spectrum"]):
+        label = "variance of the code" if not seed else None
+        right.plot(np.arange(1, len(spectrum) + 1), np.cumsum(spectrum), color=COLOURS[0], alpha=0.8, label=label)
+    count = np.arange(1, len(arrays["growth"]) + 1)
+    right.plot(count, arrays["growth"], color="#D55E00", label="R² of components")
+    right.axhline(numbers["r2"]["model"]["r2"], color=INK, linewidth=0.8, linestyle=":", label="R² of the model")
+    right.set_xlabel("dimensions")
+    right.set_ylabel("share")
+    right.set_ylim(0, 1)
+    right.legend(frameon=False, fontsize=8, loc="lower right")
+    return figure

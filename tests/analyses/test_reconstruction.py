@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jneuro.evaluation.reconstruction import code_spectrum, explained, principal_axes
+from jneuro.analyses.reconstruction import code_spectrum, explained, principal_axes
 
 RNG = np.random.default_rng(0)
 

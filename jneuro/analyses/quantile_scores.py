@@ -1,5 +1,6 @@
 """Quantile forecasts of rates: are they calibrated, and do they say more than what is usual or what the past says."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -9,12 +10,38 @@ from jneuro.core.types import Array, Float, Int
 from jneuro.datasets.windows import Windows
 from jneuro.evaluation.analysis import Analysis, Findings, Study
 from jneuro.evaluation.baselines import ARConfig
+from jneuro.evaluation.comparison import Comparison, compare_ratios, holm, sums_by_run
+from jneuro.evaluation.count_ceiling import rate_futures
 from jneuro.evaluation.forecasts import forecast, observe, targets
 from jneuro.evaluation.metrics import interval, ratio_error
-from jneuro.evaluation.rate_futures import rate_futures
 from jneuro.models.base import Prediction
+from jneuro.report.components import Plot, Section, Table, estimate, quantity
+from jneuro.report.style import GREY, INK, panels
 
 __all__ = ["QuantileScores", "calibration", "pinball_skill", "residual_quantiles"]
+
+_TEXT = """
+{% for name, found in models.items() %}
+{% set scores = found.predictors %}
+{% set baseline = "linear" if (scores.linear.skill or 0) > 0 else "usual" %}
+{{ name }} forecasts {{ found.targets }} rate{{ "s" if found.targets > 1 }} {{ found.horizon_ms | general }} ms ahead
+with a skill of {{ scores.model.skill | estimate(scores.model.skill_se, 3) }} over the usual quantiles; the linear
+forecast has
+{{ scores.linear.skill | estimate(scores.linear.skill_se, 3) }}. Against the better baseline, the
+{{ "linear forecast" if baseline == "linear" else "usual quantiles" }}, it is {{ found.comparisons[baseline].verdict }}:
+it saves a share of {{ found.comparisons[baseline] | bounds(3) }} of that loss (95 %, by run).
+{% if found.ceiling %}
+The simulator itself, from its full state and {{ settings.futures }} futures of each of {{ found.ceiling.states }}
+states, has {{ found.ceiling.skill | estimate(found.ceiling.skill_se, 3) }} (R² {{ found.ceiling.r2 | fixed(3) }})
+{%- if found.ceiling.model is defined and found.ceiling.model is not none %}
+; the model, on those {{ found.ceiling.model_states }} of them that it was tested on,
+{{ found.ceiling.model | fixed(3) }}
+{%- endif %}
+.
+{% endif %}
+
+{% endfor %}
+"""
 
 
 class QuantileScores(Analysis):
@@ -42,13 +69,27 @@ class QuantileScores(Analysis):
             if name not in models:
                 raise ValueError(f"quantile_scores: {name!r} is none of the models {', '.join(models)}")
 
-    def analyse(self, study: Study) -> Findings:
+    def compute(self, study: Study) -> Findings:
         """Score each model on its own test windows."""
         found = {}
         for name in self.models:
             study.tell(f"quantiles of {name}")
             found[name] = self._score(study, name)
         return Findings({"settings": {"futures": self.futures}, "models": found})
+
+    def section(self, findings: Findings) -> Section:
+        """A verdict, a table and a calibration curve for each model."""
+        models = findings.numbers["models"]
+        plot = Plot(
+            "calibration",
+            "Calibration",
+            "Share of what came below each forecast quantile against its level, for every model beside the linear "
+            "forecast and the usual quantiles.",
+            "Calibrated quantiles lie on the diagonal. A bar spans what came strictly below and what came not above: "
+            "rates are counts, and several may be equal to the quantile.",
+            _draw_calibration(models),
+        )
+        return Section("Quantiles of rates", _TEXT, (*(_table(n, f) for n, f in models.items()), plot))
 
     def _score(self, study: Study, name: str) -> dict[str, Any]:
         """One model of all seeds, the baselines, and the ceiling."""
@@ -70,13 +111,12 @@ class QuantileScores(Analysis):
         }
         skills = [pinball_skill(q, usual, truth, levels, runs)["skill"] for q in seeds]
         scored["model"] |= {"seeds": skills, "seeds_mean": float(np.mean(skills)), "seeds_ci95": interval(skills)}
-        over = pinball_skill(seeds[0], named["linear"], truth, levels, runs)
         return {
             "levels": levels,
             "horizon_ms": windows.horizons[0] * windows.dt,
             "targets": windows.outputs,
             "predictors": scored,
-            "over_linear": {"skill": over["skill"], "skill_se": over["skill_se"]},
+            "comparisons": holm({kind: _saved(seeds[0], q, truth, levels, runs) for kind, q in named.items()}),
             "ceiling": self._ceiling(study, windows, usual, levels, seeds[0]) if self.futures else None,
         }
 
@@ -132,19 +172,24 @@ def pinball_skill(
     Returns:
         `loss`, and `skill` with its standard error (`skill_se`).
     """
-    level = np.asarray(levels)
-
-    def loss(q: np.ndarray) -> np.ndarray:
-        error = truth[..., None].astype(np.float64) - q
-        return np.maximum(level * error, (level - 1) * error).sum((1, 2))
-
-    _, cluster = np.unique(runs, return_inverse=True)
-    a, b = (np.bincount(cluster, loss(q)) for q in (quantiles, reference))
+    a, b = sums_by_run(runs, *(_pinball(q, truth, levels) for q in (quantiles, reference)))
     return {
         "loss": float(a.sum() / truth.size),
         "skill": float(1 - a.sum() / b.sum()),
         "skill_se": ratio_error(a, b),
     }
+
+
+def _pinball(quantiles: np.ndarray, truth: np.ndarray, levels: tuple[float, ...]) -> np.ndarray:
+    """The loss of each window."""
+    error, level = truth[..., None].astype(np.float64) - quantiles, np.asarray(levels)
+    return np.maximum(level * error, (level - 1) * error).sum((1, 2))
+
+
+def _saved(quantiles, reference, truth, levels, runs) -> Comparison:
+    """The share of a reference's loss that is gone, run by run."""
+    a, b = sums_by_run(runs, *(_pinball(q, truth, levels) for q in (quantiles, reference)))
+    return compare_ratios(b - a, b)
 
 
 def calibration(
@@ -194,3 +239,45 @@ def residual_quantiles(
         The quantiles.
     """
     return np.moveaxis(np.quantile(truth - predicted, levels, axis=0), 0, -1)
+
+
+def _table(name: str, found: Mapping[str, Any]) -> Table:
+    """Loss, skill and calibration of a model and its baselines."""
+    rows = []
+    for kind, scores in found["predictors"].items():
+        rows.append(
+            (
+                name if kind == "model" else kind,
+                quantity(scores["loss"], 4),
+                estimate(scores["skill"], scores["skill_se"], 3),
+                estimate(scores["seeds_mean"], scores["seeds_ci95"], 3) if "seeds" in scores else "–",
+                *(f"{a:.3f}–{b:.3f}" for a, b in zip(scores["below"], scores["not_above"], strict=True)),
+            )
+        )
+    caption = (
+        f"{name}, {found['horizon_ms']:g} ms ahead. Loss in standard deviations; skill is the share of the usual "
+        "quantiles' loss that is gone, ± one standard error, clustered by run; over seeds: mean ± 95 %. Calibrated: "
+        "the level lies between the share of what came strictly below its quantile and that not above it."
+    )
+    return Table(
+        caption, ("predictor", "pinball loss", "skill", "over seeds", *(f"below {q:g}" for q in found["levels"])), rows
+    )
+
+
+def _draw_calibration(models: Mapping[str, Any]):
+    """Share of what came below each quantile, against its level, one panel for each model."""
+    colours = {"model": "#0072B2", "linear": GREY, "usual": "#b0b0b0"}
+    figure, axes = panels(2.9, columns=len(models), sharey=True)
+    for ax, (name, found) in zip(axes, models.items(), strict=True):
+        ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8)
+        for shift, (kind, colour) in zip((-0.015, 0, 0.015), colours.items(), strict=True):
+            scores, at = found["predictors"][kind], np.asarray(found["levels"]) + shift
+            low, high = np.asarray(scores["below"]), np.asarray(scores["not_above"])
+            middle = (low + high) / 2
+            label = name if kind == "model" else kind
+            ax.errorbar(at, middle, (middle - low, high - middle), linestyle="", color=colour, elinewidth=3)
+            ax.plot(at, middle, linestyle="", marker="o", markersize=4, color=colour, label=label)
+        ax.set_xlabel("level of the quantile")
+        ax.legend(frameon=False, fontsize=8)
+    axes[0].set_ylabel("share below it")
+    return figure

@@ -6,7 +6,7 @@ import numpy as np
 from evaluation_problems import cut
 from flax import nnx
 
-from jneuro.evaluation.lstm_parts import convolution_share, gate_statistics
+from jneuro.analyses.interpretability import convolution_share, gate_statistics
 from jneuro.models import CNNLSTM, CNNLSTMConfig
 
 WINDOWS = cut(np.random.default_rng(0).normal(size=(6, 60, 4)), length=8)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.special import xlogy
 
+from jneuro.analyses.count_scores import CountScores, mean_rate, score_counts
 from jneuro.datasets import WindowConfig
 from jneuro.evaluation.count_ceiling import count_ceiling
-from jneuro.evaluation.count_scores import CountScores, mean_rate, score_counts
 
 RUNS = np.repeat([2, 5, 9, 11], 50)
 

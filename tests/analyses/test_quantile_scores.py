@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jneuro.evaluation.quantile_scores import calibration, pinball_skill, residual_quantiles
+from jneuro.analyses.quantile_scores import calibration, pinball_skill, residual_quantiles
 
 LEVELS = (0.1, 0.5, 0.9)
 RUNS = np.repeat(np.arange(5), 4000)

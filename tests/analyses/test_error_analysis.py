@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from jneuro.analyses.error_analysis import ErrorAnalysis, binned_error, time_since_spike
 from jneuro.datasets import WindowConfig
-from jneuro.evaluation.error_analysis import ErrorAnalysis, binned_error, time_since_spike
 
 
 def test_time_since_the_last_spike():
