@@ -1,7 +1,8 @@
 """Forecasters of a driven cell rolled out far beyond their horizon, regime by regime, beside what needs no model."""
 
+import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import jax
@@ -12,7 +13,7 @@ from pydantic import Field, model_validator
 
 from jneuro.core.config import Config
 from jneuro.core.random import stream
-from jneuro.core.types import Float
+from jneuro.core.types import Array, Float, Key
 from jneuro.datasets import WindowConfig, Windows
 from jneuro.evaluation.analysis import Analysis, Findings, Source, Study
 from jneuro.evaluation.comparison import Comparison, compare, holm
@@ -20,7 +21,7 @@ from jneuro.evaluation.lyapunov import lyapunov_of_currents
 from jneuro.evaluation.metrics import interval
 from jneuro.evaluation.protocols import SupportsReadingOrder
 from jneuro.evaluation.repetition import nearest, period, repeat_period
-from jneuro.evaluation.rollouts import Predict, Sample, rollout, score_rollouts
+from jneuro.evaluation.rollouts import Predict, RolloutScores, Sample, rollout, score_rollouts
 from jneuro.report.components import Plot, Section, Table, estimate, number, quantity
 from jneuro.report.style import COLOURS, INK, panels
 from jneuro.simulators import ODESimulator, simulate
@@ -55,12 +56,11 @@ Why: the model's rate is off by {{ ours | percent(1) }}, which adds up to
 {% endfor %}
 {% if pairs.horizon %}
 Longer horizons: mean RMSE over the whole rollout for {{ horizons.values() | join(", ") }} frames:
-{{ along("rmse_whole", 2) }}. From each horizon to the next longer one, it falls in {{ verdicts.count("better") }} of
-{{ verdicts | length }} comparisons, rises in {{ verdicts.count("worse") }}, and is not told apart in the rest (95 % for
-all together, pairs of {{ paired | listed }}). But RMSE forgives a forecast that falls silent more than
-one that fires out of phase. Between the spike trains, van Rossum's D² is {{ along("van_rossum", 1) }}; Victor and
-Purpura's distance, at {{ "%g" | format(settings.cost_per_ms) }} for moving a spike by 1 ms,
-{{ along("victor_purpura", 1) }}.
+{{ along("rmse_whole", 2) }}. Of each two horizons, the longer is better in {{ longer.count("better") }} of
+{{ longer | length }} comparisons by regime, worse in {{ longer.count("worse") }}, and not told apart in the rest (95 %
+for all together). But RMSE forgives a forecast that falls silent more than one that fires out of phase. Between the
+spike trains, van Rossum's D² is {{ along("van_rossum", 1) }}; Victor and Purpura's distance, at
+{{ "%g" | format(settings.cost_per_ms) }} for moving a spike by 1 ms, {{ along("victor_purpura", 1) }}.
 {% endif %}
 
 {% for first, others in pairs.order.items() %}
@@ -218,40 +218,36 @@ class RolloutAnalysis(Analysis):
         predictors = {name: [predict] for name, predict in self._without_model(windows, sample, steps).items()}
         for name, models in study.models.items():
             predictors[name] = [_roller(m, study.windows_of[name], sample, steps, self.batch_size) for m in models]
-        scale = np.asarray(windows.target_scaling.scale)
         # One example of each regime: the first moment of its middle current.
         examples = (np.arange(len(self.regimes)) * self.currents + self.currents // 2) * self.states
         traces = {"truth": sample.cut(examples, 1, steps)[..., 0]}
-        squared, spikes = {}, {}
+        scale = np.asarray(windows.target_scaling.scale)
+        scored: dict[str, list[RolloutScores]] = {}
         for name, seeds in predictors.items():
             study.tell(f"rollout of {name}")
-            scores = [
+            scored[name] = [
                 score_rollouts(
                     predict, sample, scale, windows.dt, steps, batch_size=self.batch_size,
                     valid_error=self.valid_error, tolerance=self.tolerance_ms, tau=self.tau_ms, cost=self.cost_per_ms,
                 )
                 for predict in seeds
             ]  # fmt: skip
-            squared[name] = np.stack([s.squared for s in scores])
-            spikes[name] = {key: np.stack([s.by_current[key] for s in scores]) for key in scores[0].by_current}
             traces[name] = seeds[0](examples)[..., 0]
-        known = {name: _described(study, name) for name in predictors}
-        rmse = {name: self._rmse(values) for name, values in squared.items()}
         study.tell("Lyapunov exponents")
+        known = {name: _described(study, name) for name in predictors}
         numbers = {
             "settings": {"dt": windows.dt, **self.model_dump(exclude={"name"})},
             "states": list(study.config.targets),
             "predictors": known,
-            "scores": self._scores(rmse, squared, spikes, scale),
-            **self._pairs(known, rmse),
+            **self._compared(scored, known, scale[0]),
             "lyapunov": self._lyapunov(source, sample, stream(study.key, "lyapunov")),
         }
         study.tell("times of rollouts")
         numbers["timing"] = self._times(study, source, sample, steps)
         arrays: dict[str, Any] = {f"trace.{n}": (("regime", "step"), np.float32(t)) for n, t in traces.items()}
-        for name, values in squared.items():
-            mean = np.sqrt(np.mean([[s[of].mean(0) for _, of in self._each] for s in values], 0))
-            arrays[f"rmse_by_state.{name}"] = (("regime", "bin", "state"), mean)
+        for name, seeds in scored.items():
+            rmse = np.sqrt(np.mean([[s.squared[of].mean(0) for _, of in self._each] for s in seeds], 0))
+            arrays[f"rmse_by_state.{name}"] = (("regime", "bin", "state"), rmse)
         return Findings(numbers, arrays)
 
     @property
@@ -265,17 +261,9 @@ class RolloutAnalysis(Analysis):
         drawn = np.sort([rng.uniform(r.low, r.high, self.currents) for r in self.regimes]).reshape(-1)
         dt, config = study.windows.dt, study.config
         past, spread, ahead = (round(ms / dt) for ms in (self.past_ms, self.spread_ms, self.rollout_ms))
-        recording = simulate(
-            source.simulator,
-            Constant(jnp.asarray(drawn, jnp.float32)),
-            duration=(past + spread + ahead) * dt,
-            key=stream(study.key, "rollout"),
-            dt=source.dt,
-            solver=source.solver,
-            record=config.variables,
-            record_every=source.record_every,
-        )
-        values = np.stack([np.asarray(recording.values[n]).T for n in config.variables], axis=2)
+        key = stream(study.key, "rollout")
+        run = _simulate(source, drawn, (past + spread + ahead) * dt, key, config.variables)
+        values = np.stack([np.asarray(run[n]).T for n in config.variables], axis=2)
         regime = np.repeat(np.arange(len(self.regimes)), self.currents)
         current = np.repeat(np.arange(len(drawn)), self.states)
         return Sample(values, regime, current, past - 1 + rng.integers(spread, size=len(current)))
@@ -312,69 +300,55 @@ class RolloutAnalysis(Analysis):
 
     def _rmse(self, squared: Float[np.ndarray, "seed current bin state"]) -> dict[str, np.ndarray]:
         """Root mean square `[seed, current]` over the tenth of the time before each stated one, and over all of it."""
-        found = {}
+        found = {"whole": np.sqrt(squared.mean((2, 3)))}
         for at in self.at_ms:
             last = max(1, round(at))  # bins are of 1 ms; the nearest at least
             found[f"{at:g}"] = np.sqrt(squared[:, :, min(last - 1, round(0.9 * at)) : last].mean((2, 3)))
-        return found | {"whole": np.sqrt(squared.mean((2, 3)))}
-
-    def _scores(self, rmse: Mapping, squared: Mapping, spikes: Mapping, scale: np.ndarray) -> dict[str, Any]:
-        """Scores by regime and predictor, with 95 % intervals over currents, and against what needs no model."""
-        found: dict[str, Any] = {}
-        volts = {name: self._rmse(values[..., :1] * scale[0] ** 2) for name, values in squared.items()}
-        for regime, of in self._each:
-            found[regime] = {}
-            for name, by_time in rmse.items():
-                mean = {at: values[:, of].mean(0) for at, values in by_time.items() if at != "whole"}
-                found[regime][name] = {
-                    "rmse": {
-                        at: {"mean": float(m.mean()), "ci95": interval(m), "seeds": by_time[at][:, of].mean(1).tolist()}
-                        for at, m in mean.items()
-                    },
-                    **{f"against_{other}": {} for other in ("last_period", "mean")},
-                    "v_rmse_mv": {at: float(volts[name][at][:, of].mean()) for at in mean},
-                    "rmse_whole": float(by_time["whole"][:, of].mean()),
-                    **{key: _mean(values[:, of]) for key, values in spikes[name].items()},
-                }
-            for other in ("last_period", "mean"):
-                for at in (f"{t:g}" for t in self.at_ms):
-                    apart = {n: _compare(rmse[n][at][:, of], rmse[other][at][:, of]) for n in rmse if n != other}
-                    for name, comparison in holm(apart).items():
-                        found[regime][name][f"against_{other}"][at] = comparison
         return found
 
-    def _pairs(self, known: Mapping[str, Mapping], rmse: Mapping) -> dict[str, Any]:
-        """Compare models that differ in one thing, by regime and time; each kind and time is judged as one table."""
-        models = {name: p for name, p in known.items() if p["kind"] == "model"}
-        lead = max({n: p for n, p in models.items() if p["scaled"]} or models, key=lambda n: models[n]["steps"])
-
-        def alike(a: str, b: str, *keys: str) -> bool:
-            return all(models[a][key] == models[b][key] for key in keys)
-
-        row = sorted((n for n in models if alike(n, lead, "order", "scaled")), key=lambda n: models[n]["steps"])
-        every = [(a, b) for a in models for b in models if alike(a, b, "steps") and models[a]["scaled"]]
-        pairs = {
-            "horizon": [(a, b) for a, b in zip(row[1:], row, strict=False) if not alike(a, b, "steps")],
-            "order": [
-                (a, b)
-                for a, b in every
-                if alike(a, b, "scaled") and (models[a]["order"], models[b]["order"]) == ("reverse", "forward")
-            ],
-            "scaling": [(a, b) for a, b in every if alike(a, b, "order") and not models[b]["scaled"]],
-        }
-        found: dict[str, Any] = {kind: {} for kind in pairs}
-        for kind, listed in pairs.items():
-            for at in rmse[lead]:
-                apart = holm(
-                    {
-                        (a, b, regime): _compare(rmse[a][at][:, of], rmse[b][at][:, of])
-                        for a, b in listed
-                        for regime, of in self._each
-                    }
-                )
-                for (a, b, regime), comparison in apart.items():
-                    found[kind].setdefault(a, {}).setdefault(b, {}).setdefault(regime, {})[at] = comparison
-        return {"lead": lead, "horizons": {n: models[n]["steps"] for n in row}, "pairs": found}
+    def _compared(
+        self, scored: Mapping[str, list[RolloutScores]], known: Mapping[str, Mapping], volts: float
+    ) -> dict[str, Any]:
+        """Scores by regime, with 95 % intervals over currents; and who is better, each time judged as one table."""
+        squared = {name: np.stack([s.squared for s in seeds]) for name, seeds in scored.items()}
+        rmse = {name: self._rmse(values) for name, values in squared.items()}
+        of_v = {name: self._rmse(values[..., :1] * volts**2) for name, values in squared.items()}
+        models = {n: (p["steps"], p["order"] or "", p["scaled"]) for n, p in known.items() if p["kind"] == "model"}
+        lead = max(models, key=lambda n: (models[n][2], models[n][0]))
+        row = sorted((n for n in models if models[n][1:] == models[lead][1:]), key=lambda n: models[n][0])
+        kinds, pairs = ("horizon", "order", "scaling"), []
+        for a, b in itertools.permutations(models, 2):
+            apart = [(kind, x > y) for kind, x, y in zip(kinds, models[a], models[b], strict=True) if x != y]
+            if len(apart) == 1 and apart[0][1]:
+                pairs.append((apart[0][0], a, b))
+        scores: dict[str, Any] = {}
+        table: dict[tuple[str, str], dict] = {}
+        for regime, of in self._each:
+            part = {name: {at: values[:, of] for at, values in by.items()} for name, by in rmse.items()}
+            scores[regime] = {
+                name: {
+                    "rmse": {
+                        at: {"mean": float(e.mean(0).mean()), "ci95": interval(e.mean(0)), "seeds": e.mean(1).tolist()}
+                        for at, e in by.items()
+                    },
+                    "v_rmse_mv": {at: float(values[:, of].mean()) for at, values in of_v[name].items()},
+                    "rmse_whole": float(by["whole"].mean()),
+                    **{k: _mean([s.by_current[k][of] for s in scored[name]]) for k in scored[name][0].by_current},
+                }
+                for name, by in part.items()
+            }
+            for at, other in itertools.product(rmse[lead], ("last_period", "mean")):
+                apart = {name: _compare(by[at], part[other][at]) for name, by in part.items() if name != other}
+                for name, comparison in holm(apart).items():
+                    scores[regime][name].setdefault(f"against_{other}", {})[at] = comparison
+            for at, (kind, a, b) in itertools.product(rmse[lead], pairs):
+                table.setdefault((kind, at), {})[a, b, regime] = _compare(part[a][at], part[b][at])
+        nested: dict[str, Any] = {kind: {} for kind in kinds}
+        for (kind, at), together in table.items():
+            for (a, b, regime), comparison in holm(together).items():
+                nested[kind].setdefault(a, {}).setdefault(b, {}).setdefault(regime, {})[at] = comparison
+        horizons = {name: models[name][0] for name in row}
+        return {"scores": scores, "lead": lead, "horizons": horizons, "pairs": nested}
 
     def _lyapunov(self, source: Source, sample: Sample, key: jax.Array) -> dict[str, Any]:
         """Largest exponents over currents of each regime, and how fast errors double where they are chaotic."""
@@ -399,14 +373,10 @@ class RolloutAnalysis(Analysis):
     def _times(self, study: Study, source: Source, sample: Sample, steps: int) -> dict[str, Any]:
         """Seconds for a batch of rollouts, and for the same job by the simulator: the least of five rounds."""
         index = np.arange(self.timed) % len(sample.current)
-        drive = Constant(jnp.asarray(sample.cut(index, 0, 1)[:, 0, -1]))
+        currents, targets = sample.cut(index, 0, 1)[:, 0, -1], study.config.targets
 
         def simulator(_: np.ndarray) -> Any:
-            run = simulate(
-                source.simulator, drive, duration=self.rollout_ms, key=study.key, dt=source.dt, solver=source.solver,
-                record=study.config.targets, record_every=source.record_every,
-            )  # fmt: skip
-            return jax.block_until_ready(run.values)
+            return jax.block_until_ready(_simulate(source, currents, self.rollout_ms, study.key, targets))
 
         def seconds(job: Callable[[np.ndarray], Any]) -> float:
             began = time.perf_counter()
@@ -432,26 +402,23 @@ class RolloutAnalysis(Analysis):
         numbers = findings.numbers
         scores, seconds = numbers["scores"], dict(numbers["timing"]["seconds"])
         row, longer = list(numbers["horizons"]), numbers["pairs"]["horizon"]
-        times = list(next(iter(next(iter(scores.values())).values()))["rmse"])
-        at = min(times, key=lambda t: abs(float(t) - self.judged_ms))
+        at = f"{min(self.at_ms, key=lambda t: abs(t - self.judged_ms)):g}"
 
         def along(key: str, digits: int) -> str:
             return "; ".join(f"{r} {', '.join(quantity(s[n][key], digits) for n in row)}" for r, s in scores.items())
 
-        horizon = [c["whole"] for b in longer.values() for r in b.values() for c in r.values()]
         own = seconds.pop("simulator")
         names = {
             "along": along,
             "at": at,
             "fastest": min(seconds, key=lambda n: seconds[n]),
-            "paired": sorted({f"{c.paired_by}s" for c in horizon}, reverse=True),
-            "times": times,
-            "verdicts": [c.verdict for c in horizon],
+            "longer": [c["whole"].verdict for b in longer.values() for r in b.values() for c in r.values()],
+            "times": [f"{t:g}" for t in self.at_ms],
         }
         rows = [(n, quantity(t, 3), quantity(t / own, 2)) for n, t in numbers["timing"]["seconds"].items()]
         title = f"Time for {numbers['timing']['examples']} examples of {numbers['settings']['rollout_ms']:g} ms"
         parts = [
-            *(_table(regime, found, at) for regime, found in scores.items()),
+            *(_table(regime, found, names["times"], at) for regime, found in scores.items()),
             Table(title, ("what", "seconds", "times the simulator's"), rows),
             Plot(
                 "rollout_errors",
@@ -484,9 +451,18 @@ def _compare(first: Float[np.ndarray, "seed current"], second: Float[np.ndarray,
     return compare(first.mean(axis), second.mean(axis), paired_by=by, unit="SD", higher_is_better=False)
 
 
-def _mean(values: np.ndarray) -> float:
+def _simulate(
+    source: Source, currents: np.ndarray, duration: float, key: Key[Array, ""], record: Sequence[str]
+) -> Mapping[str, Array]:
+    """Cells of one population, each with a current of its own."""
+    drive = Constant(jnp.asarray(currents, jnp.float32))
+    how = {"dt": source.dt, "solver": source.solver, "record_every": source.record_every}
+    return simulate(source.simulator, drive, duration=duration, key=key, record=record, **how).values
+
+
+def _mean(values: list[np.ndarray]) -> float:
     """Mean of what is finite; NaN if nothing is."""
-    finite = values[np.isfinite(values)]
+    finite = np.concatenate(values)[np.isfinite(np.concatenate(values))]
     return float(finite.mean()) if len(finite) else float("nan")
 
 
@@ -521,32 +497,19 @@ def _described(study: Study, name: str) -> dict[str, Any]:
     }
 
 
-def _table(regime: str, scores: Mapping[str, Any], at: str) -> Table:
+def _table(regime: str, scores: Mapping[str, Any], times: Sequence[str], at: str) -> Table:
     """Every predictor of a regime."""
-    times = list(next(iter(scores.values()))["rmse"])
-    rows = []
-    for name, s in scores.items():
-        apart = s["against_last_period"]
-        errors = [
-            estimate(s["rmse"][t]["mean"], s["rmse"][t]["ci95"], 2)
-            + ("*" if t in apart and apart[t].verdict == "better" else "")
-            for t in times
-        ]
-        rows.append(
-            (
-                name,
-                *errors,
-                quantity(s["v_rmse_mv"][at], 2),
-                quantity(s["valid_ms"], 1),
-                f"{quantity(100 * s['coincidence'], 0)} %",
-                quantity(s["spike_error_ms"], 2),
-                quantity(s["van_rossum"], 1),
-                quantity(s["victor_purpura"], 1),
-                f"{quantity(s['spikes'], 1)} of {quantity(s['true_spikes'], 1)}",
-            )
-        )
     columns = ("predictor", *(f"RMSE at {t} ms [SD]" for t in times), f"of v at {at} ms [mV]", "valid for [ms]")
     columns += ("spikes matched", "spike error [ms]", "van Rossum D²", "Victor–Purpura D", "spikes")
+    rows = []
+    for name, s in scores.items():
+        apart = s.get("against_last_period", {})
+        rmse = [estimate(s["rmse"][t]["mean"], s["rmse"][t]["ci95"], 2) for t in times]
+        stars = ["*" if t in apart and apart[t].verdict == "better" else "" for t in times]
+        rest = [quantity(s["v_rmse_mv"][at], 2), quantity(s["valid_ms"], 1), f"{quantity(100 * s['coincidence'], 0)} %"]
+        rest += [quantity(s[k], d) for k, d in (("spike_error_ms", 2), ("van_rossum", 1), ("victor_purpura", 1))]
+        spikes = f"{quantity(s['spikes'], 1)} of {quantity(s['true_spikes'], 1)}"
+        rows.append((name, *map("".join, zip(rmse, stars, strict=True)), *rest, spikes))
     star = "a star: better than the last period repeated, at 95 % for each column"
     return Table(f"Rollouts, {regime}; {star}", columns, rows)
 

@@ -20,12 +20,13 @@ from jneuro.evaluation.protocols import SupportsReceptiveField
 from jneuro.evaluation.spike_matching import crossings, f1_by_run, match_traces, peaks, spike_scores
 from jneuro.evaluation.surrogate_cost import gradients, respond, timings, waveform
 from jneuro.recordings import open_recording
-from jneuro.report.components import Plot, Section, Table, number, quantity
+from jneuro.report.components import Plot, Section, Table, estimate, number, quantity
 from jneuro.report.data import BASELINES
 from jneuro.report.style import EXCITATORY, GREY, INHIBITORY, INK, panels
 from jneuro.simulators.stimuli import PulseTrain, Ramp, Sine, Step
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["SurrogateAnalysis", "families", "nearest"]
@@ -55,11 +56,14 @@ difference of {{ best_against[rival] | bounds(3) }} (95 %, {{ best_against[rival
 
 A step of {{ asked.step }} after {{ asked.onset }} ms: the simulator spikes {{ step.true | fixed(0) }} times in the
 window, {{ best }} {{ step.predicted | fixed(0) }} times, of which {{ step.recall | percent(1) }} are matched; the
-voltage is off by {{ step.rmse | fixed(1) }} mV (root mean square). The first peaks are {{ peaks(step.peaks_true) }} and
-{{ peaks(step.peaks_predicted) }}.
+voltage is off by {{ step.rmse | fixed(1) }} mV (root mean square). The first peaks are
+{{ step.peaks_true[:3] | map("fixed", 1) | join(", ") or "none" }} mV and
+{{ step.peaks_predicted[:3] | map("fixed", 1) | join(", ") or "none" }} mV.
 
-Sines of {{ asked.sine }} from 1 Hz to 2 kHz: the simulator spikes {{ band(sine.true) }}, the surrogate
-{{ band(sine.predicted) }} (lowest and highest that spike).
+Sines of {{ asked.sine }} from 1 Hz to 2 kHz: lowest and highest frequency that spike are
+{{ sine.true.lowest_hz | fixed(1) }} and {{ sine.true.highest_hz | fixed(1) }} Hz of the simulator,
+{{ sine.predicted.lowest_hz | fixed(1) }} and {{ sine.predicted.highest_hz | fixed(1) }} Hz of the surrogate (a dash:
+none does).
 
 White noise of SD {{ asked.noise }}, mean ± SD over draws: the simulator has
 {{ noise.true.count | estimate(noise.true.count_sd, 2) }} spikes of
@@ -68,32 +72,37 @@ White noise of SD {{ asked.noise }}, mean ± SD over draws: the simulator has
 {{ noise.predicted.height | estimate(noise.predicted.height_sd, 1) }} mV; {{ noise.recall | percent(1) }} of the spikes
 are matched.
 
-{% for name, field in fields.items() %}
-{{ "The receptive field of the encoder: " if loop.first else "" }}{{ name }}: {{ "{:,}".format(field.samples) }} samples
-({{ field.ms | fixed(1) }} ms), of its first two layers alone {{ field.two_layers }}
+The receptive field of the encoder, and of its first two layers alone:
+{% for name, field in receptive_field.items() if field %}
+{{ name }} {{ "{:,}".format(field.samples) }} samples ({{ field.ms | fixed(1) }} ms) and {{ field.two_layers }}
 ({{ field.two_layers_ms | fixed(1) }} ms)
 {{- "." if loop.last else ";" }}
+{% else %}
+no model says.
 {% endfor %}
 
 Validity: trained on currents of at most {{ trained_to | fixed(0) }} {{ unit }}, the surrogate errs, root mean square
 averaged over each family's points, by
 {% for name, found in families.items() %}
-{{ family[name] }} {{ found.rmse | fixed(1) }} mV ({{ found.against_nearest.verdict }})
+{{ name | replace("_", " ") }} {{ found.rmse | fixed(1) }} mV ({{ found.against_nearest.verdict }})
 {{- "." if loop.last else ";" }}
 {% endfor %}
 In brackets: against the nearest training run, over the points of a family. A surrogate is a model of its training set:
 where the map marks a point as outside, its voltage is not evidence.
 
-{% if ratios %}
-Cost: the simulator's time divided by the surrogate's, for the same windows, by batch: {{ ratios }};
+Cost: the simulator's time divided by the surrogate's, for the same windows, by batch:
+{% for t in timings if t.simulator_s and t.surrogate_s %}
+{{ (t.simulator_s / t.surrogate_s) | fixed(2) }} at {{ "{:,}".format(t.batch) }}
+{{- ";" if loop.last else "," }}
+{% else %}
+none was timed on both sides;
+{% endfor %}
 {{ "it pays at " ~ (faster | listed) if faster else "it saves nothing that could be told from chance" }} (95 %).
 Compilation is not counted.
-{% else %}
-No batch was timed on both sides.
-{% endif %}
 
 {% for name, found in gradients.items() %}
-Gradient of {{ gradient[name] }} with respect to a step's amplitude, at {{ found.amplitudes }} amplitudes: through the
+Gradient of {{ "the mean voltage" if name == "mean_v" else "the time of the first spike" }} with respect to a step's
+amplitude, at {{ found.amplitudes }} amplitudes: through the
 surrogate it correlates with that through the simulator by {{ found.correlation | fixed(2) }}, its sign agrees in
 {{ found.same_sign | percent(1) }}, and its median relative error is {{ found.relative_error | percent(1) }}.
 
@@ -157,16 +166,9 @@ class SurrogateAnalysis(Analysis):
             "trained_to": float(np.max(_trained(windows)[0])),
             "receptive_field": {n: _receptive_field(m[0], windows.dt) for n, m in study.models.items()},
         }
-        arrays: dict[str, Any] = {}
-        for more, drawn in (
-            self._steps(study, best),
-            self._step(asked),
-            self._sines(asked),
-            self._noise(asked),
-            self._map(asked),
-        ):
-            numbers |= more
-            arrays |= drawn
+        numbers |= self._steps(study, best)
+        more, arrays = self._questions(asked)
+        numbers |= more | self._map(asked, numbers["unit"])
         study.tell("surrogate: timings and gradients")
         onset = self.step_onset_ms
         numbers["timings"], numbers["time_against_simulator"] = timings(
@@ -182,7 +184,7 @@ class SurrogateAnalysis(Analysis):
         spread = np.mean(np.square(truth - truth.mean(), dtype=np.float64))
         return scores | {"rmse": float(np.sqrt(error)), "r2": float(1 - error / spread) if spread else np.nan}
 
-    def _steps(self, study: Study, best: str) -> tuple[dict, dict]:
+    def _steps(self, study: Study, best: str) -> dict[str, Any]:
         """Every predictor on the held-out runs, and the best model against each other one."""
         windows = study.windows
         starts = np.asarray(windows.starts["test"])
@@ -201,57 +203,40 @@ class SurrogateAnalysis(Analysis):
             matched = match_traces(truth, seeds[0], dt, tolerance=self.tolerance_ms, threshold=self.threshold)
             f1[name] = f1_by_run(matched, starts // windows.frames_per_trial)
         against = {n: compare(f1[best], other, paired_by="run") for n, other in f1.items() if n != best}
-        return {"steps": found, "best_against": holm(against)}, {}
+        return {"steps": found, "best_against": holm(against)}
 
-    def _step(self, asked: "_Asked") -> tuple[dict, dict]:
-        """One step: the spikes and their heights."""
-        current = waveform(Step, asked.windows, amplitude=self.step_amplitude, onset=self.step_onset_ms)[None]
-        truth, prediction, _ = asked(current)
-        heights = [peaks(v[0], self.threshold).tolist() for v in (truth, prediction)]
-        scores = self._scores(truth, prediction, asked.windows.dt)
-        drawn = {"step_current": current[0], "step_true": truth[0], "step_predicted": prediction[0]}
-        arrays = {k: (("frame" if "current" in k else "target",), v) for k, v in drawn.items()}
-        arrays["target_ms"] = (("target",), asked.target_ms)
-        return {"step": scores | {"peaks_true": heights[0], "peaks_predicted": heights[1]}}, arrays
-
-    def _sines(self, asked: "_Asked") -> tuple[dict, dict]:
-        """Which frequencies of a strong sine spike."""
-        hertz = np.asarray(SINE_HZ)
-        volts = asked(waveform(Sine, asked.windows, amplitude=self.sine_amplitude, frequency=hertz))[:2]
-        numbers, arrays = {}, {"sine_hz": (("sine",), hertz)}
-        for who, v in zip(("true", "predicted"), volts, strict=True):
-            counts = self._counts(v, asked)
-            fires = hertz[counts > 0].tolist()
-            numbers[who] = {"lowest_hz": min(fires, default=None), "highest_hz": max(fires, default=None)}
-            arrays[f"sine_{who}"] = (("sine",), counts)
-        return {"sine": numbers}, arrays
-
-    def _noise(self, asked: "_Asked") -> tuple[dict, dict]:
-        """Number and height of spikes under white noise."""
-        draws = asked.rng.standard_normal((self.noise_draws, asked.windows.length))
-        truth, prediction, _ = asked(self.noise_sd * draws)
-        numbers: dict[str, Any] = self._scores(truth, prediction, asked.windows.dt)
-        arrays = {}
-        for who, volts in {"true": truth, "predicted": prediction}.items():
-            counts = self._counts(volts, asked)
-            heights = np.concatenate([peaks(v, self.threshold) for v in volts])
-            numbers[who] = {
-                "count": float(np.mean(counts)),
-                "count_sd": float(np.std(counts, ddof=1)),
-                "height": float(heights.mean()) if len(heights) else np.nan,
-                "height_sd": float(heights.std(ddof=1)) if len(heights) > 1 else np.nan,
+    def _questions(self, asked: "_Asked") -> tuple[dict[str, Any], dict[str, Any]]:
+        """A step, for the heights of spikes; strong sines, for which spike; white noise, for number and height."""
+        windows, hertz = asked.windows, np.asarray(SINE_HZ)
+        noise = asked.rng.standard_normal((self.noise_draws, windows.length))
+        step = waveform(Step, windows, amplitude=self.step_amplitude, onset=self.step_onset_ms)
+        sines = waveform(Sine, windows, amplitude=self.sine_amplitude, frequency=hertz)
+        answers = {"step": asked(step[None]), "sine": asked(sines), "noise": asked(self.noise_sd * noise)}
+        numbers: dict[str, Any] = {name: self._scores(*volts[:2], windows.dt) for name, volts in answers.items()}
+        arrays = {"step_current": (("frame",), step), "target_ms": (("target",), asked.target_ms)}
+        arrays["sine_hz"] = (("sine",), hertz)
+        for place, who in enumerate(("true", "predicted")):
+            volts = {name: answer[place] for name, answer in answers.items()}
+            counts = {n: np.array([len(crossings(v, windows.dt, self.threshold)) for v in volts[n]]) for n in volts}
+            heights = {name: np.concatenate([peaks(v, self.threshold) for v in volts[name]]) for name in volts}
+            fires, many, high = hertz[counts["sine"] > 0].tolist(), counts["noise"], heights["noise"]
+            numbers["step"][f"peaks_{who}"] = heights["step"].tolist()
+            numbers["sine"][who] = {"lowest_hz": min(fires, default=None), "highest_hz": max(fires, default=None)}
+            numbers["noise"][who] = {
+                "count": float(many.mean()),
+                "count_sd": float(many.std(ddof=1)),
+                "height": float(high.mean()) if len(high) else np.nan,
+                "height_sd": float(high.std(ddof=1)) if len(high) > 1 else np.nan,
             }
-            arrays[f"noise_counts_{who}"] = (("noise",), counts)
-            arrays[f"noise_heights_{who}"] = ((f"height_{who}",), heights)
-        return {"noise": numbers}, arrays
+            arrays[f"step_{who}"] = (("target",), volts["step"][0])
+            arrays[f"sine_{who}"] = (("sine",), counts["sine"])
+            arrays[f"noise_counts_{who}"] = (("noise",), many)
+            arrays[f"noise_heights_{who}"] = ((f"height_{who}",), high)
+        return numbers, arrays
 
-    def _counts(self, volts: np.ndarray, asked: "_Asked") -> np.ndarray:
-        return np.array([len(crossings(v, asked.windows.dt, self.threshold)) for v in volts])
-
-    def _map(self, asked: "_Asked") -> tuple[dict, dict]:
+    def _map(self, asked: "_Asked", unit: str) -> dict[str, Any]:
         """Voltage and spikes over families of waveforms, each point inside or outside what was trained on."""
         points = families(asked.windows, self.draws, asked.rng)
-        unit = open_recording(asked.study.recording)["current"].attrs["units"]
         inputs, voltage = _trained(asked.study.windows)
         truth, prediction, currents = asked(np.concatenate([drawn for *_, drawn in points]))
         neighbour = nearest(inputs, voltage, currents)
@@ -262,35 +247,25 @@ class SurrogateAnalysis(Analysis):
             at = slice(k * self.draws, (k + 1) * self.draws)
             level = bool(currents[at].min() >= low and currents[at].max() <= high)
             scores, others = (self._scores(truth[at], v[at], asked.windows.dt) for v in (prediction, neighbour))
-            point = {
-                "family": family,
-                "x": x,
-                "series": f"{series:g} {unit}" if series else "",
-                "level_inside": level,
-                "inside": level and family == "step",
-                **{key: scores[key] for key in ("rmse", "recall", "precision", "f1", "true", "predicted")},
-                "neighbour_rmse": others["rmse"],
-                "neighbour_f1": others["f1"],
-            }
-            found.append(point)
-            group = {True: "step_inside", False: "step_beyond"}[point["inside"]] if family == "step" else family
-            groups.setdefault(group, []).append((scores["rmse"], others["rmse"]))
-        apart = {
-            group: compare(*np.transpose(pairs), paired_by="point", unit="mV", higher_is_better=False)
-            for group, pairs in groups.items()
-        }
-        means = {
-            group: {"rmse": float(np.mean([mine for mine, _ in groups[group]])), "against_nearest": comparison}
-            for group, comparison in holm(apart).items()
-        }
-        return {"map": found, "families": means}, {}
+            found.append(
+                {"family": family, "x": x, "series": f"{series:g} {unit}" if series else ""}
+                | {"level_inside": level, "inside": level and family == "step"}
+                | {key: scores[key] for key in ("rmse", "recall", "precision", "f1", "true", "predicted")}
+                | {"neighbour_rmse": others["rmse"], "neighbour_f1": others["f1"]}
+            )
+            place = f"steps_{'within' if level else 'beyond'}_the_trained_range" if family == "step" else family
+            groups.setdefault(place, []).append((scores["rmse"], others["rmse"]))
+        pairs = {place: np.transpose(errors) for place, errors in groups.items()}
+        lower = {"paired_by": "point", "unit": "mV", "higher_is_better": False}
+        apart = holm({place: compare(*errors, **lower) for place, errors in pairs.items()})
+        means = {p: {"rmse": float(pairs[p][0].mean()), "against_nearest": c} for p, c in apart.items()}
+        return {"map": found, "families": means}
 
     def section(self, findings: Findings) -> Section:
         """The answers, question by question, and the map of validity."""
         numbers = findings.numbers
         steps, unit = numbers["steps"], numbers["unit"]
         rivals = [n for n in steps if n in BASELINES or n == "nearest neighbour"]
-        faster = {int(n) for n, c in numbers["time_against_simulator"].items() if c.verdict == "better"}
         names = {
             "rival": max(rivals, key=lambda n: np.nan_to_num(number(steps[n]["f1"]))),
             "verb": {"better": "beats", "worse": "does worse than", "not told apart": "is not told apart from"},
@@ -301,25 +276,7 @@ class SurrogateAnalysis(Analysis):
                 "sine": f"{self.sine_amplitude:g} {unit}",
                 "noise": f"{self.noise_sd:g} {unit}",
             },
-            "peaks": lambda heights: ", ".join(quantity(h, 1) for h in heights[:3]) + " mV" if heights else "none",
-            "band": lambda found: (
-                "at none of the frequencies"
-                if found["lowest_hz"] is None
-                else f"from {found['lowest_hz']:g} to {found['highest_hz']:g} Hz"
-            ),
-            "fields": {n: f for n, f in numbers["receptive_field"].items() if f},
-            "family": {
-                **{name: name for name in FAMILIES},
-                "step_inside": "steps within the trained range",
-                "step_beyond": "steps beyond the trained range",
-            },
-            "ratios": ", ".join(
-                f"{quantity(t['simulator_s'] / t['surrogate_s'], 2)} at {t['batch']:,}"
-                for t in numbers["timings"]
-                if t["simulator_s"] and t["surrogate_s"]
-            ),
-            "faster": [f"{n:,}" for n in sorted(faster)],
-            "gradient": {"mean_v": "the mean voltage", "latency": "the time of the first spike"},
+            "faster": [n for n, c in numbers["time_against_simulator"].items() if c.verdict == "better"],
         }
         parts = (
             _spike_table(numbers),
@@ -469,25 +426,15 @@ def _receptive_field(model: Any, dt: float) -> dict[str, float] | None:
 
 def _spike_table(numbers: Mapping[str, Any]) -> Table:
     """Predictors on held-out runs."""
-
-    def share(value: Any) -> str:
-        return f"{quantity(100 * number(value), 1)}\u00a0%"
-
+    columns = ("predictor", "recall ± SE", "seeds, mean ± 95 %", "precision", "timing [ms]", "RMSE [mV]", "R²")
+    share = lambda x, half=None: f"{estimate(100 * number(x), 100 * number(half), 1)}\u00a0%"  # noqa: E731
     rows = []
     for name, s in numbers["steps"].items():
-        recalls, half = s.get("recalls") or [], quantity(100 * number(s.get("recall_ci95")), 1)
-        rows.append(
-            (
-                BASELINES.get(name, name),
-                f"{share(s['recall'])} ± {quantity(100 * number(s['recall_se']), 1)}",
-                f"{share(np.mean(recalls))} ± {half} ({len(recalls)})" if len(recalls) > 1 else "–",
-                share(s["precision"]),
-                quantity(s["timing_ms"], 3),
-                quantity(s["rmse"], 2),
-                quantity(s["r2"], 3),
-            )
-        )
-    columns = ("predictor", "recall ± SE", "seeds, mean ± 95 %", "precision", "timing [ms]", "RMSE [mV]", "R²")
+        recalls = s.get("recalls", ())
+        seeds = f"{share(np.mean(recalls), s['recall_ci95'])} ({len(recalls)})" if len(recalls) > 1 else "–"
+        rest = [quantity(s[key], digits) for key, digits in (("timing_ms", 3), ("rmse", 2), ("r2", 3))]
+        label = BASELINES.get(name, name)
+        rows.append((label, share(s["recall"], s["recall_se"]), seeds, share(s["precision"]), *rest))
     within = f"{numbers['tolerance_ms']:g} ms"
     return Table(f"Held-out steps: spikes within {within}, and the voltage over the whole window", columns, rows)
 
@@ -525,32 +472,35 @@ def _draw_questions(findings: Findings, asked: Mapping[str, str]) -> "Figure":
 
 def _draw_map(points: Sequence[Mapping[str, Any]], unit: str) -> "Figure":
     """Voltage error over the families of stimuli."""
-    figure, axes = panels(7.2, rows=3, columns=2)
+    figure, (*axes, key) = panels(7.2, rows=3, columns=2)
     labels = {"noise": f"noise, SD [{unit}]", "pulses": "pulses [Hz]", "sine": "sine [Hz]"}
-    for ax, family in zip(axes, ("step", "ramp", "noise", "pulses", "sine"), strict=False):
+    kinds = {
+        "inside the training range": (True, True, INHIBITORY, INHIBITORY),
+        "unseen waveform, trained level": (False, True, EXCITATORY, EXCITATORY),
+        "unseen waveform or level,\nlevel beyond the trained": (False, False, EXCITATORY, "white"),
+    }
+
+    def draw(ax: "Axes", part: Sequence[Mapping[str, Any]], what: str, style: str, **more: Any) -> None:
+        ax.plot([p["x"] for p in part], [p[what] for p in part], style, **more)
+
+    for ax, family in zip(axes, ("step", "ramp", "noise", "pulses", "sine"), strict=True):
         mine = [p for p in points if p["family"] == family]
         for series, style in zip(dict.fromkeys(p["series"] for p in mine), ("-", "--", ":"), strict=False):
             part = [p for p in mine if p["series"] == series]
-            ax.plot([p["x"] for p in part], [p["rmse"] for p in part], style, color=EXCITATORY, label=series or None)
-        for p in mine:
-            colour = INHIBITORY if p["inside"] else EXCITATORY
-            face = colour if p["level_inside"] else "white"
-            ax.plot([p["x"]], [p["rmse"]], "o", color=colour, markerfacecolor=face, markersize=4.5)
-        last = [p for p in mine if p["series"] == mine[-1]["series"]]
-        ax.plot([p["x"] for p in last], [p["neighbour_rmse"] for p in last], color=GREY, linewidth=0.9)
+            draw(ax, part, "rmse", style, color=EXCITATORY, label=series or None)
+        for inside, level, colour, face in kinds.values():
+            part = [p for p in mine if (p["inside"], p["level_inside"]) == (inside, level)]
+            draw(ax, part, "rmse", "o", color=colour, markerfacecolor=face, markersize=4.5)
+        draw(
+            ax, [p for p in mine if p["series"] == mine[-1]["series"]], "neighbour_rmse", "-", color=GREY, linewidth=0.9
+        )
         ax.set(xlabel=labels.get(family, f"{family} [{unit}]"), ylabel="RMSE [mV]", ylim=(0, None))
-        if family == "sine":
-            ax.set_xscale("log")
-            ax.legend(frameon=False, fontsize=7)
-    key = axes[-1]
+    axes[-1].set_xscale("log")
+    axes[-1].legend(frameon=False, fontsize=7)
+    for text, (*_, colour, face) in kinds.items():
+        key.plot([], [], "o", color=colour, markerfacecolor=face, label=text)
+    key.plot([], [], color=GREY, label="nearest neighbour\nin the training set")
     key.set_axis_off()
-    for style, colour, face, text in (
-        ("o", INHIBITORY, INHIBITORY, "inside the training range"),
-        ("o", EXCITATORY, EXCITATORY, "unseen waveform, trained level"),
-        ("o", EXCITATORY, "white", "unseen waveform or level,\nlevel beyond the trained"),
-        ("-", GREY, GREY, "nearest neighbour\nin the training set"),
-    ):
-        key.plot([], [], style, color=colour, markerfacecolor=face, label=text)
     said = key.legend(frameon=False, fontsize=8, loc="center left", handlelength=1, borderpad=0, labelspacing=1.2)
     said.set_in_layout(False)
     return figure

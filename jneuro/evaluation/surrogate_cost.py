@@ -73,7 +73,8 @@ def respond(source: Source, dt: float) -> Response:
             record_every=source.record_every,
             throw=False,
         )
-        return tuple(recording.values[name].reshape(len(currents), -1) for name in ("v", "current"))
+        v, current = (recording.values[name].reshape(len(currents), -1) for name in ("v", "current"))
+        return v, current
 
     return answer
 

@@ -80,7 +80,7 @@ def test_a_section_of_given_numbers():
         ),
         "map": [point | {"family": f, "x": x} for f in ("step", "ramp", "noise", "pulses") for x in (1.0, 2.0)]
         + [point | {"family": "sine", "x": 1.0, "series": f"{a} pA"} for a in (20, 40)],
-        "families": {"step_inside": {"rmse": 2.0, "against_nearest": near}},
+        "families": {"steps_within_the_trained_range": {"rmse": 2.0, "against_nearest": near}},
         "timings": [
             {"batch": n, "simulator_s": 0.1, "surrogate_s": s, "simulator_compile_s": 1.0, "surrogate_compile_s": s}
             for n, s in ((1, 0.5), (1024, 0.05), (4096, None))
@@ -100,19 +100,19 @@ def test_a_section_of_given_numbers():
         "90.0 %: F1 0.850 against 0.300, a difference of 0.547 (0.509 to 0.585) (95 %, 3 runs).",
         "A step of 20 pA after 17.8 ms: the simulator spikes 20 times in the window, ours 19 times, of which 90.0 % "
         "are matched; the voltage is off by 3.0 mV (root mean square). The first peaks are 41.4, 26.1, 25.2 mV and "
-        "none.",
-        "Sines of 80 pA from 1 Hz to 2 kHz: the simulator spikes from 1 to 796 Hz, the surrogate at none of the "
-        "frequencies (lowest and highest that spike).",
+        "none mV.",
+        "Sines of 80 pA from 1 Hz to 2 kHz: lowest and highest frequency that spike are 1.0 and 796.0 Hz of the "
+        "simulator, – and – Hz of the surrogate (a dash: none does).",
         "White noise of SD 20 pA, mean ± SD over draws: the simulator has 4.00 ± 0.80 spikes of 39.9 ± 1.9 mV, the "
         "surrogate 0.00 ± 0.00 spikes of – mV; 90.0 % of the spikes are matched.",
-        "The receptive field of the encoder: ours: 3,544 samples (177.2 ms), of its first two layers alone 72 "
+        "The receptive field of the encoder, and of its first two layers alone: ours 3,544 samples (177.2 ms) and 72 "
         "(3.6 ms).",
         "Validity: trained on currents of at most 60 pA, the surrogate errs, root mean square averaged over each "
         "family's points, by steps within the trained range 2.0 mV (better). In brackets: against the nearest training "
         "run, over the points of a family. A surrogate is a model of its training set: where the map marks a point as "
         "outside, its voltage is not evidence.",
         "Cost: the simulator's time divided by the surrogate's, for the same windows, by batch: 0.20 at 1, 2.00 at "
-        "1,024; it pays at 1,024 (95 %). Compilation is not counted.",
+        "1,024; it pays at 1024 (95 %). Compilation is not counted.",
         *(
             f"Gradient of {what} with respect to a step's amplitude, at 13 amplitudes: through the surrogate it "
             "correlates with that through the simulator by 0.50, its sign agrees in 75.0 %, and its median relative "
@@ -121,7 +121,7 @@ def test_a_section_of_given_numbers():
         ),
     ]
     spikes, times, *plots = section.parts
-    assert [row[2] for row in spikes.rows] == ["–", "–", "91.0\u00a0% ± 10.0 (2)", "–"]
+    assert [row[2] for row in spikes.rows] == ["–", "–", "91.0 ± 10.0\u00a0% (2)", "–"]
     assert times.rows[2] == ("4,096", "100.0", "–", "1,000.0", "–")
     assert [plot.name for plot in plots] == [f"surrogate_{n}" for n in ("questions", "map", "timings", "gradients")]
 
