@@ -209,7 +209,8 @@ def _compared(metrics: Mapping[str, Any], key: str, other: float | str) -> tuple
     if len(mine) >= LEAST_SEEDS and (not isinstance(other, str) or len(theirs) == len(mine)):
         return value, against, compare(mine, theirs if theirs else against, paired_by="seed", unit=unit)
     if key.endswith(".r2") and isinstance(other, str):
-        name = other.removesuffix(".r2").removeprefix("test.").removeprefix("baselines.")
+        name = other.removesuffix(".r2").removeprefix(f"{key.removesuffix('.r2')}.")
+        name = name.removeprefix("test.").removeprefix("baselines.")
         if other.endswith(".r2") and name in (around.get("against") or {}):
             return value, against, around["against"][name]
     errors = (_error(key, around), _error(str(other), beside))
@@ -246,10 +247,16 @@ def _number(value: Any, key: str) -> float:
 
 
 def _seeds(key: Any, around: Mapping[str, Any]) -> list[float]:
-    """The values of all seeds beside a number."""
-    seeds, name = around.get("seeds"), str(key).rpartition(".")[2]
+    """The values of all seeds beside a number, of which it is the first or the mean; else they are of another."""
+    name = str(key).rpartition(".")[2]
+    seeds = around.get("seeds")
     values = seeds.get(name) if isinstance(seeds, Mapping) else seeds
-    return [math.nan if v is None else float(v) for v in values] if isinstance(values, list) else []
+    if not isinstance(values, list) or not values:
+        return []
+    found = [math.nan if v is None else float(v) for v in values]
+    value = _number(around[name], name)
+    same = math.isclose(value, found[0]) or math.isclose(value, sum(found) / len(found))
+    return found if same else []
 
 
 def _error(key: str, around: Mapping[str, Any]) -> float:

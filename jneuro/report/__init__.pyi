@@ -5,4 +5,4 @@ from .components import Table as Table
 from .components import forest as forest
 from .components import lines as lines
 from .data import ReportData as ReportData
-from .html import write_report as write_report
+from .page import write_report as write_report

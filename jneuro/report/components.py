@@ -19,6 +19,7 @@ import functools
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -48,6 +49,7 @@ __all__ = [
     "number",
     "plain_section",
     "quantity",
+    "read_template",
     "render",
 ]
 
@@ -194,6 +196,15 @@ def environment() -> Environment:
         "seconds": duration,
     }
     return made
+
+
+def read_template(name: str) -> str:
+    """The text of a template of reports.
+
+    Args:
+        name: of its file in `templates`.
+    """
+    return (Path(__file__).with_name("templates") / name).read_text(encoding="utf-8")
 
 
 def render(text: str, names: Mapping[str, Any]) -> list[str]:

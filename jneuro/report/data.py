@@ -48,18 +48,18 @@ class ReportData:
             `spike_neuron` [event], `n_excitatory` (excitatory neurons come first).
         forecast: a contiguous stretch of one test run: `time_ms` [time], `target` [time horizon neuron] in its unit,
             `prediction` (model or baseline → array like `target`), `horizons_ms`.
-        claims: of the study, judged.
         analyses: name → what else was asked, and what was found; each is told by its `section`.
+        claims: of the study, judged.
     """
 
     run: Mapping[str, Any]
     config_yaml: str
     metrics: Mapping[str, Any]
-    claims: Sequence[JudgedClaim] = ()
     history: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     example: Mapping[str, Any] = field(default_factory=dict)
     forecast: Mapping[str, Any] = field(default_factory=dict)
     analyses: Mapping[str, tuple[Analysis, Findings]] = field(default_factory=dict)
+    claims: Sequence[JudgedClaim] = ()
 
     @property
     def targets(self) -> Mapping[str, str]:

@@ -59,7 +59,7 @@ def write_fit_report(
         paragraph=paragraph,
         verdict=_verdict(metrics),
         facts=facts,
-        analyses=[section for part in parts if (section := part(folder / "figures", metrics, arrays))],
+        sections=[section for part in parts if (section := part(folder / "figures", metrics, arrays))],
     )
 
 

@@ -4,23 +4,13 @@ The sentences are the templates `paragraph.j2` and `verdict.j2` beside this file
 """
 
 import math
-from pathlib import Path
 from typing import Any
 
 from jneuro.evaluation.comparison import compare_estimates
-from jneuro.report.components import duration, number, quantity, render
+from jneuro.report.components import duration, number, quantity, read_template, render
 from jneuro.report.data import BASELINES, ReportData, Score, best, twin
 
-__all__ = ["facts", "paragraph", "template", "verdict"]
-
-
-def template(name: str) -> str:
-    """The text of a template of reports.
-
-    Args:
-        name: of its file.
-    """
-    return (Path(__file__).with_name("templates") / name).read_text(encoding="utf-8")
+__all__ = ["facts", "paragraph", "verdict"]
 
 
 def paragraph(data: ReportData) -> str:
@@ -38,7 +28,7 @@ def paragraph(data: ReportData) -> str:
         "own": [name for name, scores in models.items() if "baselines" in scores],
         "leaky": any(scores.get("leaky") for scores in models.values()),
     }
-    return " ".join(render(template("paragraph.j2"), names))
+    return " ".join(render(read_template("paragraph.j2"), names))
 
 
 def verdict(data: ReportData) -> list[str]:
@@ -66,7 +56,7 @@ def verdict(data: ReportData) -> list[str]:
         scores = [(s.value("r2"), s.value("r2_se")) for s in (leader, ceiling)]
         runs = len((names["windows"].get("runs") or {}).get("test", ())) or 2
         names["beyond"] = compare_estimates(scores[0][0], scores[1][0], (scores[0][1], scores[1][1]), n=runs)
-    return render(template("verdict.j2"), names)
+    return render(read_template("verdict.j2"), names)
 
 
 def _share(leader: Score | None, ceiling: Score | None, own: bool) -> float | None:

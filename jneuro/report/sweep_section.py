@@ -61,7 +61,7 @@ def write_sweep_report(
         paragraph=f"Varied: {axes}, in a {config.sweep.design} design; {seeds} a point.",
         verdict=[_verdict(data)],
         facts=facts,
-        sections={"Figures": figures} if figures else {},
+        sections=[{"title": "Figures", "sentences": [], "tables": [], "figures": figures}] if figures else (),
     )
 
 

@@ -13,13 +13,11 @@ from rich.console import Console
 from jneuro.console import print_scores
 from jneuro.report import write_report
 from jneuro.report.data import compared
-from jneuro.report.figures import FIGURES
-from jneuro.report.score_figures import neuron_figure
+from jneuro.report.figures import density_figure, forecast_figure, neuron_figure
 from jneuro.report.summary import paragraph, verdict
-from jneuro.report.voltage_figures import density_figure, forecast_figure
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
-EVERY = {kind.name for kind in FIGURES}
+EVERY = {"scores", "horizons", "learning", "neurons", "forecast", "density", "raster", "traces"}
 
 
 class Page(HTMLParser):
@@ -83,7 +81,7 @@ def sketched(monkeypatch):
         path.with_suffix(".svg").write_bytes(b"<svg/>")
         return b"", b"<svg/>"
 
-    monkeypatch.setattr("jneuro.report.figures.save", sketch)
+    monkeypatch.setattr("jneuro.report.page.save", sketch)
 
 
 @pytest.fixture(scope="module")
