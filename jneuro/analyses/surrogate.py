@@ -265,7 +265,7 @@ class SurrogateAnalysis(Analysis):
         """The answers, question by question, and the map of validity."""
         numbers = findings.numbers
         steps, unit = numbers["steps"], numbers["unit"]
-        rivals = [n for n in steps if n in BASELINES or n == "nearest neighbour"]
+        rivals = [n for n, s in steps.items() if "recalls" not in s]  # what is no model
         names = {
             "rival": max(rivals, key=lambda n: np.nan_to_num(number(steps[n]["f1"]))),
             "verb": {"better": "beats", "worse": "does worse than", "not told apart": "is not told apart from"},
