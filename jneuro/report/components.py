@@ -61,11 +61,13 @@ class Table(NamedTuple):
         caption: what it holds.
         columns: headings; the first column names the rows.
         rows: texts.
+        prose: whether cells hold sentences, which are wrapped and flush left, rather than numbers.
     """
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    prose: bool = False
 
 
 class Plot(NamedTuple):

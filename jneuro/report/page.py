@@ -127,7 +127,7 @@ def _claims(data: ReportData) -> Section | None:
     said = ", ".join(f"{counts[s]} {s}" for s in get_args(Status) if counts[s])
     rows = [(c.text, c.status, "; ".join(c.evidence), c.source or "–") for c in data.claims]
     caption = "Each claim beside the numbers that bear on it: difference with its 95 % interval, and what pairs it."
-    table = Table(caption, ("claim", "verdict", "evidence", "source"), rows)
+    table = Table(caption, ("claim", "verdict", "evidence", "source"), rows, prose=True)
     return Section("Claims", f"Of {len(rows)} claims: {said}.", (table,))
 
 
