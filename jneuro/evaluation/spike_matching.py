@@ -1,13 +1,23 @@
 """Spikes of a voltage trace, and how well those of another trace match them in time."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from jneuro.core.types import Float
+from jneuro.core.types import Float, Int
 from jneuro.evaluation.metrics import ratio_error
 
-__all__ = ["Matching", "coincidence", "crossings", "match_spikes", "peaks", "spike_scores"]
+__all__ = [
+    "Matching",
+    "coincidence",
+    "crossings",
+    "f1_by_run",
+    "match_spikes",
+    "match_traces",
+    "peaks",
+    "spike_scores",
+]
 
 
 def crossings(v: Float[np.ndarray, " frame"], dt: float, threshold: float = 0.0) -> Float[np.ndarray, " spike"]:
@@ -111,6 +121,34 @@ def coincidence(
     return float((pairs - chance * len(true)) / (0.5 * (len(true) + len(predicted))) / (1 - chance))
 
 
+def match_traces(
+    true: Float[np.ndarray, "window frame"],
+    predicted: Float[np.ndarray, "window frame"],
+    dt: float,
+    *,
+    tolerance: float,
+    threshold: float = 0.0,
+) -> list[Matching]:
+    """Match the spikes of predicted voltages, window by window.
+
+    Args:
+        true: voltages [mV].
+        predicted: voltages [mV].
+        dt: time between samples [ms].
+
+    Other Args:
+        tolerance: largest distance of a pair [ms].
+        threshold: of spikes [mV].
+
+    Returns:
+        The matching of each window.
+    """
+    return [
+        match_spikes(crossings(a, dt, threshold), crossings(b, dt, threshold), tolerance)
+        for a, b in zip(true, predicted, strict=True)
+    ]
+
+
 def spike_scores(
     true: Float[np.ndarray, "window frame"],
     predicted: Float[np.ndarray, "window frame"],
@@ -135,20 +173,14 @@ def spike_scores(
         predicted ones; `f1`, their harmonic mean; `timing_ms`, the mean distance of pairs; `bias_ms`, their mean
         difference; the numbers of spikes, `true` and `predicted`. NaN where there is no spike.
     """
-    found = [
-        match_spikes(crossings(a, dt, threshold), crossings(b, dt, threshold), tolerance)
-        for a, b in zip(true, predicted, strict=True)
-    ]
+    found = match_traces(true, predicted, dt, tolerance=tolerance, threshold=threshold)
     errors = np.concatenate([m.errors for m in found])
-    counts = [float(sum(column)) for column in ([m.true for m in found], [m.predicted for m in found])]
+    hits, true, predicted = np.array([(len(m.errors), m.true, m.predicted) for m in found], float).T
+    counts = [float(true.sum()), float(predicted.sum())]
     matched = float(len(errors))
     return {
         "recall": matched / counts[0] if counts[0] else np.nan,
-        "recall_se": ratio_error(
-            np.array([len(m.errors) for m in found], float), np.array([m.true for m in found], float)
-        )
-        if counts[0]
-        else np.nan,
+        "recall_se": ratio_error(hits, true) if counts[0] else np.nan,
         "precision": matched / counts[1] if counts[1] else np.nan,
         "f1": 2 * matched / sum(counts) if sum(counts) else np.nan,
         "timing_ms": float(np.abs(errors).mean()) if matched else np.nan,
@@ -156,3 +188,26 @@ def spike_scores(
         "true": counts[0],
         "predicted": counts[1],
     }
+
+
+def f1_by_run(found: Sequence[Matching], runs: Int[np.ndarray, " window"]) -> Float[np.ndarray, " run"]:
+    r"""The F1 score of all spikes, resolved by run, so that two predictors can be compared in pairs.
+
+    With \(a_c\) twice the matched and \(b_c\) the true and predicted spikes of run \(c\), \(F = \sum a / \sum b\), and
+    the values are \(F + (a_c - F\,b_c) / \bar b\): their mean is \(F\), and the standard error of their mean is that of
+    the ratio (`jneuro.evaluation.ratio_error`).
+
+    Args:
+        found: the matching of each window.
+        runs: the run of each window.
+
+    Returns:
+        The values; NaN if there is no spike at all.
+    """
+    _, cluster = np.unique(runs, return_inverse=True)
+    both = np.bincount(cluster, [m.true + m.predicted for m in found])
+    hits = np.bincount(cluster, [2.0 * len(m.errors) for m in found])
+    if not both.any():
+        return np.full(len(both), np.nan)
+    f1 = hits.sum() / both.sum()
+    return f1 + (hits - f1 * both) / both.mean()
