@@ -158,7 +158,7 @@ def _fit_all(plan: FitPlan, folder: RunFolder, progress: Progress, pieces: Piece
         if data.held_out is not None:
             predicted = np.array(predict(first.simulator, data.held_out, **_how(plan)))
             spikes = config.fit.spikes.fixed(np.asarray(data.every.v), data.every.dt)
-            crossed = {"threshold": float(spikes.threshold_mv), "fall": spikes.return_mv}
+            crossed: dict[str, Any] = {"threshold": float(spikes.threshold_mv), "fall": spikes.return_mv}
             times = predict_spikes(first.simulator, data.held_out, **_how(plan), **crossed)
             if first.simulator.has_reset:  # whose potential is already reset where it spikes
                 for row, t in zip(predicted, times, strict=True):

@@ -165,7 +165,7 @@ class Features(_Objective):
         """See the module; what the data do not have is left out."""
         features = feature_function([name for name, _ in self.features])
         threshold, steps = known or self.prepare(target)
-        step = Step(*map(jnp.asarray, zip(*steps, strict=True)))
+        step = jax.tree.map(lambda *x: jnp.asarray(x), *steps)
         described = jax.vmap(lambda v, step: features(v, None, target.dt, step=step, threshold=threshold))
         wanted, found = described(data.v, step), described(model.v, step)
         units = jnp.asarray([unit for _, unit in self.features])
