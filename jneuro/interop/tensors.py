@@ -12,6 +12,8 @@ __all__ = ["WeightsError", "check_tensors"]
 class WeightsError(ValueError):
     """Weights that do not fit a model, or cannot be read or written; the message says which and what to do."""
 
+    outcome = "error"
+
 
 def check_tensors(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, np.ndarray], model: str) -> None:
     """Refuse tensors that are missing, unknown, of another shape, or that would lose precision.

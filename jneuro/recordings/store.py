@@ -42,6 +42,8 @@ _FILE = 1 << 20
 class StoreError(ValueError):
     """A store that is missing, incomplete, damaged or not ours."""
 
+    outcome = "error"
+
 
 def state_leaves(state: PyTree) -> dict[str, Any]:
     """The leaves of a state by their path."""

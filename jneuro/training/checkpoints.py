@@ -47,6 +47,8 @@ Arrays = Mapping[str, np.ndarray]
 class CheckpointError(ValueError):
     """Checkpoints that are missing, damaged, or of another training."""
 
+    outcome = "error"
+
 
 TRASH = "deleted"
 

@@ -58,6 +58,8 @@ class TrainingDiverged(ArithmeticError):
         last_loss: the last finite loss of a step.
     """
 
+    outcome = "failed"
+
     def __init__(self, what: str, step: int, epoch: int, learning_rate: float, last_loss: float):
         super().__init__(
             f"{what} is not finite at step {step} (epoch {epoch}, learning rate {learning_rate:g}, "
@@ -68,6 +70,8 @@ class TrainingDiverged(ArithmeticError):
 
 class TrainingInterrupted(RuntimeError):
     """SIGTERM came, and the state was saved: the same call resumes."""
+
+    outcome = "stopped"
 
 
 def split_model(model: nnx.Module) -> tuple[nnx.GraphDef, Weights, PyTree]:
