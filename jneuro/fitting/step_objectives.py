@@ -16,8 +16,8 @@ from jneuro.spikes.protocols import ordered_times, stretches
 
 __all__ = ["OrderedSpikes", "Subthreshold"]
 
-_FEWEST = 8
-"""Stretches are filled up to so many; those that are too many are at the end, and empty."""
+_FEWEST, _MOST = 8, 64
+"""Stretches are filled up to so many, those that are too many being empty, and refused if they are more."""
 
 
 class OrderedSpikes(Config):
@@ -45,26 +45,32 @@ class OrderedSpikes(Config):
     elsewhere: float = Field(default=1.0, ge=0)
     slots: int = Field(default=32, ge=1)
 
-    def prepare(self, target: Target, threshold: float = 0.0) -> tuple[tuple[int, ...], int]:
-        """The edges of the stretches, and how many spikes of each are compared."""
-        edges = stretches(np.asarray(target.current), target.dt).edges
+    def prepare(self, target: Target, threshold: float = 0.0) -> tuple[tuple[int, ...], tuple[bool, ...], int]:
+        """The edges of the stretches, whether trials differ in each, and how many spikes of each are compared."""
+        found = stretches(np.asarray(target.current), target.dt)
+        edges, count = found.edges.tolist(), len(found.steady)
+        if count > _MOST:
+            raise ValueError(
+                f"ordered_spikes: the current has {count} stretches, more than {_MOST}; it is for steps of current: "
+                "take spike_times"
+            )
         spikes = upward(np.asarray(target.v), threshold, fall=10.0)
         most = max(int(spikes[:, a:b].sum(1).max(initial=0)) for a, b in pairwise(edges))
-        more = [int(edges[-1])] * (_FEWEST + 1 - len(edges))
-        return (*edges.tolist(), *more), max(self.slots, 2 * most)
+        differ = np.ptp(found.level, axis=0) > found.tolerance
+        empty = max(_FEWEST - count, 0)
+        return (*edges, *edges[-1:] * empty), (*differ.tolist(), *[True] * empty), max(self.slots, 2 * most)
 
     def residuals(
-        self, model: Any, data: Any, target: Target, known: tuple[tuple[int, ...], int] | None = None
+        self, model: Any, data: Any, target: Target, known: tuple[tuple[int, ...], tuple[bool, ...], int] | None = None
     ) -> Float[Array, " residual"]:
         """See `jneuro.fitting.objectives`; the sum of squares is the mean of the trials' costs."""
-        edges, slots = known or self.prepare(target)
+        edges, differ, slots = known or self.prepare(target)
         edges = jnp.asarray(edges)
         times = jax.vmap(lambda spikes: ordered_times(spikes, edges, target.dt, slots))
         found, wanted = times(model.spikes), times(data.spikes)
         z = (found - wanted) / (self.sd_ms + self.growth * wanted)
         robust = z * jnp.sqrt(2 / (1 + jnp.sqrt(1 + z * z)))
-        begins = target.current[:, jnp.minimum(edges[:-1], target.current.shape[1] - 1)]
-        place = jnp.where(jnp.ptp(begins, axis=0) > 0, 1.0, self.elsewhere)
+        place = jnp.where(jnp.asarray(differ), 1.0, self.elsewhere)
         scale = place[:, None] * jnp.ones(slots).at[0].set(self.first)[None] / len(target.v)
         return (robust * jnp.sqrt(scale)[None]).ravel()
 
