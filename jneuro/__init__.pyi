@@ -6,6 +6,7 @@ from . import models as models
 from . import recordings as recordings
 from . import report as report
 from . import simulators as simulators
+from . import spikes as spikes
 from . import sweeps as sweeps
 from . import testing as testing
 from . import training as training

@@ -15,15 +15,15 @@ from jneuro.datasets import WindowConfig, Windows
 from jneuro.evaluation.analysis import Analysis, Findings, Study
 from jneuro.evaluation.comparison import compare, holm
 from jneuro.evaluation.forecasts import forecast, targets
-from jneuro.evaluation.metrics import interval
+from jneuro.evaluation.metrics import f1_by_run, interval, match_traces, spike_scores
 from jneuro.evaluation.protocols import SupportsReceptiveField
-from jneuro.evaluation.spike_matching import crossings, f1_by_run, match_traces, peaks, spike_scores
 from jneuro.evaluation.surrogate_cost import gradients, respond, timings, waveform
 from jneuro.recordings import open_recording
 from jneuro.report.components import Plot, Section, Table, estimate, number, quantity
 from jneuro.report.data import BASELINES
 from jneuro.report.style import EXCITATORY, GREY, INHIBITORY, INK, panels
 from jneuro.simulators.stimuli import PulseTrain, Ramp, Sine, Step
+from jneuro.spikes.detection import crossings, peaks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,9 +12,9 @@ from jax import lax
 from jneuro.core.devices import scan
 from jneuro.core.types import Array, Float, Int
 from jneuro.datasets.windows import Batch
-from jneuro.evaluation.spike_distance import van_rossum, victor_purpura
-from jneuro.evaluation.spike_matching import crossings, match_spikes
 from jneuro.models.base import Prediction, forward
+from jneuro.spikes.detection import crossings
+from jneuro.spikes.distances import match_spikes, van_rossum, victor_purpura
 
 __all__ = ["Predict", "RolloutScores", "Sample", "rollout", "score_rollouts", "valid_frames"]
 

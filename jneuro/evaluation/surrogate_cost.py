@@ -19,6 +19,7 @@ from jneuro.evaluation.comparison import Comparison, compare, holm
 from jneuro.models.base import forward
 from jneuro.simulators.simulation import simulate_many
 from jneuro.simulators.stimuli import Sampled, Step, Stimulus
+from jneuro.spikes.detection import upward
 
 __all__ = ["gradients", "latency_weights", "respond", "surrogate", "timings", "waveform"]
 
@@ -216,7 +217,7 @@ def latency_weights(v: Float[np.ndarray, " frame"], dt: float, threshold: float)
         The weights [ms/mV]; zero where nothing crosses.
     """
     weights = np.zeros_like(v)
-    at = np.flatnonzero((v[:-1] < threshold) & (v[1:] >= threshold))
+    at = np.flatnonzero(upward(v, threshold))
     if len(at):
         k, rise = at[0], v[at[0] + 1] - v[at[0]]
         share = (threshold - v[k]) / rise
