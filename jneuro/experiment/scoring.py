@@ -248,7 +248,7 @@ def _describe(store: Path, discard_ms: float, recording: Recording) -> dict[str,
 def _ceiling(plan: Plan, store: Path, windows: Windows) -> dict[str, Any] | None:
     """The noise ceiling on the test runs; None for a recording without a noisy simulator behind it."""
     wanted, config, simulation = plan.config.evaluate.ceiling, plan.config.windows, plan.simulation
-    if wanted is None or simulation is None:
+    if wanted is None or simulation is None or simulation.deterministic:
         return None
     key = jax.random.key(plan.seed)
     trials = windows.trials("test")
@@ -263,10 +263,8 @@ def _ceiling(plan: Plan, store: Path, windows: Windows) -> dict[str, Any] | None
     usable = usable[np.unique(np.linspace(0, len(usable) - 1, wanted.max_states).round().astype(int))]
     like = initial_states(runs)
     states: PyTree = jax.tree.map(lambda s: jnp.asarray(s[trials][:, usable]), read_state(store, like, slice(None)))
-    if not isinstance(runs.simulators, SteppedSimulator):
-        return None
     mean, variance = simulate_futures(
-        runs.simulators,
+        runs.simulators,  # pyright: ignore
         states,
         runs.stimulus,
         per_trial=runs.per_trial,
@@ -308,22 +306,20 @@ def _predictions(
     scaling = windows.target_scaling
     invert = lambda z: np.asarray(scaling.invert(jnp.asarray(z)), np.float32)  # noqa: E731
     dims, horizons = ("window", "horizon", "neuron"), ("horizon", [h * windows.dt for h in windows.horizons])
-    starts = np.asarray(windows.starts["test"])
-    whole = {"target": (dims, invert(targets(windows, starts)))}
-    whole |= {f"prediction.{n}": (dims, invert(p)) for n, p in predictions.items()}
     offset = plan.config.windows.discard_ms + windows.dt * (windows.length + windows.horizons[0])
     stretch = _stretch(plan.config.evaluate.trace_ms, windows)
-    trace = {"target": (dims, invert(targets(windows, stretch)))}
-    trace |= {f"prediction.{n}": (dims, invert(forecast(p, windows, stretch))) for n, p in predictors.items()}
+    whole = np.asarray(windows.starts["test"]), predictions
+    trace = stretch, {name: forecast(p, windows, stretch) for name, p in predictors.items()}
     found = {}
-    for group, arrays, first in (("test", whole, starts), ("trace", trace, stretch)):
+    for group, (first, made) in {"test": whole, "trace": trace}.items():
+        arrays = {"target": targets(windows, first)} | {f"prediction.{name}": p for name, p in made.items()}
         coords = {
             "horizon": horizons,
             "run": ("window", first // windows.frames_per_trial),
             "time": ("window", first % windows.frames_per_trial * windows.dt + offset),
         }
         about = {"units": unit, "time": "of the target at the nearest horizon [ms]"}
-        found[group] = xr.Dataset(arrays, coords, about)
+        found[group] = xr.Dataset({name: (dims, invert(z)) for name, z in arrays.items()}, coords, about)
     return found
 
 

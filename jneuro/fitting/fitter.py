@@ -27,9 +27,8 @@ from jneuro.fitting.problem import CellProblem, Problem, Trials, clamped
 from jneuro.fitting.solution import Keep, Solution, anew, faults, probability
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.kinds import SOLVERS, as_solver
-from jneuro.simulators.located import Exact
 from jneuro.simulators.ode import ODESimulator
-from jneuro.simulators.spiking import Surrogate
+from jneuro.simulators.spiking import Exact, Surrogate
 from jneuro.simulators.stepped import SteppedSimulator
 from jneuro.spikes.detection import Detector
 

@@ -67,8 +67,8 @@ def filtered(spikes: Float[Array, "trial time"], dt: float, tau: float) -> Float
     return lax.scan(step, jnp.zeros_like(spikes[:, 0]), spikes.T)[1].T
 
 
-_FEWEST = 8
-"""Stretches of constant current are filled up to so many; those that are too many are at the end, and empty."""
+_FEWEST, _MOST = 8, 64
+"""Stretches are filled up to so many, those that are too many being empty, and refused if they are more."""
 _PAIRS = BeforeValidator(lambda x: tuple(x.items()) if isinstance(x, Mapping) else x)
 _Positive = Annotated[float, Field(gt=0)]
 
@@ -163,7 +163,7 @@ class Features(_Objective):
         """See the module; what the data do not have is left out."""
         names, units = zip(*self.features, strict=True)
         features, how = feature_function(names), {"threshold": recorded.threshold}
-        step = Step(*map(jnp.asarray, zip(*(steps or self.prepare(recorded)), strict=True)))
+        step = jax.tree.map(lambda *x: jnp.asarray(x), *(steps or self.prepare(recorded)))
         described = jax.vmap(lambda v, step: features(v, None, recorded.dt, step=step, **how))
         wanted, found = described(recorded.v, step), described(predicted.v, step)
         return _compared(found, wanted, jnp.asarray(units)[None])
@@ -200,26 +200,30 @@ class OrderedSpikes(_Objective):
     elsewhere: float = Field(default=1.0, ge=0)
     slots: int = Field(default=32, ge=1)
 
-    def prepare(self, recorded: Trials) -> tuple[tuple[int, ...], int]:
-        """The edges of the stretches, and how many spikes of each are compared."""
-        edges = stretches(np.asarray(recorded.current), recorded.dt).edges
+    def prepare(self, recorded: Trials) -> tuple[tuple[int, ...], tuple[bool, ...], int]:
+        """The edges of the stretches, whether trials differ in each, and how many spikes of each are compared."""
+        found = stretches(np.asarray(recorded.current), recorded.dt)
+        edges, count = found.edges.tolist(), len(found.steady)
+        if count > _MOST:
+            raise ValueError(
+                f"ordered_spikes: the current has {count} stretches, more than {_MOST}; it is for steps of current: "
+                "take spike_times"
+            )
         spikes = upward(np.asarray(recorded.v), recorded.threshold, fall=10.0)
         most = max(int(spikes[:, a:b].sum(1).max(initial=0)) for a, b in pairwise(edges))
-        more = [int(edges[-1])] * (_FEWEST + 1 - len(edges))
-        return (*edges.tolist(), *more), max(self.slots, 2 * most)
+        differ = np.ptp(found.level, axis=0) > found.tolerance
+        empty = max(_FEWEST - count, 0)
+        return (*edges, *edges[-1:] * empty), (*differ.tolist(), *[True] * empty), max(self.slots, 2 * most)
 
-    def residuals(
-        self, predicted: Trials, recorded: Trials, known: tuple[tuple[int, ...], int] | None = None
-    ) -> Float[Array, " residual"]:
+    def residuals(self, predicted: Trials, recorded: Trials, known: Any = None) -> Float[Array, " residual"]:
         """See the module; the sum of squares is the mean of the trials' costs."""
-        edges, slots = known or self.prepare(recorded)
+        edges, differ, slots = known or self.prepare(recorded)
         edges = jnp.asarray(edges)
         times = jax.vmap(lambda spikes: ordered_times(spikes, edges, recorded.dt, slots))
         found, wanted = times(predicted.spikes), times(recorded.spikes)
         z = (found - wanted) / (self.sd_ms + self.growth * wanted)
         robust = z * jnp.sqrt(2 / (1 + jnp.sqrt(1 + z * z)))
-        begins = recorded.current[:, jnp.minimum(edges[:-1], recorded.frames - 1)]
-        place = jnp.where(jnp.ptp(begins, axis=0) > 0, 1.0, self.elsewhere)
+        place = jnp.where(jnp.asarray(differ), 1.0, self.elsewhere)
         scale = place[:, None] * jnp.ones(slots).at[0].set(self.first)[None] / recorded.trials
         return (robust * jnp.sqrt(scale)[None]).ravel()
 

@@ -12,15 +12,14 @@ from jax import lax
 
 from jneuro.core.types import Array, Float, PyTree
 from jneuro.fitting.parameters import Trainable, double
-from jneuro.recordings.clipping import clipped
+from jneuro.recordings.readers import clipped
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.base import Drive, Simulator
 from jneuro.simulators.integration import Stepper
-from jneuro.simulators.located import Exact
 from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.simulation import simulate
 from jneuro.simulators.solvers import RK4, MembraneTerm, Scheme, gain
-from jneuro.simulators.spiking import Surrogate
+from jneuro.simulators.spiking import Exact, Surrogate
 from jneuro.simulators.stimuli import Sampled
 from jneuro.spikes.detection import crossings, raster_times, soft_spikes
 

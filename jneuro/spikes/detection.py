@@ -29,7 +29,7 @@ _DOUBTED = 0.1
 """Share of a trace's spike-like peaks that may stay below the threshold."""
 
 
-def upward(v: Float[Array, "*trial time"], threshold: float = 0.0, fall: float = 0.0) -> Bool[Array, "*trial step"]:
+def upward(v: Float[Any, "*trial time"], threshold: float = 0.0, fall: float = 0.0) -> Bool[Any, "*trial step"]:
     r"""The steps between samples in which a potential spikes: upward crossings of a threshold, with hysteresis.
 
     \(v_i < \theta \le v_{i+1}\), and since the crossing before, \(v\) was below \(\theta - f\). NumPy and JAX alike.
@@ -49,7 +49,7 @@ def upward(v: Float[Array, "*trial time"], threshold: float = 0.0, fall: float =
     crossed = (v[..., :-1] < threshold) & (v[..., 1:] >= threshold)
     if fall == 0:
         return crossed
-    xp: Any = v.__array_namespace__()
+    xp = v.__array_namespace__()
     step = xp.arange(crossed.shape[-1])
     low = _latest(xp, xp.where(v[..., :-1] < threshold - fall, step, -1))
     latest = _latest(xp, xp.where(crossed, step, -1))
@@ -143,8 +143,8 @@ def raster_times(spikes: Float[np.ndarray, " time"], dt: float) -> Float[np.ndar
 
 
 def away_from_spikes(
-    spikes: Float[Array, "trial time"], dt: float, before: float = 3.0, after: float = 12.0
-) -> Bool[Array, "trial time"]:
+    spikes: Float[Any, "trial time"], dt: float, before: float = 3.0, after: float = 12.0
+) -> Bool[Any, "trial time"]:
     """Which samples are not near a spike; NumPy and JAX alike.
 
     Args:
@@ -156,7 +156,7 @@ def away_from_spikes(
     Returns:
         True where the potential is not that of a spike.
     """
-    xp: Any = spikes.__array_namespace__()
+    xp = spikes.__array_namespace__()
     left, right = round(before / dt), round(after / dt)
     total = xp.cumsum(spikes, axis=1)
     none = xp.zeros((len(total), right + 1), total.dtype)

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from jneuro.core.names import unknown_name
 from jneuro.core.types import Array, Bool, Float, Int
@@ -253,7 +254,7 @@ def feature_function(names: Sequence[str]) -> Callable[..., Float[Array, " featu
 
     def features(v, current, dt, *, step=None, threshold=0.0, fall=10.0):
         if step is None:
-            if isinstance(current, jax.core.Tracer):
+            if isinstance(current, Tracer):
                 raise ValueError(
                     "features: the current is traced, so its step cannot be found; give step=main_step(…)[0]"
                 )

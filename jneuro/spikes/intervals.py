@@ -9,7 +9,7 @@ from jneuro.core.types import Array, Bool, Float, Int
 __all__ = ["adaptation_index", "interspike_intervals", "isi_cv", "isi_cvs"]
 
 
-def adaptation_index(interval: Float[Array, " interval"]) -> Float[Array, ""]:
+def adaptation_index(interval: Float[Any, " interval"]) -> Float[Any, ""]:
     r"""The mean of the change of successive intervals by their sum, eFEL's `adaptation_index`.
 
     \(\frac{1}{n-1} \sum_i (I_{i+1} - I_i) / (I_{i+1} + I_i)\): 0 without adaptation, towards 1 with. NumPy and JAX
@@ -25,7 +25,7 @@ def adaptation_index(interval: Float[Array, " interval"]) -> Float[Array, ""]:
         >>> round(float(adaptation_index(np.array([10.0, 20.0, 20.0]))), 4)
         0.1667
     """
-    xp: Any = interval.__array_namespace__()
+    xp = interval.__array_namespace__()
     known = xp.isfinite(interval[1:] + interval[:-1])
     # NaN is left out before anything is computed with it, or derivatives would be NaN.
     after, before = (xp.where(known, x, 1.0) for x in (interval[1:], interval[:-1]))

@@ -72,7 +72,7 @@ def stretches(current: Float[np.ndarray, "trial time"], dt: float) -> Stretches:
     changed = (np.diff(x, axis=1) != 0).any(0)
     tolerance, edges = 0.0, [0, *(np.flatnonzero(changed) + 1), x.shape[1]]
     if changed.mean() > _CLEAN:
-        tolerance, edges = _noisy(x, max(round(_WINDOW / dt), 1))
+        tolerance, edges = _noisy(x, min(max(round(_WINDOW / dt), 1), x.shape[1]))
     pieces = [x[:, a:b] for a, b in pairwise(edges)]
     level = np.stack([np.median(p, axis=1) for p in pieces], axis=1)
     halves = [(p[:, : -(-p.shape[1] // 2)], p[:, p.shape[1] // 2 :]) for p in pieces]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -236,6 +237,34 @@ def test_the_folder_of_another_version_or_that_was_edited_is_refused(tiny, tmp_p
     (tmp_path / "a" / file).write_text(text.replace(old, new, 1))
     with pytest.raises(ConfigError, match=said):
         reopen(tmp_path / "a")
+
+
+@pytest.mark.usefixtures("idle")
+@pytest.mark.parametrize(
+    ("stage", "files", "result"),
+    [
+        ("evaluate", "metrics.json", "metrics.json"),
+        ("evaluate", "predictions.zarr/test/*/c/**/*", "predictions.zarr"),
+        ("simulate", "recording.zarr/v/c/**/*", "recording.zarr"),
+        ("train compact", "models/compact/checkpoints/**/*", "models/compact"),
+        ("report", "figures/*", "figures"),
+    ],
+)
+def test_what_was_changed_after_the_run_is_noticed(tiny, tmp_path, stage, files, result):
+    out = tmp_path / "a"
+    shutil.copytree(tiny.folder, out)
+    file = next(f for f in sorted(out.glob(files)) if f.is_file())
+    if "predictions" in result:
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.raises(
+        ConfigError, match=f"{stage} was done before, but {result} is missing or has been changed since"
+    ):
+        run(tiny.file, out=out)
+    if stage == "evaluate":
+        with pytest.raises(ConfigError, match=f"{result}.*: damaged .not what was written.; restore it, or make it"):
+            RunFolder.find(out).load(result if result.endswith("json") else f"{result}/test", Any)
 
 
 @pytest.mark.usefixtures("idle")

@@ -102,16 +102,21 @@ def test_nothing_is_left_out_and_noise_makes_no_stretches():
     clean, noisy = (
         target(two_steps(30.0) + noise, v) for noise in (0, 0.1 * np.random.default_rng(0).normal(size=1000))
     )
-    edges, slots = OrderedSpikes(slots=4).prepare(clean)
+    known = OrderedSpikes(slots=4).prepare(clean)
+    edges, differ, slots = known
     assert (edges, slots) == ((0, 100, 500, 600, 900, 1000, 1000, 1000, 1000), 2 * 38)
-    assert OrderedSpikes(slots=4).prepare(noisy) == (edges, slots)
-    assert OrderedSpikes(slots=4).prepare(dataclasses.replace(clean, threshold=30.0))[1] == 4
-    many = np.tile([0.0, 1.0], 10).repeat(50)
-    assert len(OrderedSpikes().prepare(target(many))[0]) == 21
-    how = {"solver": StaggeredCrankNicolson(), "dt": DT}
-    problem = CellProblem.of(Pospischil(), clean, Trainable.of(Pospischil(), ("g_l",)), **how)
+    assert OrderedSpikes(slots=4).prepare(noisy) == known
+    assert OrderedSpikes(slots=4).prepare(dataclasses.replace(clean, threshold=30.0))[2] == 4
+    assert differ[:5] == (False,) * 5
+    several = np.stack([two_steps(a) for a in (0.0, 30.0)]) + 0.1 * np.random.default_rng(0).normal(size=(2, 1000))
+    assert OrderedSpikes().prepare(target(several, np.tile(v, (2, 1))))[1][:5] == (False, True, False, False, False)
+    assert len(OrderedSpikes().prepare(target(np.tile([0.0, 1.0], 10).repeat(50)))[0]) == 21
+    with pytest.raises(ValueError, match=r"the current has 80 stretches, more than 64.*take spike_times"):
+        OrderedSpikes().prepare(target(np.tile([0.0, 1.0], 40).repeat(50)))
+    cell, scheme = Pospischil(), {"solver": StaggeredCrankNicolson(), "dt": DT}
+    problem = CellProblem.of(cell, clean, Trainable.of(cell, ("g_l",)), **scheme)
     parts = OrderedSpikes(slots=4), Subthreshold(), Features(features={"rate": 1.0})
-    assert Residuals(problem, parts).known == (((edges, slots),), (), ((Step(100, 500, 30.0),),))
+    assert Residuals(problem, parts).known == ((known,), (), ((Step(100, 500, 30.0),),))
     assert Features(features={"rate": 1.0}, onset_ms=60.0, end_ms=90.0).prepare(clean) == (Step(600, 900, -20.0),)
 
 
