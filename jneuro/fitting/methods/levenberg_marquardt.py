@@ -6,7 +6,11 @@ A step of a problem whose residuals \(r\) are nearly linear, \(r(q + \delta) \ap
 
 and \(\lambda\) shrinks where steps keep what they promise and grows where they do not. `Rule` and `Stand` hold this
 much; what a step is, and what a visit costs, is the problem's own: dense here, chains of blocks in
-`multiple_shooting`, simulated statistics in `network`.
+`multiple_shooting`, simulated statistics in `network`. (Optimistix has the dense one, with the same trust region. It
+cannot take steps that lead up, solve by blocks, or visit places outside of its own program.)
+
+References:
+    Marquardt D. W., SIAM J. Appl. Math. 11 (1963) 431; Nocedal & Wright, Numerical Optimization (2006), Algorithm 4.1.
 """
 
 from collections.abc import Callable
