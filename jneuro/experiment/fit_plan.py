@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jneuro.core.code import loaded_code
 from jneuro.core.config import content_of
 from jneuro.core.devices import double_precision
@@ -14,7 +16,9 @@ from jneuro.experiment.folder import RunFolder, Stage
 from jneuro.experiment.plan import load_with_code
 from jneuro.fitting.config import FitConfig, TrialNumbers, chosen
 from jneuro.fitting.kinds import METHODS, OBJECTIVES, made
+from jneuro.fitting.objectives import require_residuals
 from jneuro.fitting.parameters import Trainable
+from jneuro.fitting.problem import Trials
 from jneuro.simulators.config import SimulationConfig
 from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.stepped import SteppedSimulator
@@ -94,9 +98,24 @@ def resolve_fit(config: FitConfig) -> FitPlan:
     try:
         objectives = tuple(made(OBJECTIVES, part) for part in config.fit.objective or ())
         made(METHODS, config.fit.method)
+        _check_objectives(config, objectives)
     except ValueError as error:
-        raise ValueError(f"fit: {error}") from error
+        raise ValueError(f"fit.{error}" if str(error).startswith("objective.") else f"fit: {error}") from error
     return FitPlan(config, simulator, trainable, objectives, _truth(config, trainable), stages, loaded_code())
+
+
+def _check_objectives(config: FitConfig, objectives: tuple[Any, ...]) -> None:
+    """Refuse objectives of the wrong shape for the trials of a simulation that is still to be run."""
+    simulation = config.simulation
+    if simulation is None or config.of_network:
+        return
+    begin, end = config.cut_ms or (0.0, simulation.duration_ms)
+    dt = config.sample_ms or simulation.frame
+    trials = len(chosen(config.train, simulation.runs * simulation.neurons))
+    nothing = np.zeros((trials, max(round((end - begin) / dt), 2)))
+    for i, (part, objective) in enumerate(zip(config.fit.objective or (), objectives, strict=True)):
+        like = Trials(nothing, nothing, np.ones(()), None, dt, ("mV", "1"))  # pyright: ignore
+        require_residuals(objective, like, f"objective.{i}: {part.name}", values=False)
 
 
 def _check_truths(config: FitConfig, trainable: Trainable) -> None:

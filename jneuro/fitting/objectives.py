@@ -350,7 +350,9 @@ class Residuals(eqx.Module):
         return self.cost(q, nudge)
 
 
-def require_residuals(objective: Any, recorded: Trials, where: str, *, slopes: bool = False) -> None:
+def require_residuals(
+    objective: Any, recorded: Trials, where: str, *, slopes: bool = False, values: bool = True
+) -> None:
     """Refuse an objective that returns no vector of finite residuals, before anything is simulated.
 
     It is asked how far the recording is from itself, shifted by a little where derivatives are needed.
@@ -360,11 +362,11 @@ def require_residuals(objective: Any, recorded: Trials, where: str, *, slopes: b
         recorded: the recording.
         where: what it is called in the error.
         slopes: whether the method needs derivatives.
+        values: whether the recording is there; else its shapes alone are.
 
     Raises:
         ValueError: in one line, with what it returned and the remedy.
     """
-
     if isinstance(objective, _Objective) and not isinstance(objective, Match):
         return  # ours, which tests have asked
 
@@ -374,19 +376,21 @@ def require_residuals(objective: Any, recorded: Trials, where: str, *, slopes: b
     v = jnp.asarray(recorded.v)
     try:
         known = [objective.prepare(recorded)] if callable(getattr(objective, "prepare", None)) else []
-        found = jax.jit(asked)(v)
+        found = jax.eval_shape(asked, v)
     except Exception as error:  # whatever one of one's own raises
         said = " ".join(str(error).split())
         said = said if type(error) is ValueError else f"residuals raised {type(error).__name__}: {said}"
         raise ValueError(f"{where}: {said}") from error
     kind = type(found).__name__
-    if not isinstance(found, jax.Array | np.ndarray) or not jnp.issubdtype(found.dtype, jnp.floating):
+    if not isinstance(found, jax.ShapeDtypeStruct) or not jnp.issubdtype(found.dtype, jnp.floating):
         raise ValueError(f"{where}: residuals must return an array of real numbers, [residual], not {kind}")
     if found.ndim != 1 or not found.size:
         raise ValueError(
             f"{where}: residuals returned the shape {found.shape}; it must be [residual], one axis: call .ravel()"
         )
-    if bad := int(jnp.sum(~jnp.isfinite(found))):
+    if not values:
+        return
+    if bad := int(jnp.sum(~jnp.isfinite(jax.jit(asked)(v)))):
         raise ValueError(
             f"{where}: {bad} of {found.size} residuals of the recording against itself are not finite; return 0 where "
             "a difference is not defined"

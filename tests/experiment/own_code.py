@@ -170,6 +170,18 @@ class Mean:
         return (predicted.v.mean(1) - recorded.v.mean(1)) / self.sd
 
 
+class Table:
+    """Residuals of the wrong shape."""
+
+    def residuals(self, predicted, recorded):
+        return predicted.v - recorded.v
+
+
+def swing(recording):
+    """The highest potential less the lowest."""
+    return recording["v"].max() - recording["v"].min()
+
+
 class Grid:
     """The best of some values around the simulator's own."""
 
@@ -197,7 +209,7 @@ simulator: {name: "my_cells:Leaky", tau: 10}
 fit:
   trainable: {tau: [2, 50]}
   solver: "my_cells:halves"
-  objective: [voltage, {name: "my_fits:Mean", sd: 0.5}]
+  objective: [voltage, {name: "my_fits:Mean", sd: 0.5}, {name: match, measure: "my_fits:swing", sd: 2}]
   method: {name: "my_fits:Grid", points: 5}
 """
 
