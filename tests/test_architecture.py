@@ -206,7 +206,8 @@ OWN_CRITERION = {
     "report.interpretability_section",
     "report.prose",
     # Intervals of a normal posterior, which are shown and judge nothing.
-    "report.fit_uncertainty",
+    "report.fits",
+    "report.fit_figures",
 }
 
 

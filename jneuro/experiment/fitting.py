@@ -102,8 +102,9 @@ def fit_stages(plan: FitPlan, folder: RunFolder, progress: Progress) -> Path:
         if wanted(stage, folder, progress, "simulated") and not folder.reuse(stage):
             double = jax.enable_x64(not plan.config.of_network)
             with double, folder.stage(stage), progress.begin("simulate", unit="s") as task:
-                path: Any = plan.recording(folder)
-                simulate_stage(plan.simulation, plan.seed, path, lambda *ms: task.update(*(1e-3 * t for t in ms)))
+                path, simulation = plan.recording(folder), plan.config.simulation
+                assert simulation is not None  # whose stage this is
+                simulate_stage(simulation, plan.seed, path, lambda *ms: task.update(*(1e-3 * t for t in ms)))
         if wanted(plan.stages["fit"], folder, progress, "fitted"):
             pieces = Pieces(folder.path / "pieces")
             precision = contextlib.nullcontext() if plan.config.of_network else double_precision()
@@ -337,7 +338,7 @@ def _errors(plan: FitPlan, fits: list[Fit]) -> Numbers:
         return found
     true = np.asarray([*truth.values()])
     errors = np.stack([np.asarray(f.values)[: len(true)] for f in fits]) / true - 1
-    problem = fits[0].problem
+    problem: Any = fits[0].problem
     # At the true parameters, with the fitted start states.
     at = jnp.concatenate([problem.trainable.unconstrain(jnp.asarray(true)), fits[0].q[len(true) :]])
     bound = np.asarray(intervals(problem, at).standard_errors)[: len(true)] / np.abs(true)
@@ -400,9 +401,10 @@ def _predicted(plan: FitPlan, found: Fit, every: Trials) -> tuple[Numbers, Numbe
     fixed = detector.fixed(np.asarray(every.v), every.dt)
     crossed = {"threshold": float(fixed.threshold_mv), "fall": fixed.return_mv}
     held_out = dataclasses.replace(every.of_trials(numbers), threshold=crossed["threshold"])
-    seen = predict(found.simulator, held_out, **_how(plan))
+    simulator: Any = found.simulator
+    seen = predict(simulator, held_out, **_how(plan))
     predicted, times = np.array(seen.v), seen.spike_times(fixed.return_mv)
-    if found.simulator.has_reset:  # whose potential is already reset where it spikes
+    if simulator.has_reset:  # whose potential is already reset where it spikes
         for row, spikes in zip(predicted, times, strict=True):
             row[np.floor(spikes / held_out.dt + 1).astype(int)] = _PEAK_MV
     trials, v = [], np.asarray(held_out.v)
@@ -431,14 +433,15 @@ def _uncertainties(
 ) -> tuple[Numbers, Numbers]:
     """Profiles and the posterior, as far as the configuration asks for them."""
     options, truth = plan.config.fit.uncertainty, plan.truth or {}
-    metrics, arrays, problem = {}, {}, found.problem
+    metrics, arrays = {}, {}
+    problem: Any = found.problem
     try:
         if options.profile:
             seen = []
             with progress.begin("profiles", len(options.profile), "parameters") as task:
                 for i, name in enumerate(options.profile):
                     task.update(i, text=name)
-                    seen.append(profile(problem, found.q, name, points=options.points))  # pyright: ignore
+                    seen.append(profile(problem, found.q, name, points=options.points))
             metrics["profiles"] = [
                 {"name": p.name, "intervals": {k: list(v) for k, v in p.intervals.items()}, "truth": truth.get(p.name)}
                 for p in seen
@@ -449,7 +452,7 @@ def _uncertainties(
         if options.posterior is not None:
             with progress.begin("uncertainty", 1.0) as task:
                 how: Numbers = {"options": options.posterior, "progress": task, "keep": pieces.keep}
-                drawn, ranks = posterior(problem, found.q, key=stream(key, "posterior"), **how)  # pyright: ignore
+                drawn, ranks = posterior(problem, found.q, key=stream(key, "posterior"), **how)
             metrics["posterior"] = _summary(drawn) | {"truth": {name: truth.get(name) for name in drawn.names}}
             arrays["posterior"] = (("chain", "draw", "unknown"), drawn.draws)
             if ranks is not None:

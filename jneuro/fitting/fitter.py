@@ -23,7 +23,7 @@ from jneuro.fitting.methods.least_squares import LeastSquares
 from jneuro.fitting.methods.network import NetworkProblem, Runs
 from jneuro.fitting.objectives import Residuals, Voltage, require_residuals
 from jneuro.fitting.parameters import Trainable
-from jneuro.fitting.problem import CellProblem, Problem, Trials, clamped
+from jneuro.fitting.problem import CellProblem, Trials, clamped
 from jneuro.fitting.solution import Keep, Solution, anew, faults, probability
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.kinds import SOLVERS, as_solver
@@ -106,11 +106,11 @@ class Fit(NamedTuple):
         seconds: wall time, compilation included.
     """
 
-    simulator: ODESimulator | SteppedSimulator
-    problem: Problem
+    simulator: Any
+    problem: Any
     q: Float[Array, " unknown"]
     names: tuple[str, ...]
-    values: Float[Array, " unknown"]
+    values: Float[np.ndarray, " unknown"]
     solution: Solution
     prediction: Float[Array, "trial time"]
     data_cost: float
@@ -238,10 +238,12 @@ def conclude(residuals: Residuals, solution: Solution, options: FitOptions) -> F
         solution: the end of every start.
         options: of the fit.
     """
-    began, problem, best = time.perf_counter(), residuals.problem, solution.best
+    began, best = time.perf_counter(), solution.best
+    problem: Any = residuals.problem
+    prediction: Any = solution.prediction
     q, cost = (solution.q[best] if solution.refined is None else solution.refined), np.asarray(solution.cost)
     if isinstance(problem, CellProblem):
-        prediction, values, error = _judged(problem, q, solution.prediction)
+        prediction, values, error = _judged(problem, q, prediction)
         data_cost = float(error) if residuals.of_potential else float("nan")
         agreeing = cost <= cost[best] + _SAME
         evidence: dict[str, Any] = {"data_cost": float(error) if residuals.of_potential else 0.0}
@@ -249,7 +251,7 @@ def conclude(residuals: Residuals, solution: Solution, options: FitOptions) -> F
             target = problem.target
             evidence["doubts"] = options.spikes(np.asarray(target.v), target.dt).doubts
     else:
-        prediction, values = solution.prediction, problem.values(jnp.asarray(q))
+        values = problem.values(jnp.asarray(q))
         count = problem.target.features.shape[1]
         freedom = count - len(problem.names)
         data_cost = solution.chi2 / max(freedom, 1)

@@ -373,9 +373,9 @@ def require_residuals(
     def asked(v: Array) -> Any:
         return objective.residuals(dataclasses.replace(recorded, v=v), recorded, *known)
 
-    v = jnp.asarray(recorded.v)
+    v, prepare = jnp.asarray(recorded.v), getattr(objective, "prepare", None)
     try:
-        known = [objective.prepare(recorded)] if callable(getattr(objective, "prepare", None)) else []
+        known = [prepare(recorded)] if callable(prepare) else []
         found = jax.eval_shape(asked, v)
     except Exception as error:  # whatever one of one's own raises
         said = " ".join(str(error).split())

@@ -125,7 +125,7 @@ class Posterior(NamedTuple):
         """Why the draws should not be used; empty if the chains agree and enough draws are independent."""
         diverged = self.divergences / self.draws[..., 0].size
         r_hat, ess = float(np.max(self.r_hat)), float(np.min(self.ess))
-        return "; ".join(faults(r_hat=r_hat, ess=ess, diverged=diverged))
+        return "; ".join(faults(chains=(r_hat, ess, diverged)))
 
     @property
     def ok(self) -> bool:

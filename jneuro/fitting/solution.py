@@ -1,6 +1,7 @@
 """What every method returns, why it should not be believed, and where finished pieces of a fit are kept."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -20,6 +21,7 @@ _EDGE = 1e-3
 """A parameter nearer to its bound, in shares of its scale, is at the bound."""
 _AGREED, _DRAWS, _DIVERGED = 1.01, 100, 0.01
 """Of chains: R-hat below, effective draws above, share of divergent draws at most."""
+_WRONG = "either a wrong minimum, or a"
 
 
 class Solution(NamedTuple):
@@ -71,12 +73,10 @@ def faults(
     gap: float = 0.0,
     chi2: tuple[float, int] | None = None,
     slopes: bool = True,
-    values: dict[str, tuple[float, tuple[float, float], float]] | None = None,
-    r_hat: float = 1.0,
-    ess: float = np.inf,
-    diverged: float = 0.0,
+    values: Mapping[str, tuple[float, tuple[float, float], float]] = MappingProxyType({}),
+    chains: tuple[float, float, float] | None = None,
 ) -> Iterator[str]:
-    """Why a fit, one of its starts, or the draws of its posterior should not be believed: the one place that judges.
+    """Why a fit, one of its starts, or draws of its posterior should not be believed: the one place that judges.
 
     All arguments are evidence; what is not known is left out, and speaks for the fit.
 
@@ -92,45 +92,31 @@ def faults(
         chi2: sum of squared residuals of statistics, and its degrees of freedom.
         slopes: whether the derivatives stand out of their noise.
         values: fitted values by name, each with its bounds and its scale.
-        r_hat: the largest potential scale reduction of the chains.
-        ess: the smallest effective number of draws.
-        diverged: share of the draws that diverged.
-
-    Yields:
-        Reasons, in words.
+        chains: the largest R-hat, the smallest effective number of draws, and the share of draws that diverged.
     """
     if not finite:
         yield "no start gave finite potentials; start nearer to the truth, or take a shorter time step"
         return
     if not finished:
         yield "the best start was still moving at its last step; allow more steps"
-    if method:
-        yield method
-    for trial, doubt in enumerate(doubts):
-        if doubt:
-            yield f"the spikes of trial {trial} are in doubt: {doubt}"
+    yield from [method] if method else []
+    yield from (f"the spikes of trial {i} are in doubt: {doubt}" for i, doubt in enumerate(doubts) if doubt)
     if not data_cost <= accept:
-        yield (
-            f"the mean squared error{of} is {data_cost:.3g} times the noise's variance, more than {accept:.3g}: "
-            "either a wrong minimum, or a model that cannot explain the data"
-        )
+        said = f"{data_cost:.3g} times the noise's variance, more than {accept:.3g}: {_WRONG} model that cannot explain"
+        yield f"the mean squared error{of} is {said} the data"
     if gap > _OPEN:
         yield f"the segments do not join: the mean squared gap is {gap:.3g} times what was allowed"
     if chi2 is not None and not probability(*chi2) >= _LEAST:
-        yield (
-            f"the features are off by a chi-squared of {chi2[0]:.3g} where {chi2[1]} is expected: "
-            "either a wrong minimum, or a network that cannot have them"
-        )
+        said = f"{chi2[0]:.3g} where {chi2[1]} is expected: {_WRONG} network that cannot have them"
+        yield f"the features are off by a chi-squared of {said}"
     if not slopes:
         yield "the slopes of the features are lost in their noise; take more probes, or a larger difference"
-    for name, (value, (low, high), scale) in (values or {}).items():
+    for name, (value, (low, high), scale) in values.items():
         if min(value - low, high - value) < _EDGE * scale:
             yield f"{name} = {value:.3g} is at its bound"
-    if not (r_hat < _AGREED and ess > _DRAWS and diverged <= _DIVERGED):
-        yield (
-            f"the chains have not converged (R-hat {r_hat:.3f}, {ess:,.0f} effective draws, {diverged:.1%} diverged; "
-            f"wanted are below {_AGREED}, above {_DRAWS} and at most {_DIVERGED:.0%}): take more draws"
-        )
+    if chains is not None and not (chains[0] < _AGREED and chains[1] > _DRAWS and chains[2] <= _DIVERGED):
+        said = f"R-hat {chains[0]:.3f}, {chains[1]:,.0f} effective draws, {chains[2]:.1%} diverged"
+        yield f"the chains have not converged ({said}): take more draws"
 
 
 def probability(chi2: float | np.ndarray, freedom: int) -> float | np.ndarray:

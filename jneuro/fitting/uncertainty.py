@@ -67,8 +67,10 @@ class Intervals(NamedTuple):
 class Likelihood(Protocol):
     """A least-squares problem: a `CellProblem`, or any other with these."""
 
-    names: tuple[str, ...]
-    """Of the values."""
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the values."""
+        ...
 
     def residuals(self, q: Float[Array, " unknown"], /) -> Float[Array, " residual"]:
         """In units of the noise."""

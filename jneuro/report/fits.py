@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jneuro.report import fit_figures as draw
+import jneuro.report.fit_figures as draw
 from jneuro.report.components import Plot, Section, Table, duration, number, quantity, read_template, render
 from jneuro.report.page import shown, write_page
 

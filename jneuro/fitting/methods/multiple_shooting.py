@@ -9,7 +9,7 @@ over data, gaps between the end of a segment and the state \(s_{b+1}\) in which 
 is minimised by Gauss–Newton steps in all states and parameters at once. The gaps are closed little by little.
 """
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -383,7 +383,7 @@ class Shooting(Method):
         Raises:
             ValueError: if something else than the potential is to be matched, or by a simulator that is not an ODE.
         """
-        problem = residuals.problem
+        problem: Any = residuals.problem
         if not (problem.continuous and residuals.of_potential_alone):
             raise ValueError("shooting matches the potential of an ODE simulator; take another method or objective")
         found: list[tuple[Shots, str]] = []
@@ -431,8 +431,8 @@ class Shooting(Method):
 def _fault(problem: CellProblem, shots: Shots) -> str:
     """Why the end of a start should not be believed; empty if it can be."""
     limit = 1 + _DEVIATIONS * np.sqrt(2 / problem.target.v.size)
-    evidence = {"data_cost": float(shots.data_cost), "gap": float(shots.gap_cost)}
-    return "; ".join(faults(accept=limit, of=" of the segments", **evidence))
+    data, gap = float(shots.data_cost), float(shots.gap_cost)
+    return "; ".join(faults(data_cost=data, accept=limit, of=" of the segments", gap=gap))
 
 
 def _packed(problem: CellProblem, shots: Shots) -> Float[Array, " unknown"]:
