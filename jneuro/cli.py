@@ -226,13 +226,16 @@ def convert(
     columns: Annotated[
         str, typer.Option("--columns", help="For pytorch-forecasting: its names of the columns, a,b,c.")
     ] = "",
+    length: Annotated[
+        int | None, typer.Option("--length", min=1, help="Samples of the window, for a Keras file that leaves it open.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace TARGET.")] = False,
 ) -> None:
     """Convert a model's weights between Orbax, PyTorch and Keras, bit by bit."""
     from jneuro.experiment.conversion import convert
 
     names = columns.split(",") if columns else ()
-    found = convert(source, target, model=model, columns=names, overwrite=overwrite)
+    found = convert(source, target, model=model, columns=names, length=length, overwrite=overwrite)
     Console().print(f"{type(found).__name__} in {target}", soft_wrap=True)
 
 

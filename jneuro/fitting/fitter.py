@@ -27,9 +27,8 @@ from jneuro.fitting.problem import Problem
 from jneuro.fitting.solution import Solution
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.kinds import SOLVERS, as_solver
-from jneuro.simulators.located import Exact
 from jneuro.simulators.ode import ODESimulator
-from jneuro.simulators.spiking import Surrogate
+from jneuro.simulators.spiking import Exact, Surrogate
 from jneuro.spikes.detection import Detector, crossings, raster_times
 
 __all__ = ["Fit", "FitOptions", "fit", "predict", "predict_spikes"]
