@@ -400,10 +400,10 @@ def _predicted(plan: FitPlan, found: Fit, every: Trials) -> tuple[Numbers, Numbe
     detector = plan.config.fit.spikes
     fixed = detector.fixed(np.asarray(every.v), every.dt)
     crossed = {"threshold": float(fixed.threshold_mv), "fall": fixed.return_mv}
-    held_out = dataclasses.replace(every.of_trials(numbers), threshold=crossed["threshold"])
+    held_out = dataclasses.replace(every.of_trials(numbers), **crossed)
     simulator: Any = found.simulator
     seen = predict(simulator, held_out, **_how(plan))
-    predicted, times = np.array(seen.v), seen.spike_times(fixed.return_mv)
+    predicted, times = np.array(seen.v), seen.spike_times()
     if simulator.has_reset:  # whose potential is already reset where it spikes
         for row, spikes in zip(predicted, times, strict=True):
             row[np.floor(spikes / held_out.dt + 1).astype(int)] = _PEAK_MV

@@ -215,7 +215,7 @@ def _cell(simulator: Any, recording: Any, trainable: Trainable, start: PyTree, o
     if not isinstance(recording, Trials):
         recording = Trials.of(recording, noise_sd=options.noise_mv, start=start)
     spikes = options.spikes.fixed(np.asarray(recording.v), recording.dt)
-    recording = dataclasses.replace(recording, threshold=float(spikes.threshold_mv))
+    recording = dataclasses.replace(recording, threshold=float(spikes.threshold_mv), fall=spikes.return_mv)
     how = {"dt": options.dt_ms, "solver": _scheme(simulator, options.solver), "free_start": options.free_start}
     return CellProblem.of(simulator, recording, trainable, spike_gradient=_gradient(options.gradient), **how)
 

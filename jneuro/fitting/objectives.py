@@ -162,7 +162,7 @@ class Features(_Objective):
     ) -> Float[Array, " residual"]:
         """See the module; what the data do not have is left out."""
         names, units = zip(*self.features, strict=True)
-        features, how = feature_function(names), {"threshold": recorded.threshold}
+        features, how = feature_function(names), {"threshold": recorded.threshold, "fall": recorded.fall}
         step = jax.tree.map(lambda *x: jnp.asarray(x), *(steps or self.prepare(recorded)))
         described = jax.vmap(lambda v, step: features(v, None, recorded.dt, step=step, **how))
         wanted, found = described(recorded.v, step), described(predicted.v, step)
@@ -209,7 +209,7 @@ class OrderedSpikes(_Objective):
                 f"ordered_spikes: the current has {count} stretches, more than {_MOST}; it is for steps of current: "
                 "take spike_times"
             )
-        spikes = upward(np.asarray(recorded.v), recorded.threshold, fall=10.0)
+        spikes = upward(np.asarray(recorded.v), recorded.threshold, recorded.fall)
         most = max(int(spikes[:, a:b].sum(1).max(initial=0)) for a, b in pairwise(edges))
         differ = np.ptp(found.level, axis=0) > found.tolerance
         empty = max(_FEWEST - count, 0)

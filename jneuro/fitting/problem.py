@@ -43,6 +43,7 @@ class Trials(eqx.Module):
         dt: time between samples [ms].
         units: of potential and current.
         threshold: that spikes cross which the potential shows, in its unit.
+        fall: how far below it the potential must return before the next spike.
         own_spikes: spikes in every sample, of a cell that has spikes of its own; None: the potential shows them.
     """
 
@@ -53,6 +54,7 @@ class Trials(eqx.Module):
     dt: float = eqx.field(static=True)
     units: tuple[str, str] = eqx.field(static=True)
     threshold: float = eqx.field(static=True, default=0.0)
+    fall: float = eqx.field(static=True, default=10.0)
     own_spikes: Float[Array, "trial time"] | None = None
 
     @classmethod
@@ -146,15 +148,14 @@ class Trials(eqx.Module):
             unit_pairs=(("v", self.units[0]), ("current", self.units[1]), ("spikes", "1")),
         )
 
-    def spike_times(self, fall: float = 10.0) -> list[Float[np.ndarray, " spike"]]:
+    def spike_times(self) -> list[Float[np.ndarray, " spike"]]:
         """Times of the spikes of every trial after the first sample [ms], between samples.
 
-        Those of a cell with a reset lie amid its steps, or where they were located; the potential of others must have
-        returned by `fall` [mV] below the threshold before the next one.
+        Those of a cell with a reset lie amid its steps, or where they were located.
         """
         if self.own_spikes is not None:
             return [raster_times(s, self.dt) for s in np.asarray(self.own_spikes)]
-        return [crossings(x, self.dt, self.threshold, fall) for x in np.asarray(self.v)]
+        return [crossings(x, self.dt, self.threshold, self.fall) for x in np.asarray(self.v)]
 
     def of_trials(self, trials: Sequence[int] | np.ndarray) -> "Trials":
         """Some of the trials."""

@@ -270,7 +270,8 @@ def _doubt(v: np.ndarray, times: np.ndarray, dt: float, level: float, fall: floa
     if crossed > 2 * len(times) + 2:
         return (
             f"the potential crosses {level:.4g} mV {crossed} times, but returns {fall:.4g} mV below it only for "
-            f"{len(times)} of them: it rests there, as in a depolarisation block, and most are no spikes"
+            f"{len(times)} of them: it rests there, as in a depolarisation block, and most are no spikes; if they "
+            "are, lower return_mv"
         )
     if len(times) and 6 * _noise(v) > fall > 0:
         return (
