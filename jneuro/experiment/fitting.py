@@ -365,14 +365,14 @@ def _network(cases: list[_Case], fits: list[Fit], certain: list[Any]) -> tuple[N
     z = [
         (value - case.truth[name]) / error
         for case, one, sure in zip(cases, fits, certain, strict=True)
-        if case.truth
+        if case.truth and sure
         for name, value, error in zip(one.names, one.values, sure.standard_errors, strict=True)
     ]
     points = [
         {
             "parameters": _parameters(case.truth, one, sure),
             "chi2": one.solution.chi2,
-            "p_value": float(probability(one.solution.chi2, freedom)),
+            "p_value": None if one.solution.chi2 is None else float(probability(one.solution.chi2, freedom)),
             "agreeing": one.agreeing,
             "ok": one.ok,
             "reason": one.reason,

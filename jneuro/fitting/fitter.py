@@ -254,9 +254,10 @@ def conclude(residuals: Residuals, solution: Solution, options: FitOptions) -> F
         values = problem.values(jnp.asarray(q))
         count = problem.target.features.shape[1]
         freedom = count - len(problem.names)
-        data_cost = solution.chi2 / max(freedom, 1)
+        chi2 = solution.chi2
+        data_cost = float("nan") if chi2 is None else chi2 / max(freedom, 1)
         agreeing = probability(cost * count, max(freedom, 1)) > _PROBABLE
-        evidence = {"chi2": (solution.chi2, freedom) if freedom else None}
+        evidence = {"chi2": (chi2, freedom) if freedom and chi2 is not None else None}
     trainable, values = problem.trainable, np.asarray(values)
     evidence["values"] = {
         name: (float(value), bounds, scale)

@@ -39,7 +39,7 @@ class Solution(NamedTuple):
         covariance: of the best one's unconstrained numbers, where the method knows it.
         fault: why the best one should not be believed, where the method knows it.
         seconds: wall time that it took, where somebody looked.
-        chi2: sum of squared residuals that is left of a network's statistics; NaN for cells.
+        chi2: sum of squared residuals that is left of a network's statistics, where the method knows it.
         refined: the vector to which the best one was refined, where that is not the end of its start.
     """
 
@@ -52,7 +52,7 @@ class Solution(NamedTuple):
     covariance: Float[Array, "unknown unknown"] | None = None
     fault: str = ""
     seconds: float = 0.0
-    chi2: float = float("nan")
+    chi2: float | None = None
     refined: Float[Array, " unknown"] | None = None
 
     @property
