@@ -139,7 +139,7 @@ def test_what_has_no_source_is_used_and_never_kept(own, tmp_path):
 
 
 def test_a_fit_of_ones_own(own, tmp_path):
-    with pytest.raises(ConfigError, match=r"own_fit.yaml.*fit\.objective\.0: my_fits:Table: .* the shape \(1, 20\)"):
+    with pytest.raises(ConfigError, match=r"fit\.objective\.0: my_fits:Table: .* the shape \(1, 20\)"):
         load_fit(own.home / "own_fit.yaml", ['fit.objective=["my_fits:Table"]'])
     plan = load_fit(own.home / "own_fit.yaml")
     folder = RunFolder.prepare(plan, tmp_path / "fit")
