@@ -4,6 +4,7 @@ from . import fitting as fitting
 from . import interop as interop
 from . import models as models
 from . import recordings as recordings
+from . import report as report
 from . import simulators as simulators
 from . import sweeps as sweeps
 from . import testing as testing
@@ -16,14 +17,18 @@ from .datasets.tasks import window as window
 from .datasets.windows import Batch as Batch
 from .evaluation.analysis import Analysis as Analysis
 from .evaluation.analysis import Findings as Findings
+from .evaluation.comparison import Comparison as Comparison
+from .evaluation.comparison import compare as compare
+from .evaluation.results import Quantity as Quantity
 from .evaluation.scores import evaluate as evaluate
 from .experiment.running import run as run
 from .fitting.fitter import FitOptions as FitOptions
 from .fitting.fitter import fit as fit
 from .models.base import Prediction as Prediction
-from .models.build import build_model as build_model
+from .models.base import build_model as build_model
 from .recordings.readers import read as read
 from .recordings.recording import Recording as Recording
+from .report.components import Section as Section
 from .simulators import solvers as solvers
 from .simulators import stimuli as stimuli
 from .simulators.base import FRACTION as FRACTION

@@ -1,4 +1,4 @@
-"""The command line: `jneuro run|sweep|simulate|train|evaluate|report|convert|bench|list|doctor`.
+"""The command line: `jneuro run|sweep|simulate|train|evaluate|report|claims|convert|bench|list|doctor`.
 
 Exit codes: 0 fine, 1 failed or stopped, 2 the user's mistake. Heavy imports happen inside the commands.
 """
@@ -6,8 +6,9 @@ Exit codes: 0 fine, 1 failed or stopped, 2 the user's mistake. Heavy imports hap
 import contextlib
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,7 +65,7 @@ def _stages(
     config: str, overrides: list[str] | None, out: Path | None, resume: bool, last: str, code: Path | None
 ) -> None:
     """Run an experiment up to a stage."""
-    from jneuro.console import print_scores
+    from jneuro.console import print_claims, print_scores
     from jneuro.core.config import find_config
     from jneuro.experiment.folder import RunFolder
     from jneuro.experiment.plan import load_plan
@@ -76,6 +77,7 @@ def _stages(
         run_stages(plan, folder, progress, last)
     if last == "report":
         print_scores(console, folder.load("metrics.json"))
+        print_claims(console, folder.load("claims.json"))
         _say_report(folder.path / "report.html")
 
 
@@ -115,7 +117,7 @@ def sweep(
     processes: Annotated[int | None, typer.Option("--processes", help="Processes that share the sweep.")] = None,
     process: Annotated[int | None, typer.Option("--process", help="Which of them this is, from 0.")] = None,
     coordinator: Annotated[
-        str | None, typer.Option("--coordinator", help="HOST:PORT of process 0, to meet through jax.distributed.")
+        str | None, typer.Option("--coordinator", help="HOST:PORT of process 0, for --distributed.")
     ] = None,
     distributed: Annotated[
         bool, typer.Option("--distributed", help="As Slurm, Open MPI or Kubernetes have started the processes.")
@@ -196,6 +198,20 @@ def report(run: Run, code: Code = None) -> None:
 
 
 @app.command()
+def claims(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders with a report.")],
+) -> None:
+    """Print how the claims of finished runs came out, as Markdown tables."""
+    from jneuro.evaluation.claims import JudgedClaim, claims_table
+    from jneuro.experiment.folder import RunFolder
+
+    for run in runs:
+        folder = RunFolder.find(run)
+        judged = folder.load("claims.json", list[JudgedClaim])
+        print(f"## {folder.info['name']}\n\n{claims_table(judged)}\n")
+
+
+@app.command()
 def convert(
     source: Annotated[
         Path, typer.Argument(metavar="SOURCE", help="A weights folder, models/NAME of a run, .pt, .json.")
@@ -210,22 +226,37 @@ def convert(
     columns: Annotated[
         str, typer.Option("--columns", help="For pytorch-forecasting: its names of the columns, a,b,c.")
     ] = "",
+    length: Annotated[
+        int | None, typer.Option("--length", min=1, help="Samples of the window, for a Keras file that leaves it open.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace TARGET.")] = False,
 ) -> None:
     """Convert a model's weights between Orbax, PyTorch and Keras, bit by bit."""
     from jneuro.experiment.conversion import convert
 
     names = columns.split(",") if columns else ()
-    found = convert(source, target, model=model, columns=names, overwrite=overwrite)
+    found = convert(source, target, model=model, columns=names, length=length, overwrite=overwrite)
     Console().print(f"{type(found).__name__} in {target}", soft_wrap=True)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def bench(arguments: typer.Context) -> None:
     """Time everything, on every device and beside every peer, and write a report; --help tells the options."""
-    from jneuro.experiment.benchmarking import run_benchmark
-
     raise typer.Exit(run_benchmark(arguments.args))
+
+
+def run_benchmark(arguments: Sequence[str]) -> int:
+    """Run the benchmark suite of the working folder's `benchmarks/`, or else of the one that came with the package.
+
+    Args:
+        arguments: of `benchmarks/suite.py`.
+
+    Returns:
+        Its exit code.
+    """
+    here = Path("benchmarks")
+    folder = here if (here / "suite.py").exists() else Path(__file__).parent / "benchmarks"
+    return subprocess.run([sys.executable, str(folder / "suite.py"), *arguments]).returncode
 
 
 @app.command("list")

@@ -29,6 +29,7 @@ ORDER = (
     {"fitting", "sweeps", "interop"},
     {"evaluation"},
     {"report"},
+    {"analyses"},
     {"experiment"},
     {"testing"},
     {"console"},

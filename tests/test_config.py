@@ -82,11 +82,16 @@ OVERRIDES = {
     "simulation.snapshot_every_ms=70": ("duration_ms = 400 must be a multiple of snapshot_every_ms = 70",),
     "simulation.duration_ms=410": ("duration_ms = 410 must be a multiple of snapshot_every_ms = 50",),
     "simulation.runs=0": ("simulation.runs = 0", "greater than or equal to 1"),
+    "simulation.runs=true": ("simulation.runs = True: must be a number",),
+    "simulation.runs=1000000000": ("runs = 1000000000 of duration_ms = 400", "GiB of memory, of", "take fewer"),
+    "simulation.duration_ms=1e13": ("of duration_ms = 1e+13", "GiB that this machine has; take fewer or shorter runs"),
     "simulation.dt_ms=0.1": ("brunel brings its own scheme; leave out dt_ms and solver",),
     "simulation.record=[v, w]": ("record: unknown variable 'w'",),
     "simulation.simulator={name: ring_netwerk}": ("unknown simulator 'ring_netwerk'; did you mean 'ring_network'",),
     "simulation=null": ("give either 'simulation' or 'recording'",),
     "windows.length_ms=abc": ("windows.length_ms = 'abc'", "must be a number"),
+    "windows.length_ms='20'": ("windows.length_ms = '20': must be a number",),
+    "windows.horizons_ms=[1, true]": ("windows.horizons_ms = [1, True]: True must be a number",),
     "windows.length_ms=1000": ("length_ms = 1000", "do not fit into a run of 400 ms less discard_ms = 50"),
     "windows.length_ms=20.5": ("length_ms = 20.5 must be a multiple of the recording's 1 ms",),
     "windows.stride_ms=1e-3": ("stride_ms = 0.001 must be a multiple of the recording's 1 ms, at least 1",),
@@ -108,6 +113,7 @@ OVERRIDES = {
     "models={lookup: {model: {name: compact}}}": ("'lookup' is the name of a baseline; choose another",),
     "models={..: {model: {name: compact}}}": ("models: '..' must be made of letters",),
     "models.a b.model.name=compact": ("models: 'a b' must be made of letters",),
+    "models.m.seeds=true": ("models.m.seeds = True: must be a number",),
     "models.m.train.epochs=0": ("models.m.train.epochs = 0", "greater than or equal to 1"),
     "train.epochs=2.5": ("train.epochs = 2.5", "valid integer"),
     "train.epochs=": ("train.epochs = None", "valid integer"),
@@ -166,6 +172,12 @@ def test_a_bad_override_is_explained(tiny, override):
     assert message.startswith("command line: ")
     for part in OVERRIDES[override]:
         assert part in message
+
+
+def test_a_leaky_twin_and_a_model_are_not_trained_in_one_folder(tiny):
+    models = "models={m.leaky: {model: {name: compact, lags: 2}}, m: {model: {name: compact, lags: 2}}}"
+    with pytest.raises(ConfigError, match=r"'m.leaky' and 'm \(leaky split\)' would both be trained in models/m.leaky"):
+        load_experiment(tiny, [models, "evaluate.leaky_twins=[m]"])
 
 
 # The same in the file: old text, new text, and what the message must say beside the file's name.
@@ -378,7 +390,8 @@ def test_overrides_replace_one_key_each(tiny):
 
 
 def test_the_resolved_configuration_is_complete_and_reloads_to_the_same(tiny, tmp_path):
-    config = load_experiment(tiny, ["windows.horizons_ms=[1,5]", "train.optimizer.learning_rate=1e-5"])
+    endless = "simulation.stimulus={name: step, amplitude: 1, end: .inf}"
+    config = load_experiment(tiny, ["windows.horizons_ms=[1,5]", "train.optimizer.learning_rate=1e-5", endless])
     text = to_yaml(config)
     resolved = yaml.safe_load(text)
     assert resolved["models"]["m"]["model"]["features"] == 100

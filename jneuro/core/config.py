@@ -1,5 +1,6 @@
 """Configurations as YAML files: finding, loading, overriding, checking, and errors that say what to mend."""
 
+import functools
 import hashlib
 import json
 import re
@@ -7,10 +8,19 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from jneuro.core.code import code_folder, digest, source_files
 from jneuro.core.names import unknown_name
@@ -28,16 +38,32 @@ __all__ = [
     "content_hash",
     "content_of",
     "find_config",
+    "first_error",
     "first_message",
     "load_config",
     "to_yaml",
 ]
 
 
-class Config(BaseModel):
-    """A frozen piece of configuration: unknown keys are refused with a suggestion, and numbers must be finite."""
+@functools.cache
+def _kinds(annotation: Any) -> frozenset[Any]:
+    """The types that an annotation is made of, such as float and NoneType of `tuple[float, ...] | None`."""
+    if get_origin(annotation) is Literal:
+        return frozenset(map(type, get_args(annotation)))
+    parts = get_args(annotation)
+    return frozenset().union(*map(_kinds, parts)) if parts else frozenset([annotation])
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+class Config(BaseModel):
+    """A frozen piece of configuration: unknown keys are refused with a suggestion, and numbers must be finite.
+
+    Attributes:
+        outside_hash: keys on which no result depends, so that a change of them makes no other run.
+    """
+
+    # What is infinite, such as the end of a step, must be so still when a run's config.yaml is read again.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants")
+    outside_hash: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="before")
     @classmethod
@@ -48,6 +74,19 @@ class Config(BaseModel):
                 if key not in cls.model_fields:
                     raise ValueError(unknown_name(str(key), cls.model_fields, "key"))
         return data
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true, false and words where numbers alone are meant; they would be taken for numbers."""
+        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+        words = bool if not kinds <= {int, float, type(None), ...} else bool | str
+        if kinds & {int, float} and not kinds & {bool, Any}:
+            for item in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(item, words):
+                    said = "must be a number" if item is value else f"{item!r} must be a number"
+                    raise ValueError(f"= {value!r}: {said}")
+        return value
 
     @property
     def source_objects(self) -> tuple[Any, ...]:
@@ -217,6 +256,12 @@ def first_message(error: ValueError) -> str:
     return str(error)
 
 
+def first_error(error: ValueError) -> str:
+    """The first of an error's messages, in plain words, behind the key that it is about."""
+    keys = ".".join(next(_flat(error))[0]) if isinstance(error, ValidationError) else ""
+    return f"{keys}: {first_message(error)}".replace(": = ", " = ").removeprefix(": ")
+
+
 def _flat(error: ValidationError, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """All errors with their keys; those of a configuration that a name has chosen among them."""
     for item in error.errors():
@@ -314,7 +359,8 @@ def _hashed(value: Any, code: bool) -> Any:
         return [_hashed(v, code) for v in value]
     if not isinstance(value, Config):
         return value
-    found = {key: _hashed(getattr(value, key), code) for key in type(value).model_fields}
+    kept = [key for key in type(value).model_fields if key not in value.outside_hash]
+    found = {key: _hashed(getattr(value, key), code) for key in kept}
     found |= {key: _hashed(v, code) for key, v in (value.model_extra or {}).items()}
     if code and (source := value.source_digest) != "":
         found["code"] = uuid.uuid4().hex if source is None else source

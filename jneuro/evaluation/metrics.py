@@ -68,8 +68,8 @@ def forecast_scores(
         runs: the run from which each window comes; runs are the independent clusters of the standard error.
 
     Returns:
-        `r2`, `r2_se`, `rmse_z`, `mae_z`, `rmse_mv`, `mae_mv`, and the same by horizon (`per_horizon`) and, for the
-        nearest one, by neuron (`per_neuron`). `rmse_mv` and `mae_mv` are in the recording's unit, whatever that is.
+        `r2`, `r2_se`, `rmse_z`, `mae_z`, `rmse`, `mae`, and the same by horizon (`per_horizon`) and, for the
+        nearest one, by neuron (`per_neuron`). `rmse` and `mae` are in the unit of the targets.
     """
     error = predicted.astype(np.float64) - target
     spread = np.square(target - target.mean(0, dtype=np.float64))
@@ -80,8 +80,8 @@ def forecast_scores(
         r2 = 1 - squared / spread[:, 0].mean(0)
     neurons = {
         "r2": r2,
-        "rmse_mv": np.sqrt(squared) * scale,
-        "mae_mv": np.abs(error[:, 0]).mean(0) * scale,
+        "rmse": np.sqrt(squared) * scale,
+        "mae": np.abs(error[:, 0]).mean(0) * scale,
     }
     return {
         **horizons[0],
@@ -99,6 +99,6 @@ def _one_horizon(error: np.ndarray, spread: np.ndarray, scale: np.ndarray, clust
         "r2_se": ratio_error(a, b),
         "rmse_z": float(np.sqrt(squared.mean())),
         "mae_z": float(absolute.mean()),
-        "rmse_mv": float(np.sqrt(np.mean(squared * scale**2))),
-        "mae_mv": float(np.mean(absolute * scale)),
+        "rmse": float(np.sqrt(np.mean(squared * scale**2))),
+        "mae": float(np.mean(absolute * scale)),
     }

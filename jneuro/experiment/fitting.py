@@ -58,9 +58,12 @@ def fit_stages(plan: FitPlan, folder: RunFolder, progress: Progress) -> Path:
         ConfigError: if the recording cannot be fitted.
     """
     with folder.lock():
-        if wanted(plan.stages.get("simulate"), folder, progress, "simulated"):
-            with jax.enable_x64(not plan.config.of_network), progress.begin("simulate", unit="s") as task:
-                simulate_stage(plan, folder, lambda done, total: task.update(1e-3 * done, 1e-3 * total))
+        stage: Any = plan.stages.get("simulate")
+        if wanted(stage, folder, progress, "simulated") and not folder.reuse(stage):
+            double = jax.enable_x64(not plan.config.of_network)
+            with double, folder.stage(stage), progress.begin("simulate", unit="s") as task:
+                path: Any = plan.recording(folder)
+                simulate_stage(plan.simulation, plan.seed, path, lambda *ms: task.update(*(1e-3 * t for t in ms)))
         if wanted(plan.stages["fit"], folder, progress, "fitted"):
             pieces = Pieces(folder.path / "pieces")
             with folder.stage(plan.stages["fit"]):

@@ -149,6 +149,8 @@ class RunFolder:
                 folder._require_finished(plan.stages.values())
             elif folder.info.get("code") != where:
                 folder._update(code=where)
+            if (text := to_yaml(config)) != (path / "config.yaml").read_text(encoding="utf-8"):
+                write_text(path / "config.yaml", text)  # what is outside the hash, such as claims, may have changed
             return folder
         # What a kill between the first two files leaves is no obstacle.
         allowed = ("run.json", ".new-run.json", ".new-config.yaml", ".lock")

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jneuro.report.data import number
+from jneuro.report.components import number, quantity
 from jneuro.report.page import inline
-from jneuro.report.prose import quantity
 from jneuro.report.style import EXCITATORY, INHIBITORY, INK, legend_above, panels, save
 
 __all__ = ["recording_section"]

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jneuro.report.data import number
-from jneuro.report.prose import quantity
+from jneuro.report.components import number, quantity
 
 __all__ = ["CHAOTIC", "say_rollouts", "tabulate_rollouts"]
 

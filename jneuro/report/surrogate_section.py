@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from jneuro.report.components import quantity
 from jneuro.report.data import BASELINES, number
-from jneuro.report.prose import quantity
 
 __all__ = ["say_surrogate", "tabulate_surrogate"]
 

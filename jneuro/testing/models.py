@@ -14,8 +14,7 @@ from jneuro.core.config import Config
 from jneuro.core.devices import double_precision
 from jneuro.core.registry import Block
 from jneuro.datasets.windows import Batch
-from jneuro.models.base import Prediction, forward
-from jneuro.models.build import Sizes, build_model, model_rngs
+from jneuro.models.base import Prediction, Sizes, build_model, forward, model_rngs
 from jneuro.models.kinds import MODELS
 from jneuro.testing.contract import (
     Contract,

@@ -15,7 +15,7 @@ from jneuro.core.progress import Progress, showing
 from jneuro.core.random import require_key, stream
 from jneuro.core.types import Array, Key
 from jneuro.datasets.windows import Windows
-from jneuro.models.build import Sizes, build_model, initialised, model_rngs
+from jneuro.models.base import Sizes, build_model, initialised, model_rngs
 from jneuro.training.callbacks import TrainingProgress
 from jneuro.training.checkpoints import Checkpoints
 from jneuro.training.fingerprint import fingerprint, unseen

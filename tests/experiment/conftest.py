@@ -33,6 +33,13 @@ evaluate:
   analyses:
     - {name: error_analysis, bins: 3}
     - {name: interpretability, windows: 40, attributed: 40, steps: 2, draws: 20}
+claims:
+  - text: a compact model beats persistence
+    quantity: test.compact.r2
+    against: baselines.persistence.r2
+  - text: it needs its own past
+    quantity: analyses.interpretability.importance.compact.own past.comparison
+  - {text: it is fast on a GPU, why: needs a GPU}
 """
 
 

@@ -10,12 +10,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
 
 import jneuro.experiment.simulation as simulation
+from jneuro import cli
 from jneuro.core.config import ConfigError
 from jneuro.core.progress import Progress, Task
 from jneuro.experiment import RunFolder, require_trained, run, run_stages, running
@@ -32,7 +34,7 @@ def test_every_score_stands_beside_baselines_and_ceiling(tiny):
     assert {n: s["leaky"] for n, s in metrics["test"].items()} == MODELS
     assert list(metrics["baselines"]) == ["persistence", "ar", "var", "lookup"]
     for name, score in {**metrics["test"], **metrics["baselines"]}.items():
-        for key in ("r2", "rmse_mv", "mae_mv", "share_of_ceiling"):
+        for key in ("r2", "rmse", "mae", "share_of_ceiling"):
             assert np.isfinite(score[key]), (name, key)
         assert score["horizons_ms"] == [1.0, 5.0]
         assert len(score["per_horizon"]["r2"]) == 2
@@ -110,10 +112,35 @@ def test_what_a_model_learned_is_told(tiny):
     assert "Whose past the forecast needs" in html
 
 
+def test_claims_are_judged_and_told(tiny, capsys):
+    judged = json.loads((tiny.folder / "claims.json").read_text())
+    assert [c["status"] for c in judged][2] == "not run"
+    assert judged[0]["evidence"][0].startswith(f"{tiny.metrics['test']['compact']['r2']:.4g} against")
+    assert judged[1]["text"] == "it needs its own past"
+    html = (tiny.folder / "report.html").read_text()
+    assert "Of 3 claims" in html
+    assert "needs a GPU" in html
+    cli.claims([tiny.folder])
+    assert "| it is fast on a GPU | not run | needs a GPU |" in capsys.readouterr().out
+    # A claim changes nothing that was computed.
+    fewer = load_plan(tiny.file, ["claims=[]"])
+    assert fewer.stages["evaluate"] == tiny.plan.stages["evaluate"]
+    assert fewer.stages["report"] != tiny.plan.stages["report"]
+
+
+def test_results_fit_their_schema(tiny):
+    schema = json.loads((tiny.folder / "metrics.schema.json").read_text())
+    jsonschema.validate(tiny.metrics, schema)
+    assert {"test", "baselines", "ceiling"} <= set(schema["required"])
+    comparison = tiny.metrics["test"]["compact"]["comparison"]
+    assert comparison["paired_by"] == "run"
+    assert comparison["ci95"] == [None, None]  # one test run
+
+
 def test_predictions_are_those_that_were_scored(tiny):
     data = xr.open_zarr(tiny.folder / "predictions.zarr", group="test", consolidated=False)
     error = (data["prediction.compact"] - data["target"]).isel(horizon=0).values
-    assert np.sqrt(np.mean(error**2)) == pytest.approx(tiny.metrics["test"]["compact"]["rmse_mv"], rel=1e-4)
+    assert np.sqrt(np.mean(error**2)) == pytest.approx(tiny.metrics["test"]["compact"]["rmse"], rel=1e-4)
     assert "prediction.compact (leaky split)" not in data
     # The target at a given time is that frame of the recording, give or take the measurement noise of 0.2 mV.
     v = read_recording(tiny.folder / "recording.zarr")
