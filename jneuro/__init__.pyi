@@ -6,14 +6,15 @@ from . import models as models
 from . import recordings as recordings
 from . import report as report
 from . import simulators as simulators
+from . import spikes as spikes
 from . import sweeps as sweeps
 from . import testing as testing
 from . import training as training
 from .core.progress import Progress as Progress
 from .core.progress import Task as Task
 from .core.types import Array as Array
-from .datasets.tasks import WindowConfig as WindowConfig
-from .datasets.tasks import window as window
+from .datasets.windowing import WindowConfig as WindowConfig
+from .datasets.windowing import window as window
 from .datasets.windows import Batch as Batch
 from .evaluation.analysis import Analysis as Analysis
 from .evaluation.analysis import Findings as Findings
@@ -42,7 +43,6 @@ from .simulators.base import Simulator as Simulator
 from .simulators.base import param as param
 from .simulators.base import state as state
 from .simulators.connectivity import Rule as Rule
-from .simulators.located import Exact as Exact
 from .simulators.ode import ODESimulator as ODESimulator
 from .simulators.paths import Choice as Choice
 from .simulators.paths import LogNormal as LogNormal
@@ -53,6 +53,7 @@ from .simulators.paths import parameters as parameters
 from .simulators.paths import replace as replace
 from .simulators.simulation import simulate as simulate
 from .simulators.simulation import simulate_many as simulate_many
+from .simulators.spiking import Exact as Exact
 from .simulators.spiking import SuperSpike as SuperSpike
 from .simulators.spiking import Surrogate as Surrogate
 from .simulators.spiking import reset as reset
@@ -65,8 +66,8 @@ from .sweeps.runner import sweep as sweep
 from .sweeps.store import open_sweep as open_sweep
 from .training.callbacks import Callback as Callback
 from .training.checkpoints import Checkpoints as Checkpoints
-from .training.loop import TrainResult as TrainResult
 from .training.optimizers import Adam as Adam
 from .training.optimizers import AdamW as AdamW
 from .training.recipe import TrainConfig as TrainConfig
+from .training.trainer import TrainResult as TrainResult
 from .training.trainer import train as train

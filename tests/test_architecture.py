@@ -21,6 +21,7 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 # Imports run from right to left; those that share a place do not import each other.
 ORDER = (
     {"core"},
+    {"spikes"},
     {"recordings"},
     {"simulators"},
     {"datasets"},

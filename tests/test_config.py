@@ -100,7 +100,7 @@ OVERRIDES = {
     "windows.fractions={train: 0.5, validation: 0.49, test: 0.01}": ("of 10 leave nothing for test; use more runs",),
     "windows.fractions={train: 0.5, validation: 0.3, test: 0.3}": ("= 1.1, but shares must sum to 1",),
     "windows.targets=[w]": ("windows: unknown variable 'w'; known are v, spikes, trace, rate, population_rate",),
-    "windows.split=trial": ("windows.split = 'trial'", "'run' or 'report'"),
+    "windows.split=trial": ("windows.split = 'trial'", "'run', 'time' or 'report'"),
     "models={}": ("models", "at least 1 item"),
     "models.m.model.name=compac": (
         "models.m.model: unknown model 'compac'; did you mean 'compact', or module:name of your own",
@@ -396,7 +396,7 @@ def test_the_resolved_configuration_is_complete_and_reloads_to_the_same(tiny, tm
     resolved = yaml.safe_load(text)
     assert resolved["models"]["m"]["model"]["features"] == 100
     assert resolved["models"]["m"]["model"]["horizons"] == 2
-    assert resolved["windows"]["measurement_noise"] == 0.2
+    assert resolved["windows"]["measurement_noise"] == 0
     (tmp_path / "again.yaml").write_text(text)
     again = load_experiment(tmp_path / "again.yaml")
     assert again == config

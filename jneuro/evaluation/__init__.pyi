@@ -26,4 +26,3 @@ from .results import metrics_schema as metrics_schema
 from .rollouts import rollout as rollout
 from .scores import Evaluation as Evaluation
 from .scores import evaluate as evaluate
-from .spike_trains import isi_cv as isi_cv

@@ -8,7 +8,7 @@ Student's t over the clusters, and is corrected by Holm's method where a table c
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
@@ -184,7 +184,7 @@ def sums_by_run(runs: Int[np.ndarray, " window"], *values: Float[np.ndarray, "wi
     return [np.bincount(cluster, np.asarray(v, np.float64).reshape(len(runs), -1).sum(1)) for v in values]
 
 
-def holm(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
+def holm(comparisons: Mapping[Any, Comparison]) -> dict[Any, Comparison]:
     """Judge the comparisons of a table together: no false verdict among all of them in 95 % of tables.
 
     Args:

@@ -13,7 +13,6 @@ from jneuro.evaluation.forecasts import forecast, targets, window_scores
 from jneuro.evaluation.metrics import forecast_scores, ratio_error
 from jneuro.evaluation.results import Metrics
 from jneuro.training.kinds import LOSSES
-from jneuro.training.trainer import check_finite
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -64,7 +63,7 @@ def evaluate(
         ValueError: if the test windows hold values that are not finite, a baseline does not fit the windows, a model
             and a baseline have one name, or a prediction has another shape than the targets.
     """
-    check_finite(windows, "test")
+    windows.check_finite("test")
     starts = windows.starts["test"]
     runs = np.asarray(starts) // windows.frames_per_trial
     target, scale = targets(windows, starts), np.asarray(windows.target_scaling.scale)

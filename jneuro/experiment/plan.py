@@ -24,8 +24,8 @@ from jneuro.core.names import unknown_name
 from jneuro.core.random import stream
 from jneuro.core.registry import Block
 from jneuro.core.types import Array, Key
-from jneuro.datasets.tasks import WindowConfig
 from jneuro.datasets.variables import FROM_SPIKES, columns_of, needed
+from jneuro.datasets.windowing import WindowConfig
 from jneuro.evaluation.baselines import check_baselines, label_of
 from jneuro.evaluation.claims import check_claims
 from jneuro.experiment.config import ExperimentConfig, ModelEntry
@@ -203,7 +203,8 @@ def resolve(config: ExperimentConfig) -> Plan:
             raise ValueError(f"evaluate.analyses: {error}") from error
     data, simulation, seed = _source(config)
     _check_windows(config, data)
-    models = {name: _sized(config, name, data) for name in config.models}
+    own = [(name, config.windows_of(name), config.train_config_of(name)) for name in config.models]
+    models = {name: _sized(config, name, windows, recipe, data) for name, windows, recipe in own}
     config = config.model_copy(update={"models": models})
     made = content_of(simulation, seed)
     source = made if config.simulation is not None else content_of(config.recording)
@@ -315,9 +316,9 @@ def _check_memory(key: str, data: _Data, names: Sequence[str]) -> None:
         )
 
 
-def _sized(config: ExperimentConfig, name: str, data: _Data) -> ModelEntry:
+def _sized(config: ExperimentConfig, name: str, windows: WindowConfig, recipe: TrainConfig, data: _Data) -> ModelEntry:
     """A model with the sizes of its data; refuse one, or a training, that does not fit them."""
-    entry, windows, recipe = config.models[name], config.windows_of(name), config.train_config_of(name)
+    entry = config.models[name]
     twins = [windows.model_copy(update={"split": "report"})] if name in config.evaluate.leaky_twins else []
     least = min(w.check(data.duration_ms, data.dt, data.runs)["train"] for w in [windows, *twins])
     if recipe.batch_size > least:

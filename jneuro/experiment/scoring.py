@@ -25,7 +25,6 @@ from jneuro.evaluation import (
     evaluate,
     forecast,
     interval,
-    isi_cv,
     metrics_schema,
     simulate_futures,
     targets,
@@ -38,6 +37,7 @@ from jneuro.experiment.simulation import build_runs, initial_states
 from jneuro.experiment.training import cut_windows, load_model
 from jneuro.recordings import Recording, has_events, open_recording, read_events, read_recording, read_state
 from jneuro.simulators import ODESimulator, SteppedSimulator
+from jneuro.spikes.intervals import isi_cv
 
 __all__ = ["evaluate_stage"]
 

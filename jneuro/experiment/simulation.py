@@ -76,7 +76,7 @@ def build_runs(config: SimulationConfig, key: Key[Array, ""]) -> Runs:
     Returns:
         The runs.
     """
-    simulator = config.simulator.build()
+    simulator, how = config.simulator.build(), {"record": config.recorded, **config.scheme}
     own = config.stimulus is not None and config.stimulus.random
     stimulus, drawn = None, stream(key, "stimulus")
     if config.stimulus is not None:
@@ -88,8 +88,7 @@ def build_runs(config: SimulationConfig, key: Key[Array, ""]) -> Runs:
     shared = config.connectivity == "fixed" or alike
     connect = simulator.connect if shared else eqx.filter_vmap(simulator.connect)
     connected = connect(wiring if shared else trial_keys(wiring, config.runs))
-    how = {"record": config.recorded, "per_trial": not shared, "stimuli": own}
-    return Runs(connected, stimulus, keys, **how, **config.scheme)
+    return Runs(connected, stimulus, keys, per_trial=not shared, stimuli=own, **how)
 
 
 @eqx.filter_jit

@@ -253,8 +253,8 @@ def _predicted(folder: Path, metrics: Numbers, arrays: Mapping[str, np.ndarray])
         [
             str(i),
             quantity(number(t["rmse_mv"]), 2),
-            f"{t['true']:.0f}",
-            f"{t['predicted']:.0f}",
+            quantity(number(t["true"]), 0),
+            quantity(number(t["predicted"]), 0),
             quantity(100 * number(t["recall"]), 0),
             quantity(100 * number(t["precision"]), 0),
         ]

@@ -14,7 +14,7 @@ from jneuro.core.registry import accepted
 from jneuro.core.types import Array, Float
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.regimes import REGIMES, firing_pattern
-from jneuro.simulators.spike_statistics import isi_cvs
+from jneuro.spikes.intervals import isi_cvs
 from jneuro.sweeps.kinds import MEASURES
 
 __all__ = ["STATES", "Measure", "as_measure", "measure", "result_like", "result_names", "unwrapped"]

@@ -7,7 +7,7 @@ from evaluation_problems import cut, linear_process
 from scipy.special import stdtrit
 
 from jneuro.datasets.windows import Batch
-from jneuro.evaluation import evaluate, forecast, forecast_scores, isi_cv, ratio_error, targets
+from jneuro.evaluation import evaluate, forecast, forecast_scores, ratio_error, targets
 from jneuro.models.base import Prediction
 
 
@@ -141,36 +141,3 @@ def test_forecasts_do_not_depend_on_the_batch(windows, batch_size):
     expected = 0.5 * windows.gather(starts).inputs[:, -1:]
     np.testing.assert_allclose(forecast(half, windows, starts, batch_size), expected, rtol=1e-6)
     np.testing.assert_array_equal(targets(windows, starts), windows.gather(jnp.asarray(starts)).targets)
-
-
-def trains(intervals):
-    """Events of several trains of given intervals, shuffled."""
-    time = np.concatenate([np.cumsum(i) for i in intervals])
-    which = np.repeat(np.arange(len(intervals)), [len(i) for i in intervals])
-    order = np.random.default_rng(0).permutation(len(time))
-    return time[order], which[order] // 3, which[order] % 3
-
-
-def test_isi_cv_against_a_loop():
-    rng = np.random.default_rng(0)
-    intervals = [
-        rng.gamma(shape, size=n) for shape, n in zip([1, 2, 4, 8, 16, 1], [30, 40, 50, 20, 12, 11], strict=True)
-    ]
-    direct = [i[1:].std(ddof=1) / i[1:].mean() for i in intervals if len(i) - 1 >= 10]
-    assert isi_cv(*trains(intervals)) == pytest.approx(np.mean(direct))
-    direct = [i[1:].std(ddof=1) / i[1:].mean() for i in intervals if len(i) - 1 >= 25]
-    assert isi_cv(*trains(intervals), least=25) == pytest.approx(np.mean(direct))
-    assert len(direct) == 3
-
-
-def test_isi_cv_of_poisson_and_regular_trains():
-    rng = np.random.default_rng(1)
-    poisson = isi_cv(*trains([rng.exponential(20, 2000) for _ in range(6)]))
-    # The CV of n exponential intervals has variance 1/n.
-    assert poisson == pytest.approx(1, abs=4 / np.sqrt(6 * 2000))
-    assert isi_cv(*trains([np.full(50, 8.0), np.full(30, 2.0)])) == pytest.approx(0, abs=1e-9)
-
-
-@pytest.mark.parametrize("length", [0, 1, 10])
-def test_isi_cv_of_too_few_spikes(length):
-    assert np.isnan(isi_cv(*trains([np.ones(length)])))

@@ -18,6 +18,7 @@ simulation:
   snapshot_every_ms: 50
 windows:
   discard_ms: 50
+  measurement_noise: 0.2
   length_ms: 20
   stride_ms: 5
   horizons_ms: [1, 5]
