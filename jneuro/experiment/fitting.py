@@ -73,7 +73,7 @@ def fit_stages(plan: FitPlan, folder: RunFolder, progress: Progress) -> Path:
                         fit_network(plan, folder, lambda text: task.update(text=text))
                 else:
                     _fit_all(plan, folder, progress, pieces)
-            pieces.clear()
+                pieces.clear()
         with folder.stage(plan.stages["report"]), progress.begin("report"):
             return _report(folder)
 
