@@ -14,11 +14,10 @@ from jneuro.fitting.driven import where_it_begins
 from jneuro.fitting.parameters import Trainable, double
 from jneuro.simulators.base import Drive
 from jneuro.simulators.integration import Stepper
-from jneuro.simulators.located import Exact
 from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.simulation import simulate
 from jneuro.simulators.solvers import RK4, MembraneTerm, Scheme, gain
-from jneuro.simulators.spiking import Surrogate
+from jneuro.simulators.spiking import Exact, Surrogate
 
 __all__ = ["Problem", "integrate"]
 

@@ -13,6 +13,8 @@ __all__ = ["WeightsError", "check_tensors", "without_prefix"]
 class WeightsError(ValueError):
     """Weights that do not fit a model, or cannot be read or written; the message says which and what to do."""
 
+    outcome = "error"
+
 
 def without_prefix(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Mapping[str, Any]:
     """Drop what all names begin with, where they fit only without: `module.` of DDP, `_orig_mod.` of `torch.compile`.

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,11 +18,11 @@ from pydantic import ValidationError
 
 from jneuro.core.config import Config
 from jneuro.core.files import write_json, written
-from jneuro.datasets.scaling import Scaling
+from jneuro.datasets.windows import Scaling
 from jneuro.interop.tensors import WeightsError, check_tensors
 from jneuro.models.base import Model, ModelConfig, build_model
 from jneuro.models.kinds import MODELS
-from jneuro.training.checkpoints import Checkpoints, CheckpointStore, Weights, named_arrays, with_arrays
+from jneuro.training.checkpoints import Checkpoints, CheckpointStore, latest, named_arrays, split_model, with_best
 
 __all__ = ["CONFIG", "load_scaling", "load_weights", "model_config", "new_model", "save_weights", "written_whole"]
 
@@ -108,7 +109,6 @@ def save_weights(
             "attribute `config`, or train it with a checkpoint, and read that by jneuro.training.load_best"
         )
     values = config.model_dump(mode="json")
-    _, params, _, rest = nnx.split(model, nnx.Param, nnx.RngState, ...)
     with written_whole(Path(path), overwrite=overwrite) as folder:
         folder.mkdir()
         write_json(folder / CONFIG, values)
@@ -116,7 +116,7 @@ def save_weights(
             rows = {"mean": scaling.mean, "scale": scaling.scale}
             write_json(folder / _SCALING, {name: np.asarray(row).tolist() for name, row in rows.items()})
         with CheckpointStore(Checkpoints(folder / "checkpoints"), {"model": values}) as store:
-            store.save(0, named_arrays({"best": Weights(params, rest)}), [])
+            store.save(0, named_arrays({"best": split_model(model)[1]}), [])
 
 
 def load_scaling(path: str | Path) -> Scaling:
@@ -159,14 +159,10 @@ def load_weights(path: str | Path) -> Model:
         values = json.loads((path / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: not a weights folder, {CONFIG} cannot be read ({error})") from error
-    model = new_model(model_config(values, str(path / CONFIG)))
-    graph, params, rngs, rest = nnx.split(model, nnx.Param, nnx.RngState, ...)
-    weights = {"best": Weights(params, rest)}
-    with CheckpointStore(Checkpoints(path / "checkpoints"), None) as store:
-        saved = store.restore()
+    model: Any = new_model(model_config(values, str(path / CONFIG)))
+    saved, _ = latest(path / "checkpoints")
     if saved is None:
         raise WeightsError(f"{path}: not a weights folder, it has no checkpoint")
-    shapes = {name: array.shape for name, array in named_arrays(weights).items()}
+    shapes = {name: array.shape for name, array in named_arrays({"best": split_model(model)[1]}).items()}
     check_tensors(shapes, saved.arrays, f"{path / CONFIG}")
-    best = with_arrays(weights, saved.arrays)["best"]
-    return nnx.merge(graph, best.params, rngs, best.rest, copy=True)
+    return with_best(model, saved.arrays)

@@ -6,16 +6,16 @@ from .base import Simulator as Simulator
 from .base import param as param
 from .base import state as state
 from .brunel import Brunel as Brunel
-from .ca1 import CA1Pyramidal as CA1Pyramidal
+from .cells import CA1Pyramidal as CA1Pyramidal
+from .cells import HodgkinHuxley as HodgkinHuxley
+from .cells import Izhikevich as Izhikevich
+from .cells import Pospischil as Pospischil
 from .connectivity import Bernoulli as Bernoulli
 from .connectivity import FixedInDegree as FixedInDegree
 from .connectivity import Rule as Rule
-from .hodgkin_huxley import HodgkinHuxley as HodgkinHuxley
-from .izhikevich import Izhikevich as Izhikevich
 from .kinds import SIMULATORS as SIMULATORS
 from .kinds import SOLVERS as SOLVERS
 from .kinds import STIMULI as STIMULI
-from .located import Exact as Exact
 from .ode import ODESimulator as ODESimulator
 from .paths import Choice as Choice
 from .paths import Distribution as Distribution
@@ -26,7 +26,6 @@ from .paths import draw as draw
 from .paths import parameters as parameters
 from .paths import replace as replace
 from .paths import resolve as resolve
-from .pospischil import Pospischil as Pospischil
 from .regimes import REGIMES as REGIMES
 from .regimes import Excitability as Excitability
 from .regimes import excitability as excitability
@@ -38,6 +37,7 @@ from .simulation import simulate as simulate
 from .simulation import simulate_many as simulate_many
 from .spiking import Arctan as Arctan
 from .spiking import Boxcar as Boxcar
+from .spiking import Exact as Exact
 from .spiking import SuperSpike as SuperSpike
 from .spiking import Surrogate as Surrogate
 from .spiking import reset as reset

@@ -10,7 +10,7 @@ so there is one wherever a value has several uses.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -23,7 +23,7 @@ from jneuro.core.devices import scan
 from jneuro.core.types import Array, Float, Int
 from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.solvers import WATCH, Coarseness, MembraneTerm, Scheme, _Explicit
-from jneuro.simulators.stepping import _record, repeat
+from jneuro.simulators.stepping import Frames, in_blocks
 from jneuro.simulators.stimuli import Stimulus
 
 __all__ = ["TimeParallel", "time_parallel"]
@@ -36,6 +36,7 @@ class TimeParallel(Scheme):
     forward mode: `jax.jvp` and `jax.jacfwd` need `solver` itself.
     """
 
+    jumps: ClassVar = False
     solver: Scheme
     """`Euler()`, `Heun()` or `RK4()`."""
     chunk: int = eqx.field(default=5, static=True)
@@ -66,18 +67,8 @@ class TimeParallel(Scheme):
 
 
 def time_parallel(
-    simulator: ODESimulator,
-    stimulus: Stimulus | None,
-    start: Any,
-    solver: TimeParallel,
-    dt: float,
-    names: tuple[str, ...],
-    frames: int,
-    every: int,
-    warmup: int,
-    checkpoint: int | None,
-    exact: bool,
-) -> tuple[dict[str, Array], Any, Any, Any]:
+    simulator: ODESimulator, stimulus: Stimulus | None, start: Any, solver: TimeParallel, frames: Frames
+) -> tuple[Any, dict[str, Array], Coarseness]:
     """Warm up, then record frame by frame, in chunks of steps.
 
     Args:
@@ -85,29 +76,17 @@ def time_parallel(
         stimulus: what drives it.
         start: the `ODEState` in which to start.
         solver: how.
-        dt: time step [ms].
-        names: what to record.
-        frames: how many frames.
-        every: steps in a frame.
-        warmup: steps before the first frame.
-        checkpoint: frames between kept states in reverse mode.
-        exact: must be false.
+        frames: what to record.
 
     Returns:
-        The recorded values, true, the final state, and the fastest relaxation on the way.
+        The final state, the recorded values, and the fastest relaxation on the way.
     """
-    del exact
-    chunks = _Chunks(simulator, stimulus, solver, dt, start.y)
-    rate = jnp.zeros((), start.y[0].dtype)
-    state = _State(jnp.stack(start.y), start.step, rate, start.step)
-    if warmup:
-        state, _ = repeat(lambda s, _: (chunks.advance(s, solver.chunk)[0], None), state, warmup // solver.chunk, None)
-        state = chunks.advance(state, warmup % solver.chunk)[0] if warmup % solver.chunk else state
-    about = {name: simulator.recordables[name] for name in names}
-    state, values = _record(chunks.advance, about, state, solver.chunk, frames, every, checkpoint)
+    chunks = _Chunks(simulator, stimulus, solver, frames.dt, start.y)
+    state = _State(jnp.stack(start.y), start.step, jnp.zeros((), start.y[0].dtype), start.step)
+    state, values = in_blocks(chunks.advance, state, solver.chunk, frames)
     y = type(start.y)(*state.y)
     state = chunks.looked(state)
-    return values, True, dataclasses.replace(start, y=y, carry=y, step=state.step), Coarseness(state.rate, state.when)
+    return dataclasses.replace(start, y=y, carry=y, step=state.step), values, Coarseness(state.rate, state.when)
 
 
 class _State(NamedTuple):

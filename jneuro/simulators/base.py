@@ -28,6 +28,8 @@ __all__ = [
     "StateVariable",
     "initial_state",
     "param",
+    "preset",
+    "require_inside",
     "require_within_bounds",
     "state",
     "state_variables",
@@ -84,17 +86,27 @@ class Parameter(NamedTuple):
 
 
 def _to_array(value: Any) -> Any:
-    """A strongly typed floating-point array, of the precision in force unless the value brings its own."""
-    if isinstance(value, eqx.Module):
-        return value  # a number that is drawn; see `jneuro.simulators.paths`
-    if isinstance(value, jax.Array | np.ndarray) and jnp.issubdtype(value.dtype, jnp.floating):
-        return jnp.asarray(value, jax.dtypes.canonicalize_dtype(value.dtype))
-    return jnp.asarray(value, jnp.result_type(float))
+    """A strongly typed floating-point array, of the precision in force unless the value brings its own.
+
+    What is no number stays what it is, so that `require_within_bounds` can refuse it by name.
+    """
+    dtype = getattr(value, "dtype", jnp.dtype(int))
+    if isinstance(value, eqx.Module | bool | str | None):
+        return value  # among it a number that is drawn; see `jneuro.simulators.paths`
+    if jnp.issubdtype(dtype, jnp.floating):
+        return jnp.asarray(value, jax.dtypes.canonicalize_dtype(dtype))
+    if not jnp.issubdtype(dtype, jnp.integer):
+        return value
+    try:
+        return jnp.asarray(value, jnp.result_type(float))
+    except (TypeError, ValueError):
+        return value
 
 
 def _to_static(value: Any) -> Any:
-    """A number of Python's own, which programs can be looked up by, in place of NumPy's."""
-    return value.item() if isinstance(value, np.integer | np.floating | np.bool_) else value
+    """A number of Python's own, which programs can be looked up by, in place of an array's."""
+    known = isinstance(value, np.generic | np.ndarray | jax.Array) and not isinstance(value, Tracer)
+    return value.tolist() if known else value
 
 
 Param = Float[Array, "..."]
@@ -102,7 +114,7 @@ Param = Float[Array, "..."]
 
 
 def param(
-    default: Any,
+    default: Any = ...,
     *,
     unit: str = "1",
     bounds: Bounds = REAL,
@@ -114,7 +126,7 @@ def param(
     """Declare a simulator's parameter, once for documentation, checks, fits and recordings.
 
     Args:
-        default: the source's value.
+        default: the source's value; `...` where it must be given.
         unit: its unit; "1" for a pure number.
         bounds: the interval in which it makes sense; values outside are refused at construction.
         doc: its meaning, in one phrase.
@@ -126,9 +138,26 @@ def param(
         An `equinox` field. A parameter that is not static is converted to a strongly typed array.
     """
     metadata = {"jneuro": {"unit": unit, "source": source, "bounds": bounds, "doc": doc, "static": static}}
-    if static:
-        return eqx.field(default=default, static=True, metadata=metadata, converter=converter)
-    return eqx.field(default=default, converter=_to_array, metadata=metadata)
+    given: Any = {} if default is ... else {"default": default}
+    return eqx.field(static=static, converter=converter if static else _to_array, metadata=metadata, **given)
+
+
+def preset(doc: str, **values: Any) -> Any:
+    """Declare a classmethod that builds a simulator with the constants of a source; its name is listed in `presets`.
+
+    Args:
+        doc: its docstring.
+        values: the constants by name, where they are not the defaults; those that the caller gives win.
+
+    Returns:
+        The classmethod.
+    """
+
+    def build(cls: Any, **overrides: Any) -> Any:
+        return cls(**(values | overrides))
+
+    build.__doc__ = doc
+    return classmethod(build)
 
 
 class Drive(NamedTuple):
@@ -208,18 +237,39 @@ def require_within_bounds(module: eqx.Module) -> None:
     kind = type(module).__name__
     for field in dataclasses.fields(module):
         about, value = field.metadata.get("jneuro"), getattr(module, field.name)
-        if about is None or isinstance(value, Tracer) or not isinstance(value, jax.Array | int | float):
+        if about is None or isinstance(value, Tracer | eqx.Module):
             continue
         p = Parameter(name=field.name, default=field.default, **about)
-        if p.static and isinstance(p.default, int) and not isinstance(value, int):
-            raise ValueError(f"{kind}: {p.name} = {value} must be a whole number ({p.doc})")
-        if not p.bounds.contain(np.asarray(value)):
-            unit = "" if p.unit == "1" else f" {p.unit}"
-            doc = f" ({p.doc})" if p.doc else ""
-            every = np.atleast_1d(value)
-            at = next(i for i in np.ndindex(every.shape) if not p.bounds.contain(every[i]))
-            place = f"[{', '.join(map(str, at))}]" if np.ndim(value) else ""
-            raise ValueError(f"{kind}: {p.name}{place} = {every[at]}{unit} lies outside {p.bounds}{unit}{doc}")
+        doc = f" ({p.doc})" if p.doc else ""
+        said = f"{kind}: {p.name} " + (f"has the shape {np.shape(value)}; it" if np.ndim(value) else f"= {value!r}")
+        number = isinstance(value, int | float) and not isinstance(value, bool) if p.static else eqx.is_array(value)
+        if p.static and not number and field.type not in (int, float):
+            continue  # a choice, or an object of its own
+        if p.static and int in (field.type, type(p.default)) and not (number and isinstance(value, int)):
+            raise ValueError(f"{said} must be a whole number{doc}")
+        if not number:
+            raise ValueError(f"{said} must be a number{doc}")
+        require_inside(kind, p, value)
+
+
+def require_inside(owner: str, parameter: Parameter, value: Any) -> None:
+    """Refuse a value outside the bounds of a parameter, by name, place, unit and meaning.
+
+    Args:
+        owner: name of what has the parameter.
+        parameter: its declaration.
+        value: a number or an array.
+
+    Raises:
+        ValueError: for the first such element.
+    """
+    p, every = parameter, np.atleast_1d(value)
+    if p.bounds.contain(every):
+        return
+    unit, doc = "" if p.unit == "1" else f" {p.unit}", f" ({p.doc})" if p.doc else ""
+    at = next(i for i in np.ndindex(every.shape) if not p.bounds.contain(every[i]))
+    place = f"[{', '.join(map(str, at))}]" if np.ndim(value) else ""
+    raise ValueError(f"{owner}: {p.name}{place} = {every[at]}{unit} lies outside {p.bounds}{unit}{doc}")
 
 
 def initial_state(simulator: "Simulator") -> Any:
@@ -267,8 +317,12 @@ class Simulator(eqx.Module):
     """The classmethods that build it with the constants of a source."""
 
     def __check_init__(self) -> None:
-        """Refuse parameters outside their bounds; traced values pass unseen."""
+        """Refuse parameters outside their bounds, then combinations of them; traced values pass unseen."""
         require_within_bounds(self)
+        self.require_consistent()
+
+    def require_consistent(self) -> None:
+        """Refuse combinations of parameters, each of which lies within its bounds."""
 
     def connect(self, key: Key[Array, ""]) -> Self:
         """Draw the random connectivity, once, and return the simulator that has it; here: nothing, and itself."""

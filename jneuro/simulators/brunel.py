@@ -1,8 +1,8 @@
 """Sparse networks of excitatory and inhibitory integrate-and-fire neurons."""
 
-import dataclasses
 from typing import ClassVar, Literal, NamedTuple, Self, get_args
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -11,8 +11,7 @@ from jax.core import Tracer
 from jneuro.core.devices import route
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Int, Key
-from jneuro.simulators.background import binomial_counts, binomial_thresholds, normal_deviates, step_words
-from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Bounds, Recordable, param, state
+from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Bounds, Param, Recordable, param, preset, state, step_count
 from jneuro.simulators.connectivity import (
     Bernoulli,
     BitRows,
@@ -21,10 +20,12 @@ from jneuro.simulators.connectivity import (
     FixedInDegree,
     RowLists,
     Rule,
-    as_rule,
     relative_weights,
 )
 from jneuro.simulators.kernels.brunel import advance_block
+from jneuro.simulators.kernels.noise import binomial_counts, binomial_thresholds, normal_deviates, step_words
+from jneuro.simulators.kinds import as_rule
+from jneuro.simulators.paths import draw_parameters
 from jneuro.simulators.spiking import reset, spike, surrogate_in_force
 from jneuro.simulators.stepped import SteppedSimulator
 
@@ -38,8 +39,12 @@ _TINY = 32
 _SMALL = 4096
 """Neurons in a network whose matrix costs less than loops over spikes on a device where loops are slow."""
 
+
 _REPORT = "CNN-LSTM Voltage Forecasting on Simulated Neural Networks (2025), code"
-_BRUNEL = "Brunel, J. Comput. Neurosci. 8 (2000) 183"
+
+
+def _report(default, doc, unit="1", **options):
+    return param(default, unit=unit, source=_REPORT, doc=doc, **options)
 
 
 class Brunel(SteppedSimulator):
@@ -57,39 +62,27 @@ class Brunel(SteppedSimulator):
         Brunel N., Journal of Computational Neuroscience 8 (2000) 183, Section 2.
     """
 
-    tau_m: Float[Array, ""] = param(10.0, unit="ms", source=_REPORT, bounds=POSITIVE, doc="membrane time constant")
-    v_rest: Float[Array, ""] = param(-70.0, unit="mV", source=_REPORT, doc="resting potential")
-    v_reset: Float[Array, ""] = param(-70.0, unit="mV", source=_REPORT, doc="potential after a spike")
-    v_threshold: Float[Array, ""] = param(-50.0, unit="mV", source=_REPORT, doc="threshold")
-    j: Float[Array, ""] = param(0.5, unit="mV", source=_REPORT, bounds=NON_NEGATIVE, doc="excitatory weight")
-    g: Float[Array, ""] = param(5.5, unit="1", source=_REPORT, bounds=NON_NEGATIVE, doc="relative inhibition")
-    j_external: Float[Array, ""] = param(
-        0.5, unit="mV", source=_REPORT, bounds=NON_NEGATIVE, doc="weight of a background spike"
-    )
-    rate_external: Float[Array, ""] = param(
-        500.0, unit="Hz", source=_REPORT, bounds=NON_NEGATIVE, doc="rate of one background source"
-    )
-    noise: Float[Array, ""] = param(
-        0.05, unit="mV", source=_REPORT, bounds=NON_NEGATIVE, doc="SD of the normal noise added in each step"
-    )
-    v_initial: Float[Array, ""] = param(-70.0, unit="mV", source=_REPORT, doc="mean initial potential")
-    v_initial_sd: Float[Array, ""] = param(
-        2.0, unit="mV", source=_REPORT, bounds=NON_NEGATIVE, doc="SD of the initial potential"
-    )
-    n_excitatory: int = param(
-        80, unit="1", source=_REPORT, bounds=Bounds(1), doc="excitatory neurons; they come first", static=True
-    )
-    n_inhibitory: int = param(20, unit="1", source=_REPORT, bounds=Bounds(0), doc="inhibitory neurons", static=True)
-    rule: Rule = param(Bernoulli(0.1), unit="1", source=_REPORT, doc="who hears whom", static=True, converter=as_rule)
-    refractory: float = param(2.0, unit="ms", source=_REPORT, bounds=NON_NEGATIVE, doc="refractory period", static=True)
-    delay: float = param(1.5, unit="ms", source=_REPORT, bounds=POSITIVE, doc="transmission delay", static=True)
-    n_external: int = param(
-        8, unit="1", source=_REPORT, bounds=Bounds(1), doc="background sources of a neuron", static=True
-    )
+    tau_m: Param = _report(10.0, "membrane time constant", "ms", bounds=POSITIVE)
+    v_rest: Param = _report(-70.0, "resting potential", "mV")
+    v_reset: Param = _report(-70.0, "potential after a spike", "mV")
+    v_threshold: Param = _report(-50.0, "threshold", "mV")
+    j: Param = _report(0.5, "excitatory weight", "mV", bounds=NON_NEGATIVE)
+    g: Param = _report(5.5, "relative inhibition", bounds=NON_NEGATIVE)
+    j_external: Param = _report(0.5, "weight of a background spike", "mV", bounds=NON_NEGATIVE)
+    rate_external: Param = _report(500.0, "rate of one background source", "Hz", bounds=NON_NEGATIVE)
+    noise: Param = _report(0.05, "SD of the normal noise added in each step", "mV", bounds=NON_NEGATIVE)
+    v_initial: Param = _report(-70.0, "mean initial potential", "mV")
+    v_initial_sd: Param = _report(2.0, "SD of the initial potential", "mV", bounds=NON_NEGATIVE)
+    n_excitatory: int = _report(80, "excitatory neurons; they come first", bounds=Bounds(1), static=True)
+    n_inhibitory: int = _report(20, "inhibitory neurons", bounds=Bounds(0), static=True)
+    rule: Rule = _report(Bernoulli(0.1), "connection rule", static=True, converter=as_rule)
+    refractory: float = _report(2.0, "refractory period", "ms", bounds=NON_NEGATIVE, static=True)
+    delay: float = _report(1.5, "transmission delay", "ms", bounds=POSITIVE, static=True)
+    n_external: int = _report(8, "background sources of a neuron", bounds=Bounds(1), static=True)
     external_cap: int = param(
         32, unit="1", source="numerical", bounds=Bounds(1), doc="most background spikes in a step", static=True
     )
-    dt: float = param(0.1, unit="ms", source=_REPORT, bounds=POSITIVE, doc="time step", static=True)
+    dt: float = _report(0.1, "time step", "ms", bounds=POSITIVE, static=True)
     weight_variation: float = param(
         0.0,
         unit="1",
@@ -106,9 +99,9 @@ class Brunel(SteppedSimulator):
         static=True,
     )
     connections: Connections | None = None
-    """Who hears whom, from populations of n_excitatory and n_inhibitory, where it is given; `connect` keeps it."""
+    """Synaptic connectivity that is given, from populations of n_excitatory and n_inhibitory; `connect` keeps it."""
     structure: Connections | None = None
-    """Who hears whom, where `connect` has drawn it."""
+    """Synaptic connectivity that `connect` has drawn."""
 
     class State(NamedTuple):
         """The state between two steps."""
@@ -123,12 +116,11 @@ class Brunel(SteppedSimulator):
         "spikes": Recordable("1", "sum", "spikes"),
     }
 
-    def __check_init__(self) -> None:
+    def require_consistent(self) -> None:
         """Refuse combinations that cannot be simulated."""
-        super().__check_init__()
         self._check_connections()
-        self.step_count(self.delay, "Brunel: delay")
-        self.step_count(self.refractory, "Brunel: refractory")
+        step_count(self.delay, self.dt, "Brunel: delay")
+        step_count(self.refractory, self.dt, "Brunel: refractory")
         rate = self.rate_external
         if isinstance(rate, jax.Array) and not isinstance(rate, Tracer) and rate.ndim == 0:
             p = float(rate) * self.dt * 1e-3
@@ -159,17 +151,14 @@ class Brunel(SteppedSimulator):
             return
         if not isinstance(given, Connections):
             raise ValueError(f"Brunel: connections must be Dense, BitRows or RowLists, got {type(given).__name__}")
-        sizes = tuple(self.populations.values())
+        sizes = (self.n_excitatory, self.n_inhibitory)
         if given.populations != sizes or given.shape[1] != self.neurons:
             raise ValueError(
                 f"Brunel: connections lead from populations of {given.populations} to {given.shape[1]} neurons; "
                 f"this network has {sizes}, {self.neurons} in all"
             )
 
-    @classmethod
-    def forecasting_report(cls, **overrides) -> Self:
-        """The network of the voltage-forecasting report: 80 + 20 neurons, rest −70 mV, about 30 Hz."""
-        return cls(**overrides)
+    forecasting_report = preset("The network of the voltage-forecasting report: 80 + 20 neurons, rest −70 mV, 30 Hz.")
 
     @classmethod
     def original(cls, g: float = 5.0, eta: float = 2.0, **overrides) -> Self:
@@ -184,24 +173,10 @@ class Brunel(SteppedSimulator):
             The network, not yet connected.
         """
         mean = 2.0 * float(eta)
-        values = {
-            "tau_m": 20.0,
-            "v_rest": 0.0,
-            "v_reset": 10.0,
-            "v_threshold": 20.0,
-            "j": 0.1,
-            "g": g,
-            "j_external": 0.1,
-            "rate_external": 10.0 * eta,
-            "noise": 0.0,
-            "v_initial": 10.0,
-            "v_initial_sd": 3.0,
-            "n_excitatory": 10_000,
-            "n_inhibitory": 2_500,
-            "rule": FixedInDegree(p=0.1),
-            "n_external": 1000,
-            "external_cap": round(mean + 7 * mean**0.5 + 6),
-        }
+        values = {"tau_m": 20.0, "v_rest": 0.0, "v_reset": 10.0, "v_threshold": 20.0, "v_initial": 10.0}
+        values |= {"j": 0.1, "g": g, "j_external": 0.1, "rate_external": 10.0 * eta, "noise": 0.0, "v_initial_sd": 3.0}
+        values |= {"n_excitatory": 10_000, "n_inhibitory": 2_500, "rule": FixedInDegree(p=0.1), "n_external": 1000}
+        values |= {"external_cap": round(mean + 7 * mean**0.5 + 6)}
         return cls(**(values | overrides))
 
     @property
@@ -210,9 +185,14 @@ class Brunel(SteppedSimulator):
         return {"excitatory": self.n_excitatory, "inhibitory": self.n_inhibitory}
 
     @property
+    def neurons(self) -> int:
+        """Number of neurons."""
+        return self.n_excitatory + self.n_inhibitory
+
+    @property
     def block(self) -> int:
         """The transmission delay, in steps."""
-        return self.step_count(self.delay)
+        return step_count(self.delay, self.dt)
 
     @property
     def adjacency(self) -> Float[Array, "pre post"]:
@@ -228,7 +208,7 @@ class Brunel(SteppedSimulator):
         Returns:
             The network with its `structure`; itself, if its `connections` are given.
         """
-        self = super().connect(key)
+        self = draw_parameters(self, key, lambda network: (network.neurons,))
         if self.connections is not None:
             return self
         sizes, n = (self.n_excitatory, self.n_inhibitory), self.neurons
@@ -241,7 +221,7 @@ class Brunel(SteppedSimulator):
             drawn = BitRows(rows=rows, populations=sizes, post=n)
         else:
             drawn = RowLists.from_rows(rows, sizes, n, self.rule.most(sizes, n), weigh)
-        return dataclasses.replace(self, structure=drawn)
+        return eqx.tree_at(lambda network: network.structure, self, drawn, is_leaf=lambda x: x is None)
 
     def _representation(self) -> str:
         """What `propagation` means for this network; "auto" is what measures fastest."""
@@ -252,7 +232,7 @@ class Brunel(SteppedSimulator):
         return "rows" if self.weight_variation else "bits"
 
     def _wiring(self) -> Connections:
-        """Who hears whom, as the run needs it: as a matrix where spikes have a gradient, which only that passes."""
+        """The connectivity as the run needs it: a matrix where spikes have a gradient, which only that passes."""
         found = self.structure if self.connections is None else self.connections
         if found is None:
             raise ValueError("Brunel is not connected; call simulator.connect(key) first")
@@ -334,4 +314,4 @@ class Brunel(SteppedSimulator):
     @property
     def held(self) -> int:
         """Steps for which a neuron stays frozen after the one in which it spiked."""
-        return max(self.step_count(self.refractory) - 1, 0)
+        return max(step_count(self.refractory, self.dt) - 1, 0)

@@ -40,20 +40,29 @@ class _Physical(Block):
 
     _named: dict[tuple[str, str], Any] = PrivateAttr(default_factory=dict)
 
-    @property
-    def source_objects(self) -> tuple[Any, ...]:
+    @cached_property
+    def source_objects(self) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """What stands behind the name, and behind those that its arguments name, such as the rule of a network."""
-        within = [v for v in self.arguments.values() if isinstance(v, eqx.Module)]
-        return (self.target, *self._named.values(), *within)
+        within = [v for v in (self.model_extra or {}).values() if isinstance(v, eqx.Module)]
+        return (self._target, *self._named.values(), *within)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """See Pydantic; what was made of the original stays with it."""
+        copy = super().model_copy(update=update, deep=deep)
+        for name in ("_built", "source_objects"):
+            vars(copy).pop(name, None)
+        return copy
 
     @model_validator(mode="before")
     @classmethod
-    def _short(cls, data: Any) -> Any:
+    def _known(cls, data: Any) -> Any:
+        """Take a name alone; its arguments are checked against what it means."""
         return {"name": data} if isinstance(data, str) else data
 
     def _construct(self, registry: Registry, make: Any, values: Mapping[str, Any], **given: Any) -> Any:
         """Make the object, or set what is given of one that is there."""
-        owner = self.target if inspect.isclass(self.target) else make
+        target, is_class = self._target, inspect.isclass(self._target)
+        owner = target if is_class else make
         words, known, fixed = _arguments(make, owner)
         for name, value in values.items():
             if known is not None and (name not in known or name in given):
@@ -70,18 +79,18 @@ class _Physical(Block):
             found = make(**values, **passed)
         except TypeError as error:
             raise ValueError(f"{self.name}: {re.sub(r'^[^ ]+[(][)] ', '', str(error))}") from error
-        return product(registry, self.name, found)
+        return found if is_class and isinstance(found, target) else product(registry, self.name, found)
 
     def _read(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments, with numbers that are drawn read."""
-        read = {}
+        read = dict(values)
         for name, value in values.items():
-            try:
-                # A mapping with a name is a thing of its own, such as a rule; its parameter reads it.
-                block = isinstance(value, Mapping) and "name" in value
-                read[name] = value if block else as_distribution(value)
-            except ValueError as error:
-                raise ValueError(f"{self.name}: {name}: {error}") from error
+            # A mapping with a name is a thing of its own, such as a rule; its parameter reads it.
+            if isinstance(value, Mapping) and "name" not in value:
+                try:
+                    read[name] = as_distribution(value)
+                except ValueError as error:
+                    raise ValueError(f"{self.name}: {name}: {error}") from error
         return read
 
 
@@ -139,20 +148,14 @@ class SimulatorConfig(_Physical):
                 self._built[precision] = self._build()
         return self._built[precision]
 
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """See Pydantic; what is built stays with the original."""
-        copy = super().model_copy(update=update, deep=deep)
-        vars(copy).pop("_built", None)  # pyright: ignore[reportAttributeAccessIssue]
-        return copy
-
     def _build(self) -> Any:
-        target = make = self.target
+        target = make = self._target
         if self.preset is not None:
             presets = getattr(target, "presets", ()) if inspect.isclass(target) else ()
             if self.preset not in presets:
                 raise ValueError(unknown_name(self.preset, presets, f"preset of {self.name}"))
             make = getattr(target, self.preset)
-        return self._construct(SIMULATORS, make, self._read(self.arguments))
+        return self._construct(SIMULATORS, make, self._read(self.model_extra or {}))
 
     @model_validator(mode="after")
     def _buildable(self) -> Self:
@@ -263,10 +266,9 @@ class RunSettings(Config):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        simulator = self.simulator.build()
-        if not isinstance(simulator, ODESimulator) and (self.dt_ms is not None or self.solver is not None):
+        if not self.deterministic and (self.dt_ms is not None or self.solver is not None):
             raise ValueError(f"{self.simulator.name} brings its own scheme; leave out dt_ms and solver")
-        require_possible(simulator, self._stimulus(), **self.scheme)
+        require_possible(self.simulator.build(), self._stimulus(), **self.scheme)
         if self.steps_of_a_frame < 1:
             raise ValueError(f"record_every_ms = {self.record_every_ms:g} is less than a time step")
         step_count(self.warmup_ms, self.step, "warmup_ms")
@@ -285,7 +287,10 @@ class RunSettings(Config):
     @cached_property
     def scheme(self) -> dict[str, Any]:
         """The arguments `dt` and `solver` of `simulate`."""
-        return scheme_of(self.simulator.build(), as_solver(self.solver), self.dt_ms)
+        simulator = self.simulator.build()
+        if not isinstance(simulator, ODESimulator):
+            return {"dt": simulator.dt, "solver": None}
+        return scheme_of(simulator, as_solver(self.solver), self.dt_ms)
 
     @property
     def step(self) -> float:
@@ -307,7 +312,7 @@ class RunSettings(Config):
         """Name and size of each population of neurons."""
         return populations_of(self.simulator.build(), self._stimulus())
 
-    @property
+    @cached_property
     def neurons(self) -> int:
         """Number of neurons."""
         return sum(self.populations.values())
@@ -361,14 +366,14 @@ class SimulationConfig(RunSettings):
     @model_validator(mode="after")
     def _recordable(self) -> Self:
         known = self.simulator.build().recordables
-        for name in self.record or ():
+        for name in self.recorded:
             if name not in known:
                 raise ValueError(f"record: {unknown_name(name, known, 'variable')}")
         self._require_multiple("snapshot_every_ms", "record_every_ms", self.frame)
         self._require_multiple("duration_ms", "snapshot_every_ms", self.snapshot_every_ms)
         return self
 
-    @property
+    @cached_property
     def recorded(self) -> tuple[str, ...]:
         """What is recorded."""
         return tuple(self.simulator.build().recordables) if self.record is None else self.record

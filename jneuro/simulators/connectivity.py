@@ -1,9 +1,9 @@
-"""Who hears whom: rules that say it, three representations of it, and the propagation of spikes through them.
+"""Synaptic connectivity: rules, three storage formats of one weight matrix, and the propagation of spikes.
 
-A `Rule` says it neuron by neuron; `Bernoulli` and `FixedInDegree` are ours. All representations answer the same
-question with the same numbers: `Dense` by a matrix product, differentiably; `BitRows` and `RowLists` by visiting the
-neurons that spike, at a cost that grows with the number of spikes. Under `jax.vmap` these two run as one network that
-consists of all networks of the batch.
+A `Rule` draws the connections neuron by neuron; `Bernoulli` and `FixedInDegree` are ours. All formats give the same
+numbers: `Dense` by a matrix product, differentiably; `BitRows` and `RowLists` by visiting the neurons that spike, at a
+cost that grows with the number of spikes. Under `jax.vmap` these two run as one network, which consists of all networks
+of the batch.
 """
 
 import abc
@@ -20,10 +20,8 @@ from jax.core import Tracer
 
 from jneuro.core.random import key_words, threefry
 from jneuro.core.types import Array, Bool, Float, Int, Key, UInt
-from jneuro.simulators.background import normal_deviates
-from jneuro.simulators.kernels.events import pack, select, unpack, word_count
-from jneuro.simulators.kernels.propagation import propagate_bits, propagate_lists
-from jneuro.simulators.kinds import RULES, made, product
+from jneuro.simulators.kernels.events import pack, propagate_bits, propagate_lists, select, unpack, word_count
+from jneuro.simulators.kernels.noise import normal_deviates
 
 __all__ = [
     "Bernoulli",
@@ -33,7 +31,6 @@ __all__ = [
     "FixedInDegree",
     "RowLists",
     "Rule",
-    "as_rule",
     "most_targets",
     "relative_weights",
 ]
@@ -47,9 +44,9 @@ def _weights(value: Any) -> Float[Array, "*any"]:
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating):
         return value
     found = value if isinstance(value, jax.Array) else np.asarray(value)
-    if found.dtype == object:
-        raise ValueError(f"relative weights must be an array of numbers, got {type(value).__name__}")
     floating = jnp.issubdtype(found.dtype, jnp.floating)
+    if not floating and found.dtype.kind not in "biu":
+        raise ValueError(f"relative weights must be an array of numbers, got {type(value).__name__}")
     return jnp.asarray(found, jax.dtypes.canonicalize_dtype(found.dtype) if floating else jnp.result_type(float))
 
 
@@ -63,6 +60,14 @@ class Connections(eqx.Module):
 
     populations: eqx.AbstractVar[tuple[int, ...]]
     """Size of each presynaptic population, in the order of their neurons."""
+
+    def __check_init__(self) -> None:
+        """Refuse populations that do not add up."""
+        if sum(self.populations) != (pre := self.shape[0]):
+            raise ValueError(
+                f"{type(self).__name__}: populations = {self.populations} add up to {sum(self.populations)}, "
+                f"but there are {pre} presynaptic neurons"
+            )
 
     @property
     @abc.abstractmethod
@@ -103,10 +108,9 @@ class Dense(Connections):
     populations: tuple[int, ...] = eqx.field(static=True, converter=_sizes)
 
     def __check_init__(self):
-        """Refuse populations that do not add up, and what is no matrix of relative weights."""
+        """Refuse what is no matrix of relative weights."""
         if self.matrix.ndim < 2:
             raise ValueError(f"Dense: matrix must be [pre, post], got the shape {self.matrix.shape}")
-        _check_populations(self)
         _check_weights("Dense: matrix", self.matrix)
 
     @classmethod
@@ -159,11 +163,10 @@ class BitRows(Connections):
         """Refuse rows that do not fit."""
         if self.rows.shape[-1] != word_count(self.post):
             raise ValueError(f"BitRows: {self.rows.shape[-1]} words a row do not hold {self.post} bits")
-        _check_populations(self)
 
     @classmethod
     def from_adjacency(cls, adjacency: Bool[Array, "pre post"], populations: tuple[int, ...]) -> Self:
-        """Connect by a matrix that says who hears whom.
+        """Connect by an adjacency matrix.
 
         Raises:
             ValueError: if it holds anything but zeros and ones.
@@ -207,8 +210,7 @@ class RowLists(Connections):
     post: int = eqx.field(static=True)
 
     def __check_init__(self):
-        """Refuse populations that do not add up, and what are no relative weights."""
-        _check_populations(self)
+        """Refuse what are no relative weights."""
         if self.weights is not None:
             if self.weights.shape != self.targets.shape:
                 raise ValueError(
@@ -228,7 +230,7 @@ class RowLists(Connections):
         """Connect by packed rows; see `Rule.rows`.
 
         Args:
-            rows: who hears whom.
+            rows: the targets of each neuron, as bits.
             populations: size of each presynaptic population.
             post: number of postsynaptic neurons.
             most: room for the targets of a neuron; a run-time error if it does not suffice.
@@ -321,7 +323,9 @@ class RowLists(Connections):
 
 
 class Rule(eqx.Module):
-    """Who hears whom, at most once; abstract: a rule of one's own defines `row` or `column`.
+    """Connection rule, of at most one synapse from neuron to neuron; abstract.
+
+    A rule of one's own defines `row` or `column`.
 
     What it says of a neuron depends on the key and on that neuron alone. Its fields are plain numbers and words.
 
@@ -486,22 +490,6 @@ class FixedInDegree(Rule):
         return most_targets(post, share if self.p is None else self.p, sum(populations))
 
 
-def as_rule(value: Any) -> Rule:
-    """Make a rule of what a configuration or a caller gives.
-
-    Args:
-        value: a `Rule`; a name; or a mapping with `name` and arguments, such as `{"name": "bernoulli", "p": 0.1}`.
-
-    Returns:
-        The rule.
-
-    Raises:
-        ValueError: if it is none.
-    """
-    block = RULES.block(value)
-    return product(RULES, block.name, block.build()) if made(block.target) else block.target
-
-
 def _check_probability(rule: Rule, p: float) -> None:
     if isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p <= 1:
         raise ValueError(f"{type(rule).__name__}: p = {p!r} must be a number in [0, 1]")
@@ -607,16 +595,6 @@ def most_targets(post: int, probability: float, pre: int) -> int:
     choose = np.concatenate([[0.0], np.cumsum(np.log((post - k[1:] + 1) / k[1:]))])
     tail = np.cumsum(np.exp(choose + k * math.log(probability) + (post - k) * math.log1p(-probability))[::-1])[::-1]
     return max(1, int(np.searchsorted(-tail, -1e-9 / pre)) - 1)
-
-
-def _check_populations(connections: Connections) -> None:
-    """Refuse populations that do not add up."""
-    name, pre = type(connections).__name__, connections.shape[0]
-    if sum(connections.populations) != pre:
-        raise ValueError(
-            f"{name}: populations = {connections.populations} add up to {sum(connections.populations)}, "
-            f"but there are {pre} presynaptic neurons"
-        )
 
 
 def _check_weights(name: str, weights: Array) -> None:

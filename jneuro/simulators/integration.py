@@ -13,10 +13,8 @@ from jax.core import Tracer
 
 from jneuro.core.devices import scan
 from jneuro.core.types import Array, Int, PyTree
-from jneuro.recordings.recording import Recording
 from jneuro.simulators.adjoint import TimeParallel, time_parallel
 from jneuro.simulators.base import state_variables
-from jneuro.simulators.located import Exact, located_step, parts, spread
 from jneuro.simulators.ode import ODESimulator, is_separable, require_one_equation
 from jneuro.simulators.solvers import (
     WATCH,
@@ -26,9 +24,19 @@ from jneuro.simulators.solvers import (
     RushLarsen,
     Scheme,
     StaggeredCrankNicolson,
+    as_scheme,
 )
-from jneuro.simulators.spiking import reset, spike, spike_gradient, surrogate_in_force
-from jneuro.simulators.stepping import finite, repeat
+from jneuro.simulators.spiking import (
+    Exact,
+    located_step,
+    parts,
+    reset,
+    spike,
+    spike_gradient,
+    spread,
+    surrogate_in_force,
+)
+from jneuro.simulators.stepping import Frames
 from jneuro.simulators.stimuli import Sampled, Stimulus
 
 __all__ = ["ODEState", "Stepper", "begin", "integrate", "require_integrable", "too_coarse"]
@@ -59,23 +67,20 @@ class Stepper(eqx.Module):
     `observe(carry, step)` tells the state. All loops over time are made of these three.
     """
 
-    solver: Any
+    solver: Scheme = eqx.field(converter=as_scheme)
     term: MembraneTerm
     """What is integrated; its ends are those of the step."""
     dt: float = eqx.field(static=True)
 
     def at(self, step: Int[Array, ""], like: PyTree) -> tuple[MembraneTerm, Array, Array]:
-        """The term of a step, and when it begins and ends: its length is not the difference of rounded times."""
+        """The term of a step, when it begins, and how long it is: not the difference of rounded times."""
         dtype = jnp.result_type(*jax.tree.leaves(like))
         t0, t1 = step.astype(dtype) * self.dt, (step + 1).astype(dtype) * self.dt
-        return dataclasses.replace(self.term, end=t1, dt=self.dt), t0, t1
+        return dataclasses.replace(self.term, end=t1, dt=self.dt), t0, jnp.asarray(self.dt, dtype)
 
     def start(self, y: PyTree, step: Int[Array, ""]) -> PyTree:
         """What is carried, at the beginning of a run."""
-        term, t0, t1 = self.at(step, y)
-        if isinstance(self.solver, Scheme):
-            return self.solver.start(term, t0, jnp.asarray(self.dt, t0.dtype), y)
-        return y, self.solver.init(term, t0, t1, y, None)
+        return self.solver.start(*self.at(step, y), y)
 
     def advance(self, carry: PyTree, step: Int[Array, ""]) -> PyTree:
         """One step."""
@@ -83,28 +88,11 @@ class Stepper(eqx.Module):
 
     def watched(self, carry: PyTree, step: Int[Array, ""]) -> tuple[PyTree, Array | None]:
         """One step, and at which rate [1/ms] the first variable relaxed in it; None where the solver does not know."""
-        term, t0, t1 = self.at(step, carry)
-        if isinstance(self.solver, Scheme):
-            return self.solver.watched(term, t0, jnp.asarray(self.dt, t0.dtype), carry)
-        y, state = carry
-        solver = self.solver
-        if isinstance(solver, diffrax.AbstractRungeKutta) and solver.scan_kind is None:
-            # Diffrax's own choice for the loop over stages has no forward mode.
-            solver = eqx.tree_at(lambda s: s.scan_kind, solver, "bounded", is_leaf=lambda x: x is None)
-        # A first-same-as-last stage would remember the stimulus from before a jump.
-        y, _, _, state, _ = solver.step(term, t0, t1, y, None, state, jnp.asarray(True))
-        return (y, state), None
+        return self.solver.watched(*self.at(step, carry), carry)
 
     def observe(self, carry: PyTree, step: Int[Array, ""]) -> Any:
         """The state, from what is carried."""
-        if isinstance(self.solver, Scheme):
-            term, t0, _ = self.at(step, carry)
-            return self.solver.observe(term, t0, jnp.asarray(self.dt, t0.dtype), carry)
-        return carry[0]
-
-    def moved(self, carry: PyTree, y: PyTree) -> PyTree:
-        """What is carried, once the state has been set to `y`; for solvers that carry the state itself."""
-        return y if isinstance(self.solver, Scheme) else (y, carry[1])
+        return self.solver.observe(*self.at(step, carry), carry)
 
 
 def require_integrable(
@@ -134,22 +122,20 @@ def require_integrable(
     scheme = type(solver).__name__
     if isinstance(solver, diffrax.AbstractImplicitSolver):
         raise ValueError(f"{scheme} is implicit and needs tolerances; pass Adaptive({scheme}())")
-    staggered = isinstance(solver, StaggeredCrankNicolson)
-    if staggered and not is_separable(simulator):
+    if isinstance(solver, StaggeredCrankNicolson) and not is_separable(simulator):
         raise ValueError(
             f"StaggeredCrankNicolson would be of first order for {name}, whose variables depend on each other in other "
             "ways than gates on the potential; take RK4 or RushLarsen"
         )
     if isinstance(solver, Adaptive) and solver.rtol < 1e-6 and _dtype(simulator, start) == jnp.float32:
         raise ValueError(f"Adaptive: rtol = {solver.rtol:g} is finer than single precision resolves; take 1e-6 or more")
-    if (simulator.has_reset or _has_refractory(simulator)) and (
-        staggered or isinstance(solver, Adaptive | TimeParallel)
-    ):
+    jumps = solver.jumps if isinstance(solver, Scheme | Adaptive) else True
+    if (simulator.has_reset or _has_refractory(simulator)) and not jumps:
         raise ValueError(f"{scheme} cannot carry the jumps of {name} at its spikes; take RK4, or leave the solver out")
     if isinstance(gradient, Exact):
         if not simulator.has_threshold:
             raise ValueError(f"spike_gradient = Exact() needs spikes, but {name} has no threshold")
-        if staggered or not isinstance(solver, Scheme) or isinstance(solver, TimeParallel):
+        if not (jumps and isinstance(solver, Scheme)):
             raise ValueError(f"spike_gradient = Exact() cannot divide a step of {scheme}; take RK4, or leave it out")
         if _has_refractory(simulator):
             raise ValueError(f"spike_gradient = Exact() knows no refractory period, which {name} has; take a Surrogate")
@@ -202,10 +188,6 @@ def _require_state(simulator, start):
             raise ValueError(f"{name}: {variable} = {value} in the initial state lies outside {bounds}")
 
 
-def _limit(solver) -> float:
-    return solver.limit if isinstance(solver, Scheme) else np.inf if isinstance(solver, Adaptive) else 2.0
-
-
 def too_coarse(simulator: ODESimulator, solver: Any, dt: float, rate: float, when: str) -> str | None:
     """Say what is wrong with a time step, if anything is.
 
@@ -219,7 +201,7 @@ def too_coarse(simulator: ODESimulator, solver: Any, dt: float, rate: float, whe
     Returns:
         A sentence; None where the step resolves the relaxation.
     """
-    limit = _limit(solver)
+    limit = solver.limit if isinstance(solver, Adaptive) else as_scheme(solver).limit
     if not dt * rate > limit:
         return None
     stable = isinstance(solver, RushLarsen | StaggeredCrankNicolson)
@@ -299,16 +281,10 @@ def integrate(
     simulator: ODESimulator,
     stimulus: Stimulus | None,
     start: ODEState,
-    *,
     solver: Any,
-    dt: float,
-    names: tuple[str, ...],
-    frames: int,
-    record_every: int,
-    warmup: int,
-    checkpoint: int | None,
+    frames: Frames,
     gradient: Any = None,
-) -> tuple[Recording, Coarseness | None]:
+) -> tuple[ODEState, dict[str, Array], Any, Coarseness | None]:
     """Warm up, then record frame by frame.
 
     Args:
@@ -316,38 +292,22 @@ def integrate(
         stimulus: what drives it.
         start: where to start; see `begin`.
         solver: a fixed-step solver or `Adaptive`.
-        dt: time step [ms].
-        names: what to record.
-        frames: how many frames.
-        record_every: steps in a frame.
-        warmup: steps before the first frame.
-        checkpoint: frames between kept states in reverse mode.
+        frames: what to record.
         gradient: how spikes are differentiated: None, a `Surrogate` or `Exact`.
 
     Returns:
-        The recording, and the fastest relaxation on the way; None where the solver chooses its own steps.
+        The last state; the recorded values; whether the steps were fine enough; and the fastest relaxation on the way,
+        None where the solver chooses its own steps.
     """
-    run: Any = _fixed
-    if isinstance(solver, Adaptive | TimeParallel):
-        run = _adaptive if isinstance(solver, Adaptive) else time_parallel
-    how = {"solver": solver, "dt": dt, "names": names, "frames": frames, "every": record_every, "warmup": warmup}
-    with spike_gradient(None if isinstance(gradient, Exact) else gradient):
-        values, ok, final, coarse = run(
-            simulator, stimulus, start, **how, checkpoint=checkpoint, exact=isinstance(gradient, Exact)
-        )
-    if coarse is not None:
-        ok &= coarse.rate * dt <= _limit(solver)
-    recording = Recording(
-        values=values,
-        ok=ok & finite((values, final)),
-        first_step=start.step + warmup,
-        final_state=final,
-        step=dt,
-        record_every=record_every,
-        frames=frames,
-        unit_pairs=tuple((n, simulator.recordables[n].unit) for n in names),
-    )
-    return recording, coarse
+    exact = isinstance(gradient, Exact)
+    with spike_gradient(None if exact else gradient):
+        if isinstance(solver, Adaptive):
+            return *_adaptive(simulator, stimulus, start, solver, frames), None
+        if isinstance(solver, TimeParallel):
+            final, values, coarse = time_parallel(simulator, stimulus, start, solver, frames)
+        else:
+            final, values, coarse = _fixed(simulator, stimulus, start, solver, frames, exact)
+    return final, values, coarse.rate * frames.dt <= as_scheme(solver).limit, coarse
 
 
 class _Loop:
@@ -375,8 +335,7 @@ class _Loop:
             return None
         if self.exact:
             return (jnp.zeros_like(y[0]),) * 3
-        boolean = surrogate_in_force() is None
-        return jnp.zeros(y[0].shape, np.min_scalar_type(self.every) if boolean else y[0].dtype)
+        return jnp.zeros(y[0].shape, jnp.int32 if surrogate_in_force() is None else y[0].dtype)
 
     def step(self, now: Any, place: Any) -> tuple[Any, Any]:
         """One step, at its place in the frame: integrate, test, reset."""
@@ -399,7 +358,7 @@ class _Loop:
         if jumps:
             moved = zip(y, cell.reset(y), strict=True)
             y = type(y)(*(a if a is b else reset(fired, a, to=b) for a, b in moved))
-            after = stepper.moved(after, y)
+            after = stepper.solver.moved(after, y)
         if waiting is not None:
             period = jnp.maximum(jnp.round(cell.refractory / stepper.dt) - 1, 0).astype(waiting.dtype)
             waiting = jnp.where(fired > 0, period, jnp.maximum(waiting - 1, 0))
@@ -448,43 +407,36 @@ class _Loop:
         return (now, coarse), counts
 
 
-def _fixed(simulator, stimulus, start, solver, dt, names, frames, every, warmup, checkpoint, exact):
+def _fixed(simulator, stimulus, start, solver, frames, exact):
     """A scan over frames of a scan over steps."""
-    stepper = Stepper(solver, MembraneTerm(simulator, stimulus), dt)
-    loop = _Loop(stepper, "spikes" in names, every, exact)
+    stepper = Stepper(solver, MembraneTerm(simulator, stimulus), frames.dt)
+    loop = _Loop(stepper, "spikes" in frames.names, frames.every, exact)
 
     def frame(state, _):
-        state, counts = loop.frame(state, every)
+        state, counts = loop.frame(state, frames.every)
         carry, step, *_ = state[0]
-        t = step.astype(float) * dt
-        return state, _seen(simulator, stimulus, names, stepper.observe(carry, step), counts, t)
+        t = step.astype(float) * frames.dt
+        return state, _seen(simulator, stimulus, frames.names, stepper.observe(carry, step), counts, t)
 
-    # Short frames are grouped, so that looking costs the same whatever the length of a frame.
-    group = min(max(WATCH // every, 1), max(frames, 1))
-
-    def several(state, _):
-        state, values = scan(frame, state, None, length=group, unroll=1)
+    def several(state, count):
+        state, values = scan(frame, state, None, length=count, unroll=1)
         return loop.look(state), values
 
+    # Short frames are grouped, so that looking costs the same whatever the length of a frame.
+    group = min(max(WATCH // frames.every, 1), max(frames.count, 1))
     state = loop.look((loop.begin(start), Coarseness(jnp.zeros((), start.y[0].dtype), start.step)))
     # Warmed up by the same loops as later, so that a compiler that optimises gives the same last bits.
-    for body, length in ((several, group * every), (frame, every), (None, 1)):
-        times, warmup = divmod(warmup, length)
-        if body is None:
-            state = loop.frame(state, times)[0] if times else state
-        elif times:
+    grouped, left = divmod(frames.warmup, group * frames.every)
+    single, left = divmod(left, frames.every)
+    for body, times in ((lambda s, _: several(s, group), grouped), (frame, single)):
+        if times:
             state, _ = scan(lambda s, _, body=body: (body(s, None)[0], None), state, None, length=times, unroll=1)
-    whole, rest = divmod(frames, group)
-    segment = None if checkpoint is None else max(checkpoint // group, 1)
-    state, values = repeat(several, state, whole, segment)
-    values = jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), values)
-    if rest:
-        state, tail = scan(frame, state, None, length=rest, unroll=1)
-        values = jax.tree.map(lambda v, t: jnp.concatenate([v, t]), values, tail)
-    (carry, step, waiting, _), coarse = loop.look(state)
-    if exact and "spikes" in names:
+    state = loop.frame(state, left)[0] if left else state
+    state, values = frames.grouped(several, state, group)
+    (carry, step, waiting, _), coarse = state
+    if exact and "spikes" in frames.names:
         values["spikes"] = spread(*values["spikes"])
-    return values, True, ODEState(stepper.observe(carry, step), carry, step, start.solver, waiting), coarse
+    return ODEState(stepper.observe(carry, step), carry, step, start.solver, waiting), values, coarse
 
 
 def _seen(simulator, stimulus, names, y, spikes, t):
@@ -498,12 +450,11 @@ def _seen(simulator, stimulus, names, y, spikes, t):
     return {name: found[name] for name in names}
 
 
-def _adaptive(simulator, stimulus, start, solver, dt, names, frames, every, warmup, checkpoint, exact):
+def _adaptive(simulator, stimulus, start, solver, frames):
     """One call of Diffrax, which interpolates at the frames."""
-    del exact
-    dtype = start.y[0].dtype
-    first = start.step + warmup
-    times = (first + every * jnp.arange(1, frames + 1)).astype(dtype) * dt
+    dtype, dt = start.y[0].dtype, frames.dt
+    first = start.step + frames.warmup
+    times = (first + frames.every * jnp.arange(1, frames.count + 1)).astype(dtype) * dt
     t0 = start.step.astype(dtype) * dt
     solution = diffrax.diffeqsolve(
         MembraneTerm(simulator, stimulus),
@@ -514,19 +465,19 @@ def _adaptive(simulator, stimulus, start, solver, dt, names, frames, every, warm
         start.y,
         saveat=diffrax.SaveAt(ts=jnp.concatenate([(first.astype(dtype) * dt)[None], times])),
         stepsize_controller=_controller(stimulus, solver, t0, times[-1]),
-        adjoint=solver.adjoint or diffrax.RecursiveCheckpointAdjoint(checkpoints=checkpoint or 64),
+        adjoint=solver.adjoint or diffrax.RecursiveCheckpointAdjoint(checkpoints=frames.checkpoint or 64),
         max_steps=solver.max_steps,
         throw=False,
     )
     saved: Any = solution.ys
     y, spikes = jax.tree.map(lambda x: x[1:], saved), None
-    if "spikes" in names:
+    if "spikes" in frames.names:
         above = jax.vmap(simulator.threshold)(saved)
-        fired = jnp.where(above[:-1] < 0, spike(above[1:], inclusive=True), False)
-        spikes = fired.astype(np.min_scalar_type(every)) if surrogate_in_force() is None else fired
-    values = jax.vmap(lambda y, s, t: _seen(simulator, stimulus, names, y, s, t))(y, spikes, times)
-    ok = solution.result == diffrax.RESULTS.successful
-    return values, ok, ODEState(jax.tree.map(lambda x: x[-1], y), None, first + every * frames), None
+        spikes = jnp.where(above[:-1] < 0, spike(above[1:], inclusive=True), False)
+        spikes = spikes.astype(jnp.int32) if surrogate_in_force() is None else spikes
+    values = jax.vmap(lambda y, s, t: _seen(simulator, stimulus, frames.names, y, s, t))(y, spikes, times)
+    final = ODEState(jax.tree.map(lambda x: x[-1], y), None, first + frames.every * frames.count)
+    return final, values, solution.result == diffrax.RESULTS.successful
 
 
 def _controller(stimulus, solver, t0, t1):

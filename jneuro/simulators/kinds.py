@@ -10,6 +10,7 @@ __all__ = [
     "SIMULATORS",
     "SOLVERS",
     "STIMULI",
+    "as_rule",
     "as_solver",
     "made",
     "product",
@@ -71,11 +72,11 @@ SIMULATORS = Registry(
     "simulator",
     {
         "brunel": "jneuro.simulators.brunel:Brunel",
-        "ca1_pyramidal": "jneuro.simulators.ca1:CA1Pyramidal",
-        "hodgkin_huxley": "jneuro.simulators.hodgkin_huxley:HodgkinHuxley",
-        "izhikevich": "jneuro.simulators.izhikevich:Izhikevich",
+        "ca1_pyramidal": "jneuro.simulators.cells:CA1Pyramidal",
+        "hodgkin_huxley": "jneuro.simulators.cells:HodgkinHuxley",
+        "izhikevich": "jneuro.simulators.cells:Izhikevich",
         "izhikevich_reservoir": "jneuro.simulators.reservoir:IzhikevichReservoir",
-        "pospischil": "jneuro.simulators.pospischil:Pospischil",
+        "pospischil": "jneuro.simulators.cells:Pospischil",
         "ring_network": "jneuro.simulators.ring:RingNetwork",
     },
     _lacks_as_simulator,
@@ -154,7 +155,7 @@ RULES = Registry(
     },
     _lacks_as_rule,
 )
-"""Rules of who hears whom, by the name that a configuration uses."""
+"""Connection rules by the name that a configuration uses."""
 
 
 def as_solver(value: Any) -> Any:
@@ -170,12 +171,27 @@ def as_solver(value: Any) -> Any:
     Raises:
         ValueError: if it is none.
     """
-    if value is None:
-        return None
-    block = SOLVERS.block(value)
-    if not made(block.target):
-        return block.target
-    return product(SOLVERS, block.name, block.build())
+    return None if value is None else _thing(SOLVERS, value)
+
+
+def as_rule(value: Any) -> Any:
+    """Make a rule of what a configuration or a caller gives.
+
+    Args:
+        value: a `Rule`; a name; or a mapping with `name` and arguments, such as `{"name": "bernoulli", "p": 0.1}`.
+
+    Returns:
+        The rule.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    return _thing(RULES, value)
+
+
+def _thing(registry: Registry, value: Any) -> Any:
+    block = registry.block(value)
+    return product(registry, block.name, block.build()) if made(block.target) else block.target
 
 
 def made(target: Any) -> bool:

@@ -7,7 +7,7 @@ A path is the way to a number in the built object, as one would write it in Pyth
 import abc
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -19,7 +19,17 @@ from jax.core import Tracer
 from jneuro.core.names import unknown_name
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Key
-from jneuro.simulators.base import REAL, Parameter, _to_array
+from jneuro.simulators.base import (
+    NON_NEGATIVE,
+    POSITIVE,
+    REAL,
+    Param,
+    Parameter,
+    _to_array,
+    param,
+    require_inside,
+    require_within_bounds,
+)
 
 __all__ = [
     "Choice",
@@ -41,10 +51,6 @@ Tree = TypeVar("Tree")
 # Numbers that are drawn ----------------------------------------------------------------------------------------------
 
 
-def _number(**options: Any) -> Any:
-    return eqx.field(converter=_to_array, **options)
-
-
 class Distribution(eqx.Module):
     """A number that is drawn; abstract.
 
@@ -52,9 +58,6 @@ class Distribution(eqx.Module):
     `z`; `resolve` puts in the value, a differentiable function of the distribution's own numbers for the `z` that was
     drawn.
     """
-
-    moments: ClassVar[tuple[str, ...]]
-    """Names of the numbers that describe it, which have paths of their own, such as `amplitude.mean`."""
 
     z: eqx.AbstractVar[Any]
     """The standard deviate; None before it is drawn."""
@@ -74,20 +77,14 @@ class Distribution(eqx.Module):
 
     def __check_init__(self) -> None:
         """Refuse numbers that describe no distribution."""
-        for name in self.moments:
-            value = getattr(self, name)
-            if not isinstance(value, Tracer) and not np.all(np.isfinite(value)):
-                raise ValueError(f"{type(self).__name__}: {name} = {np.asarray(value)} must be finite")
-            if name == "sd" and not isinstance(value, Tracer) and np.any(np.asarray(value) < 0):
-                raise ValueError(f"{type(self).__name__}: sd = {np.asarray(value)} must not be negative")
+        require_within_bounds(self)
 
 
 class Normal(Distribution):
     r"""Normally distributed: \(\mu + \sigma z\), \(z\) standard normal."""
 
-    moments: ClassVar = ("mean", "sd")
-    mean: Float[Array, "*drawn"] = _number()
-    sd: Float[Array, "*drawn"] = _number()
+    mean: Param = param(doc="mean")
+    sd: Param = param(bounds=NON_NEGATIVE, doc="standard deviation")
     z: Any = None
 
     def deviate(self, key, shape):
@@ -106,15 +103,9 @@ class LogNormal(Distribution):
     \[ x = e^{\mu + \sigma z},\quad \sigma^2 = \ln(1 + s^2/m^2),\quad \mu = \ln m - \sigma^2/2 \]
     """
 
-    moments: ClassVar = ("mean", "sd")
-    mean: Float[Array, "*drawn"] = _number()
-    sd: Float[Array, "*drawn"] = _number()
+    mean: Param = param(bounds=POSITIVE, doc="mean")
+    sd: Param = param(bounds=NON_NEGATIVE, doc="standard deviation")
     z: Any = None
-
-    def __check_init__(self) -> None:
-        """Refuse a mean that a positive number cannot have."""
-        if not isinstance(self.mean, Tracer) and np.any(np.asarray(self.mean) <= 0):
-            raise ValueError(f"LogNormal: mean = {np.asarray(self.mean)} must be positive")
 
     def deviate(self, key, shape):
         """Draw standard normal deviates."""
@@ -132,16 +123,14 @@ class LogNormal(Distribution):
 class Uniform(Distribution):
     r"""Uniformly distributed: \(a + (b - a)\,z\), \(z\) uniform between 0 and 1."""
 
-    moments: ClassVar = ("low", "high")
-    low: Float[Array, "*drawn"] = _number()
-    high: Float[Array, "*drawn"] = _number()
+    low: Param = param(doc="least value")
+    high: Param = param(doc="greatest value")
     z: Any = None
 
     def __check_init__(self) -> None:
         """Refuse ends in the wrong order."""
-        if isinstance(self.low, Tracer) or isinstance(self.high, Tracer):
-            return
-        if np.any(np.asarray(self.low) > np.asarray(self.high)):
+        known = eqx.is_array(self.low) and eqx.is_array(self.high)
+        if known and not isinstance(above := jnp.any(self.low > self.high), Tracer) and above:
             raise ValueError(f"Uniform: low = {self.low} must not be greater than high = {self.high}")
 
     def deviate(self, key, shape):
@@ -157,13 +146,12 @@ class Uniform(Distribution):
 class Choice(Distribution):
     """One of several values, each as likely; `z` is its number."""
 
-    moments: ClassVar = ("values",)
-    values: Float[Array, " choice"] = _number()
+    values: Float[Array, " choice"] = param(doc="values, of which one is drawn")
     z: Any = None
 
     def __check_init__(self) -> None:
         """Refuse what is no list of values."""
-        if self.values.ndim < 1 or not self.values.shape[0]:
+        if np.ndim(self.values) < 1 or not np.size(self.values):
             raise ValueError("Choice: needs a list of one value or more")
 
     def deviate(self, key, shape):
@@ -306,7 +294,7 @@ def _found(node: Any, above: str = "") -> Iterator[tuple[str, Parameter]]:
         about = {"unit": "1", "bounds": REAL, "source": "", "doc": "", "static": False} | metadata.get("jneuro", {})
         floating = isinstance(value, float) or eqx.is_inexact_array(value)
         number = "jneuro" in metadata or (floating and not metadata.get("static"))
-        if number and not (isinstance(node, Distribution) and name not in node.moments):
+        if number and not (isinstance(node, Distribution) and name == "z"):
             yield here, Parameter(name=here, default=value, **about)
         if not metadata.get("static") and isinstance(value, eqx.Module | Mapping | list | tuple):
             yield from _found(value, here)
@@ -396,22 +384,11 @@ def _checked(name: str, path: str, value: Any, known: Mapping[str, Parameter], c
         )
     if isinstance(value, Distribution):
         return value
-    if isinstance(value, str | bool | None) or not _numeric(value):
-        raise ValueError(f"{name}: {path} = {value!r} must be a number")
     array, old = _to_array(value), np.shape(declared.default)
+    if not eqx.is_array(array):
+        raise ValueError(f"{name}: {path} = {value!r} must be a number")
     if old and array.shape not in ((), old):
         raise ValueError(f"{name}: {path} has the shape {array.shape}, where it must be () or {old}")
-    if check and not isinstance(array, Tracer) and not declared.bounds.contain(np.asarray(array)):
-        unit = "" if declared.unit == "1" else f" {declared.unit}"
-        about = f" ({declared.doc})" if declared.doc else ""
-        raise ValueError(f"{name}: {path} = {np.asarray(array)}{unit} lies outside {declared.bounds}{unit}{about}")
+    if check and not isinstance(array, Tracer):
+        require_inside(name, declared, array)
     return array
-
-
-def _numeric(value: Any) -> bool:
-    if isinstance(value, jax.Array | np.ndarray | np.generic):
-        return jnp.issubdtype(value.dtype, jnp.number)
-    try:
-        return np.issubdtype(np.asarray(value).dtype, np.number)
-    except (TypeError, ValueError):
-        return False

@@ -11,17 +11,44 @@ from jax.core import Tracer
 
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Bool, Float, Int, Key
-from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, Bounds, Recordable, param, state
-from jneuro.simulators.delays import DelayedSynapses, Synapses, draw_delayed, raster_width
+from jneuro.simulators.base import (
+    FRACTION,
+    NON_NEGATIVE,
+    POSITIVE,
+    Bounds,
+    Param,
+    Recordable,
+    param,
+    preset,
+    state,
+    step_count,
+)
 from jneuro.simulators.kernels.reservoir import advance_events
-from jneuro.simulators.plasticity import PairRule, by_sender, histogram, pair_step
 from jneuro.simulators.spiking import reset, spike, surrogate_in_force
 from jneuro.simulators.stepped import SteppedSimulator, SteppedState
+from jneuro.simulators.synapses import (
+    DelayedSynapses,
+    PairRule,
+    Synapses,
+    by_sender,
+    draw_delayed,
+    histogram,
+    pair_step,
+    raster_width,
+)
 
 __all__ = ["IzhikevichReservoir"]
 
 _CELL = "Izhikevich, Neural Comput. 18 (2006) 245"
 _NET = "Kulkarni et al., NICE (2023); STACS, network polynet"
+
+
+def _cell(default, doc, unit="1", **options):
+    return param(default, unit=unit, source=_CELL, doc=doc, **options)
+
+
+def _net(default, doc, unit="1", **options):
+    return param(default, unit=unit, source=_NET, doc=doc, **options)
 
 
 class IzhikevichReservoir(SteppedSimulator):
@@ -56,47 +83,45 @@ class IzhikevichReservoir(SteppedSimulator):
         Kulkarni et al., Neuro-Inspired Computational Elements Conference (2023), for this network and its plasticity.
     """
 
-    a_excitatory: Float[Array, ""] = param(0.02, unit="1/ms", source=_CELL, bounds=NON_NEGATIVE, doc="recovery's rate")
-    b_excitatory: Float[Array, ""] = param(0.2, unit="nS", source=_CELL, doc="sensitivity of recovery to v")
-    c_excitatory: Float[Array, ""] = param(-65.0, unit="mV", source=_CELL, doc="potential after a spike")
-    d_excitatory: Float[Array, ""] = param(8.0, unit="pA", source=_CELL, doc="jump of recovery at a spike")
-    a_inhibitory: Float[Array, ""] = param(0.1, unit="1/ms", source=_CELL, bounds=NON_NEGATIVE, doc="recovery's rate")
-    b_inhibitory: Float[Array, ""] = param(0.2, unit="nS", source=_CELL, doc="sensitivity of recovery to v")
-    c_inhibitory: Float[Array, ""] = param(-65.0, unit="mV", source=_CELL, doc="potential after a spike")
-    d_inhibitory: Float[Array, ""] = param(2.0, unit="pA", source=_CELL, doc="jump of recovery at a spike")
-    v_peak: Float[Array, ""] = param(30.0, unit="mV", source=_CELL, doc="potential at which a spike is cut")
-    v_initial: Float[Array, ""] = param(-65.0, unit="mV", source=_CELL, doc="initial potential")
-    u_initial: Float[Array, ""] = param(-13.0, unit="pA", source=_CELL, doc="initial recovery current")
-    weight_initial: Float[Array, ""] = param(6.0, unit="pA", source=_NET, doc="initial weight of plastic synapses")
-    weight_inhibitory: Float[Array, ""] = param(-5.0, unit="pA", source=_NET, doc="weight of inhibitory synapses")
-    weight_max: Float[Array, ""] = param(10.0, unit="pA", source=_NET, bounds=POSITIVE, doc="greatest plastic weight")
-    weight_drift: Float[Array, ""] = param(0.01, unit="pA", source=_NET, doc="growth of a weight in an interval")
-    potentiation: Float[Array, ""] = param(0.1, unit="pA", source=_NET, bounds=NON_NEGATIVE, doc="of a pair, at once")
-    depression: Float[Array, ""] = param(0.12, unit="pA", source=_NET, bounds=NON_NEGATIVE, doc="of a pair, at once")
-    tau_stdp: Float[Array, ""] = param(20.0, unit="ms", source=_NET, bounds=POSITIVE, doc="time constant of traces")
-    change_decay: Float[Array, ""] = param(0.9, unit="1", source=_NET, bounds=FRACTION, doc="share of Δw that stays")
-    thalamic_amplitude: Float[Array, ""] = param(20.0, unit="pA", source=_CELL, doc="input to a drawn neuron")
-    thalamic_count: int = param(1, unit="1", source=_CELL, bounds=Bounds(0), doc="neurons drawn in a step", static=True)
-    n_excitatory: int = param(800, unit="1", source=_CELL, bounds=Bounds(1), doc="first neurons", static=True)
-    n_inhibitory: int = param(200, unit="1", source=_CELL, bounds=Bounds(0), doc="inhibitory neurons", static=True)
-    probability_excitatory: float = param(
-        0.1, unit="1", source=_NET, bounds=FRACTION, doc="share of all neurons that one reaches", static=True
+    a_excitatory: Param = _cell(0.02, "recovery's rate", "1/ms", bounds=NON_NEGATIVE)
+    b_excitatory: Param = _cell(0.2, "sensitivity of recovery to v", "nS")
+    c_excitatory: Param = _cell(-65.0, "potential after a spike", "mV")
+    d_excitatory: Param = _cell(8.0, "jump of recovery at a spike", "pA")
+    a_inhibitory: Param = _cell(0.1, "recovery's rate", "1/ms", bounds=NON_NEGATIVE)
+    b_inhibitory: Param = _cell(0.2, "sensitivity of recovery to v", "nS")
+    c_inhibitory: Param = _cell(-65.0, "potential after a spike", "mV")
+    d_inhibitory: Param = _cell(2.0, "jump of recovery at a spike", "pA")
+    v_peak: Param = _cell(30.0, "potential at which a spike is cut", "mV")
+    v_initial: Param = _cell(-65.0, "initial potential", "mV")
+    u_initial: Param = _cell(-13.0, "initial recovery current", "pA")
+    weight_initial: Param = _net(6.0, "initial weight of plastic synapses", "pA")
+    weight_inhibitory: Param = _net(-5.0, "weight of inhibitory synapses", "pA")
+    weight_max: Param = _net(10.0, "greatest plastic weight", "pA", bounds=POSITIVE)
+    weight_drift: Param = _net(0.01, "growth of a weight in an interval", "pA")
+    potentiation: Param = _net(0.1, "of a pair, at once", "pA", bounds=NON_NEGATIVE)
+    depression: Param = _net(0.12, "of a pair, at once", "pA", bounds=NON_NEGATIVE)
+    tau_stdp: Param = _net(20.0, "time constant of traces", "ms", bounds=POSITIVE)
+    change_decay: Param = _net(0.9, "share of Δw that stays", bounds=FRACTION)
+    thalamic_amplitude: Param = _cell(20.0, "input to a drawn neuron", "pA")
+    thalamic_count: int = _cell(1, "neurons drawn in a step", bounds=Bounds(0), static=True)
+    n_excitatory: int = _cell(800, "first neurons", bounds=Bounds(1), static=True)
+    n_inhibitory: int = _cell(200, "inhibitory neurons", bounds=Bounds(0), static=True)
+    probability_excitatory: float = _net(0.1, "share of all neurons that one reaches", bounds=FRACTION, static=True)
+    probability_inhibitory: float = _net(
+        0.125, "share of the excitatory that one reaches", bounds=FRACTION, static=True
     )
-    probability_inhibitory: float = param(
-        0.125, unit="1", source=_NET, bounds=FRACTION, doc="share of the excitatory that one reaches", static=True
-    )
-    delay_min: float = param(1.0, unit="ms", source=_CELL, bounds=POSITIVE, doc="least delay", static=True)
-    delay_max: float = param(20.0, unit="ms", source=_CELL, bounds=POSITIVE, doc="greatest delay", static=True)
-    delay_inhibitory: float = param(1.0, unit="ms", source=_CELL, bounds=POSITIVE, doc="fixed delay", static=True)
-    update_interval: float = param(1000.0, unit="ms", source=_NET, bounds=POSITIVE, doc="between updates", static=True)
+    delay_min: float = _cell(1.0, "least delay", "ms", bounds=POSITIVE, static=True)
+    delay_max: float = _cell(20.0, "greatest delay", "ms", bounds=POSITIVE, static=True)
+    delay_inhibitory: float = _cell(1.0, "fixed delay", "ms", bounds=POSITIVE, static=True)
+    update_interval: float = _net(1000.0, "between updates", "ms", bounds=POSITIVE, static=True)
     weight_bins: int = param(20, unit="1", source="numerical", bounds=Bounds(1), doc="of the histogram", static=True)
-    dt: float = param(1.0, unit="ms", source=_CELL, bounds=POSITIVE, doc="time step", static=True)
+    dt: float = _cell(1.0, "time step", "ms", bounds=POSITIVE, static=True)
     plastic: bool = eqx.field(static=True, default=True)
     """Whether the weights change."""
     connections: DelayedSynapses | None = None
-    """Who hears whom, and how late, where it is given; `connect` keeps it."""
+    """Synapses and their delays, where they are given; `connect` keeps them."""
     structure: DelayedSynapses | None = None
-    """Who hears whom, and how late, where `connect` has drawn it."""
+    """Synapses and their delays, where `connect` has drawn them."""
 
     class State(NamedTuple):
         """The state between two steps."""
@@ -130,11 +155,10 @@ class IzhikevichReservoir(SteppedSimulator):
         "weight_histogram": Recordable("1", "last", "share of plastic weights in equal bins between 0 and the maximum"),
     }
 
-    def __check_init__(self) -> None:
+    def require_consistent(self) -> None:
         """Refuse combinations that cannot be simulated."""
-        super().__check_init__()
         for name in ("delay_min", "delay_max", "delay_inhibitory", "update_interval"):
-            if self.step_count(getattr(self, name), f"IzhikevichReservoir: {name}") < 1:
+            if step_count(getattr(self, name), self.dt, f"IzhikevichReservoir: {name}") < 1:
                 raise ValueError(f"IzhikevichReservoir: {name} = {getattr(self, name)} ms is less than dt = {self.dt}")
         if self.delay_max < max(self.delay_min, self.delay_inhibitory):
             raise ValueError(
@@ -147,10 +171,9 @@ class IzhikevichReservoir(SteppedSimulator):
             if known and np.any(np.asarray(value) >= np.asarray(peak)):
                 raise ValueError(f"IzhikevichReservoir: {name} = {value} mV must lie below v_peak = {peak} mV")
 
-    @classmethod
-    def polychronization(cls, **overrides) -> Self:
-        """The network in which polychronous groups were found: 800 + 200 neurons, delays of 1 to 20 ms, STDP."""
-        return cls(**overrides)
+    polychronization = preset(
+        "The network in which polychronous groups were found: 800 + 200 neurons, delays of 1 to 20 ms, STDP."
+    )
 
     @property
     def populations(self) -> dict[str, int]:
@@ -165,7 +188,7 @@ class IzhikevichReservoir(SteppedSimulator):
     @property
     def interval(self) -> int:
         """Steps between two updates of the weights."""
-        return self.step_count(self.update_interval)
+        return step_count(self.update_interval, self.dt)
 
     def connect(self, key: Key[Array, ""]) -> Self:
         """Draw the synaptic connectivity and its delays.
@@ -270,7 +293,7 @@ class IzhikevichReservoir(SteppedSimulator):
 
     def lag(self, delay: float) -> int:
         """Steps from the one at whose end a spike lies to the one that it acts on, for a delay [ms]."""
-        return self.step_count(delay) + 1
+        return step_count(delay, self.dt) + 1
 
     def rows(self, weights: Float[Array, "pre synapse"]) -> Float[Array, "neuron synapse"]:
         """The weights of all synapses, row by row, of the plastic ones' [pA]."""

@@ -11,8 +11,8 @@ from jax.scipy.special import gammaln, xlogy
 
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Bool, Float, Int, Key, Scalar
-from jneuro.simulators.background import binomial_counts, step_words
-from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, Bounds, Recordable, param, state
+from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, Bounds, Param, Recordable, param, state, step_count
+from jneuro.simulators.kernels.noise import binomial_counts, step_words
 from jneuro.simulators.spiking import reset, spike
 from jneuro.simulators.stepped import SteppedSimulator
 
@@ -21,6 +21,10 @@ __all__ = ["RingNetwork", "Synapse"]
 Synapse = Literal["delta", "current", "conductance"]
 
 _PAPER = "Xiao and Lin, J. Comput. Neurosci. 50 (2022) 9"
+
+
+def _paper(default, doc, unit="1", **options):
+    return param(default, unit=unit, source=_PAPER, doc=doc, **options)
 
 
 class RingNetwork(SteppedSimulator):
@@ -50,54 +54,25 @@ class RingNetwork(SteppedSimulator):
         Xiao Z.-C., Lin K. K., Journal of Computational Neuroscience 50 (2022) 9, Section 2 and Figure 1.
     """
 
-    tau_m: Float[Array, ""] = param(20.0, unit="ms", source=_PAPER, bounds=POSITIVE, doc="membrane time constant")
-    v_reset: Float[Array, ""] = param(0.0, unit="1", source=_PAPER, doc="potential after a spike")
-    v_threshold: Float[Array, ""] = param(1.0, unit="1", source=_PAPER, doc="threshold")
-    j_ee: Float[Array, ""] = param(
-        0.016, unit="1", source=_PAPER, bounds=NON_NEGATIVE, doc="weight from excitatory to excitatory neurons"
-    )
-    j_ei: Float[Array, ""] = param(
-        0.013, unit="1", source=_PAPER, bounds=NON_NEGATIVE, doc="weight from inhibitory to excitatory neurons"
-    )
-    j_ie: Float[Array, ""] = param(
-        0.018, unit="1", source=_PAPER, bounds=NON_NEGATIVE, doc="weight from excitatory to inhibitory neurons"
-    )
-    j_ii: Float[Array, ""] = param(
-        0.01, unit="1", source=_PAPER, bounds=NON_NEGATIVE, doc="weight from inhibitory to inhibitory neurons"
-    )
-    kick: Float[Array, ""] = param(
-        0.07, unit="1", source=_PAPER, bounds=NON_NEGATIVE, doc="weight of an external event"
-    )
-    rate_external: Float[Array, ""] = param(
-        550.0, unit="Hz", source=_PAPER, bounds=NON_NEGATIVE, doc="rate of the external events of one neuron"
-    )
-    share: Float[Array, ""] = param(
-        0.0, unit="1", source=_PAPER, bounds=FRACTION, doc="fraction of the external events common to all neurons"
-    )
-    tau_external: Float[Array, ""] = param(
-        2.0, unit="ms", source=_PAPER, bounds=POSITIVE, doc="decay of the external current or conductance"
-    )
-    tau_e: Float[Array, ""] = param(
-        2.0, unit="ms", source=_PAPER, bounds=POSITIVE, doc="decay of the excitatory current or conductance"
-    )
-    tau_i: Float[Array, ""] = param(
-        5.0, unit="ms", source=_PAPER, bounds=POSITIVE, doc="decay of the inhibitory current or conductance"
-    )
-    v_e: Float[Array, ""] = param(14 / 3, unit="1", source=_PAPER, doc="reversal potential of excitation")
-    v_i: Float[Array, ""] = param(-2 / 3, unit="1", source=_PAPER, doc="reversal potential of inhibition")
-    positions: int = param(
-        300,
-        unit="1",
-        source=_PAPER,
-        bounds=Bounds(1),
-        doc="places on the ring, each with one neuron of each kind",
-        static=True,
-    )
-    sparsity: int = param(
-        10, unit="1", source=_PAPER, bounds=Bounds(1), doc="ring over neighbourhood, in places", static=True
-    )
-    synapse: Synapse = param("delta", unit="1", source=_PAPER, doc="delta, current or conductance", static=True)
-    refractory: float = param(1.0, unit="ms", source=_PAPER, bounds=NON_NEGATIVE, doc="refractory period", static=True)
+    tau_m: Param = _paper(20.0, "membrane time constant", "ms", bounds=POSITIVE)
+    v_reset: Param = _paper(0.0, "potential after a spike")
+    v_threshold: Param = _paper(1.0, "threshold")
+    j_ee: Param = _paper(0.016, "weight from excitatory to excitatory neurons", bounds=NON_NEGATIVE)
+    j_ei: Param = _paper(0.013, "weight from inhibitory to excitatory neurons", bounds=NON_NEGATIVE)
+    j_ie: Param = _paper(0.018, "weight from excitatory to inhibitory neurons", bounds=NON_NEGATIVE)
+    j_ii: Param = _paper(0.01, "weight from inhibitory to inhibitory neurons", bounds=NON_NEGATIVE)
+    kick: Param = _paper(0.07, "weight of an external event", bounds=NON_NEGATIVE)
+    rate_external: Param = _paper(550.0, "rate of the external events of one neuron", "Hz", bounds=NON_NEGATIVE)
+    share: Param = _paper(0.0, "fraction of the external events common to all neurons", bounds=FRACTION)
+    tau_external: Param = _paper(2.0, "decay of the external current or conductance", "ms", bounds=POSITIVE)
+    tau_e: Param = _paper(2.0, "decay of the excitatory current or conductance", "ms", bounds=POSITIVE)
+    tau_i: Param = _paper(5.0, "decay of the inhibitory current or conductance", "ms", bounds=POSITIVE)
+    v_e: Param = _paper(14 / 3, "reversal potential of excitation")
+    v_i: Param = _paper(-2 / 3, "reversal potential of inhibition")
+    positions: int = _paper(300, "places on the ring, each with one neuron of each kind", bounds=Bounds(1), static=True)
+    sparsity: int = _paper(10, "ring over neighbourhood, in places", bounds=Bounds(1), static=True)
+    synapse: Synapse = _paper("delta", "delta, current or conductance", static=True)
+    refractory: float = _paper(1.0, "refractory period", "ms", bounds=NON_NEGATIVE, static=True)
     external_cap: int = param(
         8,
         unit="1",
@@ -106,7 +81,7 @@ class RingNetwork(SteppedSimulator):
         doc="most external events in a step, of either origin",
         static=True,
     )
-    dt: float = param(0.1, unit="ms", source=_PAPER, bounds=POSITIVE, doc="time step", static=True)
+    dt: float = _paper(0.1, "time step", "ms", bounds=POSITIVE, static=True)
 
     class State(NamedTuple):
         """The state between two steps."""
@@ -131,12 +106,11 @@ class RingNetwork(SteppedSimulator):
         "inhibition": Recordable("1/ms", "last", "inhibitory input: kicks per ms, current or conductance"),
     }
 
-    def __check_init__(self) -> None:
+    def require_consistent(self) -> None:
         """Refuse combinations that cannot be simulated."""
-        super().__check_init__()
         if self.synapse not in ("delta", "current", "conductance"):
             raise ValueError(f"RingNetwork: synapse = {self.synapse!r} must be 'delta', 'current' or 'conductance'")
-        self.step_count(self.refractory, "RingNetwork: refractory")
+        step_count(self.refractory, self.dt, "RingNetwork: refractory")
         rate = self.rate_external
         if isinstance(rate, jax.Array) and not isinstance(rate, Tracer):
             mean = float(np.asarray(rate).max()) * self.dt * 1e-3
@@ -180,7 +154,7 @@ class RingNetwork(SteppedSimulator):
 
     @property
     def adjacency(self) -> Bool[Array, "pre post"]:
-        """Who hears whom."""
+        """Adjacency matrix."""
         place = np.arange(self.positions)
         apart = np.abs(place[:, None] - place[None])
         near = np.minimum(apart, self.positions - apart) <= self.reach
@@ -234,7 +208,7 @@ class RingNetwork(SteppedSimulator):
         awake = y.refractory == 0
         spikes = jnp.where(awake, spike(integrated - self.v_threshold, inclusive=True), False)
         v = reset(spikes, jnp.where(awake, integrated, v), to=self.v_reset)
-        held = max(self.step_count(self.refractory) - 1, 0)
+        held = max(step_count(self.refractory, self.dt) - 1, 0)
         refractory = jnp.where(spikes.astype(bool), held, jnp.maximum(y.refractory - 1, 0))
         seen = {"external": noise, "excitation": shown[0] + shown[1], "inhibition": shown[2]}
         return self.State(v, refractory, synaptic, spikes), {"spikes": spikes} | seen

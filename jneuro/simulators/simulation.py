@@ -1,7 +1,7 @@
 """From a simulator to a recording."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -15,14 +15,13 @@ from jneuro.core.types import Array, Key, PyTree
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.base import Simulator, step_count
 from jneuro.simulators.integration import begin, integrate, require_integrable, too_coarse
-from jneuro.simulators.located import Exact
 from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.paths import draw, resolve
 from jneuro.simulators.solvers import RK4
-from jneuro.simulators.spiking import Surrogate
+from jneuro.simulators.spiking import Exact, Surrogate
 from jneuro.simulators.spiking import spike_gradient as differentiating_spikes
-from jneuro.simulators.stepped import SteppedSimulator, begin_stepped
-from jneuro.simulators.stepping import advance_blocks
+from jneuro.simulators.stepped import SteppedSimulator, advance_blocks, begin_stepped
+from jneuro.simulators.stepping import Frames, finite
 from jneuro.simulators.stimuli import Stimulus, draw_outside_loops
 
 __all__ = ["SimulationError", "first_state", "simulate", "simulate_many"]
@@ -37,6 +36,8 @@ _NOT_OK = f"{_NOT_FINITE}; or the time step is too coarse for how fast a variabl
 
 class SimulationError(FloatingPointError):
     """A simulated value is not finite, or the time step was too coarse."""
+
+    outcome = "failed"
 
 
 def simulate(
@@ -102,47 +103,13 @@ def simulate(
         raise ValueError(
             f"spike_gradient = {spike_gradient!r} must be a Surrogate, such as SuperSpike(), or Exact(), or None"
         )
-    names = _names(simulator, record)
-    if checkpoint is not None and (isinstance(checkpoint, bool) or not isinstance(checkpoint, int | np.integer)):
-        raise ValueError(f"checkpoint = {checkpoint!r} must be a whole number of frames")
-    if checkpoint is not None and checkpoint < 1:
-        raise ValueError(f"checkpoint = {checkpoint!r} must be a positive whole number")
-    every = 1 if record_every is None else step_count(_number("record_every", record_every), dt, "record_every")
-    steps, before = (step_count(_number(n, x), dt, n) for n, x in (("duration", duration), ("warmup", warmup)))
-    if every < 1:
-        raise ValueError(f"record_every = {record_every} ms must be at least the time step, {dt:g} ms")
-    if steps < 1 or steps % every:
-        raise ValueError(
-            f"duration = {duration} ms must be a positive multiple of record_every = {every * dt:g} ms, the time "
-            "between two recorded frames"
-        )
-    if before < 0:
-        raise ValueError(f"warmup = {warmup} ms must not be negative")
     if isinstance(simulator, ODESimulator):
         require_integrable(simulator, stimulus, solver, dt, initial_state, spike_gradient)
     elif isinstance(spike_gradient, Exact):
         raise ValueError(f"spike_gradient = Exact() is for cells; {type(simulator).__name__} takes a Surrogate")
-    recording, coarse = _simulate(
-        simulator,
-        stimulus,
-        key,
-        initial_state,
-        solver,
-        spike_gradient,
-        dt=dt,
-        names=names,
-        frames=steps // every,
-        record_every=every,
-        warmup=before,
-        checkpoint=None if checkpoint is None else int(checkpoint),
-    )
-    if not throw:
-        return recording
-    if isinstance(recording.ok, Tracer):
-        return eqx.error_if(recording, ~recording.ok, _NOT_OK)
-    if not recording.ok:
-        raise SimulationError(_fault(simulator, solver, dt, recording, coarse))
-    return recording
+    frames = _frames(simulator, dt, duration, record, record_every, warmup, checkpoint)
+    recording, coarse = _simulate(simulator, stimulus, key, initial_state, solver, spike_gradient, frames)
+    return _require_ok(recording, lambda: _fault(simulator, solver, dt, recording, coarse)) if throw else recording
 
 
 def _require_instances(simulator: Any, stimulus: Any) -> None:
@@ -166,7 +133,7 @@ def _number(name: str, value: Any) -> float:
     """A number that is known before anything is compiled."""
     if isinstance(value, Tracer):
         raise ValueError(f"{name} must be known when the program is compiled; pass a number, not a traced array")
-    if isinstance(value, str | bool | complex) or np.ndim(value):
+    if isinstance(value, str | bool | complex | None) or np.ndim(value):
         raise ValueError(f"{name} = {value!r} must be a number [ms]")
     return float(value)
 
@@ -238,15 +205,13 @@ def simulate_many(
 
     batch = eqx.filter_vmap(one, in_axes=(axes,))
     recording = (batch if devices is None else eqx.filter_jit(batch))(given)
-    if not throw:
-        return recording
-    if isinstance(recording.ok, Tracer):
-        return eqx.error_if(recording, ~recording.ok.all(), _NOT_OK)
-    if not recording.ok.all():
+
+    def fault():
         bad = int(np.argmin(np.asarray(recording.ok)))
         first = eqx.tree_at(lambda r: r.values, recording, jax.tree.map(lambda x: x[bad], recording.values))
-        raise SimulationError(f"run {bad}: {_where(first) or 'final state, or dt'}: {_NOT_OK}")
-    return recording
+        return f"run {bad}: {_where(first) or 'final state, or dt'}: {_NOT_OK}"
+
+    return _require_ok(recording, fault) if throw else recording
 
 
 def first_state(
@@ -294,14 +259,38 @@ def _scheme(
     return None, simulator.dt
 
 
-def _names(simulator: Simulator, record: Sequence[str] | None) -> tuple[str, ...]:
-    """The names to record."""
+def _frames(simulator: Simulator, dt: float, duration, record, record_every, warmup, checkpoint) -> Frames:
+    """What is recorded, and when."""
+    known, name = simulator.recordables, type(simulator).__name__
     names = simulator.default_record if record is None else (record,) if isinstance(record, str) else tuple(record)
-    if unknown := [n for n in names if n not in simulator.recordables]:
+    if unknown := [n for n in names if n not in known]:
+        raise ValueError(f"{name} cannot record {unknown[0]!r}; it records {', '.join(known)}")
+    if checkpoint is not None and (isinstance(checkpoint, bool) or not isinstance(checkpoint, int | np.integer)):
+        raise ValueError(f"checkpoint = {checkpoint!r} must be a whole number of frames")
+    if checkpoint is not None and checkpoint < 1:
+        raise ValueError(f"checkpoint = {checkpoint!r} must be a positive whole number")
+    every = 1 if record_every is None else step_count(_number("record_every", record_every), dt, "record_every")
+    steps, before = (step_count(_number(n, x), dt, n) for n, x in (("duration", duration), ("warmup", warmup)))
+    if every < 1:
+        raise ValueError(f"record_every = {record_every} ms must be at least the time step, {dt:g} ms")
+    if steps < 1 or steps % every:
         raise ValueError(
-            f"{type(simulator).__name__} cannot record {unknown[0]!r}; it records {', '.join(simulator.recordables)}"
+            f"duration = {duration} ms must be a positive multiple of record_every = {every * dt:g} ms, the time "
+            "between two recorded frames"
         )
-    return names
+    if before < 0:
+        raise ValueError(f"warmup = {warmup} ms must not be negative")
+    records = tuple((n, known[n]) for n in names)
+    return Frames(records, steps // every, every, before, None if checkpoint is None else int(checkpoint), dt)
+
+
+def _require_ok(recording: Recording, fault: Callable[[], str]) -> Recording:
+    """Raise if a run is not `ok`."""
+    if isinstance(recording.ok, Tracer):
+        return eqx.error_if(recording, ~recording.ok.all(), _NOT_OK)
+    if not recording.ok.all():
+        raise SimulationError(fault())
+    return recording
 
 
 def _fault(simulator, solver, dt: float, recording: Recording, coarse: Any) -> str:
@@ -328,12 +317,24 @@ def _where(recording: Recording) -> str | None:
 
 
 @eqx.filter_jit
-def _simulate(simulator, stimulus, key, initial_state, solver, gradient, *, dt, **how) -> tuple[Recording, Any]:
-    """Start, and hand over to the engine."""
-    stimulus = draw_outside_loops(stimulus)
+def _simulate(simulator, stimulus, key, initial_state, solver, gradient, frames) -> tuple[Recording, Any]:
+    """Start, hand over to the engine, and make a recording of what it returns."""
+    stimulus, coarse = draw_outside_loops(stimulus), None
     if isinstance(simulator, ODESimulator):
-        start = begin(simulator, stimulus, stream(key, "init"), initial_state, solver, dt)
-        return integrate(simulator, stimulus, start, solver=solver, dt=dt, gradient=gradient, **how)
-    with differentiating_spikes(gradient):
-        state = begin_stepped(simulator, stream(key, "init"), initial_state)
-        return advance_blocks(simulator, stimulus, stream(key, "noise"), state, **how), None
+        start = begin(simulator, stimulus, stream(key, "init"), initial_state, solver, frames.dt)
+        final, values, ok, coarse = integrate(simulator, stimulus, start, solver, frames, gradient)
+    else:
+        with differentiating_spikes(gradient):
+            start, ok = begin_stepped(simulator, stream(key, "init"), initial_state), True
+            final, values = advance_blocks(simulator, stimulus, stream(key, "noise"), start, frames)
+    recording = Recording(
+        values=values,
+        ok=ok & finite((values, final)),
+        first_step=start.step + frames.warmup,
+        final_state=final,
+        step=frames.dt,
+        record_every=frames.every,
+        frames=frames.count,
+        unit_pairs=tuple((name, about.unit) for name, about in frames.records),
+    )
+    return recording, coarse

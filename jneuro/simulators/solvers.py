@@ -41,6 +41,7 @@ __all__ = [
     "Scheme",
     "SequentialEuler",
     "StaggeredCrankNicolson",
+    "as_scheme",
     "gain",
 ]
 
@@ -147,6 +148,9 @@ class Adaptive(eqx.Module):
     adjoint: diffrax.AbstractAdjoint | None = None
     """None: reverse mode. `diffrax.ForwardMode()` for `jax.jvp` and `jax.jacfwd`."""
 
+    limit: ClassVar[float] = math.inf
+    jumps: ClassVar[bool] = False
+
     def __check_init__(self) -> None:
         """Refuse what cannot work."""
         if not isinstance(self.solver, diffrax.AbstractAdaptiveSolver):
@@ -175,6 +179,8 @@ class Scheme(diffrax.AbstractSolver):
     limit: ClassVar[float] = 2.0
     """Largest product of step and rate: of an explicit scheme, at which a decay does not grow (2, for those of first
     and second order); of others, at which it is still followed."""
+    jumps: ClassVar[bool] = True
+    """Whether a state may be set to another one between two steps, as a reset does."""
 
     def start(self, term: MembraneTerm, t: Array, dt: Array, y: PyTree) -> PyTree:
         """Make from the state what is carried: here, the state itself."""
@@ -194,6 +200,11 @@ class Scheme(diffrax.AbstractSolver):
         del term, t, dt
         return carry
 
+    def moved(self, carry: PyTree, y: PyTree) -> PyTree:
+        """What is carried, once the state has been set to `y`; see `jumps`."""
+        del carry
+        return y
+
     def init(self, terms, t0, t1, y0, args):
         """See Diffrax."""
         del args
@@ -212,6 +223,43 @@ class Scheme(diffrax.AbstractSolver):
     def func(self, terms, t0, y0, args):
         """See Diffrax."""
         return terms.vf(t0, y0, args)
+
+
+class _OfDiffrax(Scheme):
+    """One of Diffrax's solvers, stepped by `dt`; it carries the state, and what the solver remembers."""
+
+    solver: diffrax.AbstractSolver
+
+    def start(self, term, t, dt, y):
+        """See `Scheme`."""
+        return y, self.solver.init(term, t, term.end, y, None)
+
+    def advance(self, term, t, dt, carry):
+        """See `Scheme`."""
+        (y, state), solver = carry, self.solver
+        if isinstance(solver, diffrax.AbstractRungeKutta) and solver.scan_kind is None:
+            # Diffrax's own choice for the loop over stages has no forward mode.
+            solver = eqx.tree_at(lambda s: s.scan_kind, solver, "bounded", is_leaf=lambda x: x is None)
+        # A first-same-as-last stage would remember the stimulus from before a jump.
+        y, _, _, state, _ = solver.step(term, t, term.end, y, None, state, jnp.asarray(True))
+        return y, state
+
+    def observe(self, term, t, dt, carry):
+        """See `Scheme`."""
+        return carry[0]
+
+    def moved(self, carry, y):
+        """See `Scheme`."""
+        return y, carry[1]
+
+
+def as_scheme(solver: diffrax.AbstractSolver) -> Scheme:
+    """A fixed-step solver as a scheme: itself, or one of Diffrax's wrapped.
+
+    Args:
+        solver: the solver.
+    """
+    return solver if isinstance(solver, Scheme) else _OfDiffrax(solver)
 
 
 def _unwrapped(term: Any) -> MembraneTerm:
@@ -339,6 +387,7 @@ class StaggeredCrankNicolson(Scheme):
 
     # A trapezoid's step multiplies a deviation by −1/3 here, where exp(−4) is right: it rings instead of decaying.
     limit: ClassVar = 4.0
+    jumps: ClassVar = False
 
     def order(self, terms):
         """Order of convergence."""

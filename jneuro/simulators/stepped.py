@@ -1,7 +1,7 @@
 """The contract of simulators that have a time step of their own."""
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import equinox as eqx
@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jneuro.core.devices import scan
+from jneuro.core.devices import route, scan
 from jneuro.core.types import Array, Float, Int, Key, PyTree
-from jneuro.simulators.base import Recordable, Simulator, initial_state, state_variables, step_count
+from jneuro.simulators.base import Recordable, Simulator, initial_state, state_variables
 from jneuro.simulators.paths import draw_parameters, parameters
 from jneuro.simulators.spiking import spike_gradient
+from jneuro.simulators.stepping import Frames, in_blocks
+from jneuro.simulators.stimuli import Stimulus
 
-__all__ = ["SteppedSimulator", "SteppedState", "begin_stepped", "take_steps"]
+__all__ = ["SteppedSimulator", "SteppedState", "advance_blocks", "begin_stepped"]
 
 
 class SteppedState(NamedTuple):
@@ -36,19 +38,15 @@ class _Recordables:
 
     def __get__(self, instance: Any, owner: type["SteppedSimulator"]) -> Mapping[str, Recordable]:
         kind = getattr(owner, "State", None)
-        found = (
-            {}
-            if kind is None
-            else {n: Recordable(s.unit, "last", s.doc or n) for n, s in state_variables(kind).items()}
-        )
+        declared = {} if kind is None else state_variables(kind)
+        found = {n: Recordable(s.unit, "last", s.doc or n) for n, s in declared.items()}
         if instance is None:
             try:
                 instance = owner()  # pyright: ignore[reportCallIssue]
             except TypeError:  # an argument without a default: what `step` returns is known of an instance
                 return found
-        _check_parameters(instance)
         with spike_gradient(None):
-            y, seen = _returned(instance, instance.init, jax.random.key(0), jnp.int32(0))
+            y, _, seen = _probed(instance, jax.random.key(0), jnp.int32(0))
         found = found or {name: Recordable("1", "last", name) for name in y._fields}
         for name, x in seen.items():
             about = found.get(name, Recordable("1", "last", name))
@@ -193,34 +191,6 @@ class SteppedSimulator(Simulator):
             drive = drive[:, 0]
         return scan(one, y, (drive, noise), steps)
 
-    def step_count(self, duration: float, name: str = "duration") -> int:
-        """Convert a time [ms] to a whole number of this simulator's steps; see `step_count`."""
-        return step_count(duration, self.dt, name)
-
-
-def take_steps(
-    simulator: SteppedSimulator,
-    state: SteppedState,
-    drive: Float[Array, "step #neuron"] | None,
-    key: Key[Array, ""],
-    steps: int,
-) -> tuple[SteppedState, dict[str, Array]]:
-    """Draw the noise of some steps, at most a block, and take them.
-
-    Args:
-        simulator: what is simulated.
-        state: where it is.
-        drive: the stimulus at each step, or None.
-        key: the key of the run's noise.
-        steps: how many.
-
-    Returns:
-        The state after them, and every recordable at every step.
-    """
-    noise = jax.vmap(lambda step: simulator.draw(key, step))(state.step + jnp.arange(steps, dtype=jnp.int32))
-    y, seen = simulator.advance(state.y, drive, noise, steps)
-    return SteppedState(y, state.step + steps), seen
-
 
 def begin_stepped(simulator: SteppedSimulator, key: Key[Array, ""], start: PyTree) -> SteppedState:
     """Make the state from which to run.
@@ -238,32 +208,89 @@ def begin_stepped(simulator: SteppedSimulator, key: Key[Array, ""], start: PyTre
             does not return a state like the one that it got.
     """
     name = type(simulator).__name__
-    _check_parameters(simulator)
-    expected = jax.eval_shape(simulator.init, key)
-    if start is None:
-        start = simulator.init(key)
-    step = start.step if isinstance(start, SteppedState) else jnp.int32(0)
-    y = start.y if isinstance(start, SteppedState) else start
-    if said := _difference(y, expected):
-        raise ValueError(f"{name} starts from a recording's final_state, or a {type(expected).__qualname__}: {said}")
-    after, _ = _returned(simulator, lambda key: y, key, step)
+    step, y = (start.step, start.y) if isinstance(start, SteppedState) else (jnp.int32(0), start)
+    expected, after, _ = _probed(simulator, key, step, y)
+    y = simulator.init(key) if start is None else y
     if said := _difference(after, expected):
         raise ValueError(f"{name}.step must return a state like the one that it gets: {said}")
     # Spikes in a state are booleans, or floats where their gradient is asked for; and Python's numbers get a type.
     return SteppedState(jax.tree.map(lambda x, like: lax.convert_element_type(x, like.dtype), y, after), step)
 
 
-def _returned(simulator: SteppedSimulator, start: Callable[[Any], Any], key, step) -> tuple[Any, dict[str, Any]]:
-    """Shapes and types of what a step returns, which are those of all."""
+def advance_blocks(
+    simulator: SteppedSimulator, stimulus: Stimulus | None, key: Key[Array, ""], state: SteppedState, frames: Frames
+) -> tuple[SteppedState, dict[str, Array]]:
+    """Run a stepped simulator, block by block.
+
+    Args:
+        simulator: what to simulate.
+        stimulus: what drives it, evaluated at the beginning of every step.
+        key: key of the run's noise.
+        state: where to start.
+        frames: what to record.
+
+    Returns:
+        The last state, and the recorded values.
+
+    Raises:
+        ValueError: if the stimulus has another number of neurons, or a block is no number of steps.
+    """
+    name, longest, first = type(simulator).__name__, simulator.block, state.step
+    if not isinstance(longest, int) or longest < 1:
+        raise ValueError(f"{name}: block = {longest!r} must be a positive whole number of steps")
+    if stimulus is not None:
+        size, neurons = jax.eval_shape(stimulus, jnp.zeros(())).size, simulator.neurons
+        if size not in (1, neurons):
+            raise ValueError(
+                f"the stimulus has {size} values; {name} takes one for all, or one for each of its {neurons} neurons"
+            )
+
+    def drawn(first, steps):
+        return jax.vmap(lambda step: simulator.draw(key, step))(first + jnp.arange(steps, dtype=jnp.int32))
+
+    every = None
+    if route() == "metal":
+        # A device that cannot draw within loops; at least a block, because a loop is traced even if it makes no turn.
+        every = drawn(first, max(frames.warmup + frames.count * frames.every, longest))
+
+    def advance(state, steps):
+        drive = None
+        if stimulus is not None:
+            drive = jax.vmap(stimulus)((state.step + jnp.arange(steps)) * simulator.dt).reshape(steps, -1)
+        if every is None:
+            noise = drawn(state.step, steps)
+        else:
+            noise = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, state.step - first, steps), every)
+        y, seen = simulator.advance(state.y, drive, noise, steps)
+        return SteppedState(y, state.step + steps), seen
+
+    return in_blocks(advance, state, longest, frames)
+
+
+def _probed(simulator: SteppedSimulator, key, step, y: PyTree = None) -> tuple[Any, Any, dict[str, Any]]:
+    """Shapes and types of the initial state, of that after a step from `y` or from there, and of what a step shows.
+
+    Raises:
+        ValueError: if `y` is no state, for a parameter of another number of neurons, or a `step` that returns no pair.
+    """
+    kind, neurons = type(simulator).__name__, simulator.neurons
+    for name, p in parameters(type(simulator)).items():
+        shape = np.shape(getattr(simulator, name))
+        if not p.static and shape not in ((), (1,), (neurons,)):
+            raise ValueError(
+                f"{kind}: {name} has the shape {shape}; give one value, or one for each of the {neurons} neurons"
+            )
 
     def one(key):
-        return simulator.step(start(key), jnp.asarray(0.0), simulator.draw(key, step))
+        start = simulator.init(key)
+        if y is not None and (said := _difference(y, start)):
+            raise ValueError(f"{kind} starts from a recording's final_state, or a {type(start).__qualname__}: {said}")
+        return start, simulator.step(start if y is None else y, jnp.asarray(0.0), simulator.draw(key, step))
 
-    found = jax.eval_shape(one, key)
+    start, found = jax.eval_shape(one, key)
     if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)):
-        name = type(simulator).__name__
-        raise ValueError(f"{name}.step must return the state and a dict of what can be recorded, got {found!r}")
-    return found
+        raise ValueError(f"{kind}.step must return the state and a dict of what can be recorded, got {found!r}")
+    return start, *found
 
 
 def _difference(found: Any, expected: Any) -> str:
@@ -271,18 +298,6 @@ def _difference(found: Any, expected: Any) -> str:
     if jax.tree.structure(found) != jax.tree.structure(expected):
         return f"got {found!r}" if not isinstance(found, tuple) else f"got a {type(found).__qualname__}"
     for (path, x), like in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True):
-        if np.shape(x) != like.shape:
-            return f"{jax.tree_util.keystr(path, simple=True)} has the shape {np.shape(x)}, not {like.shape}"
+        if np.shape(x) != np.shape(like):
+            return f"{jax.tree_util.keystr(path, simple=True)} has the shape {np.shape(x)}, not {np.shape(like)}"
     return ""
-
-
-def _check_parameters(simulator: SteppedSimulator) -> None:
-    """Refuse parameters of another number of neurons."""
-    neurons = simulator.neurons
-    for name, p in parameters(type(simulator)).items():
-        shape = np.shape(getattr(simulator, name))
-        if not p.static and shape not in ((), (1,), (neurons,)):
-            raise ValueError(
-                f"{type(simulator).__name__}: {name} has the shape {shape}; give one value, or one for each of the "
-                f"{neurons} neurons"
-            )

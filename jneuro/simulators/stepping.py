@@ -1,156 +1,113 @@
-"""From a stepped simulator to a recording: blocks of steps, grouped into frames."""
+"""From steps to frames: the loops over time that all engines share."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from jneuro.core.devices import route, scan
-from jneuro.core.types import Array, Bool, Key, PyTree
-from jneuro.recordings.recording import Recording
+from jneuro.core.devices import scan
+from jneuro.core.types import Array, Bool, PyTree
 from jneuro.simulators.base import Recordable
-from jneuro.simulators.stepped import SteppedSimulator, SteppedState, take_steps
-from jneuro.simulators.stimuli import Stimulus
 
-__all__ = ["advance_blocks", "finite", "repeat"]
+__all__ = ["Frames", "finite", "in_blocks", "repeat"]
 
 
-def advance_blocks(
-    simulator: SteppedSimulator,
-    stimulus: Stimulus | None,
-    key: Key[Array, ""],
-    state: SteppedState,
-    *,
-    names: tuple[str, ...],
-    frames: int,
-    record_every: int,
-    warmup: int,
-    checkpoint: int | None,
-) -> Recording:
-    """Warm up, then record group by group of frames.
+class Frames(NamedTuple):
+    """What is recorded of a run, and when.
+
+    Attributes:
+        records: name and kind of every recorded quantity.
+        count: how many frames.
+        every: steps in a frame.
+        warmup: steps before the first frame.
+        checkpoint: frames between two states that reverse mode keeps; None keeps all.
+        dt: time step [ms].
+    """
+
+    records: tuple[tuple[str, Recordable], ...]
+    count: int
+    every: int
+    warmup: int
+    checkpoint: int | None
+    dt: float
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the recorded quantities."""
+        return tuple(name for name, _ in self.records)
+
+    def grouped(self, record: Callable, state: PyTree, group: int) -> tuple[PyTree, dict[str, Array]]:
+        """Record all frames, some at a time.
+
+        Args:
+            record: from the state, and a number of frames, to the state after them and their values, `[frame, ...]`.
+            state: where to start.
+            group: how many frames at a time.
+
+        Returns:
+            The last state, and the values of all frames.
+        """
+        whole, rest = divmod(self.count, group)
+        segment = None if self.checkpoint is None else max(self.checkpoint // group, 1)
+        state, values = repeat(lambda s, _: record(s, group), state, whole, segment)
+        values = jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), values)
+        if rest:
+            state, tail = record(state, rest)
+            values = jax.tree.map(lambda v, t: jnp.concatenate([v, t]), values, tail)
+        return state, values
+
+
+def in_blocks(
+    advance: Callable[[PyTree, int], tuple[PyTree, dict[str, Array]]], state: PyTree, longest: int, frames: Frames
+) -> tuple[PyTree, dict[str, Array]]:
+    """Warm up, then record: several short frames in a block, or several blocks in a long frame.
 
     Args:
-        simulator: what to simulate.
-        stimulus: what drives it.
-        key: key of the run's noise.
+        advance: takes so many steps from a state; returns the state after them, and every quantity at every step.
         state: where to start.
-        names: what to record.
-        frames: how many frames.
-        record_every: steps in a frame.
-        warmup: steps before the first frame.
-        checkpoint: frames between kept states in reverse mode.
+        longest: the most steps in a block.
+        frames: what to record.
 
     Returns:
-        The recording.
+        The last state, and the values of all frames.
     """
-    advance = _driven(simulator, stimulus, key, state.step, warmup + frames * record_every)
-    longest = simulator.block
-    if not isinstance(longest, int) or longest < 1:
-        raise ValueError(f"{type(simulator).__name__}: block = {longest!r} must be a positive whole number of steps")
-    if warmup:
-        state, _ = repeat(lambda s, _: (advance(s, longest)[0], None), state, warmup // longest, None)
-        state = advance(state, warmup % longest)[0] if warmup % longest else state
-    first_step = state.step
-    known = simulator.recordables
-    about = {name: known[name] for name in names}
-    state, values = _record(advance, about, state, longest, frames, record_every, checkpoint)
-    return Recording(
-        values=values,
-        ok=finite((values, state)),
-        first_step=first_step,
-        final_state=state,
-        step=simulator.dt,
-        record_every=record_every,
-        frames=frames,
-        unit_pairs=tuple((n, r.unit) for n, r in about.items()),
-    )
-
-
-def _record(advance, about: dict[str, Recordable], state, longest: int, frames: int, steps: int, checkpoint):
-    """Record all frames: several short ones in a block, or several blocks in a long one."""
-    group = min(max(longest // steps, 1), frames)
-
-    def one_group(state, size):
-        if steps > longest:
-            return _long_frame(advance, about, state, longest, steps)
-        state, seen = advance(state, size * steps)
-        return state, {
-            n: _reduce(seen[n].reshape(size, steps, *seen[n].shape[1:]), r, 1, steps) for n, r in about.items()
-        }
-
-    whole, rest = divmod(frames, group)
-    segment = None if checkpoint is None else max(checkpoint // group, 1)
-    state, values = repeat(lambda s, _: one_group(s, group), state, whole, segment)
-    values = {n: v.reshape(-1, *v.shape[2:]) for n, v in values.items()}
-    if rest:
-        state, tail = one_group(state, rest)
-        values = {n: jnp.concatenate([v, tail[n]]) for n, v in values.items()}
-    return state, values
-
-
-def _driven(simulator: SteppedSimulator, stimulus: Stimulus | None, key, first, total: int) -> Callable:
-    """Bind the stimulus, evaluated at the beginning of every step, and the noise to `advance`.
-
-    The noise is drawn block by block; on a device that cannot draw within loops, of the whole run at once.
-    """
-    drawn = None
-    if route() == "metal":
-        # At least a block, because a loop over blocks is traced even where it makes no turn.
-        every = first + jnp.arange(max(total, simulator.block), dtype=jnp.int32)
-        drawn = jax.vmap(lambda step: simulator.draw(key, step))(every)
-    if stimulus is not None:
-        size, neurons = jax.eval_shape(stimulus, jnp.zeros(())).size, simulator.neurons
-        if size not in (1, neurons):
-            raise ValueError(
-                f"the stimulus has {size} values; {type(simulator).__name__} takes one for all, or one for each of its "
-                f"{neurons} neurons"
-            )
-
-    def advance(state, steps):
-        drive = None
-        if stimulus is not None:
-            time = (state.step + jnp.arange(steps)) * simulator.dt
-            drive = jax.vmap(stimulus)(time)
-            drive = drive.reshape(steps, -1)
-        if drawn is None:
-            return take_steps(simulator, state, drive, key, steps)
-        noise = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, state.step - first, steps), drawn)
-        y, seen = simulator.advance(state.y, drive, noise, steps)
-        return SteppedState(y, state.step + steps), seen
-
-    return advance
-
-
-def _long_frame(advance, about: dict[str, Recordable], state, longest: int, steps: int):
-    """Record one frame that is longer than a block: whole blocks, then what is left."""
+    every, records = frames.every, dict(frames.records)
+    times, rest = divmod(frames.warmup, longest)
+    if frames.warmup:
+        state, _ = repeat(lambda s, _: (advance(s, longest)[0], None), state, times, None)
+    state = advance(state, rest)[0] if rest else state
 
     def block(carry, size):
         state, sums = carry
         state, seen = advance(state, size)
-        new = {n: _reduce(seen[n], r, 0, steps) for n, r in about.items()}
-        return state, {n: new[n] + sums[n] if r.reduce == "sum" else new[n] for n, r in about.items()}
+        new = {n: _reduced(seen[n], r, 0) for n, r in records.items()}
+        return state, {n: new[n] + sums[n] if r.reduce == "sum" else new[n] for n, r in records.items()}
 
-    shapes = jax.eval_shape(lambda s: advance(s, 1)[1], state)
-    zeros = {n: jnp.zeros(shapes[n].shape[1:], _frame_dtype(shapes[n].dtype, r, steps)) for n, r in about.items()}
-    whole, rest = divmod(steps, longest)
-    carry, _ = scan(lambda c, _: (block(c, longest), None), (state, zeros), None, length=whole, unroll=1)
-    state, values = block(carry, rest) if rest else carry
-    return state, {n: v[None] for n, v in values.items()}
+    def long_frame(state, _):
+        shapes = jax.eval_shape(lambda s: block((s, dict.fromkeys(records, 0)), 1)[1], state)
+        carry = state, {n: jnp.zeros(x.shape, x.dtype) for n, x in shapes.items()}
+        whole, rest = divmod(every, longest)
+        carry, _ = scan(lambda c, _: (block(c, longest), None), carry, None, length=whole, unroll=1)
+        state, values = block(carry, rest) if rest else carry
+        return state, {n: v[None] for n, v in values.items()}
+
+    def short_frames(state, size):
+        state, seen = advance(state, size * every)
+        seen = {n: seen[n].reshape(size, every, *seen[n].shape[1:]) for n in records}
+        return state, {n: _reduced(seen[n], r, 1) for n, r in records.items()}
+
+    group = min(max(longest // every, 1), frames.count)
+    return frames.grouped(long_frame if every > longest else short_frames, state, group)
 
 
-def _frame_dtype(dtype, about: Recordable, steps: int):
-    """Counts of boolean events are kept as the smallest integers that hold them; everything else keeps its type."""
-    return np.min_scalar_type(steps) if about.reduce == "sum" and dtype == jnp.bool_ else dtype
-
-
-def _reduce(values: Array, about: Recordable, axis: int, steps: int) -> Array:
-    """Make the steps of a frame one value."""
+def _reduced(values: Array, about: Recordable, axis: int) -> Array:
+    """The steps of a frame as one value: the last; or the sum, which for booleans is an integer that does not wrap."""
     if about.reduce == "last":
         return lax.index_in_dim(values, values.shape[axis] - 1, axis, keepdims=False)
-    return values.sum(axis, dtype=_frame_dtype(values.dtype, about, steps))
+    return values.sum(axis, dtype=jnp.int32 if values.dtype == jnp.bool_ else values.dtype)
 
 
 def repeat(body: Callable, state: PyTree, times: int, segment: int | None) -> tuple[PyTree, PyTree]:

@@ -16,7 +16,7 @@ from jax.core import Tracer
 
 from jneuro.core.devices import route, scan
 from jneuro.core.types import Array, Float, Key, PyTree
-from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, REAL, Bounds, _to_array, require_within_bounds
+from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, REAL, Bounds, Param, _to_array, param, require_within_bounds
 
 __all__ = [
     "Chirp",
@@ -33,21 +33,10 @@ __all__ = [
     "draw_outside_loops",
 ]
 
-_NEVER = float("inf")
 
-
-def _about(doc: str, unit: str, bounds: Bounds, static: bool) -> dict[str, Any]:
-    return {"jneuro": {"unit": unit, "source": "", "bounds": bounds, "doc": doc, "static": static}}
-
-
-def _array(doc: str, unit: str = "", bounds: Bounds = REAL, **options: Any) -> Any:
-    """An argument that is an array; without a unit, it is in the simulator's."""
-    return eqx.field(converter=_to_array, metadata=_about(doc, unit or "1", bounds, static=False), **options)
-
-
-def _static(doc: str, unit: str, bounds: Bounds) -> Any:
-    """An argument that is part of the compiled program."""
-    return eqx.field(static=True, metadata=_about(doc, unit, bounds, static=True))
+def _argument(doc, unit="1", bounds=REAL, default=..., static=False):
+    """An argument; of the simulator's unit where none is said."""
+    return param(default, unit=unit, bounds=bounds, doc=doc, static=static)
 
 
 class Stimulus(eqx.Module):
@@ -77,8 +66,12 @@ class Stimulus(eqx.Module):
         return jnp.zeros(0)
 
     def __check_init__(self) -> None:
-        """Refuse arguments outside their bounds; traced values pass unseen."""
+        """Refuse arguments outside their bounds, then combinations of them; traced values pass unseen."""
         require_within_bounds(self)
+        self.require_consistent()
+
+    def require_consistent(self) -> None:
+        """Refuse combinations of arguments, each of which lies within its bounds."""
 
     def __add__(self, other: "Stimulus") -> "Sum":
         """Their sum."""
@@ -87,18 +80,13 @@ class Stimulus(eqx.Module):
         return Sum((self, other))
 
 
-_ANY_TIME = Bounds(finite=False)
-"""Times that may be infinite: never."""
-
-
-def _refuse_before(stimulus: Any, first: str, second: str, *, equal: bool = False) -> None:
-    """Refuse a time that does not come after another one."""
-    early, late = getattr(stimulus, first), getattr(stimulus, second)
-    if any(isinstance(x, Tracer | eqx.Module) for x in (early, late)):
+def _require_end_after_onset(stimulus: Any, *, equal: bool = False) -> None:
+    """Refuse an end that does not come after the onset."""
+    if any(isinstance(x, Tracer | eqx.Module) for x in (stimulus.onset, stimulus.end)):
         return
-    early, late = np.asarray(early), np.asarray(late)
+    early, late = np.asarray(stimulus.onset), np.asarray(stimulus.end)
     if np.any(early > late) or (not equal and np.any(early == late)):
-        raise ValueError(f"{type(stimulus).__name__}: {second} = {late} ms must come after {first} = {early} ms")
+        raise ValueError(f"{type(stimulus).__name__}: end = {late} ms must come after onset = {early} ms")
 
 
 def _edge(when):
@@ -129,7 +117,7 @@ def _sample(t, onset, period):
 class Constant(Stimulus):
     """The same value always."""
 
-    amplitude: Float[Array, "*neuron"] = _array("amplitude")
+    amplitude: Param = _argument("amplitude")
 
     def __call__(self, t):
         """Value at time `t`."""
@@ -139,13 +127,13 @@ class Constant(Stimulus):
 class Step(Stimulus):
     """A value from `onset` until `end`, else zero."""
 
-    amplitude: Float[Array, "*neuron"] = _array("amplitude")
-    onset: Float[Array, ""] = _array("beginning", "ms", default=0.0)
-    end: Float[Array, ""] = _array("end", "ms", _ANY_TIME, default=_NEVER)
+    amplitude: Param = _argument("amplitude")
+    onset: Param = _argument("beginning", "ms", default=0.0)
+    end: Param = _argument("end", "ms", Bounds(finite=False), default=float("inf"))
 
-    def __check_init__(self) -> None:
+    def require_consistent(self) -> None:
         """Refuse an end before the onset."""
-        _refuse_before(self, "onset", "end", equal=True)
+        _require_end_after_onset(self, equal=True)
 
     def __call__(self, t):
         """Value at time `t`."""
@@ -159,24 +147,20 @@ class Step(Stimulus):
 class PulseTrain(Stimulus):
     """Pulses of a given width, the first at `onset`, `count` of them, one every `1000/frequency` ms."""
 
-    amplitude: Float[Array, "*neuron"] = _array("amplitude")
-    frequency: Float[Array, ""] = _array("pulses a second", "Hz", POSITIVE)
-    width: Float[Array, ""] = _array("length of a pulse", "ms", POSITIVE)
-    count: int = _static("number of pulses", "1", Bounds(0))
-    onset: Float[Array, ""] = _array("beginning of the first pulse", "ms", default=0.0)
+    amplitude: Param = _argument("amplitude")
+    frequency: Param = _argument("pulses a second", "Hz", POSITIVE)
+    width: Param = _argument("length of a pulse", "ms", POSITIVE)
+    count: int = _argument("number of pulses", bounds=Bounds(0), static=True)
+    onset: Param = _argument("beginning of the first pulse", "ms", default=0.0)
 
-    def __check_init__(self) -> None:
+    def require_consistent(self) -> None:
         """Refuse pulses that overlap."""
-        if isinstance(self.count, bool) or not isinstance(self.count, int | np.integer):
-            raise ValueError(f"PulseTrain: count = {self.count!r} must be a whole number")
         if any(isinstance(x, Tracer | eqx.Module) for x in (self.frequency, self.width)):
             return
-        frequency, width = np.asarray(self.frequency, np.float64), np.asarray(self.width, np.float64)
-        period = 1e3 / np.where(frequency > 0, frequency, np.nan)
+        width, period = np.asarray(self.width, np.float64), 1e3 / np.asarray(self.frequency, np.float64)
         if self.count > 1 and np.any(width > period * (1 + 1e-6)):
             raise ValueError(
-                f"PulseTrain: pulses of width = {np.max(width):g} ms overlap, as one begins every "
-                f"{np.nanmin(period):g} ms"
+                f"PulseTrain: pulses of width = {np.max(width):g} ms overlap, as one begins every {np.min(period):g} ms"
             )
 
     def __call__(self, t):
@@ -195,13 +179,13 @@ class PulseTrain(Stimulus):
 class Ramp(Stimulus):
     """A slope from zero at `onset` to `amplitude` at `end`, and `amplitude` from then on."""
 
-    amplitude: Float[Array, "*neuron"] = _array("value from the end on")
-    end: Float[Array, ""] = _array("end of the slope", "ms")
-    onset: Float[Array, ""] = _array("beginning of the slope", "ms", default=0.0)
+    amplitude: Param = _argument("value from the end on")
+    end: Param = _argument("end of the slope", "ms")
+    onset: Param = _argument("beginning of the slope", "ms", default=0.0)
 
-    def __check_init__(self) -> None:
-        """Refuse an end that is not after the onset."""
-        _refuse_before(self, "onset", "end")
+    def require_consistent(self) -> None:
+        """Refuse an end before the onset."""
+        _require_end_after_onset(self)
 
     def __call__(self, t):
         """Value at time `t`."""
@@ -215,10 +199,10 @@ class Ramp(Stimulus):
 class Sine(Stimulus):
     """A sine wave from `onset` on; `phase` in radians."""
 
-    amplitude: Float[Array, "*neuron"] = _array("amplitude")
-    frequency: Float[Array, ""] = _array("frequency", "Hz", NON_NEGATIVE)
-    phase: Float[Array, ""] = _array("phase at the onset [rad]", default=0.0)
-    onset: Float[Array, ""] = _array("beginning", "ms", default=0.0)
+    amplitude: Param = _argument("amplitude")
+    frequency: Param = _argument("frequency", "Hz", NON_NEGATIVE)
+    phase: Param = _argument("phase at the onset [rad]", default=0.0)
+    onset: Param = _argument("beginning", "ms", default=0.0)
 
     def __call__(self, t):
         """Value at time `t`."""
@@ -233,15 +217,15 @@ class Sine(Stimulus):
 class Chirp(Stimulus):
     """A sine wave whose frequency rises linearly from `start` at `onset` to `stop` at `end`; zero outside."""
 
-    amplitude: Float[Array, "*neuron"] = _array("amplitude")
-    start: Float[Array, ""] = _array("frequency at the onset", "Hz", NON_NEGATIVE)
-    stop: Float[Array, ""] = _array("frequency at the end", "Hz", NON_NEGATIVE)
-    end: Float[Array, ""] = _array("end", "ms")
-    onset: Float[Array, ""] = _array("beginning", "ms", default=0.0)
+    amplitude: Param = _argument("amplitude")
+    start: Param = _argument("frequency at the onset", "Hz", NON_NEGATIVE)
+    stop: Param = _argument("frequency at the end", "Hz", NON_NEGATIVE)
+    end: Param = _argument("end", "ms")
+    onset: Param = _argument("beginning", "ms", default=0.0)
 
-    def __check_init__(self) -> None:
-        """Refuse an end that is not after the onset."""
-        _refuse_before(self, "onset", "end")
+    def require_consistent(self) -> None:
+        """Refuse an end before the onset."""
+        _require_end_after_onset(self)
 
     def __call__(self, t):
         """Value at time `t`."""
@@ -266,12 +250,12 @@ class Sampled(Stimulus):
     last sample is held, and ODE simulators refuse samples that are coarser than their time step.
     """
 
-    values: Float[Array, "time *neuron"] = _array("samples; time comes first")
-    dt: Float[Array, ""] = _array("time between samples", "ms", POSITIVE)
-    onset: Float[Array, ""] = _array("time of the first sample", "ms", default=0.0)
+    values: Float[Array, "time *neuron"] = _argument("samples; time comes first")
+    dt: Param = _argument("time between samples", "ms", POSITIVE)
+    onset: Param = _argument("time of the first sample", "ms", default=0.0)
     hold: bool | None = eqx.field(static=True, default=None)
 
-    def __check_init__(self) -> None:
+    def require_consistent(self) -> None:
         """Refuse what are no samples in time, and those whose axes are most likely exchanged."""
         if isinstance(self.values, eqx.Module):
             return
@@ -308,10 +292,10 @@ class WhiteNoise(Stimulus):
     """
 
     key: Key[Array, ""]
-    sd: Float[Array, "*neuron"] = _array("standard deviation", bounds=NON_NEGATIVE)
-    hold: float = _static("time between draws", "ms", POSITIVE)
-    duration: float = _static("time up to which it is drawn at once", "ms", POSITIVE)
-    mean: Float[Array, "*neuron"] = _array("mean", default=0.0)
+    sd: Param = _argument("standard deviation", bounds=NON_NEGATIVE)
+    hold: float = _argument("time between draws", "ms", POSITIVE, static=True)
+    duration: float = _argument("time up to which it is drawn at once", "ms", POSITIVE, static=True)
+    mean: Param = _argument("mean", default=0.0)
 
     def __call__(self, t):
         """Value at time `t`."""
@@ -360,6 +344,8 @@ class OrnsteinUhlenbeck(Stimulus):
             ("duration", duration, POSITIVE),
             ("dt", dt, POSITIVE),
         ):
+            if not eqx.is_array(_to_array(value)):
+                raise ValueError(f"OrnsteinUhlenbeck: {name} = {value!r} must be a number")
             if not isinstance(value, Tracer) and not bounds.contain(np.asarray(value)):
                 raise ValueError(f"OrnsteinUhlenbeck: {name} = {np.asarray(value)} lies outside {bounds}")
         if round(duration / dt) < 1:

@@ -9,7 +9,7 @@ import pytest
 
 from jneuro.core.random import stream
 from jneuro.simulators import Arctan, SuperSpike, first_state, simulate, stimuli
-from jneuro.simulators.izhikevich import Izhikevich
+from jneuro.simulators.cells import Izhikevich
 from jneuro.simulators.ring import RingNetwork
 from jneuro.simulators.solvers import SequentialEuler
 

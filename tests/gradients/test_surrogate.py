@@ -11,7 +11,6 @@ from surrogate_reference import PARAMETERS, arctan, boxcar, network_tangents, su
 from jneuro.core.random import stream
 from jneuro.simulators import Arctan, Boxcar, Brunel, SuperSpike, first_state, simulate, stimuli
 from jneuro.simulators.connectivity import Bernoulli
-from jneuro.simulators.stepped import take_steps
 
 KEY = jax.random.key(2)
 STEPS = 300
@@ -94,8 +93,8 @@ def test_without_a_surrogate_spikes_are_boolean():
     spikes = np.asarray(rec.values["spikes"])
     assert set(np.unique(spikes)) == {0, 1}
     assert not jnp.issubdtype(rec.values["spikes"].dtype, jnp.floating)
-    step = jax.eval_shape(lambda state: take_steps(sim, state, None, KEY, 3), first_state(sim, KEY))
-    assert step[1]["spikes"].dtype == jnp.bool_
+    _, seen = jax.eval_shape(lambda state: sim.step(state.y, 0.0, sim.draw(KEY, state.step)), first_state(sim, KEY))
+    assert seen["spikes"].dtype == jnp.bool_
 
 
 @pytest.mark.parametrize("surrogate", [None, Boxcar(width=1.0)], ids=["none", "boxcar"])

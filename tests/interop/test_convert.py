@@ -13,7 +13,7 @@ import torch
 from flax import nnx
 
 import jneuro.cli
-from jneuro.datasets.scaling import Scaling
+from jneuro.datasets.windows import Scaling
 from jneuro.experiment import RunFolder
 from jneuro.experiment.conversion import convert
 from jneuro.experiment.plan import load_plan

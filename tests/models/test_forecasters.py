@@ -9,8 +9,7 @@ import pytest
 from flax import nnx
 from pydantic import ValidationError
 
-from jneuro.datasets.scaling import Scaling
-from jneuro.datasets.windows import Batch, Windows
+from jneuro.datasets.windows import Batch, Scaling, Windows
 from jneuro.models import (
     MODELS,
     CNNLSTMConfig,

@@ -14,12 +14,12 @@ from scipy import stats
 
 from jneuro.core.random import stream, trial_keys
 from jneuro.simulators import Brunel, first_state, simulate, stimuli
+from jneuro.simulators.cells import Izhikevich
 from jneuro.simulators.connectivity import Bernoulli, FixedInDegree, RowLists
-from jneuro.simulators.delays import DelayedSynapses, raster_width
-from jneuro.simulators.izhikevich import Izhikevich
 from jneuro.simulators.reservoir import IzhikevichReservoir
 from jneuro.simulators.ring import RingNetwork
 from jneuro.simulators.solvers import SequentialEuler
+from jneuro.simulators.synapses import DelayedSynapses, raster_width
 
 KEY = jax.random.key(0)
 HELD = {

@@ -1,4 +1,4 @@
-"""Who hears whom: in-degrees, uniformity, self-connections; and one meaning of propagation in three representations."""
+"""Synaptic connectivity: in-degrees, uniformity, self-connections; one meaning of propagation in three formats."""
 
 import dataclasses
 import functools
@@ -22,11 +22,11 @@ from jneuro.simulators.connectivity import (
     RowLists,
     Rule,
     _smallest,
-    as_rule,
     most_targets,
     relative_weights,
 )
 from jneuro.simulators.kernels.events import unpack
+from jneuro.simulators.kinds import as_rule
 
 SIZES = (300, 100)
 RULES = {"bernoulli": Bernoulli, "fixed_in_degree": FixedInDegree}

@@ -12,7 +12,7 @@ from izhikevich_reference import programme, spike_times
 from scipy.integrate import solve_ivp
 
 from jneuro.simulators import Arctan, first_state, simulate, stimuli
-from jneuro.simulators.izhikevich import Izhikevich
+from jneuro.simulators.cells import Izhikevich
 from jneuro.simulators.solvers import SequentialEuler
 
 KEY = jax.random.key(0)

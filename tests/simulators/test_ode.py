@@ -19,7 +19,7 @@ from jneuro.simulators import (
     simulate,
     stimuli,
 )
-from jneuro.simulators.kinetics import linoid
+from jneuro.simulators.kernels.cells import linoid
 from jneuro.simulators.solvers import RK4, Adaptive, Euler, Heun, MembraneTerm, RushLarsen, StaggeredCrankNicolson
 
 REFERENCE = Path(__file__).parents[1] / "reference"

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from jneuro.core.registry import accepted
-from jneuro.simulators import SIMULATORS, parameters
+from jneuro.simulators import SIMULATORS, Brunel, HodgkinHuxley, Normal, parameters, stimuli
 from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, REAL, Bounds, Parameter
+from jneuro.simulators.connectivity import Dense
 
 DECLARED = [(name, p) for name in SIMULATORS for p in parameters(SIMULATORS[name]).values()]
 NUMBERS = [(name, p) for name, p in DECLARED if isinstance(p.default, int | float)]
@@ -70,6 +71,36 @@ def test_there_is_something_to_refuse():
 def test_counts_must_be_whole(name, p):
     with pytest.raises(ValueError, match=rf"{p.name} = .* must be a whole number"):
         SIMULATORS[name](**{p.name: p.default + 0.5})
+
+
+NOT_A_NUMBER = {
+    "text": (lambda: HodgkinHuxley(g_na="120"), "HodgkinHuxley: g_na = '120' must be a number .sodium"),
+    "truth": (lambda: HodgkinHuxley(g_na=True), "HodgkinHuxley: g_na = True must be a number"),
+    "nothing": (lambda: HodgkinHuxley(g_na=None), "HodgkinHuxley: g_na = None must be a number"),
+    "text for a count": (lambda: Brunel(n_excitatory="80"), "n_excitatory = '80' must be a whole number .excit"),
+    "truth for a count": (lambda: Brunel(n_excitatory=True), "n_excitatory = True must be a whole number"),
+    "text for a setting": (lambda: Brunel(dt="0.1"), "Brunel: dt = '0.1' must be a number .time step"),
+    "an array for a setting": (
+        lambda: Brunel(delay=np.full(100, 1.5)),
+        r"delay has the shape \(100,\); it must be a num",
+    ),
+    "stimulus": (lambda: stimuli.Constant("10"), "Constant: amplitude = '10' must be a number"),
+    "truth in a stimulus": (lambda: stimuli.Constant(True), "Constant: amplitude = True must be a number"),
+    "pulses": (lambda: stimuli.PulseTrain(1.0, 100.0, 1.0, True), "PulseTrain: count = True must be a whole number"),
+    "noise": (lambda: stimuli.WhiteNoise(jax.random.key(0), 1.0, "1", 9.0), "WhiteNoise: hold = '1' must be a number"),
+    "path": (
+        lambda: stimuli.OrnsteinUhlenbeck(mean="1", sd=1, tau=1, duration=9, dt=1, key=jax.random.key(0)),
+        "OrnsteinUhlenbeck: mean = '1' must be a number",
+    ),
+    "distribution": (lambda: Normal("a", 1.0), "Normal: mean = 'a' must be a number"),
+    "weights": (lambda: Dense("a", (2, 2)), "relative weights must be an array of numbers, got str"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), NOT_A_NUMBER.values(), ids=NOT_A_NUMBER)
+def test_what_is_no_number_is_refused_by_name(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 @named(ARRAYS)

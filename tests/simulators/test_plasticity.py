@@ -5,11 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jneuro.simulators.delays import DelayedSynapses, draw_delayed, raster_width
-from jneuro.simulators.kernels.delays import resend, send
 from jneuro.simulators.kernels.events import pack
-from jneuro.simulators.kernels.plasticity import each_event, pair_changes
-from jneuro.simulators.plasticity import PairRule, by_sender, histogram, pair_step
+from jneuro.simulators.kernels.reservoir import each_event, pair_changes, resend, send
+from jneuro.simulators.synapses import (
+    DelayedSynapses,
+    PairRule,
+    by_sender,
+    draw_delayed,
+    histogram,
+    pair_step,
+    raster_width,
+)
 
 POTENTIATION, DEPRESSION, TAU = 0.1, 0.12, 20.0
 

@@ -63,7 +63,7 @@ def test_frames_subsample_states_and_sum_spikes(network, drive, whole, every):
     v, spikes = framed(whole, every)
     np.testing.assert_array_equal(rec.values["v"], v)
     np.testing.assert_array_equal(rec.values["spikes"], spikes)
-    assert rec.values["spikes"].dtype == jnp.uint8
+    assert rec.values["spikes"].dtype == jnp.int32
     assert_same(rec.final_state, whole.final_state)
     assert rec.frames == 630 // every == len(rec.values["v"])
     assert rec.dt == pytest.approx(0.1 * every)
@@ -82,7 +82,7 @@ def test_spike_counts_of_a_long_frame_do_not_overflow():
     sim = Brunel(n_excitatory=2, n_inhibitory=0, refractory=0.0).connect(KEY)
     rec = simulate(sim, stimuli.Constant(1e4), duration=60.0, key=KEY, record_every=30.0)
     np.testing.assert_array_equal(rec.values["spikes"], 300)
-    assert jnp.issubdtype(rec.values["spikes"].dtype, jnp.unsignedinteger)
+    np.testing.assert_array_equal(1000 * rec["spikes"] - 400_000, -100_000)  # nor does what is computed of them
 
 
 def test_recording_describes_itself(network, whole):

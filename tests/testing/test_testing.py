@@ -12,11 +12,8 @@ from flax import nnx
 from jneuro.models.base import Prediction
 from jneuro.simulators.base import POSITIVE, param, state
 from jneuro.simulators.brunel import Brunel
-from jneuro.simulators.ca1 import CA1Pyramidal
-from jneuro.simulators.hodgkin_huxley import HodgkinHuxley
-from jneuro.simulators.izhikevich import Izhikevich
+from jneuro.simulators.cells import CA1Pyramidal, HodgkinHuxley, Izhikevich, Pospischil
 from jneuro.simulators.ode import ODESimulator
-from jneuro.simulators.pospischil import Pospischil
 from jneuro.simulators.reservoir import IzhikevichReservoir
 from jneuro.simulators.ring import RingNetwork
 from jneuro.simulators.stepped import SteppedSimulator

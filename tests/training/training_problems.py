@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jneuro.datasets.scaling import Scaling
-from jneuro.datasets.windows import Windows, window_starts
+from jneuro.datasets.windows import Scaling, Windows, window_starts
 from jneuro.models.base import Prediction
 from jneuro.models.layers import BatchNorm, Dropout
 from jneuro.training import Adam, TrainConfig

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jneuro.core.devices import scan
+from jneuro.simulators.base import step_count
 from jneuro.simulators.spiking import surrogate_in_force
 
 __all__ = ["advance_block"]
@@ -30,7 +31,7 @@ def advance_block(simulator, y, drive, noise, steps):
         The state, and potentials and spikes of every step.
     """
     # A neuron that spikes at most once in a block leaves a state that tells when.
-    once = surrogate_in_force() is None and simulator.step_count(simulator.refractory) >= steps
+    once = surrogate_in_force() is None and step_count(simulator.refractory, simulator.dt) >= steps
     v, refractory, vs, spikes = (_one_array if once else _in_turn)(
         steps,
         dataclasses.replace(simulator, connections=None, structure=None),

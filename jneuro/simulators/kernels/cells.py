@@ -7,9 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jneuro.core.types import Array, Float
-from jneuro.simulators.kinetics import linoid
 
-__all__ = ["ca1_field", "ca1_relaxation", "exponentials", "hodgkin_huxley", "pospischil"]
+__all__ = ["ca1_field", "ca1_relaxation", "exponentials", "hodgkin_huxley", "linoid", "pospischil"]
 
 
 def exponentials(v: Float[Array, "*neuron"], *slopes: float) -> tuple[Float[Array, "*neuron"], ...]:
@@ -26,6 +25,24 @@ def exponentials(v: Float[Array, "*neuron"], *slopes: float) -> tuple[Float[Arra
         return lax.optimization_barrier(tuple(jnp.exp(s * v) for s in slopes))
     scale = jnp.asarray(slopes, v.dtype)[:, None]
     return tuple(lax.optimization_barrier(jnp.exp(scale * v[None])))
+
+
+def linoid(x: Float[Array, "*any"], exponential: Float[Array, "*any"] | None = None) -> Float[Array, "*any"]:
+    r"""Compute \(x / (1 - e^{-x})\), smooth through \(x = 0\), where value and derivatives are those of the limit.
+
+    Args:
+        x: the argument.
+        exponential: \(e^{-x}\), where the caller has it already.
+
+    Returns:
+        The value, 1 at `x = 0`.
+    """
+    # Near zero the quotient loses digits; the series' first omitted term is x⁸/1209600.
+    near = jnp.abs(x) < 0.1
+    square = x * x
+    exponential = jnp.exp(-x) if exponential is None else exponential
+    series = 1 + 0.5 * x + square * (1 / 12 - square * (1 / 720 - square * (1 / 30240)))
+    return jnp.where(near, series, x / jnp.where(near, 1.0, 1 - exponential))
 
 
 def hodgkin_huxley(cell: Any, y: Any, drive: Float[Array, "*neuron"] | float) -> tuple[Any, Any]:
