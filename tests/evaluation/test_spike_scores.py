@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from jneuro.evaluation.comparison import compare
-from jneuro.evaluation.comparison import compare
 from jneuro.evaluation.metrics import f1_by_run, ratio_error, spike_scores
 from jneuro.spikes.distances import Matching
 
