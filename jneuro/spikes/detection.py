@@ -185,9 +185,11 @@ def spike_like(
     foot = np.maximum(lowest[half : half + len(v)], lowest[3 * half : 3 * half + len(v)])
     highest = v >= maximum_filter1d(v, 2 * half + 1)
     highest[1:] &= v[1:] > v[:-1]
-    steep = np.pad(np.diff(v) >= STEEP * dt, (2 * half, half))
+    # Over a fifth of a millisecond, and beyond what noise alone can rise.
+    lag, noise = max(round(0.2 / dt), 1), _noise(v)
+    steep = np.pad(v[lag:] - v[:-lag] >= STEEP * dt * lag + 6 * noise, (2 * half, half + lag - 1))
     fast = maximum_filter1d(steep.astype(np.int8), 2 * half)[half : half + len(v)]  # of the steps that lead to a sample
-    at = np.flatnonzero(highest & (v - foot >= max(height, 9 * _noise(v))) & (fast > 0))
+    at = np.flatnonzero(highest & (v - foot >= max(height, 9 * noise)) & (fast > 0))
     return at, foot[at]
 
 
