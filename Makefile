@@ -69,7 +69,7 @@ bench: $(VENV)/.test peers
 bench-quick: $(VENV)/.test
 	$(BIN)/jneuro bench --quick
 
-PEERS := scipy brian2 neuron nest jaxley keras pytorch_forecasting
+PEERS := scipy brian2 neuron nest jaxley keras pytorch_forecasting spikes
 peers: $(PEERS:%=.peers/%/.installed)
 
 # A peer that cannot be installed is named and left out.

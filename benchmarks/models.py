@@ -38,9 +38,8 @@ from jneuro.models import (
     build_model,
 )
 from jneuro.training import Adam, TrainConfig
-from jneuro.training.checkpoints import Weights
-from jneuro.training.parallel import Placement
-from jneuro.training.steps import Common, Own, Program, begin, run_steps
+from jneuro.training.checkpoints import split_model
+from jneuro.training.steps import Inputs, Placement, Program
 
 COMPILE_LIMIT_S = 120
 """`torch.compile` gets no longer."""
@@ -191,21 +190,21 @@ def torch_forward(case, dtype, compile_it=False):
 
 def our_step(case, count, shared=False):
     """A training step, on one device or shared by all."""
-    graph, params, rngs, rest = nnx.split(build_model(case.config, rngs=nnx.Rngs(0)), nnx.Param, nnx.RngState, ...)
+    graph, weights, rngs = split_model(build_model(case.config, rngs=nnx.Rngs(0)))
     devices = tuple(jax.devices())
     placement = Placement("pmap", devices) if shared else Placement("single", devices[:1])
     program = Program(graph, case.recipe, placement)
-    own, common, rate, one = placement.put(
-        (Own(jax.random.key(1), None), Common(random_windows(case), rngs), np.float32(1e-3), np.int32(1))
+    inputs, rate, one = placement.put(
+        (Inputs(random_windows(case), rngs, jax.random.key(1)), np.float32(1e-3), np.int32(1))
     )
-    state = begin(Weights(params, rest), own, program)._replace(learning_rate=rate)
+    state = program.begin(weights, inputs)._replace(learning_rate=rate)
     about = {}
     if count and not shared:
-        about = count_costs(lambda *a: run_steps(*a, program), state, own, one, common)
+        about = count_costs(program.steps, state, inputs, one)
 
     def run():
         nonlocal state
-        state = jax.block_until_ready(run_steps(state, own, one, common, program))
+        state = jax.block_until_ready(program.steps(state, inputs, one))
 
     return Call(run, about)
 

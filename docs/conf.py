@@ -10,7 +10,9 @@ myst_heading_anchors = 2
 napoleon_use_ivar = True
 napoleon_attr_annotations = False
 napoleon_custom_sections = [("Other Args", "params_style")]
-autodoc_typehints = "none"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True  # as they are written, which also keeps the types beside them short
+python_maximum_signature_line_length = 88
 autodoc_member_order = "bysource"
 html_theme = "furo"
 html_title = "jneuro"
@@ -42,7 +44,13 @@ def _without_aliases(app, what, name, obj, skip, options):
     return True if type(obj).__name__ == "_tuplegetter" else None
 
 
+def _short_arrays(app, what, name, obj, options, signature, returns):
+    """Show an annotation as it is written: `Float[Array, 'batch time feature']`, without the places of its classes."""
+    return tuple(text and text.replace("jaxlib._jax.", "").replace("jax._src.", "") for text in (signature, returns))
+
+
 def setup(app):
     """Register the translation ahead of napoleon."""
+    app.connect("autodoc-process-signature", _short_arrays)
     app.connect("autodoc-process-docstring", _from_markdown, priority=100)
     app.connect("autodoc-skip-member", _without_aliases)

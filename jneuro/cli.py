@@ -1,18 +1,25 @@
-"""The command line: `jneuro run|sweep|simulate|train|evaluate|report|convert|bench|list|doctor`.
+"""The command line: `jneuro run|sweep|simulate|train|evaluate|report|claims|convert|bench|list|doctor`.
 
 Exit codes: 0 fine, 1 failed or stopped, 2 the user's mistake. Heavy imports happen inside the commands.
 """
 
+import contextlib
 import os
 import signal
+import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from jneuro.core.process import keep_freed_memory, usable_cores
+
+if TYPE_CHECKING:
+    from jneuro.core.progress import Progress
+    from jneuro.experiment.folder import Planned, RunFolder
 
 __all__ = ["app", "main"]
 
@@ -39,27 +46,39 @@ Code = Annotated[
 ]
 
 
+@contextlib.contextmanager
+def _at_work(plan: "Planned", folder: "RunFolder") -> Iterator[tuple[Console, "Progress"]]:
+    """Say what runs and where, and show its progress for the duration of a `with` block."""
+    from jneuro.core.progress import showing
+
+    console = Console()
+    console.print(f"[bold]{plan.config.name}[/] in {folder.path}", soft_wrap=True)
+    with showing(True, console) as progress:
+        yield console, progress
+
+
+def _say_report(page: Path) -> None:
+    Console().print(f"report: {page}", soft_wrap=True)
+
+
 def _stages(
     config: str, overrides: list[str] | None, out: Path | None, resume: bool, last: str, code: Path | None
 ) -> None:
-    """Run an experiment up to a stage, with progress."""
-    from jneuro.console import print_scores
+    """Run an experiment up to a stage."""
+    from jneuro.console import print_claims, print_scores
     from jneuro.core.config import find_config
-    from jneuro.core.progress import showing
     from jneuro.experiment.folder import RunFolder
     from jneuro.experiment.plan import load_plan
     from jneuro.experiment.running import run_stages
 
     plan = load_plan(find_config(config), overrides or [], code=code)
     folder = RunFolder.prepare(plan, out, resume=resume)
-    console = Console()
-    console.print(f"[bold]{plan.config.name}[/] in {folder.path}", soft_wrap=True)
-    with showing(True, console) as progress:
+    with _at_work(plan, folder) as (console, progress):
         run_stages(plan, folder, progress, last)
-    if last in ("evaluate", "report"):
-        print_scores(console, folder.load("metrics.json"))
     if last == "report":
-        console.print(f"report: {folder.path / 'report.html'}", soft_wrap=True)
+        print_scores(console, folder.load("metrics.json"))
+        print_claims(console, folder.load("claims.json"))
+        _say_report(folder.path / "report.html")
 
 
 @app.command()
@@ -77,19 +96,16 @@ def fit(
     """Fit a simulator's parameters to a recording: simulate or read, fit, compare, report."""
     from jneuro.console import print_fit
     from jneuro.core.config import find_config
-    from jneuro.core.progress import showing
     from jneuro.experiment.fit_plan import load_fit
     from jneuro.experiment.fitting import fit_stages
     from jneuro.experiment.folder import RunFolder
 
     plan = load_fit(find_config(config), overrides or [], code=code)
     folder = RunFolder.prepare(plan, out, resume=resume)
-    console = Console()
-    console.print(f"[bold]{plan.config.name}[/] in {folder.path}", soft_wrap=True)
-    with showing(True, console) as progress:
+    with _at_work(plan, folder) as (console, progress):
         page = fit_stages(plan, folder, progress)
     print_fit(console, folder.load("metrics.json"))
-    console.print(f"report: {page}", soft_wrap=True)
+    _say_report(page)
 
 
 @app.command()
@@ -101,7 +117,7 @@ def sweep(
     processes: Annotated[int | None, typer.Option("--processes", help="Processes that share the sweep.")] = None,
     process: Annotated[int | None, typer.Option("--process", help="Which of them this is, from 0.")] = None,
     coordinator: Annotated[
-        str | None, typer.Option("--coordinator", help="HOST:PORT of process 0, to meet through jax.distributed.")
+        str | None, typer.Option("--coordinator", help="HOST:PORT of process 0, for --distributed.")
     ] = None,
     distributed: Annotated[
         bool, typer.Option("--distributed", help="As Slurm, Open MPI or Kubernetes have started the processes.")
@@ -117,7 +133,6 @@ def sweep(
 ) -> None:
     """Simulate at many points of parameters, stimuli and seeds; figures and one labelled store."""
     from jneuro.core.config import find_config
-    from jneuro.core.progress import showing
     from jneuro.experiment.sweeping import join_processes, load_sweep, open_folder, sweep_stages
 
     _cpu_devices(devices)
@@ -125,15 +140,13 @@ def sweep(
     mine, all_of_them = join_processes(coordinator, processes, process, detect=distributed)
     plan = load_sweep(find_config(config), overrides or [], code=code)
     folder = open_folder(plan, out, resume=resume, process=mine)
-    console = Console()
-    console.print(f"[bold]{plan.config.name}[/] in {folder.path}", soft_wrap=True)
     most = None if memory is None else int(memory * 2**30)
-    with showing(True, console) as progress:
+    with _at_work(plan, folder) as (console, progress):
         page = sweep_stages(plan, folder, progress, process=mine, processes=all_of_them, memory=most)
     if page is None:
         console.print("this process's points are done; others are missing, of processes that run or must be started")
     else:
-        console.print(f"report: {page}", soft_wrap=True)
+        _say_report(page)
 
 
 def _cpu_devices(wanted: int | None) -> None:
@@ -181,8 +194,21 @@ def report(run: Run, code: Code = None) -> None:
 
     plan, folder = reopen(run, code)
     with folder.lock():
-        page = report_stage(plan, folder)
-    Console().print(f"report: {page}", soft_wrap=True)
+        _say_report(report_stage(plan, folder))
+
+
+@app.command()
+def claims(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders with a report.")],
+) -> None:
+    """Print how the claims of finished runs came out, as Markdown tables."""
+    from jneuro.evaluation.claims import JudgedClaim, claims_table
+    from jneuro.experiment.folder import RunFolder
+
+    for run in runs:
+        folder = RunFolder.find(run)
+        judged = folder.load("claims.json", list[JudgedClaim])
+        print(f"## {folder.info['name']}\n\n{claims_table(judged)}\n")
 
 
 @app.command()
@@ -200,22 +226,37 @@ def convert(
     columns: Annotated[
         str, typer.Option("--columns", help="For pytorch-forecasting: its names of the columns, a,b,c.")
     ] = "",
+    length: Annotated[
+        int | None, typer.Option("--length", min=1, help="Samples of the window, for a Keras file that leaves it open.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace TARGET.")] = False,
 ) -> None:
     """Convert a model's weights between Orbax, PyTorch and Keras, bit by bit."""
     from jneuro.experiment.conversion import convert
 
     names = columns.split(",") if columns else ()
-    found = convert(source, target, model=model, columns=names, overwrite=overwrite)
+    found = convert(source, target, model=model, columns=names, length=length, overwrite=overwrite)
     Console().print(f"{type(found).__name__} in {target}", soft_wrap=True)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def bench(arguments: typer.Context) -> None:
     """Time everything, on every device and beside every peer, and write a report; --help tells the options."""
-    from jneuro.experiment.benchmarking import run_benchmark
-
     raise typer.Exit(run_benchmark(arguments.args))
+
+
+def run_benchmark(arguments: Sequence[str]) -> int:
+    """Run the benchmark suite of the working folder's `benchmarks/`, or else of the one that came with the package.
+
+    Args:
+        arguments: of `benchmarks/suite.py`.
+
+    Returns:
+        Its exit code.
+    """
+    here = Path("benchmarks")
+    folder = here if (here / "suite.py").exists() else Path(__file__).parent / "benchmarks"
+    return subprocess.run([sys.executable, str(folder / "suite.py"), *arguments]).returncode
 
 
 @app.command("list")
@@ -244,6 +285,7 @@ def doctor() -> None:
 
 
 _allocator = False
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class _Stopped(BaseException):
@@ -255,39 +297,26 @@ def _stop(number: int, frame: object) -> None:
 
 
 def main() -> None:
-    """Run the command line; a user's mistake or a failed run ends in one clear message, not a traceback."""
+    """Run the command line; a user's mistake or a failed run ends in one clear message, not a traceback.
+
+    Errors of this package that are meant for the user have an `outcome`: "error", "failed" or "stopped".
+    """
     global _allocator
     _allocator = keep_freed_memory()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
     say = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
+        for number in _SIGNALS:
+            signal.signal(number, _stop)
         app()
     except _Stopped:
+        for number in _SIGNALS:  # what is left is to end, and Ctrl-C is often pressed twice
+            signal.signal(number, signal.SIG_IGN)
         say.print("stopped; what is written stays, continue with --resume")
         sys.exit(1)
     except Exception as error:
-        if (expected := _expected(error)) is None:
+        outcome = getattr(error, "outcome", "failed" if isinstance(error, OSError) else None)
+        if outcome is None:
             raise
-        code, kind = expected
-        say.print(f"[red]{kind}:[/] ", end="")
+        say.print(f"[red]{outcome}:[/] ", end="")
         say.print(str(error), markup=False)
-        sys.exit(code)
-
-
-def _expected(error: Exception) -> tuple[int, str] | None:
-    """The exit code of an error that needs no traceback, and what it is called."""
-    from jneuro.core.config import ConfigError
-    from jneuro.interop import WeightsError
-    from jneuro.recordings import StoreError
-    from jneuro.simulators import SimulationError
-    from jneuro.sweeps import SweepMemoryError
-    from jneuro.training import CheckpointError, TrainingDiverged, TrainingInterrupted
-
-    if isinstance(error, ConfigError | StoreError | CheckpointError | WeightsError):
-        return 2, "error"
-    if isinstance(error, TrainingInterrupted):
-        return 1, "stopped"
-    if isinstance(error, SimulationError | SweepMemoryError | TrainingDiverged | OSError):
-        return 1, "failed"
-    return None
+        sys.exit(2 if outcome == "error" else 1)

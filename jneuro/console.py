@@ -5,7 +5,7 @@ import inspect
 import os
 import platform
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def print_scores(console: Console, metrics: Mapping[str, Any]) -> None:
         if "baselines" in s:  # windows of its own: its skill is over baselines that are not in this table
             numbers["skill"] = "–"
         if (own := shared_unit(s.get("targets") or {})) not in ("", unit):
-            numbers |= {k: f"{numbers[k]} {own}" for k in ("rmse_mv", "mae_mv")}
+            numbers |= {k: f"{numbers[k]} {own}" for k in ("rmse", "mae")}
         style = "yellow" if s.get("leaky") else None if name in metrics["baselines"] else "bold"
         mark = " ⚠ leaky" if s.get("leaky") and "leaky" not in name else ""
         table.add_row(name + mark, *numbers.values(), style=style)
@@ -51,6 +51,20 @@ def print_scores(console: Console, metrics: Mapping[str, Any]) -> None:
         table.add_section()
         table.add_row("noise ceiling", _number(ceiling["r2"], ".4f"), _number(ceiling["se"], ".4f"), "", "", "100%", "")
     console.print(table)
+
+
+def print_claims(console: Console, claims: Sequence[Mapping[str, Any]]) -> None:
+    """Print how the claims of a study came out.
+
+    Args:
+        console: where to.
+        claims: as in claims.json.
+    """
+    if claims:
+        table = Table("claim", "verdict", "evidence", title="claims", title_justify="left")
+        for claim in claims:
+            table.add_row(claim["text"], claim["status"], "; ".join(claim["evidence"]))
+        console.print(table)
 
 
 def print_fit(console: Console, metrics: Mapping[str, Any]) -> None:
@@ -77,8 +91,8 @@ def print_fit(console: Console, metrics: Mapping[str, Any]) -> None:
 _COLUMNS = {
     "r2": ".4f",
     "r2_se": ".4f",
-    "rmse_mv": ".3f",
-    "mae_mv": ".3f",
+    "rmse": ".3f",
+    "mae": ".3f",
     "share_of_ceiling": ".1%",
     "skill": ".1%",
 }

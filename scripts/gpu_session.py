@@ -6,7 +6,7 @@ Rows are written as they are measured, into `benchmarks/results/gpu.jsonl`. Run 
 import sys
 from pathlib import Path
 
-from jneuro.experiment.benchmarking import run_benchmark
+from jneuro.cli import run_benchmark
 
 if __name__ == "__main__":
     out = Path(__file__).parents[1] / "benchmarks" / "results" / "gpu.jsonl"

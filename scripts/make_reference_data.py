@@ -23,6 +23,7 @@ REFERENCES = {
     "nest_brunel": ("nest", "nest_brunel_reference.py"),
     "pytorch_forecasting": ("pytorch_forecasting", "pytorch_forecasting_reference.py"),
     "keras": ("keras", "keras_reference.py"),
+    "spikes": ("spikes", "spikes_reference.py"),
 }
 
 

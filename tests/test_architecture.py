@@ -4,6 +4,7 @@ import ast
 import functools
 import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 # Imports run from right to left; those that share a place do not import each other.
 ORDER = (
     {"core"},
+    {"spikes"},
     {"recordings"},
     {"simulators"},
     {"datasets"},
@@ -28,6 +30,7 @@ ORDER = (
     {"fitting", "sweeps", "interop"},
     {"evaluation"},
     {"report"},
+    {"analyses"},
     {"experiment"},
     {"testing"},
     {"console"},
@@ -177,6 +180,67 @@ def test_kinds_are_open(path):
                 continue  # the heads of the spike-count model, called after the losses that go with them
             known = [kind for kind, names in registered().items() if len(words & names) > 1]
             assert not known, f"line {node.lineno}: names of the kind {known[0]}"
+
+
+@by_module
+def test_no_dict_of_builders(path):
+    """Names lead to classes and functions in a registry alone."""
+    for node in ast.walk(TREES[path]):
+        if not isinstance(node, ast.Dict) or path.stem == "kinds":
+            continue
+        built = [k for k, v in zip(node.keys, node.values, strict=True) if isinstance(v, ast.Name | ast.Lambda)]
+        words = {k.value for k in built if isinstance(k, ast.Constant)}
+        classes = [
+            v for v in node.values if isinstance(v, ast.Lambda) or (isinstance(v, ast.Name) and v.id[0].isupper())
+        ]
+        known = [kind for kind, names in registered().items() if len(words & names) > 1 and len(classes) > 1]
+        assert not known, f"line {node.lineno}: names of the kind {known[0]}"
+
+
+TWO_ERRORS = {1.96, 1.645, 2.58, 2.576}
+OWN_CRITERION = {
+    # Sentences that judge by two standard errors of their own; each goes when its analysis takes `Comparison`.
+    "report.count_section",
+    "report.reconstruction_section",
+    "report.interpretability_section",
+    "report.prose",
+    # Intervals of a normal posterior, which are shown and judge nothing.
+    "report.fit_uncertainty",
+}
+
+
+@by_module
+def test_one_criterion_of_evidence(path):
+    """What is better, worse or not told apart is said by `evaluation`, not where a sentence is written."""
+    module = name_of(path).removeprefix("jneuro.")
+    if module.partition(".")[0] not in ("report", "analyses", "experiment", "console"):
+        return
+    found = [n.lineno for n in ast.walk(TREES[path]) if isinstance(n, ast.Constant) and n.value in TWO_ERRORS]
+    found += [n.lineno for n in ast.walk(TREES[path]) if isinstance(n, ast.Attribute) and n.attr == "hypot"]
+    if module in OWN_CRITERION:
+        assert found, f"{module} is clean: take it off OWN_CRITERION"
+    else:
+        assert not found, f"line {found[0]}: an interval or a threshold of its own"
+
+
+ARRAYS = {"Float", "Int", "Bool", "UInt", "Key", "Complex", "Num", "Shaped"}
+
+
+@functools.cache
+def axis_names():
+    table = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## Names of axes")[2]
+    rows = [line.split("|")[2] for line in table.partition("\n## ")[0].splitlines() if line.startswith("| ")][1:]
+    return {"any"} | {name for row in rows for name in re.sub(r"\([^)]*\)", "", row).replace(",", " ").split()}
+
+
+@by_module
+def test_axes_have_the_names_of_the_glossary(path):
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.Subscript) and ast.unparse(node.value).rpartition(".")[2] in ARRAYS:
+            shape = node.slice.elts[-1] if isinstance(node.slice, ast.Tuple) else node.slice
+            text = shape.value if isinstance(shape, ast.Constant) and isinstance(shape.value, str) else ""
+            unknown = {*re.findall(r"[a-z]\w*", text)} - axis_names()
+            assert not unknown, f"line {node.lineno}: {unknown}; name it as docs/architecture.md does, or add it there"
 
 
 @functools.cache

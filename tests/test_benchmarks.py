@@ -220,7 +220,7 @@ def test_the_report_has_what_was_measured_and_what_is_absent(programs, tmp_path)
 
 
 def test_the_command_starts_the_suite():
-    from jneuro.experiment.benchmarking import run_benchmark
+    from jneuro.cli import run_benchmark
 
     assert run_benchmark(["--help"]) == 0
     assert run_benchmark(["--platforms", "tpu"]) == 2

@@ -126,6 +126,9 @@ def test_a_failed_run_is_one_message_and_exit_code_1(cli, monkeypatch, tmp_path,
     assert found.code == 1
     assert expected in found.err
     assert found.err.count("\n") == 1
+    # Whoever presses Ctrl-C twice does not stop the end.
+    ignored = [signal.getsignal(n) is signal.SIG_IGN for n in (signal.SIGTERM, signal.SIGINT)]
+    assert ignored == [case == "stopped"] * 2
     assert f"voltage_forecast_quick in {tmp_path / 'a'}" in found.out
 
 

@@ -82,11 +82,16 @@ OVERRIDES = {
     "simulation.snapshot_every_ms=70": ("duration_ms = 400 must be a multiple of snapshot_every_ms = 70",),
     "simulation.duration_ms=410": ("duration_ms = 410 must be a multiple of snapshot_every_ms = 50",),
     "simulation.runs=0": ("simulation.runs = 0", "greater than or equal to 1"),
+    "simulation.runs=true": ("simulation.runs = True: must be a number",),
+    "simulation.runs=1000000000": ("runs = 1000000000 of duration_ms = 400", "GiB of memory, of", "take fewer"),
+    "simulation.duration_ms=1e13": ("of duration_ms = 1e+13", "GiB that this machine has; take fewer or shorter runs"),
     "simulation.dt_ms=0.1": ("brunel brings its own scheme; leave out dt_ms and solver",),
     "simulation.record=[v, w]": ("record: unknown variable 'w'",),
     "simulation.simulator={name: ring_netwerk}": ("unknown simulator 'ring_netwerk'; did you mean 'ring_network'",),
     "simulation=null": ("give either 'simulation' or 'recording'",),
     "windows.length_ms=abc": ("windows.length_ms = 'abc'", "must be a number"),
+    "windows.length_ms='20'": ("windows.length_ms = '20': must be a number",),
+    "windows.horizons_ms=[1, true]": ("windows.horizons_ms = [1, True]: True must be a number",),
     "windows.length_ms=1000": ("length_ms = 1000", "do not fit into a run of 400 ms less discard_ms = 50"),
     "windows.length_ms=20.5": ("length_ms = 20.5 must be a multiple of the recording's 1 ms",),
     "windows.stride_ms=1e-3": ("stride_ms = 0.001 must be a multiple of the recording's 1 ms, at least 1",),
@@ -95,7 +100,7 @@ OVERRIDES = {
     "windows.fractions={train: 0.5, validation: 0.49, test: 0.01}": ("of 10 leave nothing for test; use more runs",),
     "windows.fractions={train: 0.5, validation: 0.3, test: 0.3}": ("= 1.1, but shares must sum to 1",),
     "windows.targets=[w]": ("windows: unknown variable 'w'; known are v, spikes, trace, rate, population_rate",),
-    "windows.split=trial": ("windows.split = 'trial'", "'run' or 'report'"),
+    "windows.split=trial": ("windows.split = 'trial'", "'run', 'time' or 'report'"),
     "models={}": ("models", "at least 1 item"),
     "models.m.model.name=compac": (
         "models.m.model: unknown model 'compac'; did you mean 'compact', or module:name of your own",
@@ -108,6 +113,7 @@ OVERRIDES = {
     "models={lookup: {model: {name: compact}}}": ("'lookup' is the name of a baseline; choose another",),
     "models={..: {model: {name: compact}}}": ("models: '..' must be made of letters",),
     "models.a b.model.name=compact": ("models: 'a b' must be made of letters",),
+    "models.m.seeds=true": ("models.m.seeds = True: must be a number",),
     "models.m.train.epochs=0": ("models.m.train.epochs = 0", "greater than or equal to 1"),
     "train.epochs=2.5": ("train.epochs = 2.5", "valid integer"),
     "train.epochs=": ("train.epochs = None", "valid integer"),
@@ -168,6 +174,12 @@ def test_a_bad_override_is_explained(tiny, override):
         assert part in message
 
 
+def test_a_leaky_twin_and_a_model_are_not_trained_in_one_folder(tiny):
+    models = "models={m.leaky: {model: {name: compact, lags: 2}}, m: {model: {name: compact, lags: 2}}}"
+    with pytest.raises(ConfigError, match=r"'m.leaky' and 'm \(leaky split\)' would both be trained in models/m.leaky"):
+        load_experiment(tiny, [models, "evaluate.leaky_twins=[m]"])
+
+
 # The same in the file: old text, new text, and what the message must say beside the file's name.
 EDITS = {
     "unknown key": ("train: {", "train: {epoch: 3, ", "train: unknown key 'epoch'; did you mean 'epochs'"),
@@ -219,7 +231,18 @@ def test_several_errors_are_several_lines(tiny):
         (None, "cannot be read (No such file or directory); see `jneuro list configs`"),
         ("", "must be a mapping"),
         ("- a", "must be a mapping"),
+        # What PyYAML itself trips over.
+        ("seed: 0x_", "x.yaml: not valid YAML: ValueError: invalid literal for int() with base 16"),
+        ("seed: !!int foo", "x.yaml: not valid YAML: ValueError: invalid literal"),
+        ("seed: !!bool maybe", "x.yaml: not valid YAML: KeyError: 'maybe'"),
+        ("seed: !!timestamp 1", "x.yaml: not valid YAML: AttributeError"),
+        ("seed: !!map [a]", "x.yaml: not valid YAML: TypeError"),
+        ("seed: " + 2000 * "[", "x.yaml: not valid YAML: RecursionError"),
+        ("seed: " + 5000 * "9", "x.yaml: not valid YAML: ValueError: Exceeds the limit"),
+        ("seed: 4294967296", "seed = 4294967296: input should be less than 4294967296"),
+        ("seed: '" + 5000 * "x" + "'", "xxx…: "),
     ],
+    ids=lambda text: str(text)[:20],
 )
 def test_no_configuration(tmp_path, text, expected):
     path = tmp_path / "x.yaml"
@@ -228,6 +251,7 @@ def test_no_configuration(tmp_path, text, expected):
     with pytest.raises(ConfigError, match=re.escape(str(path))) as caught:
         load_experiment(path)
     assert expected in str(caught.value)
+    assert len(str(caught.value)) < 1000
 
 
 def test_binary_and_folders_are_no_configuration(tmp_path):
@@ -366,12 +390,13 @@ def test_overrides_replace_one_key_each(tiny):
 
 
 def test_the_resolved_configuration_is_complete_and_reloads_to_the_same(tiny, tmp_path):
-    config = load_experiment(tiny, ["windows.horizons_ms=[1,5]", "train.optimizer.learning_rate=1e-5"])
+    endless = "simulation.stimulus={name: step, amplitude: 1, end: .inf}"
+    config = load_experiment(tiny, ["windows.horizons_ms=[1,5]", "train.optimizer.learning_rate=1e-5", endless])
     text = to_yaml(config)
     resolved = yaml.safe_load(text)
     assert resolved["models"]["m"]["model"]["features"] == 100
     assert resolved["models"]["m"]["model"]["horizons"] == 2
-    assert resolved["windows"]["measurement_noise"] == 0.2
+    assert resolved["windows"]["measurement_noise"] == 0
     (tmp_path / "again.yaml").write_text(text)
     again = load_experiment(tmp_path / "again.yaml")
     assert again == config

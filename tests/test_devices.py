@@ -9,7 +9,7 @@ from flax import nnx
 from jneuro.core.devices import double_precision, on_route, route, scan
 from jneuro.datasets.windows import Batch
 from jneuro.models import LSTMForecasterConfig, build_model
-from jneuro.models.convolution import convolve_transposed
+from jneuro.models.kernels.convolution import convolve_transposed
 from jneuro.simulators import (
     Brunel,
     HodgkinHuxley,

@@ -1,4 +1,4 @@
-"""Code of one's own: `module:name`, found beside the YAML file or among the installed packages, loaded and hashed.
+"""User code: loads `module:name` from beside the YAML file or from installed packages, and hashes its source.
 
 Modules are read from the folder of the configuration, after all installed ones, which they therefore never shadow. The
 hash of an object covers the module that defines it and every module of the same folder that this one imports.
@@ -12,6 +12,7 @@ import importlib.machinery
 import importlib.metadata
 import importlib.util
 import inspect
+import itertools
 import json
 import site
 import sys
@@ -26,7 +27,7 @@ __all__ = ["CodeError", "changed_files", "code_folder", "digest", "load_object",
 
 
 class CodeError(ValueError):
-    """Code of one's own that cannot be used; the message says which, why, and what is needed."""
+    """User code that cannot be loaded; the message says which, why, and what is needed."""
 
 
 class _SourceLoader(importlib.machinery.SourceFileLoader):
@@ -112,7 +113,9 @@ def code_folder(folder: Path | None, expected: Mapping[str, str] | None = None) 
         expected: hash of every file that may be executed, by its path in the folder; None allows every file.
     """
     before = _finder.folder, _finder.expected
-    _enter(folder, expected)
+    if _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)  # pyright: ignore[reportArgumentType]
+    _enter(folder and folder.resolve(), expected)
     try:
         yield
     except BaseException:
@@ -122,9 +125,6 @@ def code_folder(folder: Path | None, expected: Mapping[str, str] | None = None) 
 
 def _enter(folder: Path | None, expected: Mapping[str, str] | None) -> None:
     """Make a folder the one in which modules are found; forget the modules of the one before."""
-    if _finder not in sys.meta_path:
-        sys.meta_path.insert(0, _finder)  # pyright: ignore[reportArgumentType]
-    folder = None if folder is None else folder.resolve()
     if folder != _finder.folder or _any_changed():
         _forget(_finder.folder)
     _finder.folder, _finder.expected = folder, expected
@@ -221,9 +221,7 @@ def _import(name: str, reference: str, kind: str) -> types.ModuleType:
         module = importlib.import_module(name)
     except CodeError:
         raise
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
+    except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name and name.startswith(error.name):
             raise CodeError(f"{reference!r}: there is no module {error.name!r}") from error
         line = _line_of(error)
@@ -251,18 +249,16 @@ def _installed(spec: importlib.machinery.ModuleSpec) -> bool:
     if spec.origin in ("built-in", "frozen"):
         return True
     places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
-    roots = [*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()]
-    own = str(Path(__file__).parents[2])
-    if any(_inside(place, Path(root)) for place in places for root in {*roots, own} if root and place):
-        return True
-    for distribution in importlib.metadata.distributions():
-        text = distribution.read_text("direct_url.json")
-        url = json.loads(text) if text else {}
-        if url.get("dir_info", {}).get("editable") and any(
-            _inside(place, Path(unquote(urlparse(url["url"]).path))) for place in places
-        ):
-            return True
-    return False
+    paths = {*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()}
+    roots = itertools.chain(paths, [Path(__file__).parents[2]], map(_editable, importlib.metadata.distributions()))
+    return any(_inside(place, Path(root)) for root in roots if root for place in places)
+
+
+def _editable(distribution: importlib.metadata.Distribution) -> Path | None:
+    """The folder of a distribution that is installed editable."""
+    text = distribution.read_text("direct_url.json")
+    url = json.loads(text) if text else {}
+    return Path(unquote(urlparse(url["url"]).path)) if url.get("dir_info", {}).get("editable") else None
 
 
 def _root(module: types.ModuleType) -> Path | None:
@@ -318,6 +314,12 @@ def _module_digest(module: Any) -> str:
     return hashlib.sha256(json.dumps(_files(module), sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _definition(thing: Any) -> tuple[Any, str]:
+    """The class or the function behind an object, and the name of the module that defines it."""
+    about = thing if inspect.isclass(thing) or inspect.isroutine(thing) else type(thing)
+    return about, getattr(about, "__module__", None) or ""
+
+
 def digest(thing: Any) -> str | None:
     """Stand for the source of a class, a function or an instance, and of all that its module imports beside it.
 
@@ -328,8 +330,8 @@ def digest(thing: Any) -> str | None:
         Hexadecimal digits, or the name and version of the installed package; empty for this package's own; None where
         there is no source (lambdas, objects made by other packages' functions), so that nothing can be kept for it.
     """
-    about = thing if inspect.isclass(thing) or inspect.isroutine(thing) else type(thing)
-    name, qualified = getattr(about, "__module__", None), getattr(about, "__qualname__", "")
+    about, name = _definition(thing)
+    qualified = getattr(about, "__qualname__", "")
     if not name or name == "builtins" or (thing is about and "<" in qualified and "<locals>" not in qualified):
         return None
     if name.partition(".")[0] == "jneuro":
@@ -360,8 +362,7 @@ def source_files(thing: Any) -> dict[str, str]:
     Returns:
         The hash of each, by its path in the folder of the configuration or of the module.
     """
-    about = thing if inspect.isclass(thing) or inspect.isroutine(thing) else type(thing)
-    name = getattr(about, "__module__", None) or ""
+    name = _definition(thing)[1]
     module, top = sys.modules.get(name), name.partition(".")[0]
     if module is None or top in ("jneuro", "builtins"):
         return {}
@@ -370,14 +371,10 @@ def source_files(thing: Any) -> dict[str, str]:
 
 def _version(top: str) -> str | None:
     """Name and version of an installed package that is not editable."""
-    try:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         distribution = importlib.metadata.distribution(top)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    text = distribution.read_text("direct_url.json")
-    if text and json.loads(text).get("dir_info", {}).get("editable"):
-        return None
-    return f"{top} {distribution.version}"
+        return None if _editable(distribution) else f"{top} {distribution.version}"
+    return None
 
 
 def loaded_code() -> tuple[Path | None, dict[str, str]]:

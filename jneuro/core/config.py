@@ -1,5 +1,6 @@
 """Configurations as YAML files: finding, loading, overriding, checking, and errors that say what to mend."""
 
+import functools
 import hashlib
 import json
 import re
@@ -7,10 +8,19 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from jneuro.core.code import code_folder, digest, source_files
 from jneuro.core.names import unknown_name
@@ -28,16 +38,32 @@ __all__ = [
     "content_hash",
     "content_of",
     "find_config",
+    "first_error",
     "first_message",
     "load_config",
     "to_yaml",
 ]
 
 
-class Config(BaseModel):
-    """A frozen piece of configuration: unknown keys are refused with a suggestion, and numbers must be finite."""
+@functools.cache
+def _kinds(annotation: Any) -> frozenset[Any]:
+    """The types that an annotation is made of, such as float and NoneType of `tuple[float, ...] | None`."""
+    if get_origin(annotation) is Literal:
+        return frozenset(map(type, get_args(annotation)))
+    parts = get_args(annotation)
+    return frozenset().union(*map(_kinds, parts)) if parts else frozenset([annotation])
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+class Config(BaseModel):
+    """A frozen piece of configuration: unknown keys are refused with a suggestion, and numbers must be finite.
+
+    Attributes:
+        outside_hash: keys on which no result depends, so that a change of them makes no other run.
+    """
+
+    # What is infinite, such as the end of a step, must be so still when a run's config.yaml is read again.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants")
+    outside_hash: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="before")
     @classmethod
@@ -48,6 +74,19 @@ class Config(BaseModel):
                 if key not in cls.model_fields:
                     raise ValueError(unknown_name(str(key), cls.model_fields, "key"))
         return data
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true, false and words where numbers alone are meant; they would be taken for numbers."""
+        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+        words = bool if not kinds <= {int, float, type(None), ...} else bool | str
+        if kinds & {int, float} and not kinds & {bool, Any}:
+            for item in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(item, words):
+                    said = "must be a number" if item is value else f"{item!r} must be a number"
+                    raise ValueError(f"= {value!r}: {said}")
+        return value
 
     @property
     def source_objects(self) -> tuple[Any, ...]:
@@ -97,11 +136,11 @@ class RunConfig(Config):
 
     Attributes:
         name: names the run folder.
-        seed: the one seed, from which every random stream is derived.
+        seed: the one seed, from which every random stream is derived; JAX's keys know no more than 32 bits of it.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
-    seed: int = Field(default=0, ge=0)
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=100)
+    seed: int = Field(default=0, ge=0, lt=2**32)
 
 
 AbsolutePath = Annotated[Path, AfterValidator(Path.resolve)]
@@ -115,6 +154,8 @@ COMMANDS = {"models": "run", "fit": "fit", "sweep": "sweep"}
 
 class ConfigError(ValueError):
     """A configuration that cannot be run; the message names file, key, value and remedy."""
+
+    outcome = "error"
 
 
 Resolved = TypeVar("Resolved")
@@ -146,11 +187,9 @@ def load_config(
     """
     path = Path(path)
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        data = _parsed(f"{path}:", path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); see `jneuro list configs`") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: must be a mapping of keys to values")
     for key, command in COMMANDS.items():
@@ -178,6 +217,24 @@ def load_config(
         raise ConfigError(_explain([((), item)], path, overrides)) from error
 
 
+def _parsed(where: str, text: str | bytes) -> Any:
+    """Read YAML; what PyYAML itself trips over, such as `!!int foo` or a thousand brackets, is no YAML either."""
+    try:
+        return yaml.load(text if isinstance(text, str) else text.decode("utf-8"), Loader)
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        kind = "" if isinstance(error, yaml.YAMLError) else f"{type(error).__name__}: "
+        raise ConfigError(f"{where} not valid YAML: {kind}{' '.join(str(error).split())}") from error
+
+
+def _short(value: Any) -> str:
+    """A value as a message shows it."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+_SHOWN = 200
+
+
 def _override(data: dict[str, Any], text: str) -> None:
     """Apply one `a.b=value`."""
     key, separator, value = text.partition("=")
@@ -189,10 +246,7 @@ def _override(data: dict[str, Any], text: str) -> None:
         here = here.setdefault(parent, {})
         if not isinstance(here, dict):
             raise ConfigError(f"command line: {text!r}: {'.'.join(parents[: depth + 1])} is a value and has no keys")
-    try:
-        here[last] = yaml.load(value, Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"command line: {text!r} is not valid YAML: {' '.join(str(error).split())}") from error
+    here[last] = _parsed(f"command line: {_short(text)} is", value)
 
 
 def first_message(error: ValueError) -> str:
@@ -200,6 +254,12 @@ def first_message(error: ValueError) -> str:
     if isinstance(error, ValidationError):
         return _message(next(_flat(error))[1])
     return str(error)
+
+
+def first_error(error: ValueError) -> str:
+    """The first of an error's messages, in plain words, behind the key that it is about."""
+    keys = ".".join(next(_flat(error))[0]) if isinstance(error, ValidationError) else ""
+    return f"{keys}: {first_message(error)}".replace(": = ", " = ").removeprefix(": ")
 
 
 def _flat(error: ValidationError, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -224,7 +284,7 @@ def _message(error: Any) -> str:
         known = [t.strip(" '") for t in context["expected_tags"].split(",")]
         return unknown_name(str(context["tag"]), known, "name")
     value = error["input"]
-    shown = f"= {value!r}: " if isinstance(value, str | int | float | bool | list | tuple | type(None)) else ""
+    shown = f"= {_short(value)}: " if isinstance(value, str | int | float | bool | list | tuple | type(None)) else ""
     text = error["msg"]
     if kind == "float_parsing" or kind == "int_parsing":
         text = "must be a number"
@@ -299,7 +359,8 @@ def _hashed(value: Any, code: bool) -> Any:
         return [_hashed(v, code) for v in value]
     if not isinstance(value, Config):
         return value
-    found = {key: _hashed(getattr(value, key), code) for key in type(value).model_fields}
+    kept = [key for key in type(value).model_fields if key not in value.outside_hash]
+    found = {key: _hashed(getattr(value, key), code) for key in kept}
     found |= {key: _hashed(v, code) for key, v in (value.model_extra or {}).items()}
     if code and (source := value.source_digest) != "":
         found["code"] = uuid.uuid4().hex if source is None else source

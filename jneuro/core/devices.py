@@ -1,4 +1,4 @@
-"""Devices: what one cannot do and the way around it, and how much memory it has.
+"""Device capabilities: program variants for devices with restrictions, and the memory that is free.
 
 Apple's GPUs, through the plugin `jax-mps`, compute in single precision only; every turn of a loop costs them a
 dispatch, and one that stacks its results the more, the longer the stack; random numbers drawn within loops have failed
@@ -126,7 +126,6 @@ def double_precision() -> Iterator[None]:
         yield
 
 
-_UNKNOWN = 2 << 30
 _SHARE = 0.5
 
 
@@ -147,14 +146,14 @@ def available_memory(device: Any, devices: int) -> int:
 
 def _free_host_memory() -> list[int]:
     """What the host, and the group of processes that this one belongs to, have left [byte]."""
-    found = []
-    if (info := Path("/proc/meminfo")).exists():
-        found += [1024 * int(line.split()[1]) for line in info.read_text().splitlines() if "MemAvailable" in line]
+    import psutil
+
+    found = [psutil.virtual_memory().available]
     group = Path("/sys/fs/cgroup")
     limit, used = group / "memory.max", group / "memory.current"
     if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdigit():
         found.append(max(int(text) - int(used.read_text()), 0))
-    return found or [_UNKNOWN]
+    return found
 
 
 def is_out_of_memory(error: Exception) -> bool:

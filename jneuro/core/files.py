@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, a lock between processes, and JSON without NaN."""
+"""Atomic writes of files and folders, flushed to disk, and JSON without NaN."""
 
 import contextlib
 import json
@@ -9,22 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-    import msvcrt
-
-__all__ = ["LockedError", "finite", "flush", "locked", "remove", "write_json", "write_text", "written"]
-
-
-class LockedError(RuntimeError):
-    """A lock that another process holds."""
+__all__ = ["finite", "flush", "remove", "write_json", "write_text", "written"]
 
 
 @contextlib.contextmanager
 def written(path: Path, *, first: bool = False) -> Iterator[Path]:
-    """Write a file or a folder whole or not at all: it takes its place when the body ends without an error.
+    """Write a file or a folder atomically: it takes its place when the body ends without an error.
 
     What is at `path` afterwards has reached the disk, so that a power loss does not undo it.
 
@@ -57,6 +47,9 @@ def written(path: Path, *, first: bool = False) -> Iterator[Path]:
                 os.replace(path, former)
             os.replace(fresh, path)
         _flush_one(path.parent)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk names none
+        raise
     finally:
         remove(fresh)
         if not first:
@@ -98,27 +91,6 @@ def _flush_one(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keep other processes out while the body runs; the lock ends with the process, however that ends.
-
-    Args:
-        path: the lock's file.
-
-    Raises:
-        LockedError: if another process holds it.
-    """
-    with path.open("w") as file:
-        try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            else:
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # pyright: ignore
-        except OSError:
-            raise LockedError(f"{path.parent}: another process is at work here; wait for it, or stop it") from None
-        yield
 
 
 def write_text(path: Path, text: str) -> None:

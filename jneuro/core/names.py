@@ -1,4 +1,4 @@
-"""Names that a user writes: which one was probably meant. Imports nothing heavy, for `jneuro.simulate` needs it."""
+"""Error messages for misspelt names, with the closest match. Imports nothing heavy, for `jneuro.simulate` needs it."""
 
 import difflib
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What a class or a function declares, read from its text: nothing of it is executed, and nothing heavy is loaded.
+"""Static introspection: signature, units and docstring of a class or function, read from its syntax tree, not imported.
 
 Understands what configurations may name: functions, objects of a module, and classes with an `__init__` or with fields
 (`param`, pydantic's and equinox's), with their base classes as far as these stand in the same package or folder.

@@ -1,4 +1,4 @@
-"""This process: its CPU cores, and the C library's allocator; imports no JAX."""
+"""Resources of this process: CPU cores and the C library's memory allocator; imports no JAX."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""Where long work is: one protocol for all of it, and what shows it on a terminal, in a notebook, or as lines of a log.
+"""Progress reporting: one protocol for all long-running work, and displays for terminals, notebooks and logs.
 
 Work begins a `Task` and updates it; the `Progress` that it was given decides how that is shown. Inside the library the
 default is `Progress()`, which shows nothing; verbs go through `showing`, which finds what suits the place.
@@ -24,7 +24,7 @@ _REDRAW_S = 0.2
 
 
 class Task:
-    """A piece of work that is going on; as a context manager, it ends with the block. This one shows nothing.
+    """Handle of one running piece of work; as a context manager, it ends with the block. This one shows nothing.
 
     Every method may be called from any thread.
     """
@@ -81,7 +81,7 @@ class _Part(Task):
 
 
 class Progress:
-    """Hears which work begins, and shows nothing of it. Another one may be passed where an argument is so called.
+    """Receives progress events and shows nothing. A subclass observes work; pass it as `progress=`.
 
     Example:
         >>> class Told(Progress):

@@ -1,4 +1,4 @@
-"""Names of a kind: ours, those of plugins, and `module:name` of one's own; and configuration blocks that use them.
+"""Registries of named objects (ours, plugins' entry points, user code), and the configuration blocks that use them.
 
 A kind is what a configuration may name: a simulator, a model, a loss. Ours are listed as an entry point is,
 `name: "module:attribute"`, so that names can be shown before anything heavy is imported; installed packages add theirs
@@ -55,7 +55,7 @@ def _signature(make: Callable) -> list[inspect.Parameter]:
 
 
 class Block(Config):
-    """A thing by its name, with its constructor's arguments beside the name.
+    """A registered name with constructor arguments, as it stands in a configuration.
 
     Attributes:
         name: one of ours, of a plugin, or `module:name`.
@@ -116,7 +116,9 @@ class Block(Config):
             raise ValueError(f"{self.name}: {error}") from error
 
 
-_hearing: contextvars.ContextVar[tuple[dict[tuple[str, str], Any], ...]] = contextvars.ContextVar("hear", default=())
+_listeners: contextvars.ContextVar[tuple[dict[tuple[str, str], Any], ...]] = contextvars.ContextVar(
+    "listeners", default=()
+)
 
 
 @contextlib.contextmanager
@@ -126,11 +128,11 @@ def names_found() -> Iterator[dict[tuple[str, str], Any]]:
     So a block knows the code behind what its arguments name, such as the rule of a network, at whatever depth.
     """
     found: dict[tuple[str, str], Any] = {}
-    token = _hearing.set((*_hearing.get(), found))
+    token = _listeners.set((*_listeners.get(), found))
     try:
         yield found
     finally:
-        _hearing.reset(token)
+        _listeners.reset(token)
 
 
 class _Entry(NamedTuple):
@@ -141,7 +143,7 @@ class _Entry(NamedTuple):
 
 
 class Registry:
-    """The names of one kind; every configuration key that names something of the kind goes through it."""
+    """Registry of one kind, such as "simulator": every configuration key that names one looks it up here."""
 
     every: dict[str, "Registry"] = {}  # noqa: RUF012
     """All registries by their kind."""
@@ -200,8 +202,8 @@ class Registry:
             ValueError: if the name is unknown, cannot be loaded, or means something of another kind.
         """
         found = self._find(name)
-        for heard in _hearing.get():
-            heard[self.kind, name] = found
+        for listener in _listeners.get():
+            listener[self.kind, name] = found
         return found
 
     def _find(self, name: str) -> Any:

@@ -1,10 +1,10 @@
-"""Kinds of arrays that annotations name."""
+"""Array types of annotations (jaxtyping)."""
 
 from typing import Any
 
-from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, UInt
+from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
-__all__ = ["Array", "Bool", "Float", "Int", "Key", "PRNGKeyArray", "PyTree", "Scalar", "UInt"]
+__all__ = ["Array", "Bool", "Float", "Int", "Key", "PyTree", "Scalar", "UInt"]
 
 PyTree = Any
 """Any nest of arrays."""

@@ -1,5 +1,6 @@
 """The variables that windows are cut from: those of a recording, and those that its spikes give."""
 
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -9,7 +10,7 @@ from jneuro.core.config import Config
 from jneuro.core.types import Float
 from jneuro.recordings.recording import Recording
 
-__all__ = ["FROM_SPIKES", "VariableConfig", "columns_of", "needed", "series", "shared_unit", "units_of"]
+__all__ = ["FROM_SPIKES", "VariableConfig", "columns_of", "frames_in", "needed", "series", "shared_unit", "units_of"]
 
 FROM_SPIKES = {"spikes": "1", "trace": "1", "rate": "Hz", "population_rate": "Hz"}
 """Variables that spikes give, and their units."""
@@ -37,13 +38,32 @@ class VariableConfig(Config):
         """
         if self.frame_ms is None:
             return 1
-        return _whole("frame_ms", self.frame_ms, dt)
+        return frames_in("frame_ms", self.frame_ms, dt)
 
 
-def _whole(name: str, value: float, dt: float) -> int:
-    count = round(value / dt)
-    if count < 1 or abs(count * dt - value) > 1e-6 * max(value, dt):
-        raise ValueError(f"{name} = {value:g} must be a positive multiple of {dt:g} ms")
+def frames_in(name: str, ms: float, dt: float, least: int = 1, of: str = "the recording's") -> int:
+    """How many frames a time has.
+
+    Args:
+        name: of the time, for the message.
+        ms: the time [ms].
+        dt: time between frames [ms].
+        least: fewest frames that there may be.
+        of: whose frames they are, for the message.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        ValueError: if it is not a whole number, or too low, naming the times beside it.
+    """
+    count = round(ms / dt)
+    if abs(count * dt - ms) > 1e-6 * max(abs(ms), dt) or count < least:
+        near = sorted({max(math.floor(ms / dt) + k, least) for k in (0, 1)})
+        raise ValueError(
+            f"{name} = {ms:g} must be a multiple of {of} {dt:g} ms, at least {least * dt:g}, "
+            f"such as {' or '.join(f'{n * dt:g}' for n in near)}"
+        )
     return count
 
 
@@ -98,14 +118,16 @@ def series(recording: Recording, name: str, config: VariableConfig) -> Float[np.
         The series; a view of the recording where nothing has to be computed.
 
     Raises:
-        ValueError: if the recording has no such variable, or its frames do not fit.
+        ValueError: if the recording has no such variable, it is empty, or its frames do not fit.
     """
     (source,) = needed((name,))
     if source not in recording.values:
         raise ValueError(f"the recording has no {source!r}; it has {', '.join(recording.values)}")
     values = np.asarray(recording.values[source])
-    if values.ndim != 3:
+    if values.ndim != 3 or not values.size:
         raise ValueError(f"{source} must be [trial, time, feature], got shape {values.shape}")
+    if values.shape[1] != recording.frames:
+        raise ValueError(f"{source} has {values.shape[1]} frames, but frames = {recording.frames}; mend the recording")
     each = config.frame(recording.dt)
     frames = values.shape[1] // each
     values = values[:, : frames * each]
@@ -119,7 +141,8 @@ def series(recording: Recording, name: str, config: VariableConfig) -> Float[np.
             return _trace(values, np.exp(-dt / config.trace_ms))
         case "rate" | "population_rate":
             counted = values if name == "rate" else values.mean(2, keepdims=True, dtype=np.float32)
-            return _rate(counted, _whole("rate_ms", config.rate_ms, dt)) * np.float32(1e3 / config.rate_ms)
+            width = frames_in("rate_ms", config.rate_ms, dt, of="the frames'")
+            return _rate(counted, width) * np.float32(1e3 / config.rate_ms)
     return values
 
 

@@ -14,9 +14,55 @@ import numpy as np
 from jax import lax
 
 from jneuro.core.types import Array, Float, Int
-from jneuro.datasets.scaling import Scaling
 
-__all__ = ["Batch", "Windows", "window_starts"]
+__all__ = ["Batch", "Scaling", "Windows", "fit_scaling", "no_scaling", "window_starts"]
+
+
+class Scaling(eqx.Module):
+    """An affine map, one mean and one scale for each variable.
+
+    Attributes:
+        mean: what is subtracted, in the recording's unit.
+        scale: what it is divided by, in the recording's unit; positive.
+    """
+
+    mean: Float[Array, " feature"]
+    scale: Float[Array, " feature"]
+
+    def of(self, columns: tuple[int, ...] | None) -> "Scaling":
+        """The scaling of some columns; None means all."""
+        return self if columns is None else Scaling(*(x[np.asarray(columns)] for x in (self.mean, self.scale)))
+
+    def apply(self, values: Float[Array, "*any feature"]) -> Float[Array, "*any feature"]:
+        """From the recording's unit to z-scores."""
+        return (values - _align(self.mean, values)) / _align(self.scale, values)
+
+    def invert(self, values: Float[Array, "*any feature"]) -> Float[Array, "*any feature"]:
+        """From z-scores to the recording's unit."""
+        return values * _align(self.scale, values) + _align(self.mean, values)
+
+
+def _align(row: Float[Array, " feature"], values: Array) -> Array:
+    """Give a row as many axes as the values have."""
+    return row.reshape((1,) * (values.ndim - 1) + row.shape)
+
+
+def fit_scaling(values: Float[np.ndarray, "frame feature"]) -> Scaling:
+    """Mean and standard deviation of every variable.
+
+    Args:
+        values: the frames to fit on, in the recording's unit.
+
+    Returns:
+        The scaling, in `float32`. A variable that never changes gets scale 1.
+    """
+    mean, sd = values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)
+    return Scaling(jnp.asarray(mean, jnp.float32), jnp.asarray(np.where(sd > 0, sd, 1), jnp.float32))
+
+
+def no_scaling(features: int) -> Scaling:
+    """The identity, for `features` variables."""
+    return Scaling(jnp.zeros(features, jnp.float32), jnp.ones(features, jnp.float32))
 
 
 class Batch(NamedTuple):
@@ -102,6 +148,40 @@ class Windows(eqx.Module):
         """Indices of the trials from which a split draws, ascending."""
         return np.unique(np.asarray(self.starts[split]) // self.frames_per_trial)
 
+    @property
+    def extent(self) -> str:
+        """What was understood of the recording, such as `10 runs × 600 frames × 40 variables`."""
+        sizes = self.values.shape[0] // self.frames_per_trial, self.frames_per_trial, self.values.shape[1]
+        named = zip(sizes, ("run", "frame", "variable"), strict=True)
+        return " × ".join(f"{size} {name}{'s' * (size != 1)}" for size, name in named)
+
+    def check_finite(self, split: str) -> None:
+        """Refuse windows that hold a value that is not finite, before anything is computed from them.
+
+        Args:
+            split: which of them.
+
+        Raises:
+            ValueError: naming the first run, frame and column, and how many values there are.
+        """
+        finite = jax.device_get(jnp.isfinite(self.values).all(1))
+        if finite.all():
+            return
+        starts = jax.device_get(self.starts[split])
+        used = np.zeros(len(finite) + 1, int)  # frames that begin to be used, less those that end
+        for first, count in ((0, self.length), *((h + self.length - 1, 1) for h in self.horizons)):
+            np.add.at(used, starts + first, 1)
+            np.add.at(used, np.minimum(starts + first + count, len(finite)), -1)
+        bad = np.flatnonzero((np.cumsum(used)[:-1] > 0) & ~finite)
+        if len(bad):
+            values = ~np.isfinite(np.asarray(self.values[bad]))
+            run, frame = divmod(bad[0], self.frames_per_trial)
+            raise ValueError(
+                f"the windows of the split {split!r} hold {values.sum()} values that are not finite, the first in run "
+                f"{run}, frame {frame}, column {np.argmax(values[0])}; mend the recording, or "
+                "leave that run or column out"
+            )
+
     def gather(self, starts: Int[Array, " batch"]) -> Batch:
         """Gather the windows that begin at the given frames; pure and jittable.
 
@@ -123,7 +203,14 @@ def _columns(values: Float[Array, "batch time feature"], columns: tuple[int, ...
 
 
 def window_starts(
-    trials: Sequence[int] | np.ndarray, frames_per_trial: int, *, length: int, stride: int, reach: int, discard: int = 0
+    trials: Sequence[int] | np.ndarray,
+    frames_per_trial: int,
+    *,
+    length: int,
+    stride: int,
+    reach: int,
+    discard: int = 0,
+    end: int | None = None,
 ) -> np.ndarray:
     """First frames of all windows that lie wholly inside one of the given trials.
 
@@ -134,9 +221,11 @@ def window_starts(
         stride: frames from one window to the next.
         reach: frames from the last input to the farthest target.
         discard: frames dropped from the beginning of every trial.
+        end: frame of every trial before which its last window ends; None takes all.
 
     Returns:
         Ascending within each trial, trials in the order given; int32.
     """
-    first = np.arange(discard, frames_per_trial - length - reach + 1, stride, dtype=np.int32)
+    end = frames_per_trial if end is None else end
+    first = np.arange(discard, end - length - reach + 1, stride, dtype=np.int32)
     return (np.asarray(trials, np.int32)[:, None] * np.int32(frames_per_trial) + first).reshape(-1)

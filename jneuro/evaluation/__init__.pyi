@@ -7,6 +7,11 @@ from .baselines import fit_baselines as fit_baselines
 from .ceiling import CeilingConfig as CeilingConfig
 from .ceiling import ceiling_scores as ceiling_scores
 from .ceiling import simulate_futures as simulate_futures
+from .comparison import Comparison as Comparison
+from .comparison import compare as compare
+from .comparison import compare_estimates as compare_estimates
+from .comparison import compare_ratios as compare_ratios
+from .comparison import holm as holm
 from .forecasts import forecast as forecast
 from .forecasts import targets as targets
 from .kinds import ANALYSES as ANALYSES
@@ -14,7 +19,10 @@ from .kinds import BASELINES as BASELINES
 from .metrics import forecast_scores as forecast_scores
 from .metrics import interval as interval
 from .metrics import ratio_error as ratio_error
+from .results import Metrics as Metrics
+from .results import Quantity as Quantity
+from .results import Scores as Scores
+from .results import metrics_schema as metrics_schema
 from .rollouts import rollout as rollout
 from .scores import Evaluation as Evaluation
 from .scores import evaluate as evaluate
-from .spike_trains import isi_cv as isi_cv

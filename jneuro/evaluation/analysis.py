@@ -1,14 +1,14 @@
 """What an analysis is given, and what it finds.
 
-Scores say how good a model is; an analysis says why, or what it is good for. Each is a configuration with a `name` and
-a method `analyse`, listed in `jneuro.evaluation.analyses`; its findings go to metrics.json and analyses.zarr, and its
-section of the report is listed in `jneuro.report.sections`.
+Scores say how good a model is; an analysis says why, or what it is good for. Each is one file: a configuration with a
+`name`, a method `compute` that returns `Findings`, and a method `section` that tells them in the report. Findings go to
+metrics.json and analyses.zarr. Those of jneuro are in `jneuro.analyses`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from flax import nnx
@@ -16,6 +16,7 @@ from flax import nnx
 from jneuro.core.config import Config
 from jneuro.core.types import Array, Float, Key
 from jneuro.datasets import WindowConfig, Windows
+from jneuro.evaluation.results import dump, typed
 from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.stepped import SteppedSimulator
 
@@ -54,7 +55,7 @@ class Study:
         baselines: the fitted baselines by name.
         predictions: forecasts `[window, horizon, target]`, scaled, by each model's first seed of its own test windows,
             and by the baselines of the experiment's.
-        metrics: the scores so far, as in metrics.json.
+        metrics: the scores so far, as in metrics.json (`jneuro.evaluation.Metrics`).
         recording: the store.
         source: the simulator behind it; None for a recording from elsewhere.
         key: for what an analysis draws.
@@ -78,16 +79,31 @@ class Findings(NamedTuple):
     """What an analysis found.
 
     Attributes:
-        numbers: JSON values, for metrics.json and the report's sentences.
-        arrays: for figures, by name: dimensions and values, as xarray takes them.
+        numbers: by name: JSON values, `Quantity`, `Comparison`, and nests of them; for metrics.json and the section.
+        arrays: for figures, by name: dimensions and values, as xarray takes them. An array that is called like a
+            dimension holds its coordinates.
     """
 
-    numbers: dict[str, Any]
+    numbers: Mapping[str, Any]
     arrays: Mapping[str, tuple[tuple[str, ...], np.ndarray]] = {}
+
+    def dump(self) -> dict[str, Any]:
+        """The numbers as JSON values: a `Quantity` or a `Comparison` becomes a mapping of its fields."""
+        return dump(self.numbers)
+
+    @classmethod
+    def load(cls, numbers: Mapping[str, Any], arrays: Mapping[str, tuple[tuple[str, ...], np.ndarray]]) -> Self:
+        """The findings from what was stored.
+
+        Args:
+            numbers: what `dump` returned, with null for what is not finite.
+            arrays: as they were.
+        """
+        return cls(typed(numbers), arrays)
 
 
 class Analysis(Config):
-    """An analysis as configuration; abstract: subclasses say what `analyse` finds.
+    """An analysis as configuration; abstract: subclasses say what `compute` finds, and may say how `section` tells it.
 
     Attributes:
         name: which.
@@ -111,13 +127,24 @@ class Analysis(Config):
             ValueError: with the key and the remedy.
         """
 
-    def analyse(self, study: Study) -> Findings:
-        """Analyse.
+    def compute(self, study: Study) -> Findings:
+        """Compute what the analysis is about.
 
         Args:
-            study: the trained experiment.
+            study: the trained and scored experiment.
 
         Returns:
             What was found.
         """
         raise NotImplementedError
+
+    def section(self, findings: Findings) -> Any:
+        """Tell the findings in a report.
+
+        Args:
+            findings: what `compute` returned, read back from the run folder.
+
+        Returns:
+            A `jneuro.report.Section`; None for a table of every number.
+        """
+        return None

@@ -13,23 +13,23 @@ variances \(s_a^2\) and \(s_b^2\).
   \(2 \varphi((a + b)/2) - (\varphi(a) + \varphi(b))/2\) takes that term away: the **estimate**.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jneuro.core.random import stream
+from jneuro.core.random import stream, trial_keys
 from jneuro.core.types import Bool, Float, Int, PyTree
 from jneuro.datasets.windows import Windows
 from jneuro.evaluation.analysis import Study
 from jneuro.evaluation.ceiling import simulate_futures
 from jneuro.evaluation.metrics import ratio_error
 from jneuro.recordings import open_recording, read_state
-from jneuro.simulators.simulation import first_state
+from jneuro.simulators.simulation import first_state, simulate_many
 from jneuro.simulators.stepped import SteppedSimulator
 
-__all__ = ["count_ceiling", "futures_of_counts", "stored_states"]
+__all__ = ["Futures", "count_ceiling", "futures_of_counts", "rate_futures"]
 
 Half = tuple[Float[np.ndarray, "run state neuron"], Float[np.ndarray, "run state neuron"]]
 """Mean and variance of half of the futures."""
@@ -47,7 +47,7 @@ def futures_of_counts(study: Study, futures: int, max_states: int) -> tuple[Half
         Both halves; None where futures cannot be drawn: no simulator that steps, a network or a stimulus of each run's
         own, or no states.
     """
-    found = stored_states(study, study.windows, max_states)
+    found = _stored_states(study, study.windows, max_states)
     if found is None:
         return None
     simulator, states, _ = found
@@ -68,7 +68,7 @@ def futures_of_counts(study: Study, futures: int, max_states: int) -> tuple[Half
     return half("first"), half("second")
 
 
-def stored_states(
+def _stored_states(
     study: Study, windows: Windows, max_states: int
 ) -> tuple[SteppedSimulator, PyTree, Int[np.ndarray, " state"]] | None:
     """Read the states of the test runs in which windows end.
@@ -156,3 +156,56 @@ def count_ceiling(
 def _information(x: np.ndarray, m: np.ndarray) -> np.ndarray:
     """What knowing the mean `x` gains over `m`, in nats a bin."""
     return x * np.log(np.where(x > 0, x, 1) / m) * (x > 0) - x + m
+
+
+class Futures(NamedTuple):
+    """Futures of test states.
+
+    Attributes:
+        starts: first frame of the window that ends in each state.
+        rates: of each neuron over the time to the horizon [Hz].
+    """
+
+    starts: Int[np.ndarray, " state"]
+    rates: Float[np.ndarray, "future state neuron"]
+
+
+def rate_futures(study: Study, windows: Windows, futures: int, max_states: int) -> Futures | None:
+    """Simulate the rates between the end of a window and its nearest horizon.
+
+    Args:
+        study: the experiment.
+        windows: a model's, whose nearest horizon is the time over which rates count spikes.
+        futures: how many of each state.
+        max_states: at most so many states of a test run.
+
+    Returns:
+        The futures; None where `futures_of_counts` has none either.
+    """
+    found = _stored_states(study, windows, max_states)
+    if found is None:
+        return None
+    simulator, states, last = found
+    duration = windows.horizons[0] * windows.dt
+    flat = jax.tree.map(lambda s: s.reshape(-1, *s.shape[2:]), states)
+    count = int(flat.step.shape[0])
+    key = stream(study.key, "rates")
+
+    @jax.jit
+    def draw(index):
+        seen = simulate_many(
+            simulator,
+            key=trial_keys(jax.random.fold_in(key, index), count),
+            batched=("initial_state",),
+            initial_state=flat,
+            duration=duration,
+            record=("spikes",),
+            record_every=duration,
+            throw=False,
+        )
+        return seen.values["spikes"][:, 0].astype(jnp.float32)
+
+    counts = np.stack([np.asarray(draw(index)) for index in range(futures)])
+    trials = windows.trials("test")
+    starts = (trials[:, None] * windows.frames_per_trial + last - windows.length + 1).reshape(-1)
+    return Futures(starts, counts / (duration * 1e-3))

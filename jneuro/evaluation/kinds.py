@@ -34,21 +34,21 @@ def _lacks_as_analysis(thing: Any) -> str | None:
     cls = thing if inspect.isclass(thing) else type(thing)
     if not issubclass(cls, Analysis):
         return "derive its class from jneuro's Analysis"
-    return "it has no method analyse(study)" if cls.analyse is Analysis.analyse else None
+    return "it has no method compute(study)" if cls.compute is Analysis.compute else None
 
 
 ANALYSES = Registry(
     "analysis",
     {
-        "ablation": "jneuro.evaluation.ablation:Ablation",
-        "connectivity_recovery": "jneuro.evaluation.connectivity_recovery:ConnectivityRecovery",
-        "count_scores": "jneuro.evaluation.count_scores:CountScores",
-        "error_analysis": "jneuro.evaluation.error_analysis:ErrorAnalysis",
-        "interpretability": "jneuro.evaluation.interpretability:Interpretability",
-        "quantile_scores": "jneuro.evaluation.quantile_scores:QuantileScores",
-        "reconstruction": "jneuro.evaluation.reconstruction:Reconstruction",
-        "rollout": "jneuro.evaluation.rollout_analysis:RolloutAnalysis",
-        "surrogate": "jneuro.evaluation.surrogate:SurrogateAnalysis",
+        "ablation": "jneuro.analyses.ablation:Ablation",
+        "connectivity_recovery": "jneuro.analyses.connectivity_recovery:ConnectivityRecovery",
+        "count_scores": "jneuro.analyses.count_scores:CountScores",
+        "error_analysis": "jneuro.analyses.error_analysis:ErrorAnalysis",
+        "interpretability": "jneuro.analyses.interpretability:Interpretability",
+        "quantile_scores": "jneuro.analyses.quantile_scores:QuantileScores",
+        "reconstruction": "jneuro.analyses.reconstruction:Reconstruction",
+        "rollout": "jneuro.analyses.rollout:RolloutAnalysis",
+        "surrogate": "jneuro.analyses.surrogate:SurrogateAnalysis",
     },
     _lacks_as_analysis,
 )

@@ -1,4 +1,4 @@
-"""Scores of forecasts: in z-scores and in the recording's unit, by neuron and by horizon."""
+"""Scores of forecasts: in z-scores and in the recording's unit, by neuron and by horizon; and of their spikes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from jneuro.core.types import Float
+from jneuro.core.types import Float, Int
+from jneuro.spikes.detection import crossings
+from jneuro.spikes.distances import Matching, match_spikes
 
-__all__ = ["forecast_scores", "interval", "ratio_error"]
+__all__ = ["f1_by_run", "forecast_scores", "interval", "match_traces", "ratio_error", "spike_scores"]
 
 
 def ratio_error(numerator: Float[np.ndarray, " cluster"], denominator: Float[np.ndarray, " cluster"]) -> float:
@@ -68,8 +70,8 @@ def forecast_scores(
         runs: the run from which each window comes; runs are the independent clusters of the standard error.
 
     Returns:
-        `r2`, `r2_se`, `rmse_z`, `mae_z`, `rmse_mv`, `mae_mv`, and the same by horizon (`per_horizon`) and, for the
-        nearest one, by neuron (`per_neuron`). `rmse_mv` and `mae_mv` are in the recording's unit, whatever that is.
+        `r2`, `r2_se`, `rmse_z`, `mae_z`, `rmse`, `mae`, and the same by horizon (`per_horizon`) and, for the
+        nearest one, by neuron (`per_neuron`). `rmse` and `mae` are in the unit of the targets.
     """
     error = predicted.astype(np.float64) - target
     spread = np.square(target - target.mean(0, dtype=np.float64))
@@ -80,8 +82,8 @@ def forecast_scores(
         r2 = 1 - squared / spread[:, 0].mean(0)
     neurons = {
         "r2": r2,
-        "rmse_mv": np.sqrt(squared) * scale,
-        "mae_mv": np.abs(error[:, 0]).mean(0) * scale,
+        "rmse": np.sqrt(squared) * scale,
+        "mae": np.abs(error[:, 0]).mean(0) * scale,
     }
     return {
         **horizons[0],
@@ -99,6 +101,98 @@ def _one_horizon(error: np.ndarray, spread: np.ndarray, scale: np.ndarray, clust
         "r2_se": ratio_error(a, b),
         "rmse_z": float(np.sqrt(squared.mean())),
         "mae_z": float(absolute.mean()),
-        "rmse_mv": float(np.sqrt(np.mean(squared * scale**2))),
-        "mae_mv": float(np.mean(absolute * scale)),
+        "rmse": float(np.sqrt(np.mean(squared * scale**2))),
+        "mae": float(np.mean(absolute * scale)),
     }
+
+
+def match_traces(
+    true: Float[np.ndarray, "window frame"],
+    predicted: Float[np.ndarray, "window frame"],
+    dt: float,
+    *,
+    tolerance: float,
+    threshold: float = 0.0,
+) -> list[Matching]:
+    """Match the spikes of predicted voltages, window by window.
+
+    Args:
+        true: voltages [mV].
+        predicted: voltages [mV].
+        dt: time between samples [ms].
+
+    Other Args:
+        tolerance: largest distance of a pair [ms].
+        threshold: of spikes [mV].
+
+    Returns:
+        The matching of each window.
+    """
+    return [
+        match_spikes(crossings(a, dt, threshold), crossings(b, dt, threshold), tolerance)
+        for a, b in zip(true, predicted, strict=True)
+    ]
+
+
+def spike_scores(
+    true: Float[np.ndarray, "window frame"],
+    predicted: Float[np.ndarray, "window frame"],
+    dt: float,
+    *,
+    tolerance: float,
+    threshold: float = 0.0,
+) -> dict[str, float]:
+    """Score the spikes of predicted voltages.
+
+    Args:
+        true: voltages [mV].
+        predicted: voltages [mV].
+        dt: time between samples [ms].
+
+    Other Args:
+        tolerance: largest distance of a pair [ms].
+        threshold: of spikes [mV].
+
+    Returns:
+        `recall`, the share of true spikes that are matched, with `recall_se` over windows; `precision`, the share of
+        predicted ones; `f1`, their harmonic mean; `timing_ms`, the mean distance of pairs; `bias_ms`, their mean
+        difference; the numbers of spikes, `true` and `predicted`. NaN where there is no spike.
+    """
+    found = match_traces(true, predicted, dt, tolerance=tolerance, threshold=threshold)
+    errors = np.concatenate([m.errors for m in found])
+    hits, true, predicted = np.array([(len(m.errors), m.true, m.predicted) for m in found], float).T
+    counts = [float(true.sum()), float(predicted.sum())]
+    matched = float(len(errors))
+    return {
+        "recall": matched / counts[0] if counts[0] else np.nan,
+        "recall_se": ratio_error(hits, true) if counts[0] else np.nan,
+        "precision": matched / counts[1] if counts[1] else np.nan,
+        "f1": 2 * matched / sum(counts) if sum(counts) else np.nan,
+        "timing_ms": float(np.abs(errors).mean()) if matched else np.nan,
+        "bias_ms": float(errors.mean()) if matched else np.nan,
+        "true": counts[0],
+        "predicted": counts[1],
+    }
+
+
+def f1_by_run(found: Sequence[Matching], runs: Int[np.ndarray, " window"]) -> Float[np.ndarray, " run"]:
+    r"""The F1 score of all spikes, resolved by run, so that two predictors can be compared in pairs.
+
+    With \(a_c\) twice the matched and \(b_c\) the true and predicted spikes of run \(c\), \(F = \sum a / \sum b\), and
+    the values are \(F + (a_c - F\,b_c) / \bar b\): their mean is \(F\), and the standard error of their mean is that of
+    the ratio (`jneuro.evaluation.ratio_error`).
+
+    Args:
+        found: the matching of each window.
+        runs: the run of each window.
+
+    Returns:
+        The values; NaN if there is no spike at all.
+    """
+    _, cluster = np.unique(runs, return_inverse=True)
+    both = np.bincount(cluster, [m.true + m.predicted for m in found])
+    hits = np.bincount(cluster, [2.0 * len(m.errors) for m in found])
+    if not both.any():
+        return np.full(len(both), np.nan)
+    f1 = hits.sum() / both.sum()
+    return f1 + (hits - f1 * both) / both.mean()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, Self, runtime_checkable
 
 from jneuro.core.types import Array, Float, Int
-from jneuro.models.recurrent import Gates
+from jneuro.models.layers import Gates
 
 __all__ = [
     "SupportsAdjacency",

@@ -8,10 +8,11 @@ import numpy as np
 from jneuro.core.registry import Block
 from jneuro.datasets.windows import Windows
 from jneuro.evaluation.baselines import DEFAULTS, fit_baselines
+from jneuro.evaluation.comparison import Comparison, compare_ratios, holm, sums_by_run
 from jneuro.evaluation.forecasts import forecast, targets, window_scores
 from jneuro.evaluation.metrics import forecast_scores, ratio_error
+from jneuro.evaluation.results import Metrics
 from jneuro.training.kinds import LOSSES
-from jneuro.training.trainer import check_finite
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -25,7 +26,7 @@ class Evaluation(NamedTuple):
         predictions: every model's and baseline's forecasts of the test windows `[window, horizon, target]`, scaled.
     """
 
-    metrics: dict[str, Any]
+    metrics: Metrics
     baselines: dict[str, Callable]
     predictions: dict[str, np.ndarray]
 
@@ -41,8 +42,8 @@ def evaluate(
     """Score models on the test windows.
 
     Beside the scores of `forecast_scores`, every entry has `horizons_ms`, `leaky`, `share_of_ceiling` and, against the
-    best baseline (the one of highest R² at the nearest horizon), `skill`, the share of its squared error that is gone,
-    and `gain`, the difference in R², with a standard error (`gain_se`) from the same windows of both, run by run.
+    best baseline (the one of highest R² at the nearest horizon), `skill`, `gain` and a `comparison`; see
+    `jneuro.evaluation.Scores`. Differences are taken on the same windows, run by run.
 
     Args:
         models: trained models by name: what is called as `model(batch, train=False)` or `model(batch)`.
@@ -62,7 +63,7 @@ def evaluate(
         ValueError: if the test windows hold values that are not finite, a baseline does not fit the windows, a model
             and a baseline have one name, or a prediction has another shape than the targets.
     """
-    check_finite(windows, "test")
+    windows.check_finite("test")
     starts = windows.starts["test"]
     runs = np.asarray(starts) // windows.frames_per_trial
     target, scale = targets(windows, starts), np.asarray(windows.target_scaling.scale)
@@ -73,6 +74,8 @@ def evaluate(
     predictions = {name: forecast(model, windows, starts) for name, model in predictors.items()}
     scores = {name: forecast_scores(p, target, scale, runs) for name, p in predictions.items()}
     best = max(fitted, key=lambda name: scores[name]["r2"], default=None)
+    gains = {name: _gain(predictions, name, best, target, runs) for name in predictions} if best is not None else {}
+    judged = holm({name: gain for name, gain in gains.items() if name in models})
     further = [LOSSES.block(metric) for metric in metrics]
     for name, score in scores.items():
         if further:
@@ -82,8 +85,12 @@ def evaluate(
         score["share_of_ceiling"] = score["r2"] / ceiling["r2"] if ceiling else None
         if best is not None:
             score["skill"] = 1 - (score["rmse_z"] / scores[best]["rmse_z"]) ** 2
-            score["gain"], score["gain_se"] = _gain(predictions[name], predictions[best], target, runs)
-    found = {
+            score["gain"] = gains[name].difference
+            score["comparison"] = judged.get(name, gains[name])
+        if name in models:
+            others = [other for other in predictors if other != name]
+            score["against"] = {other: _gain(predictions, name, other, target, runs) for other in others}
+    found: Metrics = {
         "test": {name: scores[name] for name in models},
         "baselines": {name: scores[name] for name in fitted},
         "ceiling": ceiling,
@@ -93,20 +100,18 @@ def evaluate(
 
 def _further(values: np.ndarray, metrics: Sequence[Block], runs: np.ndarray) -> dict[str, dict[str, float]]:
     """Means of the windows' scores by metric, and standard errors over runs."""
-    _, cluster = np.unique(runs, return_inverse=True)
     names = [metric.name.rpartition(":")[2] for metric in metrics]
-    count = np.bincount(cluster).astype(float)
-    errors = [ratio_error(np.bincount(cluster, column), count) for column in values.T.astype(float)]
+    count, *sums = sums_by_run(runs, np.ones(len(runs)), *values.T)
     return {
         "metrics": dict(zip(names, map(float, values.mean(0, dtype=float)), strict=True)),
-        "metrics_se": dict(zip(names, errors, strict=True)),
+        "metrics_se": {name: ratio_error(total, count) for name, total in zip(names, sums, strict=True)},
     }
 
 
-def _gain(model: np.ndarray, baseline: np.ndarray, target: np.ndarray, runs: np.ndarray) -> tuple[float, float]:
-    """Difference in R² at the nearest horizon, paired, and its standard error."""
-    model, baseline, target = (x[:, 0].astype(np.float64) for x in (model, baseline, target))
-    _, cluster = np.unique(runs, return_inverse=True)
-    gained = np.bincount(cluster, np.sum(np.square(baseline - target) - np.square(model - target), axis=1))
-    spread = np.bincount(cluster, np.sum(np.square(target - target.mean(0)), axis=1))
-    return float(gained.sum() / spread.sum()), ratio_error(gained, spread)
+def _gain(
+    predictions: Mapping[str, np.ndarray], model: str, baseline: str, target: np.ndarray, runs: np.ndarray
+) -> Comparison:
+    """Difference in R² at the nearest horizon, paired by run."""
+    ours, theirs, truth = (x[:, 0].astype(np.float64) for x in (predictions[model], predictions[baseline], target))
+    gained = np.square(theirs - truth) - np.square(ours - truth)
+    return compare_ratios(*sums_by_run(runs, gained, np.square(truth - truth.mean(0))))

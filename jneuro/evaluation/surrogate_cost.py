@@ -1,31 +1,94 @@
-"""What a surrogate saves, and what its gradients are worth."""
+"""A simulator and its surrogate as functions of waveforms: what a call of each takes, and what their gradients say."""
 
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jneuro.core.devices import double_precision
 from jneuro.core.types import Array, Float
 from jneuro.datasets import Windows
 from jneuro.datasets.windows import Batch
 from jneuro.evaluation.analysis import Source
-from jneuro.evaluation.surrogate_probe import simulator_response
+from jneuro.evaluation.comparison import Comparison, compare, holm
 from jneuro.models.base import forward
+from jneuro.simulators.simulation import simulate_many
+from jneuro.simulators.stimuli import Sampled, Step, Stimulus
+from jneuro.spikes.detection import upward
 
-__all__ = ["gradients", "latency_weights", "timings"]
+__all__ = ["gradients", "latency_weights", "respond", "surrogate", "timings", "waveform"]
 
 AMPLITUDES = tuple(float(a) for a in range(8, 60, 4))
-"""Amplitudes of the steps whose gradients are compared [µA/cm²]."""
+"""Amplitudes of the steps whose gradients are compared, in the simulator's unit."""
 
-ONSET_MS = 17.8
+Response = Callable[[Float[Array, "run frame"]], tuple[Float[Array, "run frame"], Float[Array, "run frame"]]]
 
 
-def _predict(model: nnx.Module, windows: Windows) -> Callable[[Float[Array, "run frame"]], Float[Array, "run horizon"]]:
-    """The surrogate as a function from currents [µA/cm²] to voltages [mV]."""
+def waveform(
+    kind: type[Stimulus], windows: Windows, **arguments: float | np.ndarray
+) -> Float[np.ndarray, "*draw frame"]:
+    """Sample a stimulus at the end of every frame of a window, in double precision.
+
+    Args:
+        kind: of the stimulus, such as `Step`.
+        windows: tell the frames.
+        arguments: of the stimulus; arrays give one waveform for each of their values.
+    """
+    with double_precision():
+        at = windows.dt * jnp.arange(1, windows.length + 1)
+        return np.asarray(_sample(kind(**arguments), at)).T
+
+
+@eqx.filter_jit
+def _sample(stimulus: Stimulus, at: Float[Array, " frame"]) -> Array:
+    return jax.vmap(stimulus)(at)
+
+
+def respond(source: Source, dt: float) -> Response:
+    """The simulator as a function of waveforms, compiled; differentiable.
+
+    Args:
+        source: the simulator.
+        dt: time between the samples of a waveform, and of the answer [ms].
+
+    Returns:
+        A function from currents, held between samples, to the voltages [mV] and currents at the end of each frame.
+    """
+
+    @eqx.filter_jit
+    def answer(currents):
+        recording = simulate_many(
+            source.simulator,
+            jax.vmap(lambda current: Sampled(current, jnp.asarray(dt), hold=True))(currents),
+            batched=("stimulus",),
+            duration=currents.shape[1] * dt,
+            key=jax.random.key(0),
+            dt=source.dt,
+            solver=source.solver,
+            record=("v", "current"),
+            record_every=source.record_every,
+            throw=False,
+        )
+        v, current = (recording.values[name].reshape(len(currents), -1) for name in ("v", "current"))
+        return v, current
+
+    return answer
+
+
+def surrogate(
+    model: nnx.Module, windows: Windows
+) -> Callable[[Float[Array, "run frame"]], Float[Array, "run horizon"]]:
+    """A surrogate as a function from currents to voltages [mV], compiled; differentiable.
+
+    Args:
+        model: the surrogate.
+        windows: its own.
+    """
     graph, variables = nnx.split(model)
     scaling, unscaled = windows.scaling.of(windows.input_columns), windows.target_scaling
 
@@ -39,9 +102,16 @@ def _predict(model: nnx.Module, windows: Windows) -> Callable[[Float[Array, "run
 
 
 def timings(
-    source: Source, model: nnx.Module, windows: Windows, batches: Sequence[int], *, repeats: int, longest: float
-) -> list[dict[str, float | None]]:
-    """Time the simulator and the surrogate on the same job: voltages of a window for each of a batch of currents.
+    source: Source,
+    model: nnx.Module,
+    windows: Windows,
+    batches: Sequence[int],
+    *,
+    onset: float,
+    repeats: int,
+    longest: float,
+) -> tuple[list[dict[str, float | None]], dict[str, Comparison]]:
+    """Time the simulator and the surrogate on the same job: voltages of a window for each of a batch of steps.
 
     Args:
         source: the simulator.
@@ -50,30 +120,40 @@ def timings(
         batches: sizes, ascending.
 
     Other Args:
+        onset: of the steps [ms].
         repeats: timed calls of each, after the one that compiles.
         longest: the first batch that takes longer is the last [s].
 
     Returns:
         For each batch, medians `simulator_s` and `surrogate_s`, and what the first call of each took beyond that,
-        `simulator_compile_s` and `surrogate_compile_s`; None for what was left out.
+        `simulator_compile_s` and `surrogate_compile_s`, None for what was left out; and by batch, the surrogate's
+        times against the simulator's.
     """
-    functions = {"simulator": simulator_response(source, windows.dt), "surrogate": _predict(model, windows)}
-    found: list[dict[str, float | None]] = [{"batch": size} for size in sorted(batches)]
+    functions = {"simulator": respond(source, windows.dt), "surrogate": surrogate(model, windows)}
+    shape = np.float32(waveform(Step, windows, amplitude=1.0, onset=onset))
+    found: list[dict[str, Any]] = [{"batch": size} for size in sorted(set(batches))]
+    took: dict[int, list[list[float]]] = {}
     for name, function in functions.items():
         slow = False
         for entry in found:
             entry[f"{name}_s"] = entry[f"{name}_compile_s"] = None
             if slow:
                 continue
-            amplitudes = np.linspace(1, 60, int(entry["batch"] or 0)).astype(np.float32)
-            currents = jnp.asarray(amplitudes[:, None] * _shape(windows))
+            amplitudes = np.linspace(1, 60, entry["batch"]).astype(np.float32)
+            currents = jnp.asarray(amplitudes[:, None] * shape)
             first = _seconds(function, currents)
             # A call too slow to repeat counts once.
-            often = 1 if first > 4 * longest else repeats
-            median = float(np.median([_seconds(function, currents) for _ in range(often)]))
+            calls = [_seconds(function, currents) for _ in range(1 if first > 4 * longest else repeats)]
+            median = float(np.median(calls))
+            took.setdefault(entry["batch"], []).append(calls)
             entry |= {f"{name}_s": median, f"{name}_compile_s": max(first - median, 0.0)}
             slow = median > longest
-    return found
+    both = {batch: pair for batch, pair in took.items() if len(pair) == 2}
+    apart = {
+        str(batch): compare(b[: len(a)], a[: len(b)], paired_by="repeat", unit="s", higher_is_better=False)
+        for batch, (a, b) in both.items()
+    }
+    return found, holm(apart)
 
 
 def _seconds(function: Callable, argument: Array) -> float:
@@ -82,13 +162,8 @@ def _seconds(function: Callable, argument: Array) -> float:
     return time.perf_counter() - begin
 
 
-def _shape(windows: Windows) -> Float[np.ndarray, " frame"]:
-    """A step of amplitude one."""
-    return (windows.dt * np.arange(1, windows.length + 1) >= ONSET_MS).astype(np.float32)
-
-
 def gradients(
-    source: Source, model: nnx.Module, windows: Windows, threshold: float
+    source: Source, model: nnx.Module, windows: Windows, *, onset: float, threshold: float
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Derivatives with respect to the amplitude of a step, through the simulator and through the surrogate.
 
@@ -99,6 +174,9 @@ def gradients(
         source: the simulator.
         model: the surrogate.
         windows: its own.
+
+    Other Args:
+        onset: of the step [ms].
         threshold: of spikes [mV].
 
     Returns:
@@ -106,9 +184,9 @@ def gradients(
         median relative error; and the derivatives, for a figure.
     """
     kept = np.asarray(windows.horizons) + windows.length - 1
-    simulator, surrogate = simulator_response(source, windows.dt), _predict(model, windows)
-    ways = {"simulator": lambda i: simulator(i)[0][:, kept], "surrogate": surrogate}
-    shape = jnp.asarray(_shape(windows))[None]
+    simulator = respond(source, windows.dt)
+    ways = {"simulator": lambda i: simulator(i)[0][:, kept], "surrogate": surrogate(model, windows)}
+    shape = jnp.asarray(np.float32(waveform(Step, windows, amplitude=1.0, onset=onset)))[None]
     drawn: dict[str, Any] = {"amplitude": (("amplitude",), np.asarray(AMPLITUDES))}
     values: dict[str, dict[str, np.ndarray]] = {"mean_v": {}, "latency": {}}
     for name, volts in ways.items():
@@ -122,10 +200,9 @@ def gradients(
         weights = np.stack([latency_weights(row, windows.dt, threshold) for row in np.asarray(v, np.float64)])
         slope = np.asarray(pull(jnp.asarray(weights, v.dtype))[0])
         values["latency"][name] = np.where(weights.any(1), slope, np.nan)
-    numbers = {quantity: _agreement(both["simulator"], both["surrogate"]) for quantity, both in values.items()}
     for quantity, both in values.items():
         drawn |= {f"{quantity}_{name}": (("amplitude",), value) for name, value in both.items()}
-    return numbers, drawn
+    return {quantity: _agreement(*both.values()) for quantity, both in values.items()}, drawn
 
 
 def latency_weights(v: Float[np.ndarray, " frame"], dt: float, threshold: float) -> Float[np.ndarray, " frame"]:
@@ -140,7 +217,7 @@ def latency_weights(v: Float[np.ndarray, " frame"], dt: float, threshold: float)
         The weights [ms/mV]; zero where nothing crosses.
     """
     weights = np.zeros_like(v)
-    at = np.flatnonzero((v[:-1] < threshold) & (v[1:] >= threshold))
+    at = np.flatnonzero(upward(v, threshold))
     if len(at):
         k, rise = at[0], v[at[0] + 1] - v[at[0]]
         share = (threshold - v[k]) / rise

@@ -1,7 +1,7 @@
 """An experiment as one YAML file."""
 
 import re
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,7 @@ from jneuro.core.names import unknown_name
 from jneuro.datasets import Horizons, Scale, WindowConfig
 from jneuro.evaluation import CeilingConfig
 from jneuro.evaluation.baselines import DEFAULTS, Baselines, label_of
+from jneuro.evaluation.claims import Claim
 from jneuro.evaluation.kinds import ANALYSES
 from jneuro.models.kinds import MODELS
 from jneuro.recordings.kinds import RecordingSource
@@ -86,7 +87,10 @@ class ExperimentConfig(RunConfig):
         models: models by a name of the user's.
         train: how they are trained.
         evaluate: what is reported.
+        claims: what the results are to show; see `jneuro.evaluation.claims.Claim`. No result depends on them.
     """
+
+    outside_hash: ClassVar[frozenset[str]] = frozenset({"claims"})
 
     simulation: SimulationConfig | None = None
     recording: RecordingSource | None = None
@@ -94,6 +98,7 @@ class ExperimentConfig(RunConfig):
     models: dict[str, ModelEntry] = Field(min_length=1)
     train: TrainConfig = TrainConfig()
     evaluate: EvaluationConfig = EvaluationConfig()
+    claims: tuple[Claim, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

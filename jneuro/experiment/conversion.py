@@ -35,6 +35,7 @@ def convert(
     *,
     model: str | None = None,
     columns: Sequence[str] = (),
+    length: int | None = None,
     overwrite: bool = False,
 ) -> nnx.Module:
     """Read a model from one place and write it to another, bit by bit.
@@ -45,6 +46,7 @@ def convert(
         model: the configuration of the model, a YAML or JSON file, or `EXPERIMENT:NAME`. A state_dict needs it; Keras
             files take from it the scales that they lack; all else knows its own.
         columns: pytorch-forecasting's names of the columns, for a state_dict of that package's.
+        length: samples of the window, for a Keras file that leaves them open, where `model` does not say it.
         overwrite: whether to replace the target.
 
     Returns:
@@ -55,11 +57,13 @@ def convert(
         ConfigError: if the configuration is missing or wrong.
     """
     config = None if model is None else _configuration(model)
+    if length is not None and (config is not None or source.suffix not in (".json", ".h5")):
+        raise ConfigError("--length is for Keras files without --model, which says the length; leave it out")
     with double_precision():  # or double precision would be lost on the way
         if source.suffix in _TORCH:
             found = _read_torch(source, config, columns)
         elif source.suffix in (".json", ".h5"):
-            found = _read_keras(source, config)
+            found = _read_keras(source, config, length)
         elif config is not None:
             raise ConfigError(f"--model is for .pt and Keras files; {source} has its own configuration, leave it out")
         else:
@@ -84,10 +88,10 @@ def _tft(model: Any) -> Any:
     raise ConfigError("--columns are pytorch-forecasting's; the model must be a tft with compat: pytorch_forecasting")
 
 
-def _read_keras(source: Path, config: Any) -> nnx.Module:
+def _read_keras(source: Path, config: Any, length: int | None) -> nnx.Module:
     files = (source, source.with_suffix(".h5")) if source.suffix == ".json" else (source,)
     if config is None:
-        return load_keras(*files)
+        return load_keras(*files, length=length)
     if getattr(config, "name", "") != "encoder_decoder":
         raise ConfigError(f"{source}: Keras files hold models called encoder_decoder, not {type(config).__name__}")
     known = {"input_scale": config.input_scale, "output_scale": config.output_scale, "length": config.length}

@@ -15,8 +15,8 @@ from jneuro.core.devices import double_precision
 from jneuro.core.progress import Progress
 from jneuro.core.random import stream, trial_keys
 from jneuro.core.types import Array, Key
+from jneuro.evaluation.metrics import spike_scores
 from jneuro.evaluation.recording_scores import recording_scores
-from jneuro.evaluation.spike_matching import spike_scores
 from jneuro.experiment.fit_pieces import Pieces
 from jneuro.experiment.fit_plan import FitPlan
 from jneuro.experiment.fit_uncertainty import uncertainties
@@ -32,6 +32,7 @@ from jneuro.fitting.solution import random_starts
 from jneuro.fitting.uncertainty import intervals
 from jneuro.recordings import Recording
 from jneuro.recordings.readers import read
+from jneuro.spikes.detection import Detector
 
 __all__ = ["fit_stages"]
 
@@ -58,9 +59,12 @@ def fit_stages(plan: FitPlan, folder: RunFolder, progress: Progress) -> Path:
         ConfigError: if the recording cannot be fitted.
     """
     with folder.lock():
-        if wanted(plan.stages.get("simulate"), folder, progress, "simulated"):
-            with jax.enable_x64(not plan.config.of_network), progress.begin("simulate", unit="s") as task:
-                simulate_stage(plan, folder, lambda done, total: task.update(1e-3 * done, 1e-3 * total))
+        stage: Any = plan.stages.get("simulate")
+        if wanted(stage, folder, progress, "simulated") and not folder.reuse(stage):
+            double = jax.enable_x64(not plan.config.of_network)
+            with double, folder.stage(stage), progress.begin("simulate", unit="s") as task:
+                path: Any = plan.recording(folder)
+                simulate_stage(plan.simulation, plan.seed, path, lambda *ms: task.update(*(1e-3 * t for t in ms)))
         if wanted(plan.stages["fit"], folder, progress, "fitted"):
             pieces = Pieces(folder.path / "pieces")
             with folder.stage(plan.stages["fit"]):
@@ -156,11 +160,13 @@ def _fit_all(plan: FitPlan, folder: RunFolder, progress: Progress, pieces: Piece
         metrics, arrays = metrics | further[0], arrays | further[1]
         if data.held_out is not None:
             predicted = np.array(predict(first.simulator, data.held_out, **_how(plan)))
-            times = predict_spikes(first.simulator, data.held_out, **_how(plan))
+            spikes = config.fit.spikes.fixed(np.asarray(data.every.v), data.every.dt)
+            crossed: dict[str, Any] = {"threshold": float(spikes.threshold_mv), "fall": spikes.return_mv}
+            times = predict_spikes(first.simulator, data.held_out, **_how(plan), **crossed)
             if first.simulator.has_reset:  # whose potential is already reset where it spikes
                 for row, t in zip(predicted, times, strict=True):
                     row[np.floor(t / data.held_out.dt + 1).astype(int)] = _PEAK_MV
-            metrics["held_out"] = _held_out(np.asarray(data.held_out.v), predicted, data.held_out.dt)
+            metrics["held_out"] = _held_out(spikes, data.held_out, predicted, crossed)
             metrics["steps"] = _steps(plan, data.every, predicted, times)
             arrays |= {
                 "held_out_v": (("held_out", "time"), np.asarray(data.held_out.v)),
@@ -185,6 +191,7 @@ def _steps(plan: FitPlan, every: Target, predicted: np.ndarray, times: list[np.n
         held_out=chosen(plan.config.held_out, every.trials),
         predicted_v=predicted,
         predicted_times=times,
+        detector=plan.config.fit.spikes,
     )
     return scores and {**scores, "current_unit": every.current_unit}
 
@@ -275,11 +282,12 @@ def _repeats(plan: FitPlan, fits: list[Fit]) -> dict[str, Any]:
     }
 
 
-def _held_out(v: np.ndarray, predicted: np.ndarray, dt: float) -> dict[str, Any]:
-    """How well the trials are predicted that were not fitted."""
-    trials = []
-    for true, model in zip(v, predicted, strict=True):
-        scores = spike_scores(true[None], model[None], dt, tolerance=_MATCH_MS)
+def _held_out(spikes: Detector, target: Target, predicted: np.ndarray, crossed: Mapping[str, float]) -> dict[str, Any]:
+    """How well the trials are predicted that were not fitted; no score of spikes that are in doubt."""
+    trials, v = [], np.asarray(target.v)
+    for true, model, doubt in zip(v, predicted, spikes(v, target.dt).doubts, strict=True):
+        scores = spike_scores(true[None], model[None], target.dt, tolerance=_MATCH_MS, **crossed)
+        scores = dict.fromkeys(scores, np.nan) if doubt else scores
         trials.append({"rmse_mv": float(np.sqrt(np.mean(np.square(true - model)))), **scores})
     return {"tolerance_ms": _MATCH_MS, "rmse_mv": float(np.mean([t["rmse_mv"] for t in trials])), "trials": trials}
 

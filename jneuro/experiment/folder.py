@@ -1,4 +1,4 @@
-"""The folder of a run: what is in it, whose it is, and which stages are done.
+"""Run folder: its layout, its lock, which stages are finished, and atomic storage of results.
 
 config.yaml       the resolved configuration
 run.json          versions, device, git commit, code of one's own; and of every stage its seconds, end and content
@@ -13,6 +13,7 @@ report.html       the report
 
 import contextlib
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -28,10 +29,11 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import xarray as xr
+from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from jneuro.core.config import ConfigError, Content, RunConfig, content_hash, to_yaml
-from jneuro.core.files import LockedError, flush, locked, remove, write_json, write_text, written
+from jneuro.core.files import flush, remove, write_json, write_text, written
 from jneuro.core.progress import Progress
 
 __all__ = ["FORMAT", "Planned", "RunFolder", "Stage", "versions", "wanted"]
@@ -49,6 +51,22 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
+
+
+_SEALED_BYTES = 64 << 20
+
+
+def _seal(path: Path) -> str:
+    """Stands for a file or a folder: names and sizes, and up to 64 MiB all content; stores have checksums of their own.
+
+    It also sees what checksums of chunks do not: one that is missing, or another's in its place.
+    """
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
+    about = hashlib.sha256(repr([(f.relative_to(path.parent).as_posix(), f.stat().st_size) for f in files]).encode())
+    if sum(f.stat().st_size for f in files) <= _SEALED_BYTES:
+        for file in files:
+            about.update(file.read_bytes())
+    return about.hexdigest()[:16] if files else ""
 
 
 def _source_hash() -> str:
@@ -91,7 +109,7 @@ class Planned(Protocol):
 
 
 class RunFolder:
-    """One run on disk; it stores, and knows nothing of what is stored."""
+    """Storage of one run; knows nothing of what is stored."""
 
     def __init__(self, path: Path) -> None:
         """Wrap a folder that `prepare` or `find` has checked."""
@@ -131,6 +149,8 @@ class RunFolder:
                 folder._require_finished(plan.stages.values())
             elif folder.info.get("code") != where:
                 folder._update(code=where)
+            if (text := to_yaml(config)) != (path / "config.yaml").read_text(encoding="utf-8"):
+                write_text(path / "config.yaml", text)  # what is outside the hash, such as claims, may have changed
             return folder
         # What a kill between the first two files leaves is no obstacle.
         allowed = ("run.json", ".new-run.json", ".new-config.yaml", ".lock")
@@ -196,11 +216,12 @@ class RunFolder:
         Raises:
             ConfigError: if one is at work in it.
         """
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(locked(self.path / ".lock"))
-            except LockedError as error:
-                raise ConfigError(str(error)) from None
+        try:
+            lock = FileLock(self.path / ".lock", blocking=False).acquire()
+        except Timeout:
+            said = f"{self.path}: another process is at work here; wait for it, or stop it"
+            raise ConfigError(said) from None
+        with lock:
             yield
 
     @property
@@ -215,15 +236,23 @@ class RunFolder:
         return (Path(found["folder"]) if found.get("folder") else None), dict(found.get("files") or {})
 
     def done(self, stage: Stage) -> bool:
-        """Whether a stage is finished, and its result is still that of today's code."""
-        return self.info.get("stages", {}).get(stage.name, {}).get("hash") == stage.content.hash
+        """Whether a stage is finished, its result is still that of today's code, and still as it was written."""
+        then = self.info.get("stages", {}).get(stage.name, {})
+        return then.get("hash") == stage.content.hash and not self._changed(then)
+
+    def _changed(self, then: Mapping[str, Any]) -> list[str]:
+        """What a finished stage has written and is no longer as it was."""
+        return [name for name, seal in then.get("outputs", {}).items() if seal != _seal(self.path / name)]
 
     def why_stale(self, stage: Stage) -> str:
         """Say why what is there of a stage no longer counts; empty if it does, or if there is nothing."""
         info = self.info
         then = info.get("stages", {}).get(stage.name) or info.get("begun", {}).get(stage.name)
-        if then is None or then["hash"] == stage.content.hash:
+        if then is None:
             return ""
+        if then["hash"] == stage.content.hash:
+            changed = self._changed(then)
+            return f"{', '.join(changed)} is missing or has been changed since" if changed else ""
         if stage.content.sourceless:
             return f"{', '.join(stage.content.sourceless)} has no source that could be compared, so nothing is kept"
         before, files = then.get("code", {}), stage.content.files
@@ -253,7 +282,8 @@ class RunFolder:
         seconds = round(time.perf_counter() - began, 3)
         for name in stage.outputs:
             flush(self.path / name)
-        self._finish(stage.name, {"seconds": seconds, "ended": round(time.time(), 3), **made})
+        outputs = {name: _seal(self.path / name) for name in stage.outputs}
+        self._finish(stage.name, {"seconds": seconds, "ended": round(time.time(), 3), **made, "outputs": outputs})
 
     @property
     def seconds(self) -> float:
@@ -280,7 +310,7 @@ class RunFolder:
                 there = json.loads(other.read_text(encoding="utf-8"))
                 found = there["stages"].get(stage.name, {})
                 same = all(there[k] == info[k] for k in ("format", "versions", "device", "source"))
-                if not same or other.parent == self.path or found.get("hash") != stage.content.hash:
+                if not same or other.parent == self.path or not RunFolder(other.parent).done(stage):
                     continue
                 for name in stage.outputs:
                     _link(other.parent / name, self.path / name)
@@ -313,9 +343,12 @@ class RunFolder:
         Raises:
             ConfigError: if it is missing, damaged or of another kind.
         """
-        path = self.path / name
+        path, top = self.path / name, name.partition("/")[0]
         if not path.exists():
             raise ConfigError(f"{self.path}: {name} is missing; make it with `jneuro evaluate {self.path}`")
+        stages = {} if name == "run.json" else self.info.get("stages", {})
+        if any(top in self._changed(then) for then in stages.values() if top in then.get("outputs", {})):
+            raise ConfigError(f"{path}: damaged (not what was written); restore it, or make it again with --resume")
         if kind is xr.Dataset:
             return xr.open_zarr(path, consolidated=False, chunks=None)
         try:
@@ -367,10 +400,8 @@ def _link(source: Path, target: Path) -> None:
 
 def _check_writable(path: Path) -> None:
     """Refuse a folder in which nothing can be written, before anything is computed."""
-    parent = path
-    while not parent.exists():
-        parent = parent.parent
     try:
+        parent = next(p for p in (path, *path.absolute().parents) if p.exists())
         if not parent.is_dir():
             raise NotADirectoryError(20, "not a folder")
         with tempfile.TemporaryFile(dir=parent):
@@ -381,8 +412,9 @@ def _check_writable(path: Path) -> None:
 
 def _git_commit() -> str | None:
     """The commit of the working folder, if it is in a git repository."""
-    try:
-        done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.check_output(_DESCRIBE, stderr=subprocess.DEVNULL, text=True, timeout=5).strip() or None
+    return None
+
+
+_DESCRIBE = ("git", "describe", "--always", "--dirty")

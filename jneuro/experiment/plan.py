@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import psutil
 
 from jneuro.core.code import changed_files, loaded_code
 from jneuro.core.config import (
@@ -23,13 +24,13 @@ from jneuro.core.names import unknown_name
 from jneuro.core.random import stream
 from jneuro.core.registry import Block
 from jneuro.core.types import Array, Key
-from jneuro.datasets.tasks import WindowConfig
-from jneuro.datasets.variables import FROM_SPIKES, columns_of
-from jneuro.evaluation.baselines import check_baselines
+from jneuro.datasets.variables import FROM_SPIKES, columns_of, needed
+from jneuro.datasets.windowing import WindowConfig
+from jneuro.evaluation.baselines import check_baselines, label_of
+from jneuro.evaluation.claims import check_claims
 from jneuro.experiment.config import ExperimentConfig, ModelEntry
 from jneuro.experiment.folder import RunFolder, Stage
-from jneuro.models.build import Sizes, check_shapes, sized
-from jneuro.recordings.kinds import RecordingFile
+from jneuro.models.base import Sizes, check_shapes, sized
 from jneuro.recordings.store import has_events, open_recording
 from jneuro.simulators.config import SimulationConfig
 from jneuro.training.losses import cost
@@ -195,20 +196,12 @@ def resolve(config: ExperimentConfig) -> Plan:
     Raises:
         ValueError: with the key and the remedy; nothing is computed before.
     """
-    simulation, seed = config.simulation, config.seed
     for analysis in config.evaluate.analyses:
         try:
             analysis.check(config.windows, list(config.models))
         except ValueError as error:
             raise ValueError(f"evaluate.analyses: {error}") from error
-    if simulation is not None:
-        _check_ceiling(config, simulation)
-        sizes = simulation.duration_ms, simulation.record_every_ms, simulation.runs, simulation.neurons
-        data = _Data(*sizes, list(simulation.recorded))
-    else:
-        data = _recorded(config.recording)  # pyright: ignore[reportArgumentType]
-        simulation, seed = _made_by(config)
-    _check_variables(config, data)
+    data, simulation, seed = _source(config)
     _check_windows(config, data)
     own = [(name, config.windows_of(name), config.train_config_of(name)) for name in config.models]
     models = {name: _sized(config, name, windows, recipe, data) for name, windows, recipe in own}
@@ -216,6 +209,13 @@ def resolve(config: ExperimentConfig) -> Plan:
     made = content_of(simulation, seed)
     source = made if config.simulation is not None else content_of(config.recording)
     trainings = _trainings(config, source)
+    check_claims(
+        config.claims,
+        models=[t.label for t in trainings if not t.seed],
+        baselines=[label_of(b) for b in config.evaluate.baselines],
+        analyses=[a.key for a in config.evaluate.analyses],
+        ceiling=config.evaluate.ceiling is not None,
+    )
     stages = [t.stage for t in trainings]
     if config.simulation is not None:
         stages.insert(0, Stage("simulate", source, ("recording.zarr",)))
@@ -223,7 +223,9 @@ def resolve(config: ExperimentConfig) -> Plan:
         stages.insert(0, Stage("read", source, ("recording.zarr",)))
     scored = content_of(made, source, config.windows, *(t.stage.content for t in trainings), config.evaluate)
     stages.append(Stage("evaluate", scored, ("metrics.json", "predictions.zarr", "analyses.zarr")))
-    stages.append(Stage("report", content_of(config.name, scored), ("report.html", "figures")))
+    stages.append(
+        Stage("report", content_of(config.name, scored, list(config.claims)), ("report.html", "claims.json", "figures"))
+    )
     return Plan(config, simulation, seed, trainings, {s.name: s for s in stages}, loaded_code())
 
 
@@ -244,55 +246,52 @@ def _check_ceiling(config: ExperimentConfig, simulation: SimulationConfig) -> No
         )
 
 
-def _recorded(given: RecordingFile) -> _Data:
-    """What is known of a recording that exists."""
+def _source(config: ExperimentConfig) -> tuple[_Data, SimulationConfig | None, int]:
+    """What is known of the recording; the simulation that makes, or has made it, and its seed."""
+    simulation: SimulationConfig | None = config.simulation
+    if simulation is not None:
+        _check_ceiling(config, simulation)
+        sizes = simulation.duration_ms, simulation.record_every_ms, simulation.runs, simulation.neurons
+        return _Data(*sizes, list(simulation.recorded)), simulation, config.seed
+    given: Any = config.recording
     if not given.is_store:
         found = given.read()
         trials, frames, neurons = next(iter(found.values.values())).shape
-        return _Data(frames * found.dt, found.dt, trials, neurons, list(found.values))
-    data = open_recording(given.path)
-    sampled = [str(n) for n in data if data[n].dims == ("trial", "time", "neuron")]
-    sizes, dt = data.sizes, data.attrs["dt"]
+        return _Data(frames * found.dt, found.dt, trials, neurons, list(found.values)), None, config.seed
+    store = open_recording(given.path)
+    sampled = [str(n) for n in store if store[n].dims == ("trial", "time", "neuron")]
+    sizes, dt, made_by = store.sizes, store.attrs["dt"], store.attrs["provenance"]
     variables = [*sampled, *(["spikes"] if has_events(given.path) else [])]
-    return _Data(sizes["time"] * dt, dt, sizes["trial"], sizes["neuron"], variables)
-
-
-def _made_by(config: ExperimentConfig) -> tuple[SimulationConfig | None, int]:
-    """The simulation behind a recording that exists, and its seed."""
-    given: Any = config.recording
-    provenance = open_recording(given.path).attrs["provenance"] if given.is_store else {}
-    if "simulation" not in provenance:
-        return None, config.seed
+    data = _Data(sizes["time"] * dt, dt, sizes["trial"], sizes["neuron"], variables)
+    if "simulation" not in made_by:
+        return data, None, config.seed
     try:
-        return SimulationConfig.model_validate(provenance["simulation"]), provenance["seed"]
+        return data, SimulationConfig.model_validate(made_by["simulation"]), made_by["seed"]
     except ValueError as error:
         if config.evaluate.ceiling is None:
-            return None, config.seed
+            return data, None, config.seed
         said = first_message(error)
         raise ValueError(
             f"evaluate.ceiling: the simulation behind {given.path} cannot be built here ({said}); set it to null"
         ) from error
 
 
-def _every_windows(config: ExperimentConfig) -> list[tuple[str, WindowConfig]]:
-    """All windows by the key that sets them."""
-    own = [(f"models.{n}.windows", config.windows_of(n)) for n, entry in config.models.items() if entry.windows]
-    return [("windows", config.windows), *own]
-
-
-def _check_variables(config: ExperimentConfig, data: _Data) -> None:
-    """Refuse windows of what is not recorded."""
+def _check_windows(config: ExperimentConfig, data: _Data) -> None:
+    """Refuse windows and baselines that do not fit the recording, and a recording that no memory holds."""
+    every = {f"models.{n}.windows": config.windows_of(n) for n, entry in config.models.items() if entry.windows}
+    every = {"windows": config.windows} | every
     derived = FROM_SPIKES if "spikes" in data.variables else ()
     known = [*(n for n in data.variables if n not in FROM_SPIKES), *derived]
-    for key, windows in _every_windows(config):
+    for key, windows in every.items():
         for name in windows.variables:
             if name not in known:
                 raise ValueError(f"{key}: {unknown_name(name, known, 'variable')}")
-
-
-def _check_windows(config: ExperimentConfig, data: _Data) -> None:
-    """Refuse windows and baselines that do not fit the recording."""
-    for key, windows in _every_windows(config):
+    _check_memory(
+        "simulation" if config.simulation else "recording",
+        data,
+        needed(n for windows in every.values() for n in windows.variables),
+    )
+    for key, windows in every.items():
         try:
             windows.check(data.duration_ms, data.dt, data.runs)
             windows.kept(data.neurons)
@@ -305,19 +304,33 @@ def _check_windows(config: ExperimentConfig, data: _Data) -> None:
             raise ValueError(f"{key}: {error}") from error
 
 
+def _check_memory(key: str, data: _Data, names: Sequence[str]) -> None:
+    """Refuse a recording that this machine could never hold, before as much as its windows are counted."""
+    each = sum(1 if name == "spikes" else 4 for name in names)
+    need, there = data.runs * data.neurons * data.duration_ms / data.dt * each, psutil.virtual_memory().total
+    if need > there:
+        raise ValueError(
+            f"{key}: runs = {data.runs} of duration_ms = {data.duration_ms:g}, with {data.neurons} neurons every "
+            f"{data.dt:g} ms: {', '.join(names)} alone needs {need / 2**30:,.1f} GiB of memory, of "
+            f"{there / 2**30:,.1f} GiB that this machine has; take fewer or shorter runs, or record less often"
+        )
+
+
 def _sized(config: ExperimentConfig, name: str, windows: WindowConfig, recipe: TrainConfig, data: _Data) -> ModelEntry:
     """A model with the sizes of its data; refuse one, or a training, that does not fit them."""
-    entry, splits = config.models[name], [windows]
-    if name in config.evaluate.leaky_twins:
-        splits.append(windows.model_copy(update={"split": "report"}))
-    least = min(w.check(data.duration_ms, data.dt, data.runs)["train"] for w in splits)
-    if (size := recipe.batch_size) > least:
+    entry = config.models[name]
+    twins = [windows.model_copy(update={"split": "report"})] if name in config.evaluate.leaky_twins else []
+    least = min(w.check(data.duration_ms, data.dt, data.runs)["train"] for w in [windows, *twins])
+    if recipe.batch_size > least:
         key = f"models.{name}.train.batch_size" if entry.train else "train.batch_size"
-        raise ValueError(f"{key} = {size} is more than the {least} training windows; lower it or windows.stride_ms")
+        raise ValueError(
+            f"{key} = {recipe.batch_size} is more than the {least} training windows; lower it or windows.stride_ms"
+        )
+    sizes = _sizes(windows, data)
     try:
-        model = sized(entry.model, _sizes(windows, data))
+        model = sized(entry.model, sizes)
         if isinstance(model, Block):  # one of the user's own, of which nothing else is known before it is called
-            check_shapes(model, _sizes(windows, data), check=cost(recipe.loss))
+            check_shapes(model, sizes, check=cost(recipe.loss))
     except ValueError as error:
         raise ValueError(f"models.{name}.model: {first_message(error)}") from error
     return entry.model_copy(update={"model": model})
@@ -339,21 +352,19 @@ def _trainings(config: ExperimentConfig, source: Content) -> tuple[Training, ...
     leaky = config.windows.split == "report"
     first = [(n, n, n, leaky) for n in config.models]
     first += [(n, f"{n} (leaky split)", f"{n}.leaky", True) for n in config.evaluate.leaky_twins]
-    found = []
+    found: dict[str, Training] = {}
     for name, label, folder, leaks in first:
         entry, windows, recipe = config.models[name], config.windows_of(name), config.train_config_of(name)
         windows = windows.model_copy(update={"split": "report"}) if leaks else windows
         common = content_of(source, config.seed, windows, leaks, name, entry.model, recipe)
         for seed in range(entry.seeds):
             said, where = (f"{label} (seed {seed})", f"{folder}.{seed}") if seed else (label, folder)
+            if where in found:
+                both = f"{found[where].label!r} and {said!r} would both be trained in models/{where}"
+                raise ValueError(f"models: {both}; rename one")
             stage = Stage(f"train {said}", content_of(common, seed), (f"models/{where}",))
-            found.append(Training(name, said, where, leaks, seed, entry.model, windows, recipe, config.seed, stage))
-    places = {}
-    for training in found:
-        if (other := places.setdefault(training.folder, training)) is not training:
-            both = f"{other.label!r} and {training.label!r} would both be trained in models/{training.folder}"
-            raise ValueError(f"models: {both}; rename one")
-    return tuple(found)
+            found[where] = Training(name, said, where, leaks, seed, entry.model, windows, recipe, config.seed, stage)
+    return tuple(found.values())
 
 
 load_plan = partial(load_with_code, ExperimentConfig, resolve)

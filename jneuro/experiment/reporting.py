@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from jneuro.evaluation import Findings
+from jneuro.evaluation.claims import judge
+from jneuro.evaluation.results import dump, typed
 from jneuro.experiment.folder import RunFolder
 from jneuro.experiment.plan import Plan
 from jneuro.recordings import has_events, open_recording, read_events
@@ -32,9 +35,10 @@ def report_stage(plan: Plan, folder: RunFolder) -> Path:
     """
     from jneuro.report import ReportData, write_report  # with Matplotlib, which no other stage needs
 
-    metrics, store = folder.load("metrics.json"), plan.recording(folder)
+    metrics, store = typed(folder.load("metrics.json")), plan.recording(folder)
     with folder.stage(plan.stages["report"]):
-        info = folder.info
+        info, claims = folder.info, judge(plan.config.claims, metrics)
+        folder.save("claims.json", dump(claims))
         data = ReportData(
             run={
                 **{k: info.get(k) for k in ("name", "hash", "versions", "device", "started", "git_commit", "command")},
@@ -45,18 +49,22 @@ def report_stage(plan: Plan, folder: RunFolder) -> Path:
             },
             config_yaml=(folder.path / "config.yaml").read_text(),
             metrics=metrics,
+            claims=claims,
             history={t.label: _history(folder, t.folder) for t in plan.trainings},
             example=_example(store, plan.config.windows.discard_ms, metrics["windows"]["runs"]["test"][0]),
             forecast=_forecast(folder),
-            analyses={name: (numbers, _arrays(folder, name)) for name, numbers in metrics.get("analyses", {}).items()},
+            analyses={
+                a.key: (a, Findings(metrics["analyses"][a.key], _arrays(folder, a.key)))
+                for a in plan.config.evaluate.analyses
+            },
         )
         return write_report(data, folder.path)
 
 
-def _arrays(folder: RunFolder, name: str) -> dict[str, np.ndarray]:
-    """The arrays of an analysis."""
+def _arrays(folder: RunFolder, name: str) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """The arrays of an analysis, with their dimensions."""
     data = folder.load(f"analyses.zarr/{name}", xr.Dataset)
-    return {str(key): data[key].values for key in data.variables}
+    return {str(key): (tuple(map(str, data[key].dims)), data[key].values) for key in data.variables}
 
 
 def _loss(plan: Plan) -> str:

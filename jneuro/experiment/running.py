@@ -7,9 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from jneuro.core.config import ConfigError, first_message
+from jneuro.core.config import ConfigError, first_error
 from jneuro.core.progress import Progress, showing
 from jneuro.datasets.variables import needed
 from jneuro.experiment.config import ExperimentConfig
@@ -69,11 +67,10 @@ def _resolved(config: ExperimentConfig | Mapping[str, Any]) -> Plan:
     """The plan of a configuration that stands in no file."""
     try:
         return resolve(config if isinstance(config, ExperimentConfig) else ExperimentConfig.model_validate(config))
-    except ValidationError as error:
-        keys = ".".join(map(str, error.errors()[0]["loc"]))
-        raise ConfigError(f"{keys}: {first_message(error)}" if keys else first_message(error)) from error
+    except ConfigError:
+        raise
     except ValueError as error:
-        raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
+        raise ConfigError(first_error(error)) from error
 
 
 def run_stages(plan: Plan, folder: RunFolder, progress: Progress, last: str = "report") -> None:
@@ -85,14 +82,17 @@ def run_stages(plan: Plan, folder: RunFolder, progress: Progress, last: str = "r
         progress: hears how it goes on.
         last: the last stage.
     """
+    asked, path = STAGES[: STAGES.index(last) + 1], folder.path / "recording.zarr"
     with folder.lock():
-        asked = STAGES[: STAGES.index(last) + 1]
-        if wanted(plan.stages.get("simulate"), folder, progress, "simulated"):
-            with progress.begin("simulate", unit="s") as task:
-                simulate_stage(plan, folder, lambda done, total: task.update(1e-3 * done, 1e-3 * total))
-        if wanted(plan.stages.get("read"), folder, progress, "read"):
-            with progress.begin("read"):
-                read_stage(plan, folder)
+        stage: Any = plan.stages.get("simulate")
+        simulation, source = plan.simulation, plan.config.recording
+        if simulation and wanted(stage, folder, progress, "simulated") and not folder.reuse(stage):
+            with folder.stage(stage), progress.begin("simulate", unit="s") as task:
+                simulate_stage(simulation, plan.seed, path, lambda *ms: task.update(*(1e-3 * t for t in ms)))
+        stage = plan.stages.get("read")
+        if source and wanted(stage, folder, progress, "read"):
+            with folder.stage(stage), progress.begin("read"):
+                read_stage(source, path)
         if "train" in asked:
             _train_all(plan, folder, progress)
         if "evaluate" in asked and wanted(plan.stages["evaluate"], folder, progress, "evaluated"):

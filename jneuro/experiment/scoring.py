@@ -20,20 +20,24 @@ from jneuro.evaluation import (
     Source,
     Study,
     ceiling_scores,
+    compare,
+    compare_estimates,
     evaluate,
     forecast,
     interval,
-    isi_cv,
+    metrics_schema,
     simulate_futures,
     targets,
 )
 from jneuro.evaluation.baselines import allowed_baselines
+from jneuro.evaluation.results import dump
 from jneuro.experiment.folder import RunFolder
 from jneuro.experiment.plan import Plan, Training
 from jneuro.experiment.simulation import build_runs, initial_states
 from jneuro.experiment.training import cut_windows, load_model
 from jneuro.recordings import Recording, has_events, open_recording, read_events, read_recording, read_state
 from jneuro.simulators import ODESimulator, SteppedSimulator
+from jneuro.spikes.intervals import isi_cv
 
 __all__ = ["evaluate_stage"]
 
@@ -61,6 +65,7 @@ def evaluate_stage(plan: Plan, folder: RunFolder, tell: Callable[[str], None]) -
                 "train_seconds": sum(json.loads(line)["seconds"] for line in epochs.read_text().splitlines()),
             }
         metrics["test"] = _gather_seeds(metrics["test"], plan.trainings)
+        _judge_leaks(metrics["test"], plan.trainings, len(scored.windows.trials("test")))
         metrics["windows"] = _windows(scored.windows, config.windows) | {"targets": scored.units}
         tell("predictions")
         own = [t for t in plan.trainings if t.leaky == scored.windows.leaky]
@@ -71,7 +76,8 @@ def evaluate_stage(plan: Plan, folder: RunFolder, tell: Callable[[str], None]) -
         if config.evaluate.analyses:
             metrics["analyses"], arrays = _analyse(plan, _study(plan, folder, scored, tell))
             folder.save("analyses.zarr", arrays)
-        folder.save("metrics.json", metrics)
+        folder.save("metrics.json", dump(metrics))
+        folder.save("metrics.schema.json", metrics_schema())
     return metrics
 
 
@@ -123,7 +129,8 @@ def _score(plan: Plan, folder: RunFolder, tell: Callable[[str], None]) -> _Score
         )
         metrics["test"] |= found.metrics["test"]
         for label in group:
-            metrics["test"][label]["targets"] = units_of(recording, how.targets)
+            metrics["test"][label]["targets"] = units = units_of(recording, how.targets)
+            metrics["test"][label]["unit"] = shared_unit(units)
         scored.models.update(models)
         scored.cut.update(dict.fromkeys(group, cut))
         scored.predictions.update({n: p for n, p in found.predictions.items() if main or n in group})
@@ -167,6 +174,18 @@ def _gather_seeds(scores: dict[str, Any], trainings: Sequence[Training]) -> dict
     return kept
 
 
+def _judge_leaks(scores: dict[str, Any], trainings: Sequence[Training], runs: int) -> None:
+    """What the leak is worth to each leaky twin: by seed where there are three or more, else by two standard errors."""
+    for twin in (t for t in trainings if t.leaky and not t.seed and t.label != t.name):
+        leaky, honest = scores[twin.label], scores[twin.name]
+        seeds = [s["seeds"]["r2"] if "seeds" in s else [] for s in (leaky, honest)]
+        leaky["leak"] = (
+            compare(*seeds, paired_by="seed")
+            if min(map(len, seeds)) > 2
+            else compare_estimates(leaky["r2"], honest["r2"], (leaky["r2_se"], honest["r2_se"]), n=runs)
+        )
+
+
 def _source(plan: Plan) -> Source | None:
     """The simulator behind the recording; None for one from elsewhere."""
     simulation = plan.simulation
@@ -188,7 +207,7 @@ def _analyse(plan: Plan, study: Study) -> tuple[dict[str, Any], dict[str, xr.Dat
     for analysis in plan.config.evaluate.analyses:
         study.tell(analysis.name.replace("_", " "))
         try:
-            found = analysis.analyse(study)
+            found = analysis.compute(study)
             arrays[analysis.key] = xr.Dataset(found.arrays)
             numbers[analysis.key] = found.numbers
         except Exception as error:
@@ -229,7 +248,7 @@ def _describe(store: Path, discard_ms: float, recording: Recording) -> dict[str,
 def _ceiling(plan: Plan, store: Path, windows: Windows) -> dict[str, Any] | None:
     """The noise ceiling on the test runs; None for a recording without a noisy simulator behind it."""
     wanted, config, simulation = plan.config.evaluate.ceiling, plan.config.windows, plan.simulation
-    if wanted is None or simulation is None:
+    if wanted is None or simulation is None or simulation.deterministic:
         return None
     key = jax.random.key(plan.seed)
     trials = windows.trials("test")
@@ -244,10 +263,8 @@ def _ceiling(plan: Plan, store: Path, windows: Windows) -> dict[str, Any] | None
     usable = usable[np.unique(np.linspace(0, len(usable) - 1, wanted.max_states).round().astype(int))]
     like = initial_states(runs)
     states: PyTree = jax.tree.map(lambda s: jnp.asarray(s[trials][:, usable]), read_state(store, like, slice(None)))
-    if not isinstance(runs.simulators, SteppedSimulator):
-        return None
     mean, variance = simulate_futures(
-        runs.simulators,
+        runs.simulators,  # pyright: ignore
         states,
         runs.stimulus,
         per_trial=runs.per_trial,
@@ -289,22 +306,20 @@ def _predictions(
     scaling = windows.target_scaling
     invert = lambda z: np.asarray(scaling.invert(jnp.asarray(z)), np.float32)  # noqa: E731
     dims, horizons = ("window", "horizon", "neuron"), ("horizon", [h * windows.dt for h in windows.horizons])
-    starts = np.asarray(windows.starts["test"])
-    whole = {"target": (dims, invert(targets(windows, starts)))}
-    whole |= {f"prediction.{n}": (dims, invert(p)) for n, p in predictions.items()}
     offset = plan.config.windows.discard_ms + windows.dt * (windows.length + windows.horizons[0])
     stretch = _stretch(plan.config.evaluate.trace_ms, windows)
-    trace = {"target": (dims, invert(targets(windows, stretch)))}
-    trace |= {f"prediction.{n}": (dims, invert(forecast(p, windows, stretch))) for n, p in predictors.items()}
+    whole = np.asarray(windows.starts["test"]), predictions
+    trace = stretch, {name: forecast(p, windows, stretch) for name, p in predictors.items()}
     found = {}
-    for group, arrays, first in (("test", whole, starts), ("trace", trace, stretch)):
+    for group, (first, made) in {"test": whole, "trace": trace}.items():
+        arrays = {"target": targets(windows, first)} | {f"prediction.{name}": p for name, p in made.items()}
         coords = {
             "horizon": horizons,
             "run": ("window", first // windows.frames_per_trial),
             "time": ("window", first % windows.frames_per_trial * windows.dt + offset),
         }
         about = {"units": unit, "time": "of the target at the nearest horizon [ms]"}
-        found[group] = xr.Dataset(arrays, coords, about)
+        found[group] = xr.Dataset({name: (dims, invert(z)) for name, z in arrays.items()}, coords, about)
     return found
 
 

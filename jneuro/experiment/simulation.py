@@ -1,8 +1,10 @@
-"""The stage that simulates: all runs in one program, chunk by chunk into the store."""
+"""The stage that makes the recording: all runs simulated in one program, chunk by chunk; or a file that is read."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,29 +14,17 @@ from jax import lax
 
 from jneuro.core.random import stream, trial_keys
 from jneuro.core.types import Array, Key, PyTree
-from jneuro.experiment.folder import RunFolder, Stage
-from jneuro.recordings import Recording, RecordingWriter, read_state
+from jneuro.recordings.kinds import RecordingFile
+from jneuro.recordings.recording import Recording
+from jneuro.recordings.store import RecordingWriter, StoreError, read_state
 from jneuro.simulators import ODESimulator, SimulationError, SteppedSimulator, first_state, simulate, simulate_many
 from jneuro.simulators.config import SimulationConfig
 from jneuro.simulators.stimuli import Stimulus
 
-__all__ = ["Runs", "build_runs", "read_stage", "simulate_stage"]
+__all__ = ["Runs", "build_runs", "initial_states", "read_stage", "simulate_stage"]
 
 _CHUNK = 5_000_000
 """Recorded values of one array that are in memory at once."""
-
-
-class _Simulated(Protocol):
-    """A plan that simulates."""
-
-    @property
-    def simulation(self) -> SimulationConfig | None: ...
-
-    @property
-    def seed(self) -> int: ...
-
-    @property
-    def stages(self) -> Mapping[str, Stage]: ...
 
 
 class Runs(eqx.Module):
@@ -59,11 +49,6 @@ class Runs(eqx.Module):
     record: tuple[str, ...] = eqx.field(static=True)
     per_trial: bool = eqx.field(static=True)
     stimuli: bool = eqx.field(static=True)
-
-    @property
-    def axes(self) -> Any:
-        """Where `vmap` finds the trials of `simulators` and of `stimulus`."""
-        return tuple(eqx.if_array(0) if batched else None for batched in (self.per_trial, self.stimuli))
 
     @property
     def batched(self) -> tuple[str, ...]:
@@ -113,7 +98,8 @@ def initial_states(runs: Runs) -> PyTree:
     def one(simulator, stimulus, key):
         return first_state(simulator, key, stimulus=stimulus, dt=runs.dt, solver=runs.solver)
 
-    return eqx.filter_vmap(one, in_axes=(*runs.axes, 0))(runs.simulators, runs.stimulus, runs.keys)
+    axes = (eqx.if_array(0) if own else None for own in (runs.per_trial, runs.stimuli))
+    return eqx.filter_vmap(one, in_axes=(*axes, 0))(runs.simulators, runs.stimulus, runs.keys)
 
 
 @eqx.filter_jit
@@ -123,6 +109,7 @@ def _simulate_chunk(
     """Simulate `snapshots` stretches of `duration` ms; also return the state after each, `[trial, snapshot, ...]`."""
 
     def batch(runs, states):
+        how = {"dt": runs.dt, "solver": runs.solver, "record": runs.record, "record_every": record_every}
         return simulate_many(
             runs.simulators,
             runs.stimulus,
@@ -130,11 +117,8 @@ def _simulate_chunk(
             batched=runs.batched,
             initial_state=states,
             duration=duration,
-            dt=runs.dt,
-            solver=runs.solver,
-            record=runs.record,
-            record_every=record_every,
             throw=False,
+            **how,
         )
 
     def body(states, _):
@@ -147,54 +131,75 @@ def _simulate_chunk(
         lambda v: jnp.moveaxis(v, 0, 1).reshape(v.shape[1], v.shape[0] * v.shape[2], *(v.shape[3:] or (1,))), values
     )
     like = eqx.filter_eval_shape(batch, runs, states)
-    recording = Recording(
-        values=values,
-        ok=ok.all(),
-        first_step=states.step[0],
-        final_state=final,
-        step=like.step,
-        record_every=like.record_every,
-        frames=snapshots * like.frames,
-        unit_pairs=like.unit_pairs,
-    )
+    changed = {"values": values, "ok": ok.all(), "first_step": states.step[0], "final_state": final}
+    recording = dataclasses.replace(like, frames=snapshots * like.frames, **changed)
     return recording, jax.tree.map(lambda s: jnp.moveaxis(s, 0, 1), seen)
 
 
-def simulate_stage(plan: _Simulated, folder: RunFolder, tell: Callable[[float, float], None]) -> None:
-    """Simulate all runs into the folder's recording; continue where a killed process stopped.
+def simulate_stage(config: SimulationConfig, seed: int, path: Path, tell: Callable[[float, float], None]) -> None:
+    """Simulate all runs into a store, chunk by chunk; continue where a killed process stopped.
 
     Args:
-        plan: the experiment or fit.
-        folder: of the run.
+        config: the simulation.
+        seed: of all that is random.
+        path: the store.
         tell: told, after every chunk, the simulated and the whole time of all runs together [ms].
 
     Raises:
         SimulationError: if a value is not finite; what was written before stays.
+        StoreError: if the disk has no room for the recording.
     """
-    config, seed, stage = plan.simulation, plan.seed, plan.stages["simulate"]
-    if config is None or folder.done(stage) or folder.reuse(stage):
+    provenance = {"simulation": config.model_dump(mode="json"), "seed": seed}
+    writer = RecordingWriter(path, provenance, config.populations)
+    if writer.complete:
         return
-    with folder.stage(stage):
-        provenance = {"simulation": config.model_dump(mode="json"), "seed": seed}
-        writer = RecordingWriter(folder.path / "recording.zarr", provenance, config.populations)
-        if not writer.complete:
-            _simulate_into(writer, config, seed, tell)
-            writer.finish()
+    arrays = len(set(config.recorded) - {"spikes"})  # those are stored as a list
+    need = 4 * arrays * config.runs * config.neurons * config.duration_ms / config.record_every_ms
+    if not writer.frames and need > (free := shutil.disk_usage(path).free):
+        raise StoreError(
+            f"{path}: the recording needs up to {need / 2**30:,.1f} GiB, of {free / 2**30:,.1f} GiB that are free; "
+            "simulate fewer or shorter runs, or record less"
+        )
+    runs = build_runs(config, jax.random.key(seed))
+    states = initial_states(runs)
+    if writer.frames:
+        states = jax.tree.map(jnp.asarray, read_state(path, states, complete=False))
+    elif config.warmup_ms:
+        states = _settled(runs, states, config.warmup_ms, seed)
+    # The next chunk is computed while the last one is written.
+    waiting = None
+    for size in [*_chunks(config, writer.frames), 0]:
+        following = None
+        if size:
+            following = _simulate_chunk(runs, states, size, config.snapshot_every_ms, config.record_every_ms)
+            states = following[0].final_state
+        if waiting is not None:
+            _write(writer, *waiting)
+            tell(*(config.runs * ms for ms in (writer.frames * config.record_every_ms, config.duration_ms)))
+        waiting = following
+    writer.finish()
 
 
-def read_stage(plan: Any, folder: RunFolder) -> None:
-    """Read a recording of another format into the folder's store.
+def read_stage(source: RecordingFile, path: Path) -> None:
+    """Read a recording of another format into a store.
 
     Args:
-        plan: the experiment.
-        folder: of the run.
+        source: the recording.
+        path: the store.
     """
-    given, stage = plan.config.recording, plan.stages["read"]
-    with folder.stage(stage):
-        recording = given.read()
-        writer = RecordingWriter(folder.path / "recording.zarr", {"file": str(given.path), **recording.about})
-        writer.append(recording)
-        writer.finish()
+    recording = source.read()
+    writer = RecordingWriter(path, {"file": str(source.path), **recording.about})
+    writer.append(recording)
+    writer.finish()
+
+
+def _chunks(config: SimulationConfig, written: int) -> list[int]:
+    """Snapshots in each of the chunks that are left after so many frames: all alike, as one program computes them."""
+    frames = round(config.snapshot_every_ms / config.record_every_ms)
+    left = round(config.duration_ms / config.snapshot_every_ms) - written // frames
+    most = max(1, _CHUNK // (frames * config.runs * config.neurons))
+    size = max((n for n in range(1, min(left, most) + 1) if left % n == 0), default=1)
+    return [size] * (left // size)
 
 
 def _settled(runs: Runs, states: PyTree, duration: float, seed: int) -> PyTree:
@@ -204,30 +209,6 @@ def _settled(runs: Runs, states: PyTree, duration: float, seed: int) -> PyTree:
     past = simulate(runs.simulators, duration=duration, key=key, record=(), initial_state=first)
     shared = jax.tree.map(lambda s: jnp.broadcast_to(s[None], (len(runs.keys), *s.shape)), past.final_state)
     return shared._replace(step=states.step)
-
-
-def _simulate_into(writer: RecordingWriter, config: SimulationConfig, seed: int, tell) -> None:
-    """Simulate what is missing; the next chunk is computed while the last one is written."""
-    neurons, runs = config.neurons, build_runs(config, jax.random.key(seed))
-    states = initial_states(runs)
-    if writer.frames:
-        states = jax.tree.map(jnp.asarray, read_state(writer.path, states, complete=False))
-    elif config.warmup_ms:
-        states = _settled(runs, states, config.warmup_ms, seed)
-    frames = round(config.snapshot_every_ms / config.record_every_ms)
-    total, done = round(config.duration_ms / config.snapshot_every_ms), writer.frames // frames
-    most = max(1, _CHUNK // (frames * config.runs * neurons))
-    size = max(n for n in range(1, min(total, most) + 1) if (total - done) % n == 0) if done < total else 1
-    every, waiting = config.record_every_ms, None
-    while done < total or waiting is not None:
-        following = None
-        if done < total:
-            following = _simulate_chunk(runs, states, size, config.snapshot_every_ms, every)
-            states, done = following[0].final_state, done + size
-        if waiting is not None:
-            _write(writer, *waiting)
-            tell(*(config.runs * ms for ms in (writer.frames * config.record_every_ms, config.duration_ms)))
-        waiting = following
 
 
 def _write(writer: RecordingWriter, recording: Recording, states: PyTree) -> None:

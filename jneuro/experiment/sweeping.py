@@ -5,10 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
-import xarray as xr
 
 from jneuro.core.code import loaded_code
 from jneuro.core.config import ConfigError, content_of
@@ -61,11 +59,12 @@ def join_processes(
 ) -> tuple[int, int]:
     """Find out which of how many processes this one is.
 
-    Processes that meet through `jax.distributed` part again at once: a sweep needs no messages, and one that dies must
-    not take the others with it.
+    Who says both numbers is believed, and meets nobody: a sweep needs no messages, and JAX would end whoever waits for
+    a process that never comes. Processes that meet to be told who they are part again at once: one that dies must not
+    take the others with it.
 
     Args:
-        coordinator: address and port of the first process; None: the numbers suffice, nobody is met.
+        coordinator: address and port of the first process, where JAX does not detect it.
         processes: how many there are.
         process: which this is, from 0.
         detect: let JAX find all that out, from Slurm, Open MPI or Kubernetes.
@@ -76,14 +75,18 @@ def join_processes(
     Raises:
         ConfigError: if the arguments contradict each other, or nothing is detected.
     """
-    if (processes is None) != (process is None) or (coordinator is not None and processes is None):
+    if (processes is None) != (process is None) or (coordinator is not None and processes is None and not detect):
         raise ConfigError("command line: --processes and --process go together; --coordinator needs both")
-    if processes is not None and process is not None and not 0 <= process < processes:
-        raise ConfigError(f"command line: --process {process} must be at least 0 and less than --processes {processes}")
-    if not detect and coordinator is None:
-        return process or 0, processes or 1
+    if processes is not None and process is not None:
+        if not 0 <= process < processes:
+            raise ConfigError(
+                f"command line: --process {process} must be at least 0 and less than --processes {processes}"
+            )
+        return process, processes
+    if not detect:
+        return 0, 1
     try:
-        jax.distributed.initialize(coordinator, processes, process)
+        jax.distributed.initialize(coordinator)
     except (ValueError, RuntimeError) as error:
         raise ConfigError(
             f"command line: the processes cannot meet ({error}); say --processes and --process, for each its own"
@@ -128,7 +131,7 @@ def sweep_stages(
     processes: int = 1,
     memory: int | None = None,
 ) -> Path | None:
-    """Compute what is missing of this process's part; whoever comes last writes the report.
+    """Compute what is missing, or damaged, of this process's part; whoever comes last writes the report.
 
     Args:
         plan: the sweep.
@@ -144,42 +147,24 @@ def sweep_stages(
     Raises:
         ConfigError: if a function of one's own cannot be computed.
     """
-    if folder.done(stage := plan.stages["report"]):
-        return folder.path / "report.html"
-    store = folder.path / "sweep.zarr"
-    if process == 0 and (why := folder.why_stale(stage)):
-        progress.note(f"sweep: {why}; computed again")
-        remove(store)
+    stage, store, file = plan.stages["report"], folder.path / "sweep.zarr", folder.path / "config.yaml"
     began = time.perf_counter()
+    then = (folder.info["begun"] | folder.info["stages"]).get(stage.name, {})
+    if process == 0 and then.get("hash", stage.content.hash) != stage.content.hash:
+        progress.note(f"sweep: {folder.why_stale(stage)}; computed again")
+        remove(store)
     try:
         how = {"process": process, "processes": processes, "memory": memory, "progress": progress}
         found = run_sweep(plan.config.problem(), store, **how)
     except ValueError as error:
-        raise (
-            error if type(error) is not ValueError else ConfigError(f"{folder.path / 'config.yaml'}: {error}")
-        ) from error
+        raise (error if type(error) is not ValueError else ConfigError(f"{file}: {error}")) from error
     if found is None:
         return None
-    seconds = round(time.perf_counter() - began, 3)
+    if folder.done(stage) and (page := folder.path / "report.html").exists():
+        return page
+    from jneuro.report.sweep import write_sweep_report  # with Matplotlib
+
     with folder.stage(stage):
-        return _report(plan.config, folder, found, seconds)
-
-
-def _report(config: SweepConfig, folder: RunFolder, data: xr.Dataset, seconds: float) -> Path:
-    """Write figures and page."""
-    from jneuro.report.sweep_section import write_sweep_report  # with Matplotlib
-
-    info: dict[str, Any] = folder.info
-    run = {
-        "name": config.name,
-        "hash": info["hash"],
-        "jneuro_version": info["versions"]["jneuro"],
-        "versions": info["versions"],
-        "git_commit": info["git_commit"],
-        "command": info["command"],
-        "device": info["device"],
-        "started": info["started"],
-        "seconds": seconds,
-    }
-    text = (folder.path / "config.yaml").read_text(encoding="utf-8")
-    return write_sweep_report(folder.path, run, text, config, data)
+        about, seconds = folder.info, round(time.perf_counter() - began, 3)
+        run = about | {"jneuro_version": about["versions"]["jneuro"], "seconds": seconds}
+        return write_sweep_report(folder.path, run, file.read_text(encoding="utf-8"), plan.config, found)

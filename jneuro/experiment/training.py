@@ -12,7 +12,7 @@ from jneuro.core.random import stream
 from jneuro.datasets import WindowConfig, Windows, window
 from jneuro.experiment.folder import RunFolder
 from jneuro.experiment.plan import Plan, Training
-from jneuro.models.build import build_model, initialised, model_rngs
+from jneuro.models.base import build_model, initialised, model_rngs
 from jneuro.recordings import Recording
 from jneuro.training import Callback, Checkpoints, MetricsFile, load_best, on_termination, train
 

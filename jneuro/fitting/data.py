@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jneuro.core.types import Array, Float, PyTree
-from jneuro.recordings.clipping import clipped
+from jneuro.recordings.readers import clipped
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.base import Simulator
 from jneuro.simulators.stimuli import Sampled

@@ -18,7 +18,6 @@ from jneuro.core.registry import accepted
 from jneuro.core.types import Array, Float, Key, PyTree
 from jneuro.fitting.data import Target
 from jneuro.fitting.driven import where_it_begins
-from jneuro.fitting.features import THRESHOLD
 from jneuro.fitting.keeping import Keep, anew
 from jneuro.fitting.kinds import METHODS, OBJECTIVES, made, of_networks
 from jneuro.fitting.methods import LeastSquares
@@ -30,6 +29,7 @@ from jneuro.recordings.recording import Recording
 from jneuro.simulators.kinds import SOLVERS, as_solver
 from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.spiking import Exact, Surrogate
+from jneuro.spikes.detection import Detector, crossings, raster_times
 
 __all__ = ["Fit", "FitOptions", "fit", "predict", "predict_spikes"]
 
@@ -53,6 +53,8 @@ class FitOptions(Config):
         gradient: for cells that are reset at their spikes, such as Izhikevich's: `exact` integrates the equations by
             RK4 and locates spikes within steps, which gives them the derivatives of the equations; a `Surrogate`, such
             as `SuperSpike()`, keeps the cell's own scheme. None: their spikes carry no gradient.
+        spikes: what counts as a spike: a threshold, `{threshold_mv: -20}` or `{threshold_mv: auto}`, from which the
+            potential must have returned; see `Detector`. Cells with a reset say themselves when they spike.
         accept: a fit whose mean squared error of the potential is more than this, in units of the noise's variance, is
             flagged as not explaining the data.
     """
@@ -64,6 +66,7 @@ class FitOptions(Config):
     dt_ms: float | None = Field(default=None, gt=0)
     solver: Annotated[Any, SOLVERS.field()] = Field(default="rk4", validate_default=True)
     gradient: Any = None
+    spikes: Detector = Detector()
     accept: float = Field(default=1.2, gt=0)
 
     @field_validator("solver")
@@ -164,7 +167,8 @@ def fit(
         how = {"dt": options.dt_ms, "solver": _scheme(simulator, options.solver), "free_start": options.free_start}
         problem = Problem.of(simulator, target, trainable, spike_gradient=_gradient(options.gradient), **how)
         _require_gradients(problem, way, options.method.name)
-        residuals = Residuals(problem, objectives)
+        spikes = options.spikes.fixed(np.asarray(target.v), target.dt)
+        residuals = Residuals(problem, objectives, float(spikes.threshold_mv))
 
         def solve() -> Solution:
             began = time.perf_counter()
@@ -249,6 +253,10 @@ def _faults(problem: Problem, values: np.ndarray, data_cost: float, solution: So
         yield "the best start was still moving at its last step; allow more steps"
     if solution.fault:
         yield solution.fault
+    if not all(isinstance(o, Voltage) for o in options.objective):
+        for trial, doubt in enumerate(options.spikes(np.asarray(problem.target.v), problem.target.dt).doubts):
+            if doubt:
+                yield f"the spikes of trial {trial} are in doubt: {doubt}"
     if _of_voltage(options) and not data_cost <= options.accept:
         yield (
             f"the mean squared error is {data_cost:.3g} times the noise's variance, more than {options.accept:g}: "
@@ -296,6 +304,8 @@ def predict_spikes(
     solver: str = "rk4",
     gradient: Any = None,
     own_start: bool = False,
+    threshold: float = 0.0,
+    fall: float = 10.0,
 ) -> list[Float[np.ndarray, " spike"]]:
     """Predict the spikes of every trial; arguments as for `predict`.
 
@@ -306,6 +316,8 @@ def predict_spikes(
         solver: scheme.
         gradient: as it was fitted with.
         own_start: begin in the simulator's own start.
+        threshold: that spikes of a cell without a reset cross [mV].
+        fall: how far below it the potential must return before the next spike [mV].
 
     Returns:
         Their times after the first sample [ms]; those of a cell with a reset lie amid its steps, or where
@@ -314,18 +326,8 @@ def predict_spikes(
     with double_precision():
         v, spikes = _observed(_untrained(simulator, target, dt, solver, gradient, own_start))
     if spikes is not None:
-        return [target.dt * (_halves(s) - 1) for s in np.asarray(spikes)]
-    v = np.asarray(v)
-    at = [np.flatnonzero((x[:-1] < THRESHOLD) & (x[1:] >= THRESHOLD)) for x in v]
-    return [target.dt * (i + (THRESHOLD - x[i]) / (x[i + 1] - x[i])) for x, i in zip(v, at, strict=True)]
-
-
-def _halves(spikes: np.ndarray) -> np.ndarray:
-    """Where the sum of spikes passes the halves, in samples after the beginning."""
-    total = np.cumsum(spikes)
-    levels = np.arange(round(float(total[-1]))) + 0.5
-    at = np.searchsorted(total, levels)
-    return at + (levels - (total[at] - spikes[at])) / spikes[at]
+        return [raster_times(s, target.dt) for s in np.asarray(spikes)]
+    return [crossings(x, target.dt, threshold, fall) for x in np.asarray(v)]
 
 
 def _untrained(simulator, target: Target, dt: float | None, solver: str, gradient: Any, own_start: bool) -> Problem:

@@ -11,8 +11,8 @@ from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Int, Key
 from jneuro.fitting.parameters import Trainable
 from jneuro.simulators.simulation import simulate
-from jneuro.simulators.spike_statistics import isi_cvs
 from jneuro.simulators.stepped import SteppedSimulator
+from jneuro.spikes.intervals import isi_cvs
 
 __all__ = ["FEATURE_NAMES", "FeatureTarget", "population_features", "simulate_features"]
 

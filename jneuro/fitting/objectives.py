@@ -10,14 +10,17 @@ from typing import Annotated, Any, Literal, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from pydantic import BeforeValidator, Field, field_validator
 
 from jneuro.core.config import Config
 from jneuro.core.types import Array, Float, Key
 from jneuro.fitting.data import Target
-from jneuro.fitting.features import FEATURES, feature_function
 from jneuro.fitting.problem import Problem
+from jneuro.spikes.detection import soft_spikes
+from jneuro.spikes.features import feature_function
+from jneuro.spikes.protocols import Step, main_step
 
 __all__ = [
     "Features",
@@ -27,7 +30,6 @@ __all__ = [
     "SpikeTimes",
     "Voltage",
     "filtered",
-    "soft_spikes",
 ]
 
 _UNDEFINED = 3.0
@@ -44,25 +46,6 @@ class Observed(NamedTuple):
 
     v: Float[Array, "trial time"]
     spikes: Float[Array, "trial time"]
-
-
-def soft_spikes(
-    v: Float[Array, "trial time"], threshold: float = 0.0, width: float = 4.0
-) -> Float[Array, "trial time"]:
-    r"""Spikes as smooth crossings of a threshold: the rise of \(\sigma((v - \theta)/w)\) in every sample.
-
-    A full spike sums to 1 over the samples of its rise, one that fails to a part.
-
-    Args:
-        v: potential [mV].
-        threshold: \(\theta\) [mV].
-        width: \(w\) [mV].
-
-    Returns:
-        The spikes.
-    """
-    above = jax.nn.sigmoid((v - threshold) / width)
-    return jnp.maximum(jnp.diff(above, axis=1, prepend=above[:, :1]), 0.0)
 
 
 def filtered(spikes: Float[Array, "trial time"], dt: float, tau: float) -> Float[Array, "trial time"]:
@@ -146,13 +129,17 @@ class Features(_Objective):
     """The mean squared error of summary features, each in a unit of its own.
 
     Attributes:
-        features: names, and the errors that cost 1, such as `{count: 1, ap_height: 2}`.
+        features: names, and the errors that cost 1, such as `{Spikecount: 1, AP_amplitude: 2}`.
+        onset_ms: where the step begins, after the first sample [ms]; by default it is found; see `main_step`.
+        end_ms: where it ends [ms].
     """
 
     name: Literal["features"] = "features"
     features: Annotated[
         tuple[tuple[str, float], ...], BeforeValidator(lambda x: tuple(x.items()) if isinstance(x, Mapping) else x)
     ] = Field(min_length=1)
+    onset_ms: float | None = None
+    end_ms: float | None = None
 
     @field_validator("features")
     @classmethod
@@ -163,11 +150,24 @@ class Features(_Objective):
                 raise ValueError(f"features: {name} = {unit} must be positive; it is the error that costs 1")
         return features
 
-    def residuals(self, model: Observed, data: Observed, target: Target) -> Float[Array, " residual"]:
+    def prepare(self, target: Target, threshold: float = 0.0) -> tuple[float, tuple[Step, ...]]:
+        """The threshold, and the step of every trial."""
+        steps = main_step(np.asarray(target.current), target.dt, onset=self.onset_ms, end=self.end_ms)
+        return threshold, tuple(steps)
+
+    def residuals(
+        self,
+        model: Observed,
+        data: Observed,
+        target: Target,
+        known: tuple[float, tuple[Step, ...]] | None = None,
+    ) -> Float[Array, " residual"]:
         """See the module; what the data do not have is left out."""
-        names = [name for name, _ in self.features]
-        described = jax.vmap(lambda v, current: jnp.stack([FEATURES[name](v, current, target.dt) for name in names]))
-        wanted, found = described(data.v, target.current), described(model.v, target.current)
+        features = feature_function([name for name, _ in self.features])
+        threshold, steps = known or self.prepare(target)
+        step = jax.tree.map(lambda *x: jnp.asarray(x), *steps)
+        described = jax.vmap(lambda v, step: features(v, None, target.dt, step=step, threshold=threshold))
+        wanted, found = described(data.v, step), described(model.v, step)
         units = jnp.asarray([unit for _, unit in self.features])
         defined = jnp.isfinite(found) & jnp.isfinite(wanted)
         error = jnp.where(defined, found - wanted, 0.0) / units[None]
@@ -181,18 +181,30 @@ class Residuals(eqx.Module):
     Attributes:
         problem: the problem.
         objectives: the parts of the sum.
+        threshold: that spikes of recordings, and of cells without a reset, cross [mV].
+        known: of each part, what its `prepare(target, threshold)` finds in the recording, where it has such a method:
+            sizes of arrays and places in them, which `residuals` takes as a fourth argument.
     """
 
     problem: Problem
     objectives: tuple[Any, ...] = eqx.field(static=True)
+    threshold: float = eqx.field(static=True, default=0.0)
+    known: tuple[tuple[Any, ...], ...] = eqx.field(static=True, default=())
+
+    def __post_init__(self):
+        prepare = [getattr(o, "prepare", None) for o in self.objectives]
+        self.known = self.known or tuple((p(self.problem.target, self.threshold),) if p else () for p in prepare)
 
     def __call__(self, q: Float[Array, " unknown"], nudge: Any = None) -> Float[Array, " residual"]:
         """All residuals; the mean of their squares is the cost."""
         target = self.problem.target
         v, spikes = self.problem.observe(q, nudge)
-        model = Observed(v, soft_spikes(v) if spikes is None else spikes)
-        data = Observed(target.v, soft_spikes(target.v))
-        parts = [_weight(o) * jnp.ravel(o.residuals(model, data, target)) for o in self.objectives]
+        model = Observed(v, soft_spikes(v, self.threshold) if spikes is None else spikes)
+        data = Observed(target.v, soft_spikes(target.v, self.threshold))
+        parts = [
+            _weight(o) * jnp.ravel(o.residuals(model, data, target, *known))
+            for o, known in zip(self.objectives, self.known, strict=True)
+        ]
         together = jnp.concatenate(parts)
         return together * jnp.sqrt(together.size)
 

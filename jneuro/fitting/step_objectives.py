@@ -1,63 +1,23 @@
 """Objectives for recordings of current steps: the times of the spikes in their order, and what lies between spikes."""
 
+from itertools import pairwise
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from pydantic import Field
 
 from jneuro.core.config import Config
-from jneuro.core.types import Array, Bool, Float, Int
+from jneuro.core.types import Array, Float
 from jneuro.fitting.data import Target
+from jneuro.spikes.detection import away_from_spikes, upward
+from jneuro.spikes.protocols import ordered_times, stretches
 
-__all__ = ["OrderedSpikes", "Subthreshold", "away_from_spikes", "ordered_times", "stretches"]
+__all__ = ["OrderedSpikes", "Subthreshold"]
 
-
-def stretches(current: Float[Array, "trial time"], most: int) -> Int[Array, " edge"]:
-    """The samples between which the current of every trial is constant.
-
-    Args:
-        current: of all trials.
-        most: how many stretches; what comes after the last belongs to it.
-
-    Returns:
-        The edges, one more than there are stretches; those that are too many are at the end.
-    """
-    changes = (jnp.diff(current, axis=1) != 0).any(0)
-    inner = jnp.flatnonzero(changes, size=most - 1, fill_value=current.shape[1] - 1) + 1
-    return jnp.concatenate([jnp.zeros(1, inner.dtype), inner, jnp.full(1, current.shape[1], inner.dtype)])
-
-
-def ordered_times(
-    spikes: Float[Array, " time"], edges: Int[Array, " edge"], dt: float, slots: int
-) -> Float[Array, "stretch spike"]:
-    """The time of each stretch's first, second, third … spike, after the stretch's beginning.
-
-    A spike that does not happen is put at the end of its stretch, so times are continuous while spikes come and go. A
-    spike lies where the sum of `spikes` passes a half, so those that are spread over samples have derivatives.
-
-    Args:
-        spikes: spikes in every sample, whole or in parts.
-        edges: of the stretches, as samples.
-        dt: time between samples [ms].
-        slots: spikes of a stretch.
-
-    Returns:
-        The times [ms].
-    """
-    total = jnp.cumsum(spikes)
-    before = jnp.concatenate([jnp.zeros(1, total.dtype), total])
-
-    def of_stretch(begin, end):
-        levels = jnp.round(before[begin]) + jnp.arange(slots) + 0.5
-        at = jnp.searchsorted(total, levels)
-        exists = at < end
-        inside = jnp.minimum(at, len(spikes) - 1)
-        rise = jnp.where(exists, total[inside] - before[inside], 1.0)
-        time = inside + (levels - before[inside]) / jnp.where(rise > 0, rise, 1.0)
-        return dt * (jnp.where(exists, jnp.clip(time, begin, end), end) - begin)
-
-    return jax.vmap(of_stretch)(edges[:-1], edges[1:])
+_FEWEST, _MOST = 8, 64
+"""Stretches are filled up to so many, those that are too many being empty, and refused if they are more."""
 
 
 class OrderedSpikes(Config):
@@ -73,8 +33,8 @@ class OrderedSpikes(Config):
         growth: ρ, its growth with time: later spikes are less certain.
         first: how much more the first spike of a stretch counts than the others.
         elsewhere: what the stretches count in which all trials have the same current, such as before and after a step.
-        stretches: the most stretches of a trial.
-        slots: the most spikes of a stretch.
+        slots: spikes of a stretch that are compared, at least; twice as many as the recording's densest stretch has,
+            if that is more.
     """
 
     name: Literal["ordered_spikes"] = "ordered_spikes"
@@ -83,40 +43,36 @@ class OrderedSpikes(Config):
     growth: float = Field(default=0.05, ge=0)
     first: float = Field(default=3.0, gt=0)
     elsewhere: float = Field(default=1.0, ge=0)
-    stretches: int = Field(default=8, ge=1)
     slots: int = Field(default=32, ge=1)
 
-    def residuals(self, model: Any, data: Any, target: Target) -> Float[Array, " residual"]:
+    def prepare(self, target: Target, threshold: float = 0.0) -> tuple[tuple[int, ...], tuple[bool, ...], int]:
+        """The edges of the stretches, whether trials differ in each, and how many spikes of each are compared."""
+        found = stretches(np.asarray(target.current), target.dt)
+        edges, count = found.edges.tolist(), len(found.steady)
+        if count > _MOST:
+            raise ValueError(
+                f"ordered_spikes: the current has {count} stretches, more than {_MOST}; it is for steps of current: "
+                "take spike_times"
+            )
+        spikes = upward(np.asarray(target.v), threshold, fall=10.0)
+        most = max(int(spikes[:, a:b].sum(1).max(initial=0)) for a, b in pairwise(edges))
+        differ = np.ptp(found.level, axis=0) > found.tolerance
+        empty = max(_FEWEST - count, 0)
+        return (*edges, *edges[-1:] * empty), (*differ.tolist(), *[True] * empty), max(self.slots, 2 * most)
+
+    def residuals(
+        self, model: Any, data: Any, target: Target, known: tuple[tuple[int, ...], tuple[bool, ...], int] | None = None
+    ) -> Float[Array, " residual"]:
         """See `jneuro.fitting.objectives`; the sum of squares is the mean of the trials' costs."""
-        edges = stretches(target.current, self.stretches)
-        times = jax.vmap(lambda spikes: ordered_times(spikes, edges, target.dt, self.slots))
+        edges, differ, slots = known or self.prepare(target)
+        edges = jnp.asarray(edges)
+        times = jax.vmap(lambda spikes: ordered_times(spikes, edges, target.dt, slots))
         found, wanted = times(model.spikes), times(data.spikes)
         z = (found - wanted) / (self.sd_ms + self.growth * wanted)
         robust = z * jnp.sqrt(2 / (1 + jnp.sqrt(1 + z * z)))
-        begins = target.current[:, jnp.minimum(edges[:-1], target.current.shape[1] - 1)]
-        place = jnp.where(jnp.ptp(begins, axis=0) > 0, 1.0, self.elsewhere)
-        scale = place[:, None] * jnp.ones(self.slots).at[0].set(self.first)[None] / len(target.v)
+        place = jnp.where(jnp.asarray(differ), 1.0, self.elsewhere)
+        scale = place[:, None] * jnp.ones(slots).at[0].set(self.first)[None] / len(target.v)
         return (robust * jnp.sqrt(scale)[None]).ravel()
-
-
-def away_from_spikes(
-    spikes: Float[Array, "trial time"], dt: float, before: float, after: float
-) -> Bool[Array, "trial time"]:
-    """Which samples are not near a spike.
-
-    Args:
-        spikes: spikes in every sample, whole or in parts.
-        dt: time between samples [ms].
-        before: how long before a spike the potential is its own [ms].
-        after: how long after it [ms].
-
-    Returns:
-        True where the potential is not that of a spike.
-    """
-    left, right = round(before / dt), round(after / dt)
-    total = jnp.pad(jnp.cumsum(spikes, axis=1), ((0, 0), (right + 1, left)), mode="edge")
-    total = total.at[:, : right + 1].set(0.0)
-    return total[:, left + right + 1 :] - total[:, : -left - right - 1] < 0.5
 
 
 class Subthreshold(Config):

@@ -1,9 +1,13 @@
 from .keras_weights import load_keras as load_keras
 from .keras_weights import save_keras as save_keras
+from .pytorch_forecasting import from_pytorch_forecasting as from_pytorch_forecasting
+from .pytorch_forecasting import pytorch_forecasting_batch as pytorch_forecasting_batch
+from .pytorch_forecasting import to_pytorch_forecasting as to_pytorch_forecasting
 from .tensors import WeightsError as WeightsError
 from .torch_weights import from_torch as from_torch
 from .torch_weights import load_state_dict as load_state_dict
 from .torch_weights import save_state_dict as save_state_dict
 from .torch_weights import to_torch as to_torch
+from .weights_folder import load_scaling as load_scaling
 from .weights_folder import load_weights as load_weights
 from .weights_folder import save_weights as save_weights

@@ -11,16 +11,17 @@ The model is built by hand, with `compat="pytorch_forecasting"` and the package'
   must be among them
 - `embedding_sizes` → classes in `categories`; sizes by the package's rule, 1.6·classes^0.56
 - `QuantileLoss().quantiles` → `quantiles`, (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98) unless told otherwise
+- `causal_attention` → `causal_attention`, which the weights do not say
 - number of targets → `outputs`
 
 Our columns have no names, so every function takes the package's `names`, one for each column. Among the categorical and
 among the real variables, columns must follow one another as in the package's lists, because its networks read them side
 by side.
 
-What is not read: sizes of embeddings other than these, networks shared between encoder and decoder, attention to later
-horizons (`causal_attention=False`), groups of categories, windows of several lengths. Predictions stay in the scaled
-units of the inputs, without the package's `output_transformer`, as do all of ours. In training the package drops values
-of each head before their mean as well. Its loss is twice the mean over the quantiles, where `pinball` is the sum.
+What is not read: sizes of embeddings other than these, networks shared between encoder and decoder, groups of
+categories, windows of several lengths. Predictions stay in the scaled units of the inputs, without the package's
+`output_transformer`, as do all of ours. In training the package drops values of each head before their mean as well.
+Its loss is twice the mean over the quantiles, where `pinball` is the sum.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,10 +31,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jneuro.datasets.windows import Batch
-from jneuro.interop.tensors import WeightsError, check_tensors
+from jneuro.interop.tensors import WeightsError, check_tensors, without_prefix
 from jneuro.interop.torch_weights import from_torch, to_torch
-from jneuro.models.tft import TemporalFusionTransformer
-from jneuro.models.tft_config import TemporalFusionTransformerConfig
+from jneuro.models.tft import TemporalFusionTransformer, TemporalFusionTransformerConfig
 
 __all__ = ["from_pytorch_forecasting", "pytorch_forecasting_batch", "to_pytorch_forecasting"]
 
@@ -189,7 +189,7 @@ def from_pytorch_forecasting(
         ValueError: if the model is not of that form, or there is not one name for each column.
     """
     ours, pieces, expected = _all_pieces(model, names)
-    found = {name: np.asarray(value) for name, value in state_dict.items()}
+    found = {name: np.asarray(value) for name, value in without_prefix(state_dict, expected).items()}
     check_tensors(
         {n: a.shape for n, a in expected.items()}, found, f"pytorch-forecasting's names of {model.config.name}"
     )

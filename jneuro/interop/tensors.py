@@ -1,25 +1,49 @@
 """Named tensors that come from elsewhere, and the one check that says everything that is wrong with them."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["WeightsError", "check_tensors"]
+__all__ = ["WeightsError", "check_tensors", "without_prefix"]
 
 
 class WeightsError(ValueError):
     """Weights that do not fit a model, or cannot be read or written; the message says which and what to do."""
 
+    outcome = "error"
 
-def check_tensors(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, np.ndarray], model: str) -> None:
+
+def without_prefix(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Drop what all names begin with, where they fit only without: `module.` of DDP, `_orig_mod.` of `torch.compile`.
+
+    Args:
+        found: tensors by name.
+        expected: what is expected, by name.
+
+    Returns:
+        The tensors, under names without the prefix.
+    """
+    named = found
+    while not named.keys() & expected.keys():
+        if len({name.partition(".")[0] for name in named}) != 1 or not all("." in name for name in named):
+            return found
+        named = {name.partition(".")[2]: value for name, value in named.items()}
+    return named
+
+
+def check_tensors(
+    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, np.ndarray], model: str, *, hint: str = ""
+) -> None:
     """Refuse tensors that are missing, unknown, of another shape, or that would lose precision.
 
     Args:
         expected: shape of every tensor, by name.
         found: what came.
         model: what the tensors are for, in the message.
+        hint: a further remedy, at the message's end.
 
     Raises:
         WeightsError: listing every such tensor, by name and shape.
@@ -44,5 +68,5 @@ def check_tensors(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, n
     if said:
         raise WeightsError(
             f"the weights do not fit {model}, so none was loaded; {'; '.join(said)}; build the model with the"
-            " configuration that the weights were made with"
+            f" configuration that the weights were made with{hint}"
         )

@@ -7,7 +7,7 @@ the PyTorch layer. `LSTMForecaster` and `CNNLSTM` have the names of the public r
     nnx.Linear           nn.Linear             kernel [in, out] → weight [out, in], bias
     nnx.Conv             nn.Conv1d             kernel [kernel, in, out] → weight [out, in, kernel], bias
     Convolution          nn.Conv1d             the same
-    TransposedConvolution nn.ConvTranspose1d   kernel [kernel, out, in] → weight [in, out, kernel], bias
+    …, transposed        nn.ConvTranspose1d    kernel [kernel, out, in] → weight [in, out, kernel], bias
     nnx.LayerNorm        nn.LayerNorm          scale → weight, bias
     nnx.Embed            nn.Embedding          embedding → weight
     BatchNorm            nn.BatchNorm1d        scale → weight, bias, mean → running_mean, var → running_var
@@ -25,11 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jneuro.interop.tensors import WeightsError, check_tensors
-from jneuro.models.convolution import Convolution, TransposedConvolution
-from jneuro.models.forecaster import CNNLSTM, LSTMForecaster
-from jneuro.models.layers import BatchNorm
-from jneuro.models.recurrent import LSTM, LSTMLayer
+from jneuro.interop.tensors import WeightsError, check_tensors, without_prefix
+from jneuro.models.forecasters import CNNLSTM, LSTMForecaster
+from jneuro.models.layers import LSTM, BatchNorm, Convolution, LSTMLayer
 
 __all__ = ["from_torch", "load_state_dict", "save_state_dict", "to_torch"]
 
@@ -49,7 +47,6 @@ _LEAVES: dict[type, dict[str, _Leaf]] = {
     nnx.Linear: {"kernel": _Leaf("weight", (1, 0))} | _BIAS,
     nnx.Conv: {"kernel": _Leaf("weight", (2, 1, 0))} | _BIAS,
     Convolution: {"kernel": _Leaf("weight", (2, 1, 0))} | _BIAS,
-    TransposedConvolution: {"kernel": _Leaf("weight", (2, 1, 0))} | _BIAS,
     nnx.LayerNorm: {"scale": _Leaf("weight")} | _BIAS,
     nnx.Embed: {"embedding": _Leaf("weight")},
     BatchNorm: {"scale": _Leaf("weight"), "mean": _Leaf("running_mean"), "var": _Leaf("running_var")} | _BIAS,
@@ -129,7 +126,8 @@ def from_torch(model: M, state_dict: Mapping[str, Any]) -> M:
 
     Args:
         model: of the configuration that the weights belong to; it is not changed.
-        state_dict: NumPy arrays or PyTorch tensors by name; batch counts may be there, and are not read.
+        state_dict: NumPy arrays or PyTorch tensors by name, which may all begin alike, such as with `module.`; batch
+            counts may be there, and are not read.
 
     Returns:
         A new model, its parameters in the precision of the tensors.
@@ -139,10 +137,14 @@ def from_torch(model: M, state_dict: Mapping[str, Any]) -> M:
     """
     model = nnx.clone(model)
     counts = _counts(model)
-    found = {name: _as_array(value) for name, value in state_dict.items() if name not in counts}
     entries = {name: (variable, axes) for name, variable, axes in _entries(model)}
+    named = without_prefix(state_dict, entries)
+    found = {name: _as_array(value) for name, value in named.items() if name not in counts}
     shapes = {n: tuple(v.shape[a] for a in axes) if axes else v.shape for n, (v, axes) in entries.items()}
-    check_tensors(shapes, found, f"the PyTorch names of {type(model).__name__}")
+    absent = {name.partition(".")[0] for name in shapes if name not in found}
+    hint = "; the reference has no projection where features = hidden: set residual = identity"
+    hint = hint if absent == {"residual_projection"} else ""
+    check_tensors(shapes, found, f"the PyTorch names of {type(model).__name__}", hint=hint)
     for name, (variable, axes) in entries.items():
         value = np.transpose(found[name], np.argsort(axes)) if axes else found[name]
         variable.set_value(jnp.array(value))  # a copy: the tensor's memory may be trained on
@@ -181,13 +183,22 @@ def load_state_dict(path: str | Path) -> dict[str, Any]:
         WeightsError: if the file cannot be read, or holds something else.
     """
     torch = _torch()
+    # Numbers that NumPy averaged may stand beside the weights; they execute nothing.
+    number = np.float64(0).__reduce__()[0]
+    allowed = [number, (number, "numpy.core.multiarray.scalar"), np.dtype, *{type(np.dtype(c)) for c in "?bhilBHILefd"}]
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(allowed):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise WeightsError(f"{path}: is not a PyTorch file of plain tensors ({reason})") from error
+        reason = str(error).strip().rpartition("WeightsUnpickler error: ")[2].partition("\n")[0]
+        _, other, name = reason.partition("GLOBAL ")
+        reason = f"it holds {name.split()[0]}" if other else reason
+        raise WeightsError(
+            f"{path}: is not a PyTorch file of plain tensors ({reason}); save the module's state_dict:"
+            " torch.save(module.state_dict(), path)"
+        ) from error
     for key in ("state_dict", "model_state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

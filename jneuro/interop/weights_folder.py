@@ -2,28 +2,34 @@
 
 <folder>/model.json     the configuration, with the model's name
 <folder>/checkpoints    its weights, as a training writes them: `load_best` reads them too
+<folder>/scaling.json   where it was given, the mean and scale of each variable that the model reads and predicts
 """
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from pydantic import ValidationError
 
 from jneuro.core.config import Config
 from jneuro.core.files import write_json, written
+from jneuro.datasets.windows import Scaling
 from jneuro.interop.tensors import WeightsError, check_tensors
-from jneuro.models.base import Model, ModelConfig
-from jneuro.models.build import build_model
+from jneuro.models.base import Model, ModelConfig, build_model
 from jneuro.models.kinds import MODELS
-from jneuro.training.checkpoints import Checkpoints, CheckpointStore, Weights, named_arrays, with_arrays
+from jneuro.training.checkpoints import Checkpoints, CheckpointStore, latest, named_arrays, split_model, with_best
 
-__all__ = ["CONFIG", "load_weights", "model_config", "new_model", "save_weights", "written_whole"]
+__all__ = ["CONFIG", "load_scaling", "load_weights", "model_config", "new_model", "save_weights", "written_whole"]
 
 CONFIG = "model.json"
 """Name of the configuration within a folder."""
+
+_SCALING = "scaling.json"
 
 
 @contextmanager
@@ -82,12 +88,15 @@ def new_model(config: ModelConfig) -> Model:
     return build_model(config, rngs=nnx.Rngs(0))
 
 
-def save_weights(model: nnx.Module, path: str | Path, *, overwrite: bool = False) -> None:
+def save_weights(
+    model: nnx.Module, path: str | Path, *, scaling: Scaling | None = None, overwrite: bool = False
+) -> None:
     """Write a model into a weights folder, whole or not at all.
 
     Args:
         model: a model of `jneuro.models`.
         path: the folder.
+        scaling: of the data that it was trained on, such as `windows.scaling`, to be read by `load_scaling`.
         overwrite: replace a weights folder that is there.
 
     Raises:
@@ -100,12 +109,36 @@ def save_weights(model: nnx.Module, path: str | Path, *, overwrite: bool = False
             "attribute `config`, or train it with a checkpoint, and read that by jneuro.training.load_best"
         )
     values = config.model_dump(mode="json")
-    _, params, _, rest = nnx.split(model, nnx.Param, nnx.RngState, ...)
     with written_whole(Path(path), overwrite=overwrite) as folder:
         folder.mkdir()
         write_json(folder / CONFIG, values)
+        if scaling is not None:
+            rows = {"mean": scaling.mean, "scale": scaling.scale}
+            write_json(folder / _SCALING, {name: np.asarray(row).tolist() for name, row in rows.items()})
         with CheckpointStore(Checkpoints(folder / "checkpoints"), {"model": values}) as store:
-            store.save(0, named_arrays({"best": Weights(params, rest)}), [])
+            store.save(0, named_arrays({"best": split_model(model)[1]}), [])
+
+
+def load_scaling(path: str | Path) -> Scaling:
+    """Read the scaling of a weights folder, with which data in the recording's unit become what the model reads.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        The scaling, as it was saved.
+
+    Raises:
+        WeightsError: if it has none.
+    """
+    try:
+        rows = json.loads((Path(path) / _SCALING).read_text(encoding="utf-8"))
+        return Scaling(**{name: jnp.asarray(rows[name], jnp.float32) for name in ("mean", "scale")})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{path}: {_SCALING} cannot be read ({error}); save it by save_weights(model, path,"
+            " scaling=windows.scaling)"
+        ) from error
 
 
 def load_weights(path: str | Path) -> Model:
@@ -126,14 +159,10 @@ def load_weights(path: str | Path) -> Model:
         values = json.loads((path / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: not a weights folder, {CONFIG} cannot be read ({error})") from error
-    model = new_model(model_config(values, str(path / CONFIG)))
-    graph, params, rngs, rest = nnx.split(model, nnx.Param, nnx.RngState, ...)
-    weights = {"best": Weights(params, rest)}
-    with CheckpointStore(Checkpoints(path / "checkpoints"), None) as store:
-        saved = store.restore()
+    model: Any = new_model(model_config(values, str(path / CONFIG)))
+    saved, _ = latest(path / "checkpoints")
     if saved is None:
         raise WeightsError(f"{path}: not a weights folder, it has no checkpoint")
-    shapes = {name: array.shape for name, array in named_arrays(weights).items()}
+    shapes = {name: array.shape for name, array in named_arrays({"best": split_model(model)[1]}).items()}
     check_tensors(shapes, saved.arrays, f"{path / CONFIG}")
-    best = with_arrays(weights, saved.arrays)["best"]
-    return nnx.merge(graph, best.params, rngs, best.rest, copy=True)
+    return with_best(model, saved.arrays)

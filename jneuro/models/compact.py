@@ -83,12 +83,8 @@ class CompactForecaster(nnx.Module):
         small = variance_scaling(0.01, "fan_in", "normal")
         self.output_layer = linear(hidden, config.horizons, initialiser=small, rngs=rngs)
         if config.mixing:
-            self.message = nnx.List(
-                [
-                    linear(config.mixing_lags, config.mixing_hidden, rngs=rngs),
-                    linear(config.mixing_hidden, channels, rngs=rngs),
-                ]
-            )
+            first = linear(config.mixing_lags, config.mixing_hidden, rngs=rngs)
+            self.message = nnx.List([first, linear(config.mixing_hidden, channels, rngs=rngs)])
             self.mixing = nnx.Param(starts_at(0, channels, neurons, neurons))
             self.hearing = linear(channels, hidden, use_bias=False, rngs=rngs)
             if config.echo:

@@ -8,6 +8,7 @@ PyTorch's and Keras' parameters: `encoder.{k}` is `nn.Conv1d`, `decoder.{k}` is 
 "prelu", `encoder_prelu.{k}.weight`, `decoder_prelu.{k}.weight` and `output_prelu.weight` are those of `nn.PReLU`.
 """
 
+from collections.abc import Sequence
 from math import prod
 from typing import Annotated, Literal, NamedTuple, Self
 
@@ -19,9 +20,8 @@ from pydantic import Field, model_validator
 from jneuro.core.types import Array, Float
 from jneuro.datasets.windows import Batch
 from jneuro.models.base import ModelConfig, Prediction, check_inputs
-from jneuro.models.convolution import Convolution, Formulation, TransposedConvolution
-from jneuro.models.layers import INITIALISERS, InitialiserName, compute_dtype, starts_at
-from jneuro.models.microbatches import in_microbatches, microbatch
+from jneuro.models.kernels.convolution import Formulation, in_microbatches, microbatch
+from jneuro.models.layers import INITIALISERS, Convolution, InitialiserName, compute_dtype, starts_at
 
 __all__ = ["ActivationName", "EncoderDecoder", "EncoderDecoderConfig", "LayerSizes", "PReLU"]
 
@@ -52,14 +52,6 @@ class LayerSizes(NamedTuple):
     stride: int
 
 
-def _receptive_field(sizes: "tuple[LayerSizes, ...]") -> int:
-    field, step = 1, 1
-    for size in sizes:
-        field += (size.kernel - 1) * step
-        step *= size.stride
-    return field
-
-
 class EncoderDecoderConfig(ModelConfig):
     """A convolutional encoder and decoder that map a whole window to as long a window.
 
@@ -79,7 +71,7 @@ class EncoderDecoderConfig(ModelConfig):
         input_scale: factor on the inputs.
         output_scale: the network's output is this many times the prediction.
         initialiser: of the kernels; biases and the slopes of "prelu" start at 0.
-        formulation: how convolutions are computed; see `jneuro.models.convolution`.
+        formulation: how convolutions are computed; see `jneuro.models.kernels.convolution`.
     """
 
     name: Literal["encoder_decoder"] = "encoder_decoder"
@@ -107,10 +99,13 @@ class EncoderDecoderConfig(ModelConfig):
         columns = (self.filters, self.kernel, self.stride)
         return tuple(map(LayerSizes, *((c,) * self.layers if isinstance(c, int) else c for c in columns)))
 
-    @property
-    def receptive_field(self) -> int:
-        """Input samples that reach one value of the deepest layer: 1 + Σ (kernel − 1) · product of earlier strides."""
-        return _receptive_field(self.sizes)
+    def receptive_field(self, layers: int | None = None) -> int:
+        """Input samples that reach one value of the deepest layer, or of the last of the first `layers`.
+
+        1 + Σ (kernel − 1) · product of earlier strides
+        """
+        sizes = self.sizes[:layers]
+        return 1 + sum((size.kernel - 1) * prod(s.stride for s in sizes[:k]) for k, size in enumerate(sizes))
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -182,32 +177,23 @@ class EncoderDecoder(nnx.Module):
             "formulation": config.formulation,
             "rngs": rngs,
         }
-        channels = [config.features, *(size.filters for size in sizes)]
-        self.encoder = nnx.List(
-            [
-                Convolution(channels[k], size.filters, size.kernel, size.stride, **options)
-                for k, size in enumerate(sizes)
-            ]
-        )
-        outputs = [size.filters for size in sizes[-2::-1]] + [config.targets]
-        self.decoder = nnx.List(
-            [
-                TransposedConvolution(
-                    size.filters * (1 if k == 0 else 2), outputs[k], size.kernel, size.stride, **options
-                )
-                for k, size in enumerate(reversed(sizes))
-            ]
-        )
-        if config.encoder_activation == "prelu":
-            self.encoder_prelu = nnx.List([PReLU(size.filters) for size in sizes])
-        if config.decoder_activation == "prelu":
-            self.decoder_prelu = nnx.List([PReLU(count) for count in outputs[:-1]])
-        if config.output_activation == "prelu":
-            self.output_prelu = PReLU(config.targets)
+        inputs, outputs = config.features, [size.filters for size in sizes[-2::-1]] + [config.targets]
+        encoder, decoder = [], []
+        for size in sizes:
+            encoder.append(Convolution(inputs, *size, **options))
+            inputs = size.filters
+        for k, (filters, kernel, stride) in enumerate(reversed(sizes)):
+            inputs = filters if k == 0 else 2 * filters  # what is joined has as many
+            decoder.append(Convolution(inputs, outputs[k], kernel, stride, transposed=True, **options))
+        self.encoder, self.decoder = nnx.List(encoder), nnx.List(decoder)
+        learned = {part: getattr(config, f"{part}_activation") == "prelu" for part in ("encoder", "decoder", "output")}
+        self.encoder_prelu = nnx.List([PReLU(size.filters) for size in sizes]) if learned["encoder"] else None
+        self.decoder_prelu = nnx.List([PReLU(count) for count in outputs[:-1]]) if learned["decoder"] else None
+        self.output_prelu = PReLU(config.targets) if learned["output"] else None
 
     def receptive_field(self, layers: int | None = None) -> int:
         """Input samples that reach one value of the deepest layer, or of the last of the first `layers`."""
-        return _receptive_field(self.config.sizes[:layers])
+        return self.config.receptive_field(layers)
 
     def __call__(self, batch: Batch, *, train: bool) -> Prediction:
         """Predict the window's targets.
@@ -224,45 +210,41 @@ class EncoderDecoder(nnx.Module):
         """
         config = self.config
         check_inputs(config, batch.inputs)
-        encoder_slopes = self._slopes("encoder", config.layers)
-        decoder_slopes = self._slopes("decoder", config.layers - 1)
-        skip = "none" if config.skip == "before_activation" else config.encoder_activation
-        x = batch.inputs * config.input_scale
-        encoded = []
-        for layer, slopes in zip(self.encoder, [None, *encoder_slopes], strict=False):
-            x = _run(layer, (config.encoder_activation if encoded else "none",), (slopes,), x)
+        encode = [(config.encoder_activation, slopes) for slopes in self.encoder_prelu or [None] * config.layers]
+        decode = [(config.decoder_activation, slopes) for slopes in self.decoder_prelu or [None] * (config.layers - 1)]
+        x, encoded = batch.inputs * config.input_scale, []
+        for layer, activation in zip(self.encoder, [_NONE, *encode], strict=False):
+            x = _run(layer, [activation], x)
             encoded.append(x)
-        x = _run(self.decoder[0], (config.encoder_activation,), encoder_slopes[-1:], x)
+        x = _run(self.decoder[0], encode[-1:], x)
         for k, layer in enumerate(self.decoder[1:], 1):
-            slopes = (decoder_slopes[k - 1], encoder_slopes[-1 - k])
-            x = _run(layer, (config.decoder_activation, skip), slopes, x, encoded[-1 - k])
+            skip = _NONE if config.skip == "before_activation" else encode[-1 - k]
+            x = _run(layer, [decode[k - 1], skip], x, encoded[-1 - k])
         x = x[:, config.crop[0] : config.length - config.crop[1]]
-        x = _activate(config.output_activation, self._slopes("output", 1)[0], x)
+        x = _activate((config.output_activation, self.output_prelu), x)
         return Prediction(x.astype(jnp.promote_types(x.dtype, jnp.float32)) / config.output_scale)
 
-    def _slopes(self, part: str, count: int) -> tuple[PReLU | None, ...]:
-        """What is learned of each activation of a part."""
-        if getattr(self.config, f"{part}_activation") != "prelu":
-            return (None,) * count
-        return (self.output_prelu,) if part == "output" else tuple(getattr(self, f"{part}_prelu"))
+
+_Activation = tuple[ActivationName, PReLU | None]
+_NONE: _Activation = ("none", None)
 
 
 def _run(
-    layer: Convolution | TransposedConvolution,
-    activations: tuple[ActivationName, ...],
-    slopes: tuple[PReLU | None, ...],
-    *inputs: Float[Array, "batch time channel"],
+    layer: Convolution, activations: Sequence[_Activation], *inputs: Float[Array, "batch time channel"]
 ) -> Float[Array, "batch position out"]:
     """Activate the inputs, join their channels, and apply the layer: a few samples at a time."""
+    names, slopes = zip(*activations, strict=True)
 
     def apply(modules, *inputs):
         layer, slopes = modules
-        return layer(jnp.concatenate(list(map(_activate, activations, slopes, inputs)), axis=-1))
+        activated = map(_activate, zip(names, slopes, strict=True), inputs)
+        return layer(jnp.concatenate(list(activated), axis=-1))
 
     batch, time, _ = inputs[0].shape
-    positions = -(-time // layer.stride) if isinstance(layer, Convolution) else time
+    positions = time if layer.transposed else -(-time // layer.stride)
     return in_microbatches(apply, (layer, slopes), *inputs, size=microbatch(batch, positions))
 
 
-def _activate(name: ActivationName, slopes: PReLU | None, x: Float[Array, "batch time channel"]) -> Array:
-    return slopes(x) if name == "prelu" and slopes is not None else _ACTIVATIONS[name](x)
+def _activate(activation: _Activation, x: Float[Array, "batch time channel"]) -> Float[Array, "batch time channel"]:
+    name, slopes = activation
+    return _ACTIVATIONS[name](x) if slopes is None else slopes(x)

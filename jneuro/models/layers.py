@@ -6,11 +6,11 @@ Flax's know of `batch_axis`, under which each device sees a part of the batch on
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,15 +22,20 @@ from jax.typing import DTypeLike
 
 from jneuro.core.random import key_words, threefry
 from jneuro.core.types import Array, Float
+from jneuro.models.kernels.convolution import Formulation, convolve, convolve_batch_last, convolve_transposed, resolved
+from jneuro.models.kernels.lstm import Backend, LSTMState, LSTMWeights, stacked_lstm
 
 __all__ = [
     "INITIALISERS",
+    "LSTM",
     "BatchNorm",
+    "Convolution",
     "Dropout",
+    "Gates",
     "InitialiserName",
+    "LSTMLayer",
     "batch_axis",
     "compute_dtype",
-    "dropout_layer",
     "layer_norm",
     "lecun_normal",
     "linear",
@@ -152,12 +157,6 @@ def _batch_mean(x: Float[Array, "*any"], axes: tuple[int, ...]) -> Float[Array, 
     return mean if axis is None else lax.pmean(mean, axis)
 
 
-def _parts() -> int:
-    """How many devices share the batch."""
-    axis = _BATCH_AXIS.get()
-    return 1 if axis is None else lax.axis_size(axis)
-
-
 class Dropout(nnx.Module):
     """Drop values in training: with probability `rate` a value becomes 0, otherwise it is divided by `1 − rate`.
 
@@ -166,12 +165,14 @@ class Dropout(nnx.Module):
 
     Args:
         rate: probability of dropping a value.
-        rngs: the stream that the masks are drawn from.
-        whole_channels: drop channels, at all positions together, which are the second of three axes.
+        rngs: seeds the stream of its own, called `dropout`, that the masks are drawn from.
+        whole_channels: drop channels, at all positions together, which are the second of three axes, as
+            `torch.nn.Dropout1d` does.
     """
 
-    def __init__(self, rate: float, *, rngs: nnx.RngStream, whole_channels: bool = False):
-        self.rate, self.rngs, self.whole_channels = rate, rngs, whole_channels
+    def __init__(self, rate: float, *, rngs: nnx.Rngs, whole_channels: bool = False):
+        self.rate, self.whole_channels = rate, whole_channels
+        self.rngs = nnx.RngStream(rngs.dropout(), tag="dropout")
 
     def __call__(self, x: Float[Array, "*any"], *, deterministic: bool, batch: int = 0) -> Float[Array, "*any"]:
         """Drop values unless `deterministic`.
@@ -186,9 +187,7 @@ class Dropout(nnx.Module):
         """
         if deterministic or not self.rate:
             return x
-        shape = [*x.shape]
-        if self.whole_channels:
-            shape[1] = 1
+        shape = [1 if self.whole_channels and axis == 1 else size for axis, size in enumerate(x.shape)]
         sample = lax.broadcasted_iota(jnp.uint32, shape, batch)
         if (axis := _BATCH_AXIS.get()) is not None:
             sample = sample + lax.axis_index(axis).astype(jnp.uint32) * jnp.uint32(shape[batch])
@@ -198,21 +197,6 @@ class Dropout(nnx.Module):
         words, _ = threefry(key_words(self.rngs()), sample, jnp.broadcast_to(place, shape))
         keep = words >= jnp.uint32(min(round(self.rate * 2**32), 2**32 - 1))
         return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
-
-
-def dropout_layer(rate: float, *, rngs: nnx.Rngs, whole_channels: bool = False) -> Dropout:
-    """Make a dropout layer with a `dropout` stream of its own; call it with `deterministic=not train`.
-
-    Args:
-        rate: probability of dropping a value.
-        rngs: seeds the stream.
-        whole_channels: drop channels, at all positions together, which are the second of three axes, as
-            `torch.nn.Dropout1d` does.
-
-    Returns:
-        The layer.
-    """
-    return Dropout(rate, rngs=nnx.RngStream(rngs.dropout(), tag="dropout"), whole_channels=whole_channels)
 
 
 def layer_norm(features: int, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
@@ -265,7 +249,8 @@ class BatchNorm(nnx.Module):
         spread = partial(jnp.expand_dims, axis=self.others)
         mean, var = spread(self.mean[...]), spread(self.var[...])
         if train:
-            count = x.size // mean.size * _parts()
+            axis = _BATCH_AXIS.get()
+            count = x.size // mean.size * (1 if axis is None else lax.axis_size(axis))
             if count < 2:
                 raise ValueError(f"batch statistics need at least 2 values for each channel, got inputs {x.shape}")
             x = x.astype(jnp.result_type(x, mean))  # a bfloat16 mean has 8 bits
@@ -279,3 +264,203 @@ class BatchNorm(nnx.Module):
     def _update(running: nnx.BatchStat, value: Float[Array, "_ _ _"]) -> None:
         value = lax.stop_gradient(value).reshape(-1)
         running[...] = (0.9 * running[...] + 0.1 * value).astype(running[...].dtype)
+
+
+class Convolution(nnx.Module):
+    """A convolution over time, plain or transposed, with a learned kernel and bias; see `models.kernels.convolution`.
+
+    Args:
+        features: channels in.
+        filters: channels out.
+        taps: width of the kernel.
+        stride: input samples from one position to the next; transposed, output samples for each input sample.
+        transposed: whether it makes the sequence longer; the kernel's axes are then `[tap, out, in]`.
+        bias: whether there is one; it starts at 0.
+        initialiser: of the kernel, given the axes `[tap, in, out]`.
+        dtype: to compute in; None follows parameters and inputs.
+        formulation: how it is computed.
+        rngs: draws the kernel.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        filters: int,
+        taps: int,
+        stride: int,
+        *,
+        transposed: bool = False,
+        bias: bool = True,
+        initialiser: initializers.Initializer = xavier_uniform,
+        dtype: DTypeLike | None = None,
+        formulation: Formulation = "auto",
+        rngs: nnx.Rngs,
+    ):
+        kernel = initialiser(rngs.params(), (taps, features, filters), jnp.float32)
+        self.kernel = nnx.Param(kernel.swapaxes(1, 2) if transposed else kernel)
+        self.bias = nnx.Param(starts_at(0, filters)) if bias else None
+        self.stride, self.transposed, self.dtype = stride, transposed, dtype
+        self.formulation: Formulation = formulation
+
+    def __call__(self, inputs: Float[Array, "batch time channel"]) -> Float[Array, "batch position out"]:
+        """Convolve `[batch, time, channel]` to ⌈time / stride⌉ positions, or transposed to time · stride."""
+        function = convolve_transposed if self.transposed else convolve
+        out = function(*self._operands(inputs), self.stride, self.formulation)
+        return out if self.bias is None else out + self.bias[...].astype(out.dtype)[None, None]
+
+    def batch_last(self, inputs: Float[Array, "channel time batch"]) -> Float[Array, "out position batch"]:
+        """Convolve sequences that lie with the batch last; with a stride of 1, without rearranging them on a CPU."""
+        if self.stride > 1 or self.transposed or resolved(self.formulation) != "gemm":
+            return self(inputs.T).T
+        out = convolve_batch_last(*self._operands(inputs))
+        return out if self.bias is None else out + self.bias[...].astype(out.dtype)[:, None, None]
+
+    def _operands(self, inputs: Array) -> tuple[Array, Array]:
+        """Inputs and kernel in the precision to compute in."""
+        kernel = self.kernel[...]
+        dtype = self.dtype or jnp.result_type(inputs, kernel)
+        return inputs.astype(dtype), kernel.astype(dtype)
+
+
+class Gates(NamedTuple):
+    """The gates of one layer, at every time.
+
+    Attributes:
+        input: how much of what is new is taken in.
+        forget: how much of the cell's state stays.
+        output: how much of the cell's state is shown.
+    """
+
+    input: Float[Array, "batch time hidden"]
+    forget: Float[Array, "batch time hidden"]
+    output: Float[Array, "batch time hidden"]
+
+
+class LSTMLayer(nnx.Module):
+    """One LSTM layer with PyTorch's parameters, transposed: `weight_ih`, `weight_hh`, `bias_ih`, `bias_hh`.
+
+    Each weight is drawn for all four gates together; biases start at 0, the forget quarter of `bias_ih` at
+    `forget_bias`.
+
+    Args:
+        features: size of the input at each time.
+        hidden: size of the hidden state.
+        input_init: how `weight_ih` starts.
+        recurrent_init: how `weight_hh` starts.
+        forget_bias: where the forget gates' bias starts.
+        dtype: of the matrix products' operands; see `models.kernels.lstm.lstm`.
+        backend: cuDNN's LSTM (single precision, on CUDA), our scan, or cuDNN's where it can run on the one device.
+        rngs: draws the weights.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        hidden: int,
+        *,
+        input_init: InitialiserName = "xavier_uniform",
+        recurrent_init: InitialiserName = "orthogonal",
+        forget_bias: float = 1.0,
+        dtype: DTypeLike | None = None,
+        backend: Backend = "auto",
+        rngs: nnx.Rngs,
+    ):
+        self.weight_ih = nnx.Param(INITIALISERS[input_init](rngs.params(), (features, 4 * hidden), jnp.float32))
+        self.weight_hh = nnx.Param(INITIALISERS[recurrent_init](rngs.params(), (hidden, 4 * hidden), jnp.float32))
+        self.bias_ih = nnx.Param(jnp.asarray(np.repeat(np.asarray([0, forget_bias, 0, 0], np.float32), hidden)))
+        self.bias_hh = nnx.Param(starts_at(0, 4 * hidden))
+        self.dtype = dtype
+        self.backend: Backend = backend
+
+    @property
+    def weights(self) -> LSTMWeights:
+        """The parameters, in PyTorch's order."""
+        return self.weight_ih[...], self.weight_hh[...], self.bias_ih[...], self.bias_hh[...]
+
+    def __call__(
+        self, inputs: Float[Array, "batch time feature"], initial: LSTMState | None = None
+    ) -> tuple[Float[Array, "batch time hidden"], LSTMState]:
+        """Run the layer: the hidden state after every step, and the state after the last."""
+        outputs, (state,) = _run([self], inputs.transpose(1, 2, 0), [initial])
+        return outputs.transpose(2, 0, 1), state
+
+
+def _run(layers: Sequence[LSTMLayer], inputs: Array, initial: Sequence[LSTMState | None]):
+    first = layers[0]
+    weights = [layer.weights for layer in layers]
+    return stacked_lstm(weights, inputs, initial, dtype=first.dtype, backend=first.backend)
+
+
+class LSTM(nnx.Module):
+    """Stacked LSTM layers with dropout between them.
+
+    Args:
+        features: size of the input at each time.
+        hidden: size of every layer's hidden state.
+        layers: number of layers.
+        dropout: probability that a value passed from one layer to the next is dropped in training.
+        rngs: draws the weights (`params`) and the dropout masks (`dropout`).
+        options: of every `LSTMLayer`: `input_init`, `recurrent_init`, `forget_bias`, `dtype`, `backend`.
+    """
+
+    def __init__(
+        self, features: int, hidden: int, layers: int, *, dropout: float = 0.0, rngs: nnx.Rngs, **options: Any
+    ):
+        sizes = [features, *[hidden] * (layers - 1)]
+        self.layers = nnx.List([LSTMLayer(size, hidden, rngs=rngs, **options) for size in sizes])
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def gates(self, inputs: Float[Array, "batch time feature"]) -> list[Gates]:
+        """The gates of all layers, without dropout.
+
+        Args:
+            inputs: what the first layer reads.
+
+        Returns:
+            The gates, layer by layer.
+        """
+        found, x = [], inputs
+        for layer in self.layers:
+            weight_ih, weight_hh, bias_ih, bias_hh = layer.weights
+            states, _ = layer(x)
+            before = jnp.pad(states[:, :-1], ((0, 0), (1, 0), (0, 0)))
+            i, f, _, o = jnp.split(x @ weight_ih + before @ weight_hh + (bias_ih + bias_hh)[None, None], 4, axis=-1)
+            found.append(Gates(*map(jax.nn.sigmoid, (i, f, o))))
+            x = states
+        return found
+
+    def __call__(
+        self, inputs: Float[Array, "batch time feature"], initial: Sequence[LSTMState] | None = None, *, train: bool
+    ) -> tuple[Float[Array, "batch time hidden"], tuple[LSTMState, ...]]:
+        """Run all layers.
+
+        Args:
+            inputs: the sequence.
+            initial: each layer's state before the first step; zeros if omitted.
+            train: whether to drop values between layers.
+
+        Returns:
+            The last layer's hidden state after every step, and each layer's state after the last step.
+
+        Raises:
+            ValueError: if there is not one initial state for each layer, a shape does not fit, or cuDNN is demanded
+                where it cannot run.
+        """
+        outputs, states = self.batch_last(inputs.transpose(1, 2, 0), initial, train=train)
+        return outputs.transpose(2, 0, 1), states
+
+    def batch_last(
+        self, inputs: Float[Array, "time feature batch"], initial: Sequence[LSTMState] | None = None, *, train: bool
+    ) -> tuple[Float[Array, "time hidden batch"], tuple[LSTMState, ...]]:
+        """Run all layers on sequences that lie with the batch last, as our scan has them; see `__call__`."""
+        if initial is not None and len(initial) != len(self.layers):
+            raise ValueError(f"{len(self.layers)} layers need as many initial states, got {len(initial)}")
+        before = initial or [None] * len(self.layers)
+        if not (train and self.dropout.rate):
+            return _run(self.layers, inputs, before)
+        x, states = inputs, []
+        for k, layer in enumerate(self.layers):
+            x = self.dropout(x, deterministic=k == 0, batch=2)
+            x, state = _run([layer], x, before[k : k + 1])
+            states += state
+        return x, tuple(states)

@@ -8,14 +8,13 @@ from pydantic import Field, model_validator
 
 from jneuro.core.types import Array
 from jneuro.datasets.windows import Batch
-from jneuro.models.base import ModelConfig, Prediction, check_inputs
-from jneuro.models.tft import TemporalFusionTransformer
-from jneuro.models.tft_config import QUANTILES, Level, TemporalFusionTransformerConfig
+from jneuro.models.base import Prediction, check_inputs
+from jneuro.models.tft import TemporalFusionTransformer, TemporalFusionTransformerConfig, TransformerConfig
 
 __all__ = ["NeuronTFT", "NeuronTFTConfig"]
 
 
-class NeuronTFTConfig(ModelConfig):
+class NeuronTFTConfig(TransformerConfig):
     """One Temporal Fusion Transformer for all neurons, each a series known by its number.
 
     Its keys are explained in `TemporalFusionTransformerConfig`.
@@ -26,17 +25,11 @@ class NeuronTFTConfig(ModelConfig):
     Attributes:
         hidden: size of everything.
         heads: of the attention.
-        layers: of the LSTM encoder, and of the decoder.
-        dropout: probability of dropping a value.
-        quantiles: levels that are predicted.
     """
 
     name: Literal["neuron_tft"] = "neuron_tft"
     hidden: int = Field(default=16, ge=1)
     heads: int = Field(default=2, ge=1)
-    layers: int = Field(default=1, ge=1, le=16)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    quantiles: tuple[Level, ...] = QUANTILES
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -50,20 +43,14 @@ class NeuronTFTConfig(ModelConfig):
     def one_series(self) -> TemporalFusionTransformerConfig:
         """The network of one neuron: its own past, what all are told, the time step and its number."""
         told = self.features - self.targets
+        same = self.model_dump(exclude={"name", "features", "outputs"})
         return TemporalFusionTransformerConfig(
+            **same,
             features=told + 3,
-            length=self.length,
-            horizons=self.horizons,
             outputs=1,
-            precision=self.precision,
             known=(told + 1,),
             static=(told + 2,),
             categories=((told + 2, self.targets),),
-            hidden=self.hidden,
-            heads=self.heads,
-            layers=self.layers,
-            dropout=self.dropout,
-            quantiles=self.quantiles,
         )
 
     def build(self, *, rngs: nnx.Rngs) -> "NeuronTFT":
@@ -109,7 +96,7 @@ class NeuronTFT(nnx.Module):
         """
         config = self.config
         check_inputs(config, batch.inputs)
-        count, neurons, length = len(batch.inputs), config.targets, config.length
+        count, neurons, length = batch.inputs.shape[0], config.targets, config.length
         dtype = batch.inputs.dtype
         own = jnp.moveaxis(batch.inputs[..., :neurons], 2, 1)[..., None]
         told = batch.inputs[:, None, :, neurons:]

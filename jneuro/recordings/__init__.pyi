@@ -1,5 +1,5 @@
-from .foreign import ReadError as ReadError
 from .nwb import write_nwb as write_nwb
+from .readers import ReadError as ReadError
 from .readers import read as read
 from .recording import Recording as Recording
 from .recording import from_arrays as from_arrays

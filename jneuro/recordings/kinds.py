@@ -20,7 +20,7 @@ def _lacks(thing: Any) -> str | None:
 READERS = Registry(
     "reader",
     {
-        "abf": "jneuro.recordings.abf:read_abf",
+        "abf": "jneuro.recordings.readers:read_abf",
         "nwb": "jneuro.recordings.nwb:read_nwb",
         "store": "jneuro.recordings.readers:read_store",
     },

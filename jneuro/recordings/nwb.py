@@ -12,7 +12,7 @@ import numpy as np
 
 from jneuro.core.files import written
 from jneuro.core.types import Float
-from jneuro.recordings.foreign import ReadError, check_sweeps, extra, factor_to, parsed, sweeps_recording
+from jneuro.recordings.readers import ReadError, check_sweeps, extra, factor_to, parsed, sweeps_recording
 from jneuro.recordings.recording import Recording
 
 __all__ = ["read_nwb", "write_nwb"]

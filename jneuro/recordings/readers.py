@@ -1,81 +1,42 @@
 """Recordings by their path, whatever wrote them: stores of ours, files of other programs, files that you can read."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import importlib
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from jneuro.core.registry import Block, accepted
-from jneuro.recordings.foreign import ReadError, check_sweeps
+from jneuro.core.registry import accepted
+from jneuro.core.types import Float
 from jneuro.recordings.kinds import READERS
-from jneuro.recordings.recording import Recording
-from jneuro.recordings.store import read_recording
+from jneuro.recordings.recording import Recording, by_trial, from_arrays
+from jneuro.recordings.store import StoreError, read_recording
 
-__all__ = ["read", "read_store", "reader_of"]
+__all__ = [
+    "ReadError",
+    "check_sweeps",
+    "clipped",
+    "extra",
+    "factor_to",
+    "parsed",
+    "read",
+    "read_abf",
+    "read_store",
+    "reader_of",
+    "sweeps_recording",
+]
+
+
+class ReadError(StoreError):
+    """A recording of another program that cannot be read, or not be used; the message says why and what to do."""
+
 
 _OURS = {".abf": "abf", ".nwb": "nwb", ".zarr": "store"}
 """Which of our readers takes which ending; those of plugins say so themselves."""
-
-
-def read_store(
-    path: Path, sweeps: Sequence[int] | None = None, variables: Sequence[str] = ("v", "current")
-) -> Recording:
-    """Read a store of ours.
-
-    Args:
-        path: the store.
-        sweeps: which trials, by their number from 0; all by default.
-        variables: which arrays.
-
-    Returns:
-        The recording.
-
-    Raises:
-        StoreError: if it is damaged, unfinished, or has no such array.
-    """
-    recording = read_recording(path, tuple(variables))
-    return recording if sweeps is None else _chosen(path, recording, sweeps)
-
-
-def _chosen(path: Path, recording: Recording, sweeps: Sequence[int]) -> Recording:
-    trials = len(next(iter(recording.values.values())))
-    check_sweeps(path, sweeps, trials)
-    chosen = {name: array[np.asarray(sweeps)] for name, array in recording.values.items()}
-    return dataclasses.replace(recording, values=chosen)
-
-
-def reader_of(path: Path) -> Callable[..., Recording]:
-    """Find the reader of a file by the file's ending.
-
-    Args:
-        path: the file; a folder, and a path without an ending, is taken for a store of ours.
-
-    Returns:
-        The reader.
-
-    Raises:
-        ReadError: if no reader knows the ending, naming those that are known.
-    """
-    suffix = path.suffix.lower()
-    if suffix in _OURS:
-        return READERS.find(_OURS[suffix])
-    known = dict(_OURS)
-    for name, entry in READERS.entries().items():
-        if entry.source != "jneuro":
-            reader = READERS.find(name)
-            found = [s.lower() for s in getattr(reader, "suffixes", ())]
-            if suffix in found:
-                return reader
-            known |= dict.fromkeys(found, name)
-    if not suffix or path.is_dir():
-        return read_store
-    listed = ", ".join(f"{s} ({name})" for s, name in known.items())
-    raise ReadError(
-        f"{path}: no reader is known for files that end in {suffix!r}; known are {listed}. Name one of them, or a "
-        'function of your own from a path to a Recording: reader="my_readers:read_file"'
-    )
 
 
 def read(path: Path | str, sweeps: Sequence[int] | None = None, *, reader: Any = None, **arguments: Any) -> Recording:
@@ -111,29 +72,311 @@ def read(path: Path | str, sweeps: Sequence[int] | None = None, *, reader: Any =
     block = READERS.block(reader_of(path) if reader is None else reader)
     block = block.model_copy(update=arguments) if arguments else block
     block.check_arguments("path", "sweeps")
-    ours = block.target is read_store
-    if not ours and not path.exists():
+    if block.target is not read_store and not path.exists():
         raise ReadError(f"{path}: no such file")
     found = block.build(path=path, sweeps=sweeps)
     if not isinstance(found, Recording):
         raise ReadError(f"{path}: the reader {block.name} must return a Recording, got {type(found).__name__}")
-    found = _by_trial(path, block, found)
-    return found if sweeps is None or "sweeps" in accepted(block.target) else _chosen(path, found, sweeps)
-
-
-def _by_trial(path: Path, block: Block, recording: Recording) -> Recording:
-    """Arrays `[trial, time, neuron]`, of as many trials and frames each, and a unit for each."""
-    values = {n: np.asarray(x) for n, x in recording.values.items()}
-    values = {n: x[:, None] if x.ndim == 1 else x for n, x in values.items()}
-    values = {n: x[None] if x.ndim == 2 else x for n, x in values.items()}
-    shapes = {n: x.shape for n, x in values.items()}
-    if not values or len({s[:2] for s in shapes.values()}) > 1 or any(len(s) != 3 for s in shapes.values()):
-        raise ReadError(
-            f"{path}: the reader {block.name} must give arrays [time], [time, neuron] or [trial, time, neuron] of the "
-            f"same trials and times, got {shapes or 'none'}"
-        )
-    if missing := [n for n in values if n not in recording.units]:
+    try:
+        values = by_trial(found.values)
+    except ValueError as error:
+        raise ReadError(f"{path}: the reader {block.name} gives no recording: {error}") from None
+    if missing := [n for n in values if n not in found.units]:
         raise ReadError(f"{path}: the reader {block.name} gives no unit for {missing[0]!r}")
     if bad := [n for n, x in values.items() if not np.isfinite(np.asarray(x, np.float64)).all()]:
         raise ReadError(f"{path}: {bad[0]} has samples that are not finite; cut them out, or take another recording")
-    return dataclasses.replace(recording, values=values)
+    found = dataclasses.replace(found, values=values)
+    return found if sweeps is None or "sweeps" in accepted(block.target) else _chosen(path, found, sweeps)
+
+
+def reader_of(path: Path) -> Callable[..., Recording]:
+    """Find the reader of a file by the file's ending.
+
+    Args:
+        path: the file; a folder, and a path without an ending, is taken for a store of ours.
+
+    Returns:
+        The reader.
+
+    Raises:
+        ReadError: if no reader knows the ending, naming those that are known.
+    """
+    suffix = path.suffix.lower()
+    if suffix in _OURS:
+        return READERS.find(_OURS[suffix])
+    known = dict(_OURS)
+    for name, entry in READERS.entries().items():
+        if entry.source != "jneuro":
+            reader = READERS.find(name)
+            found = [s.lower() for s in getattr(reader, "suffixes", ())]
+            if suffix in found:
+                return reader
+            known |= dict.fromkeys(found, name)
+    if not suffix or path.is_dir():
+        return read_store
+    listed = ", ".join(f"{s} ({name})" for s, name in known.items())
+    raise ReadError(
+        f"{path}: no reader is known for files that end in {suffix!r}; known are {listed}. Name one of them, or a "
+        'function of your own from a path to a Recording: reader="my_readers:read_file"'
+    )
+
+
+def read_store(
+    path: Path, sweeps: Sequence[int] | None = None, variables: Sequence[str] = ("v", "current")
+) -> Recording:
+    """Read a store of ours.
+
+    Args:
+        path: the store.
+        sweeps: which trials, by their number from 0; all by default.
+        variables: which arrays.
+
+    Returns:
+        The recording.
+
+    Raises:
+        StoreError: if it is damaged, unfinished, or has no such array.
+    """
+    recording = read_recording(path, tuple(variables))
+    return recording if sweeps is None else _chosen(path, recording, sweeps)
+
+
+def _chosen(path: Path, recording: Recording, sweeps: Sequence[int]) -> Recording:
+    check_sweeps(path, sweeps, len(next(iter(recording.values.values()))))
+    chosen = {name: array[np.asarray(sweeps)] for name, array in recording.values.items()}
+    return dataclasses.replace(recording, values=chosen)
+
+
+def check_sweeps(path: Path, sweeps: Sequence[int], count: int) -> None:
+    """Refuse sweeps that a file does not have, that are named twice, or that are a mask.
+
+    Args:
+        path: the file, for the message.
+        sweeps: their numbers.
+        count: how many sweeps it has.
+
+    Raises:
+        ReadError: naming those that it has.
+    """
+    sweeps = list(sweeps)
+    if any(isinstance(s, bool | np.bool_) for s in sweeps):
+        raise ReadError(f"{path}: sweeps = {sweeps} must be numbers of sweeps, such as [0, 2], not a mask")
+    if not sweeps or any(not 0 <= s < count for s in sweeps):
+        raise ReadError(f"{path}: sweeps = {sweeps} must name some of the sweeps 0 to {count - 1}")
+    if twice := [s for s in sweeps if sweeps.count(s) > 1]:
+        raise ReadError(f"{path}: sweeps = {sweeps} names sweep {twice[0]} twice; name each once")
+
+
+def extra(name: str, path: Path) -> ModuleType:
+    """Import a package of the extra `io`, or say how to get it.
+
+    Args:
+        name: of the package.
+        path: the file that needs it, for the message.
+
+    Returns:
+        The package.
+
+    Raises:
+        ReadError: without the package.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ReadError(f"{path}: needs the package {name}; install it with pip install 'jneuro[io]'") from error
+
+
+def parsed(path: Path, parse: Callable[[], Any]) -> Any:
+    """What a package's parser makes of a file, or an error that names the file.
+
+    Args:
+        path: the file.
+        parse: calls the parser.
+
+    Returns:
+        What it returns.
+
+    Raises:
+        ReadError: whatever the parser raises.
+    """
+    try:
+        return parse()
+    except Exception as error:  # the parsers raise whatever they like
+        raise ReadError(
+            f"{path}: cannot be read ({type(error).__name__}: {error}); it is damaged, or not of the format that its "
+            "name promises"
+        ) from error
+
+
+_PREFIXES = {"f": -15, "p": -12, "n": -9, "u": -6, "µ": -6, "μ": -6, "m": -3, "": 0}
+
+
+def factor_to(unit: str, target: str) -> float | None:
+    """The factor from a unit to `mV` or `pA`; None where they measure different things.
+
+    Args:
+        unit: as files write it: `mV`, `volts`, `nA`, `amperes`.
+        target: `mV` or `pA`.
+
+    Returns:
+        The factor.
+    """
+    symbol = unit.strip().replace("volts", "V").replace("amperes", "A").replace("Volts", "V").replace("Amperes", "A")
+    if not symbol or symbol[-1] != target[-1] or symbol[:-1] not in _PREFIXES:
+        return None
+    # Powers of ten from 10**0 up are exact, so a file in mV or pA is read to the last bit.
+    power = _PREFIXES[symbol[:-1]] - _PREFIXES[target[:-1]]
+    return 10.0**power if power >= 0 else 1 / 10.0**-power
+
+
+_FLAT_SAMPLES = 3
+"""A cut potential stays at its extreme for so many samples at least."""
+_JUMP = 1.0
+"""It comes there by more than this from one sample to the next [mV]; a cell at rest creeps to its extreme."""
+
+
+def clipped(v: Float[np.ndarray, " time"]) -> tuple[int, int] | None:
+    """Find where a potential was cut by the amplifier or the converter: it jumps to an extreme and stays there.
+
+    Args:
+        v: the potential [mV].
+
+    Returns:
+        The first such stretch at its highest, else at its lowest value: its first sample, and the one after its last.
+        None if there is none.
+    """
+    for extreme in (v.max(), v.min()):
+        edges = np.diff(np.concatenate([[0], (v == extreme).astype(int), [0]]))
+        begins, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+        for begin, end in zip(begins, ends, strict=True):
+            if end - begin >= _FLAT_SAMPLES and begin > 0 and abs(v[begin] - v[begin - 1]) > _JUMP:
+                return int(begin), int(end)
+    return None
+
+
+def sweeps_recording(
+    path: Path,
+    v: Float[np.ndarray, "trial time neuron"],
+    current: Float[np.ndarray, "trial time neuron"],
+    dt: float,
+    about: Mapping[str, str],
+    numbers: Sequence[int],
+    unit: str = "pA",
+) -> Recording:
+    """Check the sweeps of a file, and make them a recording.
+
+    Args:
+        path: the file, for messages.
+        v: potentials [mV].
+        current: injected currents.
+        dt: time between samples [ms].
+        about: what the file says about its origin.
+        numbers: each sweep's number in the file, for messages.
+        unit: the currents' unit.
+
+    Returns:
+        The recording; its first sample stands at time 0.
+
+    Raises:
+        ReadError: if samples are not finite, or clipped.
+    """
+
+    def refuse(good: Sequence[bool], what: str) -> None:
+        """Name the sweeps that are of no use, and those that are."""
+        bad, rest = ([n for n, fine in zip(numbers, good, strict=True) if fine is which] for which in (False, True))
+        remedy = f"leave them out, sweeps={rest}" if rest else "take another recording"
+        if bad:
+            raise ReadError(f"{path}: in the sweeps {bad}, {what}; {remedy}")
+
+    for what, values in (("potential", v), ("current", current)):
+        refuse([bool(np.isfinite(x).all()) for x in values], f"the {what} has samples that are not finite")
+    uncut = [not any(map(clipped, sweep.T)) for sweep in v]
+    refuse(uncut, "the potential is clipped: a steep rise or fall ends in a flat stretch at its limit")
+    return from_arrays(dt=dt, units={"current": unit}, about=about, v=v, current=current)
+
+
+def read_abf(path: Path, sweeps: Sequence[int] | None = None) -> Recording:
+    """Read a current-clamp recording in Axon Binary Format, which pCLAMP writes, of version 1 or 2.
+
+    The potential is the first recorded channel in volts. The current is the command waveform of that channel where it
+    was on, or else the first recorded channel in amperes.
+
+    Args:
+        path: the file.
+        sweeps: which sweeps; all by default.
+
+    Returns:
+        The recording; see `read`.
+
+    Raises:
+        ReadError: if it cannot be read or not be used.
+    """
+    pyabf = extra("pyabf", path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a stimulus file that is not there; said below
+        abf = parsed(path, lambda: pyabf.ABF(str(path)))
+        numbers = list(range(abf.sweepCount)) if sweeps is None else list(sweeps)
+        check_sweeps(path, numbers, abf.sweepCount)
+        channel = _voltage_channel(path, abf)
+        v = _abf_sweeps(path, abf, channel, numbers, "mV")
+        current = _abf_current(path, abf, channel, numbers)
+    if v.shape != current.shape:
+        raise ReadError(f"{path}: the stimulus has {current.shape[1]} samples a sweep, the potential {v.shape[1]}")
+    about = {
+        "file": path.name,
+        "protocol": str(abf.protocol),
+        "date": abf.abfDateTime.isoformat(),
+        "cell": path.stem,
+        "format": f"ABF {abf.abfVersionString}",
+    }
+    return sweeps_recording(path, v[..., None], current[..., None], float(f"{1e3 / abf.dataRate:.12g}"), about, numbers)
+
+
+def _voltage_channel(path: Path, abf: Any) -> int:
+    """The first channel that was recorded in volts."""
+    for channel in abf.channelList:
+        if factor_to(abf.adcUnits[channel], "mV") is not None:
+            command = abf.dacUnits[channel] if channel < len(abf.dacUnits) else "pA"
+            if factor_to(command, "mV") is not None:
+                raise ReadError(f"{path}: its command is in {command}, so this is voltage clamp; take current clamp")
+            return channel
+    units = ", ".join(abf.adcUnits)
+    raise ReadError(f"{path}: no channel is in volts (units: {units}): voltage clamp? Take a current-clamp recording")
+
+
+def _abf_sweeps(
+    path: Path, abf: Any, channel: int, numbers: Sequence[int], unit: str
+) -> Float[np.ndarray, "trial time"]:
+    """A recorded channel in a unit; single precision, as the file's integers are scaled."""
+    found = []
+    for number in numbers:
+        abf.setSweep(number, channel)
+        found.append(np.array(abf.sweepY))
+    if len({len(sweep) for sweep in found}) > 1:
+        lengths = ", ".join(f"{n}: {len(sweep)}" for n, sweep in zip(numbers, found, strict=True))
+        raise ReadError(f"{path}: its sweeps have different numbers of samples ({lengths}); choose with sweeps=[...]")
+    factor = factor_to(abf.adcUnits[channel], unit)
+    return np.stack(found) if factor == 1 else np.stack(found) * np.float32(factor or 1)
+
+
+def _abf_current(path: Path, abf: Any, channel: int, numbers: Sequence[int]) -> Float[np.ndarray, "trial time"]:
+    """The command waveform in pA, or else a recorded current."""
+    measured = [c for c in abf.channelList if factor_to(abf.adcUnits[c], "pA") is not None]
+    factor = factor_to(abf.dacUnits[channel], "pA") if channel < len(abf.dacUnits) else None
+    section = abf._headerV1 if abf.abfVersion["major"] == 1 else abf._dacSection
+    enabled, source = section.nWaveformEnable, section.nWaveformSource
+    # Whether the channel's command came from the epoch table or from a file.
+    if factor is not None and channel < len(enabled) and enabled[channel] and source[channel] in (1, 2):
+        found = []
+        for number in numbers:
+            abf.setSweep(number, channel)
+            found.append(parsed(path, lambda: np.array(abf.sweepC, np.float32)))
+        current = np.stack(found) * np.float32(factor)
+        if np.isfinite(current).all():
+            return current
+    if measured:
+        return _abf_sweeps(path, abf, measured[0], numbers, "pA")
+    raise ReadError(
+        f"{path}: holds no stimulus: no command waveform was on, or the file that held it is not beside this one, and "
+        "no channel is in amperes; write potential and current to an NWB file with jneuro.recordings.write_nwb"
+    )

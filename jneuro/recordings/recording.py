@@ -8,7 +8,7 @@ import numpy as np
 
 from jneuro.core.types import Array, Bool, Int, PyTree
 
-__all__ = ["Recording", "from_arrays"]
+__all__ = ["Recording", "by_trial", "from_arrays"]
 
 
 class Recording(eqx.Module):
@@ -68,6 +68,29 @@ class Recording(eqx.Module):
         return (first + self.record_every * np.arange(1, self.frames + 1)) * self.step
 
 
+def by_trial(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Give arrays of one trial, and of one neuron, the axes that they lack.
+
+    Args:
+        arrays: by name: `[time]`, `[time, neuron]`, or `[trial, time, neuron]`.
+
+    Returns:
+        The arrays, each `[trial, time, neuron]`.
+
+    Raises:
+        ValueError: if there are none, or their trials or times differ; with their shapes.
+    """
+    values = {name: np.asarray(x) for name, x in arrays.items()}
+    values = {n: x[:, None] if x.ndim == 1 else x for n, x in values.items()}
+    values = {n: x[None] if x.ndim == 2 else x for n, x in values.items()}
+    if not values or any(x.ndim != 3 for x in values.values()) or len({x.shape[:2] for x in values.values()}) > 1:
+        shapes = {n: np.shape(x) for n, x in arrays.items()}
+        raise ValueError(
+            f"arrays must be [time], [time, neuron] or [trial, time, neuron], of equal times, got {shapes or 'none'}"
+        )
+    return values
+
+
 def from_arrays(
     *, dt: float, units: Mapping[str, str] | None = None, about: Mapping[str, str] | None = None, **arrays: Any
 ) -> Recording:
@@ -93,14 +116,7 @@ def from_arrays(
     """
     if not dt > 0:
         raise ValueError(f"dt = {dt} ms must be positive")
-    values: Any = {name: np.asarray(x) for name, x in arrays.items()}
-    values = {n: x[:, None] if x.ndim == 1 else x for n, x in values.items()}
-    values = {n: x[None] if x.ndim == 2 else x for n, x in values.items()}
-    shapes = {n: np.shape(arrays[n]) for n in values}
-    if not values or any(x.ndim != 3 for x in values.values()) or len({x.shape[:2] for x in values.values()}) > 1:
-        raise ValueError(
-            f"arrays must be [time], [time, neuron] or [trial, time, neuron], of equal times, got {shapes}"
-        )
+    values: Any = by_trial(arrays)
     if unknown := [n for n in units or {} if n not in values]:
         raise ValueError(f"units names {unknown[0]!r}, but the arrays are {', '.join(values)}")
     named = {"v": "mV"} | dict(units or {})

@@ -5,6 +5,7 @@ trial, neuron); the group `states` holds simulator states, from which a run can 
 by chunk; its attribute `committed` is set last, so a fault costs the chunk under way and nothing before it.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from jneuro.core.types import PyTree
-from jneuro.recordings.recording import Recording
+from jneuro.recordings.recording import Recording, from_arrays
 
 __all__ = [
     "FORMAT",
@@ -41,6 +42,8 @@ _FILE = 1 << 20
 
 class StoreError(ValueError):
     """A store that is missing, incomplete, damaged or not ours."""
+
+    outcome = "error"
 
 
 def state_leaves(state: PyTree) -> dict[str, Any]:
@@ -100,7 +103,13 @@ class RecordingWriter:
                 is not the neurons' gets an axis of its own name.
             states: simulator states within the chunk, each leaf `[trial, snapshot, ...]`; the last one must be the
                 recording's final state. By default that state alone; data from elsewhere have none.
+
+        Raises:
+            StoreError: if the recording says another number of frames than its arrays have; nothing is written.
         """
+        if wrong := [name for name, values in recording.values.items() if values.shape[1] != recording.frames]:
+            has = recording.values[wrong[0]].shape[1]
+            raise StoreError(f"{self.path}: {wrong[0]} has {has} frames, but frames = {recording.frames}; mend it")
         self._grow(self._root, "time", ("time",), recording.time, unit="ms")
         for name, values in recording.values.items():
             if name == "spikes":
@@ -129,6 +138,8 @@ class RecordingWriter:
         frame, trial, neuron = np.nonzero(counts.transpose(1, 0, 2))
         repeats = counts[trial, frame, neuron].astype(int)
         group = self._root.require_group("events")
+        if "shape" not in group.attrs:  # silent trials and neurons have no events
+            group.attrs["shape"] = [counts.shape[0], counts.shape[2]]
         columns = {"time": recording.time[frame], "trial": trial.astype(np.int32), "neuron": neuron.astype(np.int32)}
         for name, column in columns.items():
             unit = "ms" if name == "time" else "1"
@@ -258,16 +269,10 @@ def read_recording(path: Path, names: Sequence[str] = ("v",)) -> Recording:
         for first in range(0, array.shape[0], together):
             trials = slice(first, first + together)
             values[name][trials] = _read(path, array, name, trials)
-    return Recording(
-        values=values,
-        ok=np.asarray(True),  # pyright: ignore
-        first_step=np.asarray(round(float(data.time[0]) / data.attrs["dt"]) - 1),  # pyright: ignore
-        final_state=None,
-        step=data.attrs["dt"],
-        record_every=1,
-        frames=data.sizes["time"],
-        unit_pairs=tuple((n, data[n].attrs["units"] if n in data else "1") for n in names),
-    )
+    units = {n: data[n].attrs["units"] if n in data else "1" for n in names}
+    recording = from_arrays(dt=data.attrs["dt"], units=units, **values)
+    first: Any = np.asarray(round(float(data.time[0]) / recording.dt) - 1)
+    return dataclasses.replace(recording, first_step=first)
 
 
 def has_events(path: Path) -> bool:
@@ -278,9 +283,11 @@ def has_events(path: Path) -> bool:
 def _counts(path: Path, data: xr.Dataset) -> np.ndarray:
     """Spikes in every frame."""
     time, trial, neuron = read_events(path)
-    neurons = data.sizes["neuron"] if "neuron" in data.sizes else int(neuron.max(initial=-1)) + 1
-    states = zarr.open_group(path, mode="r")["states"]
-    trials = data.sizes.get("trial") or states["step"].shape[0]  # pyright: ignore
+    root: Any = zarr.open_group(path, mode="r")
+    if (shape := root["events"].attrs.get("shape")) is None:  # of stores that were written before it was kept
+        neurons = data.sizes["neuron"] if "neuron" in data.sizes else int(neuron.max(initial=-1)) + 1
+        shape = data.sizes.get("trial") or root["states"]["step"].shape[0], neurons
+    trials, neurons = shape
     counts = np.zeros((trials, data.sizes["time"], neurons), np.uint8)
     frame = np.round((time - float(data.time[0])) / data.attrs["dt"]).astype(np.int64)
     np.add.at(counts, (trial, frame, neuron), 1)

@@ -8,6 +8,10 @@ import numpy as np
 
 from jneuro.core.types import Float
 from jneuro.datasets.variables import shared_unit
+from jneuro.evaluation.analysis import Analysis, Findings
+from jneuro.evaluation.claims import JudgedClaim
+from jneuro.report.components import number
+from jneuro.report.style import COLOURS
 
 __all__ = ["Kind", "ReportData", "Score", "best", "compared", "excitatory", "in_unit", "number", "scores", "twin"]
 
@@ -15,7 +19,6 @@ Kind = Literal["baseline", "model", "leaky", "ceiling"]
 
 BASELINES = {"mean": "mean", "persistence": "persistence", "ar": "AR", "var": "VAR", "lookup": "lookup"}
 GREYS = ("#969696", "#7d7d7d", "#646464", "#4b4b4b")
-COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9")
 LEAKY_COLOUR = "#D55E00"
 MARKERS = "osD^vP"
 
@@ -34,10 +37,10 @@ class ReportData:
             simulator to draw futures from), `recording` (rates [Hz], `isi_cv`, voltages [mV], `runs`, `duration_ms`)
             and `windows` (`length` and `stride` in samples, `horizons_ms`, `counts` and `runs` by split, `split`,
             `targets`: variable → unit).
-            Scores are `r2`, `r2_se`, `rmse_mv`, `mae_mv`, `share_of_ceiling`, `skill`, `gain` and `gain_se` (R² over
+            Scores are `r2`, `r2_se`, `rmse`, `mae`, `share_of_ceiling`, `skill`, `gain` and `gain_se` (R² over
             the best baseline, paired), `parameters`, `train_seconds`, `horizons_ms`, `per_horizon` and `per_neuron`;
-            each may be missing or `None`. All but `per_horizon` are those of the nearest horizon. `rmse_mv` and
-            `mae_mv` are in the unit of the model's `targets`. A model with windows of its own has `baselines` of its
+            each may be missing or `None`. All but `per_horizon` are those of the nearest horizon. `rmse` and
+            `mae` are in the unit of the model's `targets`. A model with windows of its own has `baselines` of its
             own, which its skill and gain are over.
         history: model → one record for each epoch: `epoch` (from 0), `train_loss` and `validation_loss` (mean
             over horizons and z-scored neurons), `learning_rate`, `seconds`.
@@ -45,7 +48,8 @@ class ReportData:
             `spike_neuron` [event], `n_excitatory` (excitatory neurons come first).
         forecast: a contiguous stretch of one test run: `time_ms` [time], `target` [time horizon neuron] in its unit,
             `prediction` (model or baseline → array like `target`), `horizons_ms`.
-        analyses: name → numbers and arrays of what else was asked, each shown by its section.
+        analyses: name → what else was asked, and what was found; each is told by its `section`.
+        claims: of the study, judged.
     """
 
     run: Mapping[str, Any]
@@ -54,7 +58,8 @@ class ReportData:
     history: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     example: Mapping[str, Any] = field(default_factory=dict)
     forecast: Mapping[str, Any] = field(default_factory=dict)
-    analyses: Mapping[str, tuple[Mapping[str, Any], Mapping[str, np.ndarray]]] = field(default_factory=dict)
+    analyses: Mapping[str, tuple[Analysis, Findings]] = field(default_factory=dict)
+    claims: Sequence[JudgedClaim] = ()
 
     @property
     def targets(self) -> Mapping[str, str]:
@@ -94,11 +99,6 @@ class Score:
     def series(self, group: Literal["per_horizon", "per_neuron"], key: str) -> Float[np.ndarray, " any"]:
         """One number for each horizon or neuron; empty if missing."""
         return np.array([number(x) for x in (self.values.get(group) or {}).get(key) or ()], float)
-
-
-def number(value: Any) -> float:
-    """A float; NaN for `None`, as JSON writes what could not be computed."""
-    return float("nan") if value is None else float(value)
 
 
 def in_unit(data: ReportData, what: str) -> str:

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jneuro.report.data import number
+from jneuro.report.components import duration, number, quantity
 from jneuro.report.fit_figures import draw_costs, draw_errors, draw_held_out, draw_intervals, draw_traces
 from jneuro.report.fit_uncertainty import network_section, posterior_section, profile_section
 from jneuro.report.page import inline, write_page
-from jneuro.report.prose import duration, quantity
 from jneuro.report.recording_section import recording_section
 from jneuro.report.style import save
 
@@ -60,7 +59,7 @@ def write_fit_report(
         paragraph=paragraph,
         verdict=_verdict(metrics),
         facts=facts,
-        analyses=[section for part in parts if (section := part(folder / "figures", metrics, arrays))],
+        sections=[section for part in parts if (section := part(folder / "figures", metrics, arrays))],
     )
 
 
@@ -254,8 +253,8 @@ def _predicted(folder: Path, metrics: Numbers, arrays: Mapping[str, np.ndarray])
         [
             str(i),
             quantity(number(t["rmse_mv"]), 2),
-            f"{t['true']:.0f}",
-            f"{t['predicted']:.0f}",
+            quantity(number(t["true"]), 0),
+            quantity(number(t["predicted"]), 0),
             quantity(100 * number(t["recall"]), 0),
             quantity(100 * number(t["precision"]), 0),
         ]

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jneuro.report.data import number
+from jneuro.report.components import number, quantity
 from jneuro.report.page import inline
-from jneuro.report.prose import quantity
 from jneuro.report.style import EXCITATORY, INHIBITORY, INK, WIDTH, panels, save
 
 __all__ = ["draw_posterior", "draw_profiles", "draw_ranks", "network_section", "posterior_section", "profile_section"]

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jneuro.report.data import number
+from jneuro.report.components import number, quantity
 from jneuro.report.page import inline
-from jneuro.report.prose import quantity
 from jneuro.report.style import EXCITATORY, INHIBITORY, INK, legend_above, panels, save
 
 __all__ = ["recording_section"]
@@ -46,6 +45,10 @@ def recording_section(
     found = metrics.get("steps")
     if not found:
         return None
+    doubts = [f"Trial {trial} is not scored: {said}." for trial, said in found["doubts"].items()]
+    title = "What it predicts of the cell"
+    if not found["scores"]:
+        return {"title": title, "sentences": doubts, "tables": [], "figures": []}
     rows = [
         [_NAMES[name], *(quantity(number(scores[key]), 2) for key in _COLUMNS)]
         for name, scores in found["scores"].items()
@@ -77,8 +80,8 @@ def recording_section(
         for name, title, figure, text in drawn
     ]
     return {
-        "title": "What it predicts of the cell",
-        "sentences": _sentences(found["scores"]),
+        "title": title,
+        "sentences": [*_sentences(found["scores"]), *doubts],
         "tables": [{"caption": caption, "columns": ["Prediction", *_COLUMNS.values()], "rows": rows}],
         "figures": figures,
     }

@@ -3,23 +3,26 @@
 import io
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["EXCITATORY", "INHIBITORY", "INK", "WIDTH", "legend_above", "panels", "save"]
+__all__ = ["COLOURS", "EXCITATORY", "GREY", "INHIBITORY", "INK", "WIDTH", "legend_above", "panels", "save"]
 
 INK = "#222222"
 EXCITATORY = "#D55E00"
 INHIBITORY = "#0072B2"
+GREY = "#7d7d7d"
+COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9")
+"""Of models, distinguishable by colour-blind readers."""
 
 WIDTH = 5.2
 """Width of a figure [inch]: its text stays readable in a column of 340 pixels."""
 
 
-def panels(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
+def panels(height: float, rows: int = 1, columns: int = 1, **options: Any) -> "tuple[Figure, list[Axes]]":
     """A figure of the common width and its panels, row by row.
 
     Args:
@@ -31,6 +34,9 @@ def panels(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tu
     Returns:
         The figure and its axes, with quiet frames and grids.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # with all of Matplotlib, which only a report needs
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = list(figure.subplots(rows, columns, squeeze=False, **options).flat)
@@ -43,7 +49,7 @@ def panels(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tu
     return figure, axes
 
 
-def legend_above(figure: Figure, ax: Axes) -> None:
+def legend_above(figure: "Figure", ax: "Axes") -> None:
     """One row of legend above a figure, where it covers no data.
 
     Args:
@@ -54,7 +60,7 @@ def legend_above(figure: Figure, ax: Axes) -> None:
     figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False, fontsize=8)
 
 
-def save(figure: Figure, path: Path, dpi: int = 160) -> tuple[bytes, bytes]:
+def save(figure: "Figure", path: Path, dpi: int = 160) -> tuple[bytes, bytes]:
     """Write a figure as PNG and as SVG, the same bytes whenever the figure is the same.
 
     Args:

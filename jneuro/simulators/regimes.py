@@ -124,8 +124,9 @@ def firing_pattern(fired: Bool[Array, " time"], first: int, frame: float) -> dic
     Returns:
         `first_spike`, `isi_cv`, `period` and `regime` of `Excitability`.
     """
-    # A cell that spikes in more than one of ten frames is cut short; none does.
-    late = jnp.flatnonzero(fired[first:], size=len(fired) // 10, fill_value=-1)
+    # Room for a spike a millisecond; no cell spikes more often.
+    room = max(min(len(fired), round(len(fired) * frame)), len(fired) // 10)
+    late = jnp.flatnonzero(fired[first:], size=room, fill_value=-1)
     exists = late[1:] >= 0
     interval = jnp.where(exists, jnp.diff(late), 0) * frame
     count = exists.sum()

@@ -37,6 +37,8 @@ _NOT_OK = f"{_NOT_FINITE}; or the time step is too coarse for how fast a variabl
 class SimulationError(FloatingPointError):
     """A simulated value is not finite, or the time step was too coarse."""
 
+    outcome = "failed"
+
 
 def simulate(
     simulator: SteppedSimulator | ODESimulator,

@@ -10,13 +10,13 @@ from pydantic import Field, model_validator
 from jneuro.core.config import Config, RunConfig
 from jneuro.core.names import unknown_name
 from jneuro.core.registry import accepted
-from jneuro.simulators.config import RunSettings, StimulusConfig
+from jneuro.simulators.config import RunSettings
 from jneuro.simulators.kinds import as_solver, made
 from jneuro.simulators.paths import parameters
 from jneuro.sweeps.design import DesignConfig
 from jneuro.sweeps.kinds import MEASURES
 from jneuro.sweeps.measures import as_measure
-from jneuro.sweeps.problem import Recipe, SweepProblem, targets_of
+from jneuro.sweeps.problem import StimulusRecipe, SweepProblem
 
 __all__ = ["SweepConfig", "SweepFigure"]
 
@@ -38,6 +38,11 @@ class SweepFigure(Config):
     x: str
     y: str | None = None
     family: str | None = None
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes that it shows."""
+        return tuple(axis for axis in (self.x, self.y, self.family) if axis is not None)
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -68,13 +73,12 @@ class SweepConfig(RunConfig):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         self.problem()
+        axes = list(self.sweep.varied)
         for number, figure in enumerate(self.figures):
-            for key, known in (("of", self.measured), ("x", self.sweep.varied), ("y", self.sweep.varied)):
+            for key, known in (("of", self.measured), ("x", axes), ("y", axes), ("family", axes)):
                 value = getattr(figure, key)
                 if value is not None and value not in known:
                     raise ValueError(f"figures.{number}: {key}: {unknown_name(value, known, 'name')}")
-            if figure.family is not None and figure.family not in self.sweep.varied:
-                raise ValueError(f"figures.{number}: family: {unknown_name(figure.family, self.sweep.varied, 'name')}")
         return self
 
     @property
@@ -85,7 +89,7 @@ class SweepConfig(RunConfig):
     @property
     def targets(self) -> dict[str, str]:
         """What every axis varies."""
-        return {name: ", ".join(paths) for name, paths in self.problem().targets.items()}
+        return {name: ", ".join(map(".".join, paths)) for name, paths in self.problem().targets.items()}
 
     def problem(self) -> SweepProblem:
         """The sweep as objects, built once in each precision.
@@ -104,31 +108,25 @@ class SweepConfig(RunConfig):
         return {}
 
     def _build(self) -> SweepProblem:
-        simulation = self.simulation
-        simulator = simulation.simulator.build()
-        stimulus = None if simulation.stimulus is None else _recipe(simulation.stimulus)
-        said = self.model_dump(mode="json", exclude={"name", "figures"})
-        del said["sweep"]["max_points"]
+        run, recipe = self.simulation, None
+        if (stimulus := run.stimulus) is not None:
+            known = accepted(stimulus.target) if made(stimulus.target) else parameters(stimulus.target)
+            names = tuple(n for n in known if n != "key")
+            recipe = StimulusRecipe(stimulus.build, names, stimulus.name, stimulus.source_digest)
+        said = self.model_dump(mode="json", exclude={"name": True, "figures": True, "sweep": {"max_points"}})
         return SweepProblem(
-            simulator=simulator,
-            stimulus=stimulus,
+            simulator=run.simulator.build(),
+            stimulus=recipe,
             design=self.sweep,
-            targets=targets_of(self.sweep, simulator, stimulus),
-            duration=simulation.duration_ms,
-            warmup=simulation.warmup_ms,
-            record_every=simulation.record_every_ms,
-            dt=simulation.dt_ms,
-            solver=as_solver(simulation.solver),
+            duration=run.duration_ms,
+            warmup=run.warmup_ms,
+            record_every=run.record_every_ms,
+            dt=run.dt_ms,
+            solver=as_solver(run.solver),
             measures=tuple(as_measure(block) for block in self.measures),
             keep=self.keep,
             key=jax.random.key(self.seed),
-            name=simulation.simulator.name,
+            name=run.simulator.name,
             said=said,
-            sources={f"simulator {simulation.simulator.name}": simulation.simulator.source_digest},
+            sources={f"simulator {run.simulator.name}": run.simulator.source_digest},
         )
-
-
-def _recipe(config: StimulusConfig) -> Recipe:
-    """How a configured stimulus of a point comes about."""
-    known = accepted(config.target) if made(config.target) else parameters(config.target)
-    return Recipe(config.build, tuple(n for n in known if n != "key"), config.name, config.source_digest)

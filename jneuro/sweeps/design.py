@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -12,11 +12,15 @@ import jax
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from jneuro.core.config import Config, first_message
+from jneuro.core.config import Config, first_error
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Int, Key
 
-__all__ = ["AxisConfig", "DesignConfig", "Points", "as_design", "design_points", "zipped"]
+__all__ = ["TAKEN", "AxisConfig", "DesignConfig", "Points", "as_design", "design_points", "zipped"]
+
+
+TAKEN = ("point", "seed", "time", "neuron", "population", "ok")
+"""Names that a store has already, for its own dimensions and results."""
 
 
 class AxisConfig(Config):
@@ -70,7 +74,7 @@ class AxisConfig(Config):
 
     def at(self, share: Float[np.ndarray, " point"]) -> Float[np.ndarray, " point"]:
         """The values at shares between 0 and 1 of the range."""
-        low, high = float(self.low or 0.0), float(self.high or 0.0)
+        low, high = self.low or 0.0, self.high or 0.0
         if self.scale == "log":
             # The ends themselves are exact.
             inner = np.exp((1 - share) * math.log(low) + share * math.log(high))
@@ -83,6 +87,13 @@ class AxisConfig(Config):
         if self.values is not None:
             return np.asarray(self.values, np.float64)
         return self.at(np.linspace(0, 1, self.points or 1))
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The least and the greatest value."""
+        if self.values is not None:
+            return min(self.values), max(self.values)
+        return self.low or 0.0, self.high or 0.0
 
 
 class DesignConfig(Config):
@@ -112,7 +123,7 @@ class DesignConfig(Config):
     draws: Literal["per_point", "per_seed"] = "per_point"
     max_points: int = Field(default=1_000_000, ge=1)
     chunk: int | None = Field(default=None, ge=1)
-    lanes: int | None = Field(default=None, ge=1)
+    lanes: int | None = Field(default=None, ge=1, le=1 << 20)
 
     @model_validator(mode="before")
     @classmethod
@@ -128,7 +139,7 @@ class DesignConfig(Config):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         for name in self.axes:
-            if not name.isidentifier() or name in _TAKEN:
+            if not name.isidentifier() or name in TAKEN:
                 raise ValueError(f"axes: {name!r} cannot name an axis; choose a name, and say what it is by `of`")
         if self.design == "table":
             self._check_table()
@@ -157,56 +168,49 @@ class DesignConfig(Config):
             raise ValueError(f"axes.{name}: needs points, 2 at least")
 
     def _check_table(self) -> None:
-        """Refuse a table that cannot be read, or does not fit the axes."""
-        columns = self._columns()
+        """Refuse a table that does not fit the axes."""
+        seed = self.columns.get("seed")
         for name, axis in self.axes.items():
             if axis.values is not None or axis.low is not None or axis.points is not None:
                 raise ValueError(f"axes.{name}: its values stand in the table")
-            if name not in columns:
-                raise ValueError(f"table: has no column {name!r}; it has {', '.join(columns)}")
-        if not [n for n in columns if n != "seed"]:
+            if name not in self.columns:
+                raise ValueError(f"table: has no column {name!r}; it has {', '.join(self.columns)}")
+        if not self.varied:
             raise ValueError("table: has no column but the seeds: nothing would be varied")
-        for name in columns:
-            if name != "seed" and (not name.isidentifier() or name in _TAKEN):
+        for name in self.varied:
+            if not name.isidentifier() or name in TAKEN:
                 raise ValueError(
                     f"table: {name!r} cannot name an axis; choose another name, and say what it is in axes"
                 )
-        if "seed" in columns:
-            if self.seeds > 1:
-                raise ValueError("seeds: the table has a column for them")
-            if not np.all((columns["seed"] >= 0) & (columns["seed"] % 1 == 0) & (columns["seed"] < 2**31)):
-                raise ValueError("table: seeds must be whole numbers, 0 or more")
-
-    def _columns(self) -> dict[str, Float[np.ndarray, " point"]]:
-        """The columns of the table."""
-        if self.table is None:
-            raise ValueError("a table design needs table, a CSV file")
-        return dict(_parse(self.table))
+        if seed is not None and self.seeds > 1:
+            raise ValueError("seeds: the table has a column for them")
+        if seed is not None and not np.all((seed >= 0) & (seed % 1 == 0) & (seed < 2**31)):
+            raise ValueError("table: seeds must be whole numbers, 0 or more")
 
     @property
+    def columns(self) -> dict[str, Float[np.ndarray, " point"]]:
+        """The columns of a table by their names, `seed` among them if there is one."""
+        if self.table is None:
+            raise ValueError("a table design needs table, a CSV file")
+        return _parse(self.table)
+
+    @cached_property
     def varied(self) -> dict[str, AxisConfig]:
-        """All axes."""
+        """All axes by their names; those of a table with its values."""
         if self.design != "table":
             return self.axes
-        return {name: self.axes.get(name, AxisConfig()) for name in self._columns() if name != "seed"}
-
-    def ends(self, name: str) -> tuple[float, float]:
-        """The least and the greatest value of an axis."""
-        axis = self.axes.get(name)
-        if self.design == "table":
-            values = self._columns()[name]
-        elif axis is not None and axis.values is None:
-            return float(axis.low or 0.0), float(axis.high or 0.0)
-        else:
-            values = self.axes[name].grid
-        return float(values.min()), float(values.max())
+        return {
+            name: self.axes.get(name, AxisConfig()).model_copy(update={"values": tuple(values.tolist())})
+            for name, values in self.columns.items()
+            if name != "seed"
+        }
 
     @property
     def count(self) -> int:
         """Number of points, all seeds together."""
-        if self.design == "grid":
-            return math.prod(len(a.values) if a.values else a.points or 1 for a in self.axes.values()) * self.seeds
-        return (self.points or len(next(iter(self._columns().values())))) * self.seeds
+        sizes = [len(axis.values) if axis.values else axis.points or 1 for axis in self.varied.values()]
+        sets = {"grid": math.prod(sizes), "table": sizes[0]}
+        return sets.get(self.design, self.points or 1) * self.seeds
 
 
 def _named(paths: Iterable[str]) -> dict[str, str]:
@@ -214,11 +218,12 @@ def _named(paths: Iterable[str]) -> dict[str, str]:
     parts = {path: path.split(".") for path in paths}
     names: dict[str, str] = {}
     for path, own in parts.items():
-        for depth in range(1, len(own) + 1):
-            end = own[-depth:]
-            if sum(other[-depth:] == end for other in parts.values()) == 1:
-                break
-        names[path] = "_".join(end)
+        ends = [own[-depth:] for depth in range(1, len(own) + 1)]
+        alone = [end for end in ends if sum(other[-len(end) :] == end for other in parts.values()) == 1]
+        free = ["_".join(end) for end in alone if "_".join(end) not in (*names.values(), *TAKEN)]
+        names[path] = free[0] if free else "_".join(own)
+    if len(set(names.values())) < len(names):
+        raise ValueError(f"design: {', '.join(names)} are too alike; name one yourself: NAME: AxisConfig(of=PATH, ...)")
     return names
 
 
@@ -274,30 +279,27 @@ def as_design(design: Any, seeds: int | None = None) -> DesignConfig:
     """
     more = {} if seeds is None else {"seeds": seeds}
     try:
-        return _as_design(design, seeds, more)
+        if isinstance(design, DesignConfig):
+            return DesignConfig.model_validate(design.model_dump() | more)
+        if isinstance(design, Mapping):
+            return _grid({str(path): values for path, values in design.items()}, more)
+        if (columns := getattr(design, "columns", None)) is not None:
+            return zipped({name: design[name] for name in columns}, **more)
     except ValidationError as error:
-        raise ValueError(f"design: {first_message(error)}") from error
+        raise ValueError(f"design: {first_error(error)}") from error
+    raise ValueError(f"design = {design!r} must map paths to values, or be a DataFrame or a DesignConfig")
 
 
-def _as_design(design: Any, seeds: int | None, more: dict[str, Any]) -> DesignConfig:
-    if isinstance(design, DesignConfig):
-        return design if seeds is None else DesignConfig.model_validate(design.model_dump() | more)
-    if isinstance(design, Mapping):
-        if not design:
-            raise ValueError("design: is empty: nothing would be varied")
-        names = _named(map(str, design))
-        axes = {}
-        for path, values in design.items():
-            of = names[str(path)]
-            if isinstance(values, AxisConfig):
-                axes[of] = values if values.of is not None else values.model_copy(update={"of": str(path)})
-            else:
-                axes[of] = AxisConfig(of=str(path), values=_values(str(path), values))
-        return DesignConfig(axes=axes, **more)
-    try:
-        return zipped({name: design[name] for name in design.columns}, **more)
-    except AttributeError:
-        raise ValueError(f"design = {design!r} must map paths to values, or be a DataFrame or a DesignConfig") from None
+def _grid(design: Mapping[str, Any], more: Mapping[str, Any]) -> DesignConfig:
+    """A grid of what stands at paths: values, or an `AxisConfig`."""
+    if not design:
+        raise ValueError("design: is empty: nothing would be varied")
+    axes = {}
+    for path, name in _named(design).items():
+        axis = design[path]
+        axis = axis if isinstance(axis, AxisConfig) else AxisConfig(values=_values(path, axis))
+        axes[name] = axis if axis.of is not None else axis.model_copy(update={"of": path})
+    return DesignConfig(axes=axes, **more)
 
 
 @lru_cache(maxsize=2)
@@ -320,9 +322,6 @@ def _parse(table: str) -> dict[str, Float[np.ndarray, " point"]]:
                 raise ValueError(f"table: line {number}: {name} = {text.strip()!r} must be a number")
             columns[name].append(value)
     return {name: np.asarray(values) for name, values in columns.items()}
-
-
-_TAKEN = ("point", "seed", "time", "neuron", "population", "ok")
 
 
 class Points(NamedTuple):
@@ -362,20 +361,17 @@ def design_points(design: DesignConfig, key: Key[Array, ""]) -> Points:
     labels = {"seed": np.arange(design.seeds)} if design.seeds > 1 else {}
     if design.design == "grid":
         axes = {name: axis.grid for name, axis in design.axes.items()}
-        mesh = np.meshgrid(*axes.values(), indexing="ij")
-        values = np.stack([m.reshape(-1) for m in mesh], 1)
+        values = np.stack([m.reshape(-1) for m in np.meshgrid(*axes.values(), indexing="ij")], 1)
         return Points({n: len(v) for n, v in axes.items()} | repeated, axes | labels, values, None, design.seeds)
-    seed = None
     if design.design == "table":
-        columns = design._columns()
-        if "seed" in columns:
-            seed = columns.pop("seed").astype(np.int32)
+        columns = {name: axis.grid for name, axis in design.varied.items()}
     else:
         shares = _shares(design, key)
         columns = {name: axis.at(share) for (name, axis), share in zip(design.axes.items(), shares.T, strict=True)}
-    coords = dict(columns) if seed is None else columns | {"seed": seed}
-    values = np.stack(list(columns.values()), 1)
-    return Points({"point": len(values)} | repeated, coords | labels, values, seed, design.seeds)
+    values, seed = np.stack(list(columns.values()), 1), None
+    if design.design == "table" and "seed" in design.columns:
+        columns["seed"] = seed = design.columns["seed"].astype(np.int32)
+    return Points({"point": len(values)} | repeated, columns | labels, values, seed, design.seeds)
 
 
 def _shares(design: DesignConfig, key: Key[Array, ""]) -> Float[np.ndarray, "point axis"]:

@@ -13,25 +13,21 @@ def _lacks(thing: Any) -> str | None:
     return None
 
 
+_SPIKES = (
+    "spike_count",
+    "rate",
+    "population_rates",
+    "isi_cv",
+    "synchrony",
+    "network_state",
+    "first_spike",
+    "regime",
+)
+_POTENTIALS = ("v_mean", "v_sd", "v_min", "v_max")
+
 MEASURES = Registry(
     "measure",
-    {
-        name: f"jneuro.sweeps.measures:{name}"
-        for name in (
-            "spike_count",
-            "rate",
-            "population_rates",
-            "isi_cv",
-            "synchrony",
-            "network_state",
-            "first_spike",
-            "regime",
-            "v_mean",
-            "v_sd",
-            "v_min",
-            "v_max",
-        )
-    },
+    {name: f"jneuro.sweeps.measures:{name}" for name in (*_SPIKES, *_POTENTIALS)},
     _lacks,
     given=("recording", "populations"),
 )

@@ -14,10 +14,10 @@ from jneuro.core.registry import accepted
 from jneuro.core.types import Array, Float
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.regimes import REGIMES, firing_pattern
-from jneuro.simulators.spike_statistics import isi_cvs
+from jneuro.spikes.intervals import isi_cvs
 from jneuro.sweeps.kinds import MEASURES
 
-__all__ = ["STATES", "Measure", "as_measure", "measure", "result_like", "result_names"]
+__all__ = ["STATES", "Measure", "as_measure", "measure", "result_like", "result_names", "unwrapped"]
 
 STATES = ("quiet", "synchronous regular", "asynchronous regular", "synchronous irregular", "asynchronous irregular")
 """States of a network, by their number in the measure `network_state`."""
@@ -95,9 +95,15 @@ def measure(
     return decorate
 
 
-def _name_of(function: Any) -> str:
+def unwrapped(function: Any) -> Any:
+    """The function behind `functools.partial`s of it."""
     while isinstance(function, functools.partial):
         function = function.func
+    return function
+
+
+def _name_of(function: Any) -> str:
+    function = unwrapped(function)
     name = getattr(function, "__name__", type(function).__name__)
     return name if name.isidentifier() else "measure"
 
@@ -254,18 +260,14 @@ def result_names(name: str, result: Any) -> dict[str, Array]:
         raise ValueError("returned an empty dictionary; it must return a number or an array, or several by name")
     arrays = {}
     for key, value in found.items():
-        plain = isinstance(value, jax.Array | np.ndarray | np.generic | int | float | bool | list | tuple)
-        where = f"under {key!r} " if isinstance(result, Mapping) else ""
         try:
-            array = jnp.asarray(value) if plain else None
+            arrays[key] = jnp.asarray(value)
         except (TypeError, ValueError):
-            array = None
-        if array is None:
+            where = f"under {key!r} " if isinstance(result, Mapping) else ""
             raise ValueError(
                 f"returned {where}{value!r}, of the type {type(value).__name__}; it must return a number or an array, "
                 "or a dictionary of them"
-            )
-        arrays[key] = array
+            ) from None
     return arrays
 
 
@@ -308,9 +310,6 @@ def result_like(about: Measure, recording: Recording, populations: Sequence[int]
 
 def _line_of(about: Measure, error: Exception) -> str:
     """Where in the function's own file it went wrong."""
-    function = about.function
-    while isinstance(function, functools.partial):
-        function = function.func
-    code = getattr(function, "__code__", None)
+    code = getattr(unwrapped(about.function), "__code__", None)
     frames = [f for f in traceback.extract_tb(error.__traceback__) if code and f.filename == code.co_filename]
     return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""

@@ -1,6 +1,5 @@
 """The verb: simulate many points, and stream what is measured into one store."""
 
-import functools
 import inspect
 import shutil
 import tempfile
@@ -21,12 +20,11 @@ from jneuro.simulators.base import Simulator
 from jneuro.simulators.kinds import SIMULATORS, as_solver
 from jneuro.simulators.paths import parameters
 from jneuro.simulators.stimuli import Stimulus
-from jneuro.sweeps.batches import NOT_FINITE, run_groups
 from jneuro.sweeps.design import Points, as_design, design_points
-from jneuro.sweeps.measures import as_measure
-from jneuro.sweeps.problem import Drawn, Fixed, Recipe, SweepProblem, described, source_of, targets_of
-from jneuro.sweeps.program import REASON, Group, PointProgram, fitting_program, local_devices
-from jneuro.sweeps.store import Layout, Quantity, SweepStore, open_sweep
+from jneuro.sweeps.measures import as_measure, unwrapped
+from jneuro.sweeps.problem import REASON, StimulusRecipe, SweepProblem, described, source_of
+from jneuro.sweeps.program import NOT_FINITE, Group, fitting_program, local_devices, run_groups
+from jneuro.sweeps.store import Labelled, Layout, SweepStore, open_sweep
 
 __all__ = ["run_sweep", "sweep"]
 
@@ -114,15 +112,15 @@ def sweep(
     SIMULATORS.require(simulator)
     if inspect.isclass(simulator) or inspect.isroutine(simulator):
         raise ValueError(f"simulator = {simulator.__name__} must be an object; call it, as in {simulator.__name__}()")
-    chosen, driven = as_design(design, seeds), _drawn(stimulus)
-    times = {"duration": duration, "warmup": warmup, "record_every": record_every, "dt": dt}
+    times: dict[str, Any] = {"duration": duration, "warmup": warmup, "record_every": record_every, "dt": dt}
     for name, value in times.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float | np.number)):
             raise ValueError(f"{name} = {value!r} must be a number of milliseconds")
+        times[name] = None if value is None else float(value)
     for name, value in (("measures", measures), ("keep", keep)):
         if isinstance(value, str) or not isinstance(value, Sequence):
             raise ValueError(f"{name} = {value!r} must be a list, as in [{value!r}]")
-    solver, named = as_solver(solver), tuple(as_measure(m) for m in measures)
+    chosen, solver, named = as_design(design, seeds), as_solver(solver), tuple(as_measure(m) for m in measures)
     said = {
         "simulator": described(simulator),
         "stimulus": described(stimulus),
@@ -131,23 +129,19 @@ def sweep(
         "measures": [m.name for m in named],
         "keep": list(keep),
         "key": jax.random.key_data(require_key(key)).tolist(),
-        **{name: None if value is None else float(value) for name, value in times.items()},
+        **times,
     }
     problem = SweepProblem(
         simulator=simulator,
-        stimulus=driven,
+        stimulus=_recipe(stimulus),
         design=chosen,
-        targets=targets_of(chosen, simulator, driven),
-        duration=float(duration),
-        warmup=float(warmup),
-        record_every=None if record_every is None else float(record_every),
-        dt=None if dt is None else float(dt),
         solver=solver,
         measures=named,
         keep=tuple(keep),
         key=key,
         name=type(simulator).__name__,
         said=said,
+        **times,
     )
     how = {"process": process, "processes": processes, "devices": devices, "memory": memory, "progress": progress}
     if path is not None:
@@ -157,12 +151,12 @@ def sweep(
         return None if found is None else found.load()
 
 
-def _drawn(stimulus: Any) -> Drawn | None:
-    """How the stimulus of a point comes about."""
+def _recipe(stimulus: Any) -> StimulusRecipe | None:
+    """How the stimulus of a point is built."""
     if stimulus is None:
         return None
     if isinstance(stimulus, Stimulus):
-        return Fixed(stimulus, type(stimulus).__name__)
+        return StimulusRecipe(lambda key, values: stimulus, (), type(stimulus).__name__, source_of(stimulus))
     if not callable(stimulus) or "key" not in accepted(stimulus):
         raise ValueError(
             f"stimulus = {stimulus!r} must be a stimulus, such as stimuli.Constant(10.0), or a function of a key that "
@@ -176,8 +170,7 @@ def _drawn(stimulus: Any) -> Drawn | None:
         return found
 
     names = tuple(n for n in accepted(stimulus) if n != "key")
-    made = stimulus.func if isinstance(stimulus, functools.partial) else stimulus
-    return Recipe(make, names, made.__name__, source_of(stimulus))
+    return StimulusRecipe(make, names, unwrapped(stimulus).__name__, source_of(stimulus))
 
 
 def run_sweep(
@@ -218,14 +211,14 @@ def run_sweep(
     """
     if not 0 <= process < processes:
         raise ValueError(f"process = {process} must be at least 0 and less than processes = {processes}")
-    points, point = design_points(problem.design, problem.key), PointProgram(problem)
-    layout, lanes = _layout(points, point)
-    _require_room(Path(path), points, point)
-    store = SweepStore.create(Path(path), layout, _quantities(point), _coords(points, point), problem.provenance)
+    path, points = Path(path), design_points(problem.design, problem.key)
+    _require_room(path, points, problem)
+    layout, lanes = _layout(points, problem)
+    store = SweepStore(path, layout, _quantities(problem), _coords(points, problem), problem.provenance)
     chosen = tuple(devices) if devices is not None else local_devices()
     mine = range(process, layout.chunks, processes)
     with showing(progress) as shown:
-        _compute(store, points, point, lanes, mine, chosen, memory, shown)
+        _compute(store, mine, points, problem, lanes, chosen, memory, shown)
     if not all(store.done(chunk) for chunk in range(layout.chunks)):
         return None
     store.tidy()
@@ -234,46 +227,39 @@ def run_sweep(
 
 def _compute(
     store: SweepStore,
-    points: Points,
-    point: PointProgram,
-    lanes: int,
     mine: range,
+    points: Points,
+    problem: SweepProblem,
+    lanes: int,
     devices: Sequence[Any],
     memory: int | None,
     progress: Progress,
 ) -> None:
-    """Compute the chunks that are missing."""
-    layout = store.layout
-    missing = [chunk for chunk in mine if not store.done(chunk)]
-    there = sorted(set(mine) - set(missing))
-    total = sum(len(layout.points(chunk)) for chunk in mine)
-    done, failed = sum(len(layout.points(c)) for c in there), sum(store.failures(c) for c in there)
+    """Compute the chunks that are missing or damaged, and write every one when its last group is there."""
+    sizes = {chunk: len(store.layout.points(chunk)) for chunk in mine}
+    there = {chunk: failures for chunk in mine if (failures := store.failures(chunk)) is not None}
+    missing = [chunk for chunk in mine if chunk not in there]
     if not missing:
         return
-    with progress.begin("sweep", total, "points", done) as task:
+    done, failed = sum(sizes[chunk] for chunk in there), sum(there.values())
+    with progress.begin("sweep", sum(sizes.values()), "points", done) as task:
         task.update(text="compiling", failed=failed)
-        groups = [group for chunk in missing for group in _groups(points, layout, chunk, lanes)]
+        groups = [group for chunk in missing for group in _groups(points, store.layout, chunk, lanes)]
         most = -(-len(groups) // len(devices))
         if devices[0].platform == "cpu":
             # More groups than a chunk has take longer, and no more of them at once.
-            most = min(most, -(-len(layout.points(missing[0])) // lanes))
-        program = fitting_program(point, lanes, most, devices, memory or available_memory(devices[0], len(devices)))
+            most = min(most, -(-sizes[missing[0]] // lanes))
+        budget = memory or available_memory(devices[0], len(devices))
+        program = fitting_program(problem, lanes, most, devices, budget)
         task.update(text="")
-        for count, bad in _write(store, run_groups(program, groups)):
-            done, failed = done + count, failed + bad
+        parts: list[dict[str, np.ndarray]] = []
+        for group, found in run_groups(program, groups):
+            parts.append({name: np.array(x) for name, x in found.items()})  # a view would keep the whole batch
+            if group.first + group.count == sizes[group.chunk]:
+                store.write(group.chunk, {name: np.concatenate([p[name] for p in parts]) for name in found})
+                parts.clear()
+            done, failed = done + group.count, failed + int(np.count_nonzero(~found["ok"]))
             task.update(done, failed=failed)
-
-
-def _write(store: SweepStore, results: Iterator[tuple[Group, dict[str, np.ndarray]]]) -> Iterator[tuple[int, int]]:
-    """Write every chunk when its last group is there; yield how many points came, and how many of them failed."""
-    parts: list[dict[str, np.ndarray]] = []
-    for group, found in results:
-        # A view would keep the whole batch.
-        parts.append({name: np.array(x) for name, x in found.items()})
-        if group.first + group.count == len(store.layout.points(group.chunk)):
-            store.write(group.chunk, {name: np.concatenate([p[name] for p in parts]) for name in found})
-            parts.clear()
-        yield group.count, int(np.count_nonzero(~found["ok"]))
 
 
 def _groups(points: Points, layout: Layout, chunk: int, lanes: int) -> Iterator[Group]:
@@ -287,11 +273,10 @@ def _groups(points: Points, layout: Layout, chunk: int, lanes: int) -> Iterator[
         yield Group(chunk, first, len(some), index.astype(np.int32), seed.astype(np.int32), points.values[index])
 
 
-def _require_room(path: Path, points: Points, point: PointProgram) -> None:
+def _require_room(path: Path, points: Points, problem: SweepProblem) -> None:
     """Refuse results that do not fit on the disk, before anything is laid out."""
-    above = next(p for p in path.resolve().parents if p.exists())
-    need = points.count * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(point.like))
-    free = shutil.disk_usage(above).free
+    need = points.count * problem.kept_bytes
+    free = shutil.disk_usage(next(p for p in path.resolve().parents if p.exists())).free
     if not path.exists() and need > free:
         raise ValueError(
             f"{path}: the results of {points.count:,} points need up to {need / 2**30:,.1f} GiB, of "
@@ -299,64 +284,57 @@ def _require_room(path: Path, points: Points, point: PointProgram) -> None:
         )
 
 
-def _layout(points: Points, point: PointProgram) -> tuple[Layout, int]:
+def _layout(points: Points, problem: SweepProblem) -> tuple[Layout, int]:
     """How points are cut into chunks, and how many of them are computed side by side: functions of the design alone."""
-    design, neurons = point.problem.design, sum(point.problem.populations.values())
-    wide = design.lanes or min(_SIDE_BY_SIDE // neurons, _RECORDED // max(point.recorded_bytes, 1), 256)
+    design, neurons = problem.design, sum(problem.populations.values())
+    wide = design.lanes or min(_SIDE_BY_SIDE // neurons, _RECORDED // max(problem.recorded_bytes, 1), 256)
     wide = max(1, wide)
-    kept = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(point.like))
-    wanted = design.chunk or max(1, min(max(wide, points.count // _CHUNKS), _KEPT // max(kept, 1)))
+    wanted = design.chunk or max(1, min(max(wide, points.count // _CHUNKS), _KEPT // max(problem.kept_bytes, 1)))
     layout = Layout.cut(points.dims, wanted)
     size = int(np.prod(layout.block))
     return layout, design.lanes or -(-size // -(-size // wide))
 
 
-def _quantities(point: PointProgram) -> dict[str, Quantity]:
+def _quantities(problem: SweepProblem) -> Labelled:
     """What is stored of every point, with units and meanings."""
-    problem = point.problem
-    about = {measure.name: measure for measure in problem.measures}
-    recordables = problem.simulator.recordables
+    about: dict[str, Any] = {"ok": {"long_name": "whether nothing was raised and all that was recorded is finite"}}
+    for measure in problem.measures:
+        meanings = {"meanings": list(measure.meanings)} if measure.meanings else {}
+        about[measure.name] = {"units": measure.unit, "long_name": measure.doc} | meanings
+    for name, recordable in problem.simulator.recordables.items():
+        if name in problem.keep:
+            about[f"{name}_trace"] = {"units": recordable.unit, "long_name": recordable.doc}
     found = {}
-    for name, like in point.like.items():
+    for name, like in problem.like.items():
         dims = tuple(f"{name}_{k}" for k in range(len(like.shape)))
-        attributes: dict[str, Any] = {}
-        if name == "ok":
-            attributes = {"long_name": "whether nothing was raised and all that was recorded is finite"}
-        elif name == "population_rates":
+        if name == "population_rates":
             dims = ("population",)
-        if (plain := name.removesuffix("_trace")) in problem.keep and plain != name:
+        elif name.removesuffix("_trace") in problem.keep and name.endswith("_trace"):
             dims = ("time", *(("neuron",) if len(like.shape) == 2 else dims[1:]))
-            attributes = {"units": recordables[plain].unit, "long_name": recordables[plain].doc}
-        elif name in about:
-            attributes = {"units": about[name].unit, "long_name": about[name].doc}
-            if about[name].meanings:
-                attributes["meanings"] = list(about[name].meanings)
-        found[name] = Quantity(tuple(like.shape), np.dtype(like.dtype), dims, attributes)
+        found[name] = (dims, like, about.get(name, {}))
     said = {"long_name": f"why a point failed: '{NOT_FINITE}', or what was raised; empty where it did not"}
-    return found | {REASON: Quantity((), np.dtypes.StringDType(), (), said)}
+    return found | {REASON: ((), np.zeros((), np.dtypes.StringDType()), said)}
 
 
-def _coords(points: Points, point: PointProgram) -> dict[str, Any]:
+def _coords(points: Points, problem: SweepProblem) -> Labelled:
     """The labels: values of the axes, and what a quantity's own dimensions are."""
-    problem = point.problem
     declared, recordables = parameters(problem.simulator), problem.simulator.recordables
     coords: dict[str, Any] = {}
     for name, values in points.coords.items():
         attributes: dict[str, Any] = {"role": "axis"}
         if name in problem.targets:
-            target, times = problem.targets[name], problem.design.varied[name].times
-            where, _, argument = target[0].partition(".")
-            attributes |= {"target": ", ".join(target), "times": times}
+            times, targets = problem.design.varied[name].times, problem.targets[name]
+            attributes |= {"target": ", ".join(map(".".join, targets)), "times": times}
+            where, path = targets[0]
             if where == "simulator":
-                unit = declared[argument].unit if times == 1 else "1"
-                attributes |= {"units": unit, "long_name": declared[argument].doc}
-            elif argument == "amplitude" and times == 1 and "current" in recordables:
+                attributes |= {"units": declared[path].unit if times == 1 else "1", "long_name": declared[path].doc}
+            elif path == "amplitude" and times == 1 and "current" in recordables:
                 attributes |= {"units": recordables["current"].unit}
         coords[name] = ((name if name in points.dims else "point",), values, attributes)
     if problem.keep:
-        recording = point.recording
-        steps = recording.record_every * np.arange(1, recording.frames + 1)
-        coords["time"] = (("time",), problem.warmup + steps * recording.step, {"role": "axis", "units": "ms"})
+        steps = problem.recording.record_every * np.arange(1, problem.recording.frames + 1)
+        time = problem.warmup + steps * problem.recording.step
+        coords["time"] = (("time",), time, {"role": "axis", "units": "ms"})
     if "population_rates" in [measure.name for measure in problem.measures]:
         meaning = {str(k): name for k, name in enumerate(problem.populations)}
         coords["population"] = (("population",), np.arange(len(meaning)), {"role": "axis", "meaning": meaning})

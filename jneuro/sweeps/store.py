@@ -8,6 +8,7 @@ number of processes may write, each its own chunks.
 
 import json
 import math
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,13 +21,16 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from jneuro.core.files import remove, written
 from jneuro.recordings.store import StoreError
 
-__all__ = ["SWEEP_FORMAT", "Layout", "Quantity", "SweepStore", "open_sweep"]
+__all__ = ["SWEEP_FORMAT", "Labelled", "Layout", "SweepStore", "open_sweep"]
 
 SWEEP_FORMAT = 1
 """Version of the layout."""
 
 _EVERY_CHUNK = {"array.write_empty_chunks": True}
 """A chunk of nothing but the fill value is a chunk, too."""
+
+_COMPRESSORS = (BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec())
+"""Of labels and results alike: a flipped bit is noticed when it is read."""
 
 
 class Layout(NamedTuple):
@@ -76,45 +80,22 @@ class Layout(NamedTuple):
         return np.ravel_multi_index(index, tuple(self.sizes.values())).reshape(-1)
 
 
-class Quantity(NamedTuple):
-    """What is stored of every point.
-
-    Attributes:
-        shape: of one point's.
-        dtype: of its elements.
-        dims: names of its own dimensions.
-        attributes: unit, meaning and such.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    dims: tuple[str, ...]
-    attributes: dict[str, Any]
+Labelled = Mapping[str, tuple[tuple[str, ...], Any, dict[str, Any]]]
+"""Name to dimensions, values or something of their shape and type, and attributes."""
 
 
 class SweepStore:
     """The results of a sweep, finished or not."""
 
-    def __init__(self, path: Path, layout: Layout, quantities: Mapping[str, Quantity]) -> None:
-        """Wrap a store that `create` made or found."""
-        self.path, self.layout, self.quantities = path, layout, dict(quantities)
-        self._root = zarr.open_group(path, mode="r+")
-
-    @classmethod
-    def create(
-        cls,
-        path: Path,
-        layout: Layout,
-        quantities: Mapping[str, Quantity],
-        coords: Mapping[str, tuple[tuple[str, ...], np.ndarray, dict[str, Any]]],
-        provenance: Mapping[str, Any],
-    ) -> "SweepStore":
+    def __init__(
+        self, path: Path, layout: Layout, quantities: Labelled, coords: Labelled, provenance: Mapping[str, Any]
+    ) -> None:
         """Lay out a store, or find the one that another process, or an earlier one, has laid out.
 
         Args:
             path: the folder that is, or will be, the store.
             layout: how points are cut into chunks.
-            quantities: what is stored of every point.
+            quantities: what is stored of every point: its own dimensions, its shape and type, attributes.
             coords: labels: their dimensions, values and attributes.
             provenance: what makes the results; JSON values only.
 
@@ -132,32 +113,42 @@ class SweepStore:
             raise StoreError(f"{path}: holds something else than a sweep; choose another folder, or remove it")
         if attributes.get("provenance") != text:
             there, wanted = json.loads(str(attributes.get("provenance"))), json.loads(text)
-            differs = _difference({**there, "code": {}}, {**wanted, "code": {}})
-            what = (
-                f"design, which differs in {differs}" if differs else f"code: {_changed(there['code'], wanted['code'])}"
-            )
+            code = [there.pop("code"), wanted.pop("code")]
+            if differs := _difference(there, wanted):
+                what = f"design, which differs in {differs}"
+            else:
+                parts = [name for name in code[0] | code[1] if code[0].get(name) != code[1].get(name)]
+                changed = f"the source of its {', '.join(parts)}, or of a module that it imports, has changed"
+                what = f"code: {changed}"
             raise StoreError(f"{path}: holds a sweep of another {what}; choose another folder, or remove this one")
-        return cls(path, layout, quantities)
+        self.path, self.layout = path, layout
+        root: Any = zarr.open_group(path, mode="r+")
+        with zarr.config.set(_EVERY_CHUNK):  # an array keeps what is set when it is opened
+            self._arrays = {name: root[name] for name in quantities}
 
     def done(self, chunk: int) -> bool:
         """Whether a chunk is there."""
         place = self.layout.place(chunk)
-        keys = {n: "/".join(map(str, (*place, *(0 for _ in q.shape)))) for n, q in self.quantities.items()}
-        return all((self.path / name / "c" / key).exists() for name, key in keys.items())
+        keys = {name: [*place, *[0] * (array.ndim - len(place))] for name, array in self._arrays.items()}
+        return all(self.path.joinpath(name, "c", *map(str, key)).exists() for name, key in keys.items())
+
+    def failures(self, chunk: int) -> int | None:
+        """Number of points of a chunk that failed; None if it is not there, or its bytes are damaged."""
+        if not self.done(chunk):
+            return None
+        region = self.layout.region(chunk)
+        try:
+            found = {name: np.asarray(array[region]) for name, array in self._arrays.items()}
+        except Exception:  # the codecs raise whatever they like
+            return None
+        return int(np.count_nonzero(~found["ok"]))
 
     def write(self, chunk: int, results: Mapping[str, np.ndarray]) -> None:
         """Write a chunk: every quantity's `[point, ...]`, points in the order of `Layout.points`."""
         region = self.layout.region(chunk)
         shape = tuple(s.stop - s.start for s in region)
-        with zarr.config.set(_EVERY_CHUNK):
-            for name, values in results.items():
-                array: Any = self._root[name]
-                array[region] = values.reshape(*shape, *values.shape[1:])
-
-    def failures(self, chunk: int) -> int:
-        """Number of points of a chunk, which is done, that failed."""
-        array: Any = self._root["ok"]
-        return int(np.size(values := np.asarray(array[self.layout.region(chunk)])) - np.count_nonzero(values))
+        for name, values in results.items():
+            self._arrays[name][region] = values.reshape(*shape, *values.shape[1:])
 
     def tidy(self) -> None:
         """Remove what killed processes left; for when all chunks are there."""
@@ -165,29 +156,24 @@ class SweepStore:
             remove(leftover)
 
 
-def _lay_out(path: Path, layout: Layout, quantities, coords, provenance: str) -> None:
+def _lay_out(path: Path, layout: Layout, quantities: Labelled, coords: Labelled, provenance: str) -> None:
     """Write everything but the results; equal designs give equal bytes."""
     about = {"jneuro_sweep_format": SWEEP_FORMAT, "provenance": provenance}
     root = zarr.create_group(path, zarr_format=3, attributes=about)
     for name, (dims, values, attributes) in coords.items():
-        root.create_array(name, data=values, dimension_names=dims, attributes=attributes, chunks=values.shape)
-    for name, quantity in quantities.items():
+        about = {"dimension_names": dims, "attributes": attributes, "chunks": values.shape}
+        root.create_array(name, data=values, compressors=_COMPRESSORS, **about)
+    for name, (dims, like, attributes) in quantities.items():
         root.create_array(
             name,
-            shape=(*layout.sizes.values(), *quantity.shape),
-            dtype=quantity.dtype,
-            chunks=(*layout.block, *quantity.shape),
-            dimension_names=(*layout.sizes, *quantity.dims),
-            compressors=(BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec()),
-            fill_value={"f": np.nan, "T": ""}.get(quantity.dtype.kind, 0),
-            attributes=quantity.attributes,
+            shape=(*layout.sizes.values(), *like.shape),
+            dtype=like.dtype,
+            chunks=(*layout.block, *like.shape),
+            dimension_names=(*layout.sizes, *dims),
+            compressors=_COMPRESSORS,
+            fill_value={"f": np.nan, "T": ""}.get(np.dtype(like.dtype).kind, 0),
+            attributes=attributes,
         )
-
-
-def _changed(there: dict[str, str], wanted: dict[str, str]) -> str:
-    """Whose source is not what it was."""
-    parts = [name for name in {**there, **wanted} if there.get(name) != wanted.get(name)]
-    return f"the source of its {', '.join(parts)}, or of a module that it imports, has changed"
 
 
 def _difference(there: Any, wanted: Any, key: str = "") -> str:
@@ -198,12 +184,8 @@ def _difference(there: Any, wanted: Any, key: str = "") -> str:
         for name in dict.fromkeys([*wanted, *there]):
             if there.get(name) != wanted.get(name):
                 return _difference(there.get(name), wanted.get(name), f"{key}.{name}" if key else name)
-    return f"{key} ({_short(there)}, not {_short(wanted)})"
-
-
-def _short(value: Any) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 40 else text[:37] + "..."
+    said = [textwrap.shorten(str(value), 40, placeholder="...") for value in (there, wanted)]
+    return f"{key} ({said[0]}, not {said[1]})"
 
 
 def _root(path: Path) -> zarr.Group:

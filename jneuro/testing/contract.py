@@ -1,8 +1,9 @@
 """What all suites share: promises, the error that lists those that are broken, and ways to compare."""
 
+import functools
 import io
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jneuro.core.types import Array, Float, PyTree
 
 __all__ = [
+    "Contract",
     "ContractError",
     "Promise",
     "apart",
@@ -20,13 +22,40 @@ __all__ = [
     "is_finite",
     "name_of",
     "plain_keys",
-    "promise",
+    "prerequisite",
     "reload_fault",
     "same",
     "slope_fault",
     "tracing_fault",
-    "verify",
 ]
+
+
+class Promise(NamedTuple):
+    """One promise of a kind, made of a method of its `Contract`; used as a decorator.
+
+    The method's docstring is the promise, in a sentence, and behind `Remedy:` what to do where it is broken.
+
+    Attributes:
+        check: returns what was found, or None where the promise is kept; what it raises is what was found, too.
+        first: whether the rest is not asked where this one is broken; see `prerequisite`.
+    """
+
+    check: Callable[[Any], str | None]
+    first: bool = False
+
+    @property
+    def name(self) -> str:
+        """The method's name, in words."""
+        return self.check.__name__.replace("_", " ")
+
+    def said(self, found: str) -> str:
+        """The promise, what was found in its place, and the remedy; three lines."""
+        promise, _, remedy = " ".join((self.check.__doc__ or "").split()).partition(" Remedy: ")
+        return f"  {self.name}: {promise[:1].lower()}{promise[1:]}\n    Found: {found}.\n    Remedy: {remedy}"
+
+
+prerequisite = functools.partial(Promise, first=True)
+"""Decorates the check of a promise without which the further ones make no sense."""
 
 
 class ContractError(AssertionError):
@@ -36,81 +65,47 @@ class ContractError(AssertionError):
         promises: the names of those that it breaks.
     """
 
-    def __init__(self, about: str, kind: str, broken: "Sequence[tuple[Promise, str]]"):
+    def __init__(self, about: str, kind: str, broken: Sequence[tuple[Promise, str]]):
         self.promises = tuple(promise.name for promise, _ in broken)
         lines = [f"{about} breaks {len(broken)} promise{'s' * (len(broken) > 1)} of a {kind}:"]
-        for promise, found in broken:
-            lines.append(f"  {promise.name}: {promise.text}.\n    Found: {found}\n    Remedy: {promise.remedy}.")
-        super().__init__("\n".join(lines))
+        super().__init__("\n".join([*lines, *(promise.said(found) for promise, found in broken)]))
 
 
-class Promise(NamedTuple):
-    """One promise of a kind, and the check that says what is found where it is broken.
+class Contract:
+    """What a kind promises: the checks of one object, in the order in which they are asked.
 
     Attributes:
-        name: for `ContractError.promises`.
-        text: the promise, in a sentence.
-        remedy: what to do about it.
-        check: given the case, returns what was found, or None where the promise is kept.
-        first: the rest is not asked where this one is broken.
+        noun: the kind, in the singular.
     """
 
-    name: str
-    text: str
-    remedy: str
-    check: Callable[[Any], str | None]
-    first: bool
+    noun: ClassVar[str]
 
+    def verify(self, about: str, skip: Sequence[str] = ()) -> None:
+        """Ask all promises.
 
-def promise(suite: list[Promise], name: str, text: str, remedy: str, first: bool = False):
-    """Append a check to a suite.
+        Args:
+            about: what is asked, by name.
+            skip: names of promises that are not asked.
 
-    Args:
-        suite: the suite.
-        name: for `ContractError.promises`.
-        text: the promise, in a sentence.
-        remedy: what to do where it is broken.
-        first: the rest is not asked where this one is broken.
-    """
-
-    def append(check: Callable[[Any], str | None]):
-        suite.append(Promise(name, text, remedy, check, first))
-        return check
-
-    return append
-
-
-def verify(about: str, kind: str, suite: Sequence[Promise], case: Any, skip: Sequence[str]) -> None:
-    """Ask all promises.
-
-    Args:
-        about: what is asked, by name.
-        kind: of what it is.
-        suite: the promises of that kind.
-        case: what the checks get.
-        skip: names of promises that are not asked.
-
-    Raises:
-        ContractError: listing those that are broken.
-        ValueError: if `skip` names an unknown promise.
-    """
-    names = [p.name for p in suite]
-    if unknown := [s for s in skip if s not in names]:
-        raise ValueError(f"skip: a {kind} has no promise {unknown[0]!r}; it has {', '.join(names)}")
-    broken: list[tuple[Promise, str]] = []
-    for promise in suite:
-        if promise.name in skip:
-            continue
-        try:
-            found = promise.check(case)
-        except Exception as error:  # whatever code of one's own raises is what was found
-            found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        if found is not None:
-            broken.append((promise, found))
-            if promise.first:
-                break
-    if broken:
-        raise ContractError(about, kind, broken)
+        Raises:
+            ContractError: listing those that are broken.
+            ValueError: if `skip` names an unknown promise.
+        """
+        promises = {p.name: p for p in vars(type(self)).values() if isinstance(p, Promise)}
+        if unknown := [s for s in skip if s not in promises]:
+            raise ValueError(f"skip: a {self.noun} has no promise {unknown[0]!r}; it has {', '.join(promises)}")
+        broken: list[tuple[Promise, str]] = []
+        for promise in (p for name, p in promises.items() if name not in skip):
+            try:
+                found = promise.check(self)
+            except Exception as error:  # whatever code of one's own raises is what was found
+                found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            if found is not None:
+                broken.append((promise, found))
+                if promise.first:
+                    break
+        if broken:
+            raise ContractError(about, self.noun, broken)
 
 
 def name_of(thing: Any) -> str:
@@ -130,14 +125,12 @@ def same(a: PyTree, b: PyTree) -> bool:
         a: the one.
         b: the other.
     """
-    return bool(eqx.tree_equal(*(jax.tree.map(_bits, t) for t in (a, b))))
 
+    def bits(x):
+        x = plain_keys(x)
+        return (np.asarray(x).tobytes(), np.shape(x), str(x.dtype)) if isinstance(x, jax.Array | np.ndarray) else x
 
-def _bits(x: Any) -> Any:
-    if not isinstance(x, jax.Array | np.ndarray):
-        return x
-    x = jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
-    return np.asarray(x).tobytes(), np.shape(x), str(x.dtype)
+    return bool(eqx.tree_equal(*(jax.tree.map(bits, tree) for tree in (a, b))))
 
 
 def apart(a: PyTree, b: PyTree) -> str | None:
@@ -167,8 +160,7 @@ def reload_fault(tree: PyTree) -> str | None:
     file = io.BytesIO()
     eqx.tree_serialise_leaves(file, arrays)
     file.seek(0)
-    back = eqx.tree_deserialise_leaves(file, jax.tree.map(jnp.zeros_like, arrays))
-    if not same(arrays, back):
+    if not same(arrays, eqx.tree_deserialise_leaves(file, jax.tree.map(jnp.zeros_like, arrays))):
         return "arrays that are not those that were written"
     numbers = [x for x in jax.tree.leaves(rest) if isinstance(x, float | complex | np.generic)]
     return f"leaves that are no arrays, and are not written: {numbers[0]!r}" if numbers else None

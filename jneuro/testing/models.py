@@ -1,5 +1,6 @@
 """What models promise."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,46 +14,45 @@ from jneuro.core.config import Config
 from jneuro.core.devices import double_precision
 from jneuro.core.registry import Block
 from jneuro.datasets.windows import Batch
-from jneuro.models.base import Prediction, forward
-from jneuro.models.build import Sizes, build_model, model_rngs
+from jneuro.models.base import Prediction, Sizes, build_model, forward, model_rngs
 from jneuro.models.kinds import MODELS
 from jneuro.testing.contract import (
+    Contract,
     Promise,
     apart,
     as_double,
     name_of,
     plain_keys,
-    promise,
+    prerequisite,
     reload_fault,
     same,
     slope_fault,
     tracing_fault,
-    verify,
 )
 
 __all__ = ["check_model"]
 
-_MODEL: list[Promise] = []
 
-
-class _ModelCase:
+class _ModelContract(Contract):
     """A model, how to build it anew, and a batch; compiled in few programs, since eager calls of models are slow."""
+
+    noun = "model"
 
     def __init__(self, build: Callable[[nnx.Rngs], Any], sizes: Sizes):
         self.build = build
         rng = np.random.default_rng(11)
-        self.batch = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), sizes.batch(4))
+        self.windows = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), sizes.batch(4))
         self.graphs: list[Any] = []
 
-    def state(self, key: Any) -> Any:
-        """The variables of a new model; to be traced."""
+    def variables(self, key: Any) -> Any:
+        """Those of a new model, whose graph is kept; to be traced."""
         graph, state = nnx.split(self.build(model_rngs(key)))
         self.graphs.append(graph)
         return state
 
     @functools.cached_property
     def made(self) -> Callable[[Any], Any]:
-        return jax.jit(self.state)
+        return jax.jit(self.variables)
 
     @functools.cached_property
     def parts(self) -> tuple[Any, Any]:
@@ -71,197 +71,169 @@ class _ModelCase:
 
     def predict(self, **changes: Any) -> Prediction:
         """The prediction of the batch with changes."""
-        return self.forward(*self.parts, self.batch._replace(**changes))[0]
+        return self.forward(*self.parts, self.windows._replace(**changes))[0]
 
     @functools.cached_property
-    def prediction(self) -> Prediction:
+    def predicted(self) -> Prediction:
         return self.predict()
 
+    def traced_anew(self, train: bool) -> str | None:
+        """What another tracing of a prediction changes."""
+        graph, state = self.parts
+        return tracing_fault(lambda s, b: self.call(graph, s, b, train)[0], state, self.windows)
 
-@promise(
-    _MODEL,
-    "kind",
-    "it is built from the arguments of its constructor, and is a flax.nnx.Module",
-    "derive the class from nnx.Module; let __init__ take `*, rngs` and those of features, length, horizons and outputs "
-    "that it needs",
-    first=True,
-)
-def _(case):
-    made = []
-    jax.eval_shape(lambda key: made.append(case.build(model_rngs(key))), jax.random.key(0))
-    return None if isinstance(made[0], nnx.Module) else f"{type(made[0]).__qualname__}"
+    @prerequisite
+    def kind(self):
+        """It is built from the arguments of its constructor, and is a flax.nnx.Module.
 
+        Remedy: derive the class from nnx.Module; let __init__ take `*, rngs` and those of features, length, horizons
+        and outputs that it needs.
+        """
+        made = []
+        jax.eval_shape(lambda key: made.append(self.build(model_rngs(key))), jax.random.key(0))
+        return None if isinstance(made[0], nnx.Module) else f"{type(made[0]).__qualname__}"
 
-@promise(
-    _MODEL,
-    "traceable",
-    "it can be compiled: its computation does not depend on the values of its inputs",
-    "compute with jax.numpy, and branch on sizes only, not on values",
-    first=True,
-)
-def _(case):
-    graph, state = case.parts
-    jax.eval_shape(lambda s, b: jax.tree.leaves(case.call(graph, s, b)), state, case.batch)
-    return None
+    @prerequisite
+    def traceable(self):
+        """It can be compiled: its computation does not depend on the values of its inputs.
 
+        Remedy: compute with jax.numpy, and branch on sizes only, not on values.
+        """
+        graph, state = self.parts
+        jax.eval_shape(lambda s, b: jax.tree.leaves(self.call(graph, s, b)), state, self.windows)
 
-@promise(
-    _MODEL,
-    "prediction",
-    "model(batch, train=...) returns the expected values, an array [batch, horizon, target], or a Prediction",
-    "take `batch, *, train=False`; reshape the output to (len(batch.inputs), horizons, outputs)",
-    first=True,
-)
-def _(case):
-    graph, state = case.parts
-    prediction = jax.eval_shape(lambda s, b: case.call(graph, s, b)[0], state, case.batch)
-    shape = case.batch.targets.shape
-    found = prediction.mean.shape
-    return None if found == shape else f"an array of shape {found} where the targets have {shape}"
+    @prerequisite
+    def prediction(self):
+        """model(batch, train=...) returns the expected values, an array [batch, horizon, target], or a Prediction.
 
+        Remedy: take `batch, *, train=False`; reshape the output to (len(batch.inputs), horizons, outputs).
+        """
+        graph, state = self.parts
+        found = jax.eval_shape(lambda s, b: self.call(graph, s, b)[0], state, self.windows).mean.shape
+        wanted = self.windows.targets.shape
+        return None if found == wanted else f"an array of shape {found} where the targets have {wanted}"
 
-@promise(
-    _MODEL,
-    "finite",
-    "its predictions are finite for inputs of unit variance",
-    "look for a division by a spread that may be zero, and for logarithms",
-)
-def _(case):
-    bad = int((~np.isfinite(np.asarray(case.prediction.mean, np.float32))).sum())
-    return f"{bad} of {case.prediction.mean.size} values that are not" if bad else None
+    @Promise
+    def finite(self):
+        """Its predictions are finite for inputs of unit variance.
 
+        Remedy: look for a division by a spread that may be zero, and for logarithms.
+        """
+        bad = int((~np.isfinite(np.asarray(self.predicted.mean, np.float32))).sum())
+        return f"{bad} of {self.predicted.mean.size} values that are not" if bad else None
 
-@promise(
-    _MODEL,
-    "dtype",
-    "its predictions have the precision of its inputs, whatever it computes in",
-    "cast the output: y.astype(batch.inputs.dtype)",
-)
-def _(case):
-    found = case.prediction.mean.dtype
-    return None if found == jnp.float32 else f"{found} of float32"
+    @Promise
+    def dtype(self):
+        """Its predictions have the precision of its inputs, whatever it computes in.
 
+        Remedy: cast the output: y.astype(batch.inputs.dtype).
+        """
+        found = self.predicted.mean.dtype
+        return None if found == jnp.float32 else f"{found} of float32"
 
-@promise(
-    _MODEL,
-    "seeded",
-    "its weights come from `rngs` alone: the same seed gives the same model",
-    "draw with rngs.params(), not with numpy or a key of its own",
-)
-def _(case):
-    found = tracing_fault(case.state, jax.random.key(0))
-    return found or (None if case.graphs[-1] == case.graphs[-2] else "attributes that are drawn anew")
+    @Promise
+    def seeded(self):
+        """Its weights come from `rngs` alone: the same seed gives the same model.
 
+        Remedy: draw with rngs.params(), not with numpy or a key of its own.
+        """
+        found = tracing_fault(self.variables, jax.random.key(0))
+        return found or (None if self.graphs[-1] == self.graphs[-2] else "attributes that are drawn anew")
 
-@promise(
-    _MODEL,
-    "pure",
-    "outside training it changes nothing, and the same batch gives the same prediction",
-    "drop values and update statistics only where train is True; draw from rngs, never from numpy",
-)
-def _(case):
-    graph, state = case.parts
-    if (found := tracing_fault(lambda s, b: case.call(graph, s, b)[0], state, case.batch)) is not None:
-        return found
-    after = case.forward(graph, state, case.batch)[1]
-    return None if same(plain_keys(state), plain_keys(after)) else "variables that a prediction has changed"
+    @Promise
+    def pure(self):
+        """Outside training it changes nothing, and the same batch gives the same prediction.
 
+        Remedy: drop values and update statistics only where train is True; draw from rngs, never from numpy.
+        """
+        if (found := self.traced_anew(train=False)) is not None:
+            return found
+        before, after = self.parts[1], self.forward(*self.parts, self.windows)[1]
+        return None if same(plain_keys(before), plain_keys(after)) else "variables that a prediction has changed"
 
-@promise(
-    _MODEL,
-    "batch",
-    "the prediction of a window does not depend on which others are in the batch",
-    "normalise over features or time, or by statistics that training has kept; never over the batch",
-)
-def _(case):
-    others = case.batch.inputs.at[2:].multiply(3.0)
-    return apart(case.predict(inputs=others).mean[:2], case.prediction.mean[:2])
+    @Promise
+    def batch(self):
+        """The prediction of a window does not depend on which others are in the batch.
 
+        Remedy: normalise over features or time, or by statistics that training has kept; never over the batch.
+        """
+        others = self.windows.inputs.at[2:].multiply(3.0)
+        return apart(self.predict(inputs=others).mean[:2], self.predicted.mean[:2])
 
-@promise(
-    _MODEL,
-    "blind",
-    "it does not read the targets of the batch, which are what it should predict",
-    "use batch.inputs, and batch.future for what is known ahead",
-)
-def _(case):
-    other = case.predict(targets=case.batch.targets + 1)
-    return None if same(other.mean, case.prediction.mean) else "predictions that follow them"
+    @Promise
+    def blind(self):
+        """It does not read the targets of the batch, which are what it should predict.
 
+        Remedy: use batch.inputs, and batch.future for what is known ahead.
+        """
+        other = self.predict(targets=self.windows.targets + 1)
+        return None if same(other.mean, self.predicted.mean) else "predictions that follow them"
 
-@promise(
-    _MODEL,
-    "quantiles",
-    "quantiles are [batch, horizon, target, quantile], one for each level between 0 and 1",
-    "return Prediction(mean, quantiles, levels=levels)",
-)
-def _(case):
-    quantiles, levels = case.prediction.quantiles, case.prediction.levels
-    if quantiles is None:
-        return None if levels is None else "levels without quantiles"
-    if levels is None or quantiles.shape != (*case.prediction.mean.shape, len(levels)):
-        return f"quantiles of shape {quantiles.shape} for levels {levels}"
-    return None if bool(((levels > 0) & (levels < 1)).all()) else f"levels {np.asarray(levels)}"
+    @Promise
+    def quantiles(self):
+        """Quantiles are [batch, horizon, target, quantile], one for each level between 0 and 1.
 
+        Remedy: return Prediction(mean, quantiles, levels=levels).
+        """
+        mean, quantiles, levels = self.predicted.mean, self.predicted.quantiles, self.predicted.levels
+        if quantiles is None:
+            return None if levels is None else "levels without quantiles"
+        if levels is None or quantiles.shape != (*mean.shape, len(levels)):
+            return f"quantiles of shape {quantiles.shape} for levels {levels}"
+        return None if bool(((levels > 0) & (levels < 1)).all()) else f"levels {np.asarray(levels)}"
 
-@promise(
-    _MODEL,
-    "training",
-    "with train=True it predicts alike in shape, finite, and keeps its variables' structure",
-    "draw masks from rngs.dropout (nnx.Dropout does); keep running statistics in nnx.BatchStat, made in __init__",
-)
-def _(case):
-    graph, state = case.parts
-    if (found := tracing_fault(lambda s, b: case.call(graph, s, b, True)[0], state, case.batch)) is not None:
-        return found
-    said, after = case.forward(graph, state, case.batch, train=True)
-    if said.mean.shape != case.prediction.mean.shape:
-        return f"shape {said.mean.shape}, and {case.prediction.mean.shape} outside training"
-    if jax.tree.structure(after) != jax.tree.structure(state):
-        return "variables that appear or vanish in training"
-    return None if np.isfinite(np.asarray(said.mean, np.float32)).all() else "values that are not finite"
+    @Promise
+    def training(self):
+        """With train=True it predicts alike in shape, finite, and keeps its variables' structure.
 
+        Remedy: draw masks from rngs.dropout (nnx.Dropout does); keep running statistics in nnx.BatchStat, made in
+        __init__.
+        """
+        if (found := self.traced_anew(train=True)) is not None:
+            return found
+        said, after = self.forward(*self.parts, self.windows, train=True)
+        if said.mean.shape != self.predicted.mean.shape:
+            return f"shape {said.mean.shape}, and {self.predicted.mean.shape} outside training"
+        if jax.tree.structure(after) != jax.tree.structure(self.parts[1]):
+            return "variables that appear or vanish in training"
+        return None if np.isfinite(np.asarray(said.mean, np.float32)).all() else "values that are not finite"
 
-@promise(
-    _MODEL,
-    "gradient",
-    "its derivatives with respect to its weights and its inputs are those of its predictions, and finite",
-    "check custom_vjp rules; keep weights in nnx.Param",
-)
-def _(case):
-    graph, weights, rest = nnx.split(nnx.merge(*case.parts, copy=True), nnx.Param, ...)
-    with double_precision():
-        at, others, batch = as_double(weights), as_double(rest), as_double(case.batch)
-        if not jax.tree.leaves(at):
-            return "no nnx.Param, nothing to train"
-        pull = jnp.asarray(np.random.default_rng(5).normal(size=batch.targets.shape))
+    @Promise
+    def gradient(self):
+        """Its derivatives with respect to its weights and its inputs are those of its predictions, and finite.
 
-        def total(varied):
-            model = nnx.merge(graph, varied[0], others, copy=True)
-            mean = forward(model, batch._replace(inputs=varied[1])).mean
-            return jnp.sum(mean * pull.astype(mean.dtype))
+        Remedy: check custom_vjp rules; keep weights in nnx.Param.
+        """
+        graph, weights, rest = nnx.split(nnx.merge(*self.parts, copy=True), nnx.Param, ...)
+        with double_precision():
+            at, others, batch = as_double(weights), as_double(rest), as_double(self.windows)
+            if not jax.tree.leaves(at):
+                return "no nnx.Param, nothing to train"
+            pull = jnp.asarray(np.random.default_rng(5).normal(size=batch.targets.shape))
 
-        if jax.eval_shape(total, (at, batch.inputs)).dtype != jnp.float64:
-            return "a prediction in single precision although all weights and inputs are double"
-        return slope_fault(total, (at, batch.inputs), forward=False)
+            def total(varied):
+                model = nnx.merge(graph, varied[0], others, copy=True)
+                mean = forward(model, batch._replace(inputs=varied[1])).mean
+                return jnp.sum(mean * pull.astype(mean.dtype))
 
+            if jax.eval_shape(total, (at, batch.inputs)).dtype != jnp.float64:
+                return "a prediction in single precision although all weights and inputs are double"
+            return slope_fault(total, (at, batch.inputs), forward=False)
 
-@promise(
-    _MODEL,
-    "serialisation",
-    "its variables are all that it knows: written and read back into a new model, they give the same predictions",
-    "keep arrays in nnx.Param or nnx.Variable, not in numpy arrays or Python numbers that are drawn at random",
-)
-def _(case):
-    graph, state = case.parts
-    kept = nnx.state(nnx.merge(graph, state, copy=True), nnx.Not(nnx.RngState))
-    if (found := reload_fault(nnx.to_pure_dict(kept))) is not None:
-        return found
-    other = case.made(jax.random.key(1))
-    fresh = nnx.merge(case.graphs[-1], other, copy=True)
-    nnx.update(fresh, kept)
-    graph, state = nnx.split(fresh)
-    return apart(case.forward(graph, state, case.batch)[0].mean, case.prediction.mean)
+    @Promise
+    def serialisation(self):
+        """Its variables are all that it knows: written and read back into a new model, they give the same predictions.
+
+        Remedy: keep arrays in nnx.Param or nnx.Variable, not in numpy arrays or Python numbers that are drawn at
+        random.
+        """
+        kept = nnx.state(nnx.merge(*self.parts, copy=True), nnx.Not(nnx.RngState))
+        if (found := reload_fault(nnx.to_pure_dict(kept))) is not None:
+            return found
+        other = self.made(jax.random.key(1))
+        fresh = nnx.merge(self.graphs[-1], other, copy=True)
+        nnx.update(fresh, kept)
+        return apart(self.forward(*nnx.split(fresh), self.windows)[0].mean, self.predicted.mean)
 
 
 def check_model(
@@ -299,26 +271,20 @@ def check_model(
         >>> import jneuro as jn
         >>> jn.testing.check_model(MyModel, length=20, arguments={"hidden": 8})  # doctest: +SKIP
     """
-    sizes = Sizes(features, length, horizons, outputs, known)
-    if isinstance(model, nnx.Module):
-        build = lambda rngs: nnx.clone(model)  # noqa: E731
-    elif isinstance(model, Config):
+    sizes, block = Sizes(features, length, horizons, outputs, known), model
+    if isinstance(model, Config):
         own = {name: getattr(model, name, size) for name, size in sizes._asdict().items()}
         sizes = Sizes(**own | {"outputs": own["outputs"] or own["features"], "known": known})
-        build = lambda rngs: build_model(model, rngs=rngs)  # noqa: E731
-    else:
-        block = _block(model, dict(arguments or {}))
-        build = lambda rngs: build_model(block, sizes, rngs=rngs)  # noqa: E731
-    about = model if isinstance(model, str) else name_of(model)
-    verify(about, "model", _MODEL, _ModelCase(build, sizes), skip)
+    elif isinstance(model, str | Mapping):
+        block = ({"name": model} if isinstance(model, str) else dict(model)) | dict(arguments or {})
+    elif not isinstance(model, nnx.Module):
+        with contextlib.suppress(ValueError):  # what is no model is refused when it is built, as the promise "kind"
+            block = MODELS.block(model)
+        block = block.model_copy(update=dict(arguments or {})) if isinstance(block, Block) else block
 
+    def build(rngs: nnx.Rngs) -> Any:
+        if isinstance(model, nnx.Module):
+            return nnx.clone(model)
+        return build_model(block, None if isinstance(model, Config) else sizes, rngs=rngs)
 
-def _block(model: Any, arguments: dict[str, Any]) -> Any:
-    """A model with arguments of its constructor, or of its configuration."""
-    if isinstance(model, str | Mapping):
-        return ({"name": model} if isinstance(model, str) else dict(model)) | arguments
-    try:
-        block = MODELS.block(model)
-    except ValueError:
-        return model  # refused when it is built, as the promise "kind"
-    return block.model_copy(update=arguments) if isinstance(block, Block) else block
+    _ModelContract(build, sizes).verify(model if isinstance(model, str) else name_of(model), skip)

@@ -7,14 +7,10 @@ from .checkpoints import CheckpointError as CheckpointError
 from .checkpoints import Checkpoints as Checkpoints
 from .checkpoints import load_best as load_best
 from .checkpoints import on_termination as on_termination
-from .ensemble import train_ensemble as train_ensemble
 from .kinds import CALLBACKS as CALLBACKS
 from .kinds import LOSSES as LOSSES
 from .kinds import OPTIMIZERS as OPTIMIZERS
 from .kinds import SCHEDULES as SCHEDULES
-from .loop import TrainingDiverged as TrainingDiverged
-from .loop import TrainingInterrupted as TrainingInterrupted
-from .loop import TrainResult as TrainResult
 from .losses import Loss as Loss
 from .losses import mae as mae
 from .losses import mse as mse
@@ -26,4 +22,8 @@ from .optimizers import OptimizerConfig as OptimizerConfig
 from .recipe import Plateau as Plateau
 from .recipe import TrainConfig as TrainConfig
 from .steps import predict as predict
+from .trainer import TrainingDiverged as TrainingDiverged
+from .trainer import TrainingInterrupted as TrainingInterrupted
+from .trainer import TrainResult as TrainResult
 from .trainer import train as train
+from .trainer import train_ensemble as train_ensemble

@@ -62,7 +62,7 @@ OPTIMIZERS = Registry(
 
 SCHEDULES = Registry(
     "schedule",
-    {"constant": "jneuro.training.schedules:constant", "cosine": "jneuro.training.schedules:cosine"},
+    {"constant": "jneuro.training.optimizers:constant", "cosine": "jneuro.training.optimizers:cosine"},
     _callable,
     given=("step", "count", "steps_per_epoch", "warmup_steps", "total_steps"),
 )
@@ -91,7 +91,8 @@ def bound(block: Block, takes: tuple[str, ...], **given: Any) -> Callable:
     known = accepted(function)
     arguments = {k: v for k, v in given.items() if k in known} | block.arguments
     try:
-        if inspect.isclass(function) or (arguments and not {*takes, *_ALSO} & set(known)):
+        # `count` is what optax calls the step.
+        if inspect.isclass(function) or (arguments and not {*takes, "count"} & set(known)):
             function = function(**arguments)
         elif arguments:
             function = functools.partial(function, **arguments)
@@ -99,7 +100,3 @@ def bound(block: Block, takes: tuple[str, ...], **given: Any) -> Callable:
     except TypeError as error:
         raise ValueError(f"{block.name}: {error}; it is called with {' and '.join(takes)}") from error
     return function
-
-
-_ALSO = ("count",)
-"""What optax calls the step."""

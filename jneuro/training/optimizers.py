@@ -1,6 +1,9 @@
-"""Adam and AdamW as PyTorch defines them, as `optax` transformations.
+"""Adam and AdamW as PyTorch defines them, as `optax` transformations, and schedules of the learning rate.
 
 The transformations return the direction only; the learning rate is an array in the training state and is applied there.
+
+A schedule is a function of the step; what it asks for by name it is given: `steps_per_epoch`, `warmup_steps` and
+`total_steps`, the last step of the last epoch. The learning rate is that of the epoch times this factor.
 """
 
 from typing import Annotated, Any, Literal
@@ -12,9 +15,18 @@ from pydantic import Field
 
 from jneuro.core.config import Config
 from jneuro.core.registry import Block
-from jneuro.core.types import PyTree, Scalar
+from jneuro.core.types import Array, Int, PyTree, Scalar
 
-__all__ = ["Adam", "AdamW", "OptimizerConfig", "clip_by_norm", "rate_within", "transformation"]
+__all__ = [
+    "Adam",
+    "AdamW",
+    "OptimizerConfig",
+    "clip_by_norm",
+    "constant",
+    "cosine",
+    "rate_within",
+    "transformation",
+]
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -43,12 +55,11 @@ class OptimizerConfig(Config):
         """
         raise NotImplementedError
 
-    def _clipping(self) -> list[optax.GradientTransformation]:
-        return [] if self.clip_norm is None else [clip_by_norm(self.clip_norm)]
-
-    def _decay(self, weight_decay: Scalar | None) -> list[optax.GradientTransformation]:
+    def _parts(self, weight_decay: Scalar | None) -> tuple[list[optax.GradientTransformation], ...]:
+        """Clipping and weight decay, each none or one."""
         rate = self.weight_decay if weight_decay is None else weight_decay
-        return [optax.add_decayed_weights(rate)] if weight_decay is not None or self.weight_decay else []
+        clip = [] if self.clip_norm is None else [clip_by_norm(self.clip_norm)]
+        return clip, [optax.add_decayed_weights(rate)] if weight_decay is not None or self.weight_decay else []
 
 
 class _Moments(OptimizerConfig):
@@ -62,10 +73,6 @@ class _Moments(OptimizerConfig):
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: float = Field(default=1e-8, gt=0)
 
-    @property
-    def _moments(self) -> optax.GradientTransformation:
-        return optax.scale_by_adam(*self.betas, eps=self.eps)
-
 
 class Adam(_Moments):
     """Adam with coupled weight decay, an L2 penalty: `g ← clip(g) + λ·p` before the moments (`torch.optim.Adam`)."""
@@ -74,7 +81,8 @@ class Adam(_Moments):
 
     def direction(self, weight_decay: Scalar | None = None) -> optax.GradientTransformation:
         """Clip, add the decay, divide the moments."""
-        return optax.chain(*self._clipping(), *self._decay(weight_decay), self._moments)
+        clip, decay = self._parts(weight_decay)
+        return optax.chain(*clip, *decay, optax.scale_by_adam(*self.betas, eps=self.eps))
 
 
 class AdamW(_Moments):
@@ -84,7 +92,8 @@ class AdamW(_Moments):
 
     def direction(self, weight_decay: Scalar | None = None) -> optax.GradientTransformation:
         """Clip, divide the moments, add the decay."""
-        return optax.chain(*self._clipping(), self._moments, *self._decay(weight_decay))
+        clip, decay = self._parts(weight_decay)
+        return optax.chain(*clip, optax.scale_by_adam(*self.betas, eps=self.eps), *decay)
 
 
 def clip_by_norm(limit: float) -> optax.GradientTransformation:
@@ -139,3 +148,31 @@ def rate_within(state: PyTree) -> Scalar:
     """
     found = optax.tree_utils.tree_get_all_with_path(state, "learning_rate")
     return jnp.asarray(found[0][1]) if found else -jnp.ones(())
+
+
+def constant(step: Int[Array, ""]) -> Scalar:
+    """One, at every step.
+
+    Args:
+        step: steps taken so far.
+
+    Returns:
+        The factor.
+    """
+    return jnp.ones(())
+
+
+def cosine(step: Int[Array, ""], *, warmup_steps: int, total_steps: int) -> Scalar:
+    """Half a cosine, `½(1 + cos πx)`, x from 0 to 1 in the steps after the warm-up.
+
+    Args:
+        step: steps taken so far.
+        warmup_steps: of the linear warm-up.
+        total_steps: of the whole training.
+
+    Returns:
+        The factor.
+    """
+    # Two integers divided would be single precision, whatever the training's.
+    progress = (step - warmup_steps).astype(float) / max(total_steps - warmup_steps, 1)
+    return 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0, 1)))

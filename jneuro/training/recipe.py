@@ -44,7 +44,8 @@ class Plateau(Config):
         factor: what the learning rate is multiplied by.
         patience: bad epochs that are tolerated; the one after them acts.
         min_lr: the learning rate goes no lower.
-        threshold: an epoch is good if its loss is below `best·(1 − threshold)`.
+        threshold: an epoch is good if its loss is below the best by more than `|best|·threshold`. For a positive loss
+            this is PyTorch's rule; for a negative one, as of counts, PyTorch would take a rise for a fall.
     """
 
     factor: float = Field(default=0.7, gt=0, lt=1)
@@ -166,7 +167,8 @@ def learning_rate(config: TrainConfig, losses: Sequence[float]) -> float:
         return rate
     best, bad = np.inf, 0
     for loss in losses[warmup:]:
-        best, bad = (loss, 0) if loss < best * (1 - plateau.threshold) else (best, bad + 1)
+        bar = best * (1 - np.copysign(plateau.threshold, best))
+        best, bad = (loss, 0) if loss < bar else (best, bad + 1)
         if bad > plateau.patience:
             lower, bad = max(rate * plateau.factor, plateau.min_lr), 0
             # torch leaves the learning rate when the change would be below 1e-8.

@@ -83,18 +83,27 @@ def test_only_what_was_recorded_is_executed(home):
         ("pack.absent:f", "there is no module 'pack.absent'"),
         ("mine:g", r"mine\.py has no 'g'; it has helper, inner, f"),
         ("raises:f", r"importing .*raises\.py failed, line 2 \(ZeroDivisionError: division by zero\)"),
+        ("leaves:f", r"importing .*leaves\.py failed, line 2 \(SystemExit: 3\)"),
         ("broken:f", r"importing .*broken\.py failed, line 1 \(SyntaxError"),
         ("beside:f", r"beside\.py is neither beside the YAML file nor installed, so it is not executed"),
     ],
 )
 def test_what_cannot_be_loaded_is_one_line(home, tmp_path, monkeypatch, reference, message):
     (home / "raises.py").write_text("import helper\n1 / 0\n")
+    (home / "leaves.py").write_text("import sys\nsys.exit(3)\n")
     (home / "broken.py").write_text("def f(:\n")
     (tmp_path / "beside.py").write_text("raise RuntimeError('executed')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(CodeError, match=message) as caught, code_folder(home):
         load_object(reference, "loss")
     assert "\n" not in str(caught.value)
+
+
+def test_whoever_stops_an_import_stops_it(home):
+    (home / "stopped.py").write_text("class Stop(BaseException): ...\n\nraise Stop\n")
+    with pytest.raises(BaseException) as caught, code_folder(home):  # noqa: PT011
+        load_object("stopped:f", "loss")
+    assert type(caught.value).__name__ == "Stop"
 
 
 def test_what_has_no_source_stands_for_nothing():

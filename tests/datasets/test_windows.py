@@ -1,5 +1,7 @@
 """Windows lie where they say, and no split sees another's runs."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -111,12 +113,59 @@ def test_gather_is_slicing(discard, length, stride, horizons):
         np.testing.assert_allclose(ahead, case["horizons"], atol=2e-3)
 
 
+def test_one_long_series_is_split_in_time():
+    values = labelled(2, 200)
+    shares = {"train": (0, 140), "validation": (148, 160), "test": (168, 200)}
+    windows = window(recording(values), settings_of(split="time", horizons_ms=[1, 3], gap_ms=8), key=KEY)
+    for split, (first, end) in shares.items():
+        run, start = np.divmod(np.asarray(windows.starts[split]), 200)
+        np.testing.assert_array_equal(start[run == 0], np.arange(first, end - 8, 2))
+        np.testing.assert_array_equal(start[run == 1], start[run == 0])
+        assert windows.trials(split).tolist() == [0, 1]
+    # What is learned is the first share of each run.
+    learned = values[:, :140].reshape(-1, 2).astype(np.float64)
+    np.testing.assert_allclose(windows.scaling.mean, learned.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(windows.scaling.scale, learned.std(0), rtol=1e-6)
+    assert not windows.leaky
+
+
+def test_what_cannot_be_learned_from_is_refused():
+    runs = noisy_runs()
+    split = window(recording(runs), settings_of(), key=KEY)
+    (train, *_), test = split.trials("train"), split.trials("test")[0]
+
+    def changed(change, **more):
+        values = runs.copy()
+        change(values)
+        return window(recording(values), settings_of(**more), key=KEY)
+
+    with pytest.raises(ValueError, match=rf"v holds 2 values .* in run {train}, frame 17, column 1; mend"):
+        changed(lambda x: x[train].__setitem__((slice(17, 19), 1), np.inf), discard_ms=4)
+    with pytest.raises(ValueError, match="v is a target, but none of its 3 columns ever changes where the training"):
+        changed(lambda x: x.__setitem__(..., -70.0))
+    with pytest.raises(ValueError, match=r"is the same as run .*, and one is in .*; leave one out"):
+        changed(lambda x: x.__setitem__(test, x[train]))
+    changed(lambda x: x.__setitem__(test, x[train]), measurement_noise=0.1)
+    with pytest.raises(ValueError, match="v has 60 frames, but frames = 30; mend the recording"):
+        window(dataclasses.replace(recording(runs), frames=30), settings_of(), key=KEY)
+    with pytest.raises(ValueError, match=r"v must be \[trial, time, feature\], got shape \(8, 60, 0\)"):
+        window(recording(runs[..., :0]), settings_of(), key=KEY)
+    assert split.extent == "8 runs × 60 frames × 3 variables"
+
+
+def test_nothing_is_dropped_or_added_unasked():
+    values = 0.01 * noisy_runs(runs=10, frames=200)
+    windows = window(recording(values), WindowConfig(), key=KEY)
+    scaled = (values - np.asarray(windows.scaling.mean)) / np.asarray(windows.scaling.scale)
+    np.testing.assert_array_equal(windows.values, scaled.reshape(-1, 3))
+
+
 def test_counts_of_the_report():
     starts = window_starts([0], 50 * 9200, length=150, stride=15, reach=1)
     assert len(starts) == 30_657
     values = np.zeros((50, 10_000, 1), np.float32)
     values[:, ::2] = 1
-    windows = window(recording(values), WindowConfig(split="report", measurement_noise=0), key=KEY)
+    windows = window(recording(values), WindowConfig(split="report", discard_ms=800), key=KEY)
     counts = [windows.count(s) for s in SPLITS]
     assert sum(counts) == 30_657
     assert counts == [21_460, 3_066, 6_131]
@@ -171,6 +220,7 @@ def test_a_constant_variable_is_not_divided_by_zero():
 def test_measurement_noise_has_its_sd_and_belongs_to_the_run():
     values, config = np.zeros((10, 2000, 4), np.float32), settings_of(measurement_noise=0.25)
     values[:, ::2] = 7
+    values[:, 0] = np.arange(10)[:, None]  # runs that are the same would be refused
     exact = window(recording(values), settings_of(), key=KEY)
     windows = window(recording(values), config, key=KEY)
     noise = np.asarray(windows.scaling.invert(windows.values) - exact.scaling.invert(exact.values)).reshape(
@@ -227,10 +277,23 @@ BAD = {
     "no test run": (
         {"fractions": {"train": 0.5, "validation": 0.49, "test": 0.01}},
         {},
-        "0.5/0.49/0.01 of 10 leave nothing for test; use more runs or a larger share",
+        "0.5/0.49/0.01 of 10 leave nothing for test; use more runs or a larger share: 13 are enough",
     ),
-    "no validation run": ({}, {"runs": 3}, "0.7/0.1/0.2 of 3 leave nothing for validation"),
+    "no validation run": ({}, {"runs": 3}, "0.7/0.1/0.2 of 3 leave nothing for validation; .* share: 6 are enough"),
     "one run": ({}, {"runs": 1}, "of 1 leave nothing for"),
+    "other times are named": (
+        {"length_ms": 1000},
+        {"dt": 33.3},
+        "length_ms = 1000 must be a multiple .* 33.3 ms, at least 33.3, such as 999 or 1032.3",
+    ),
+    "wrong order of axes": ({"length_ms": 150}, {}, "the recording is taken for 10 runs of 100 frames each"),
+    "time, a share too short": (
+        {"split": "time"},
+        {"duration_ms": 30.0, "runs": 1},
+        "split = 'time' leaves 3 frames of each run for validation, but a window and its farthest horizon take 7",
+    ),
+    "a gap without time": ({"gap_ms": 5}, {}, "gap_ms = 5 has no effect with split = 'run'"),
+    "a target that is known ahead": ({"known": ["v"]}, {}, "known: 'v' is a target, so a model would be told what it"),
     "report, too few windows": ({"split": "report", "length_ms": 98}, {"runs": 1}, "of 1 leave nothing for"),
 }
 

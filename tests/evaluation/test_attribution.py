@@ -6,8 +6,7 @@ import pytest
 from evaluation_problems import cut
 from flax import nnx
 
-from jneuro.evaluation.attribution import integrated_gradients, permuted_errors, shuffled_within
-from jneuro.evaluation.neuron_groups import input_groups, members
+from jneuro.evaluation.attribution import input_groups, integrated_gradients, members, permuted_errors, shuffled_within
 from jneuro.models.base import Prediction
 
 RNG = np.random.default_rng(0)

@@ -150,7 +150,7 @@ def test_a_constant_neuron_does_no_harm():
         assert np.isfinite(predicted).all(), name
         assert name == "lookup" or np.abs(predicted[..., 1]).max() < 1e-3, name
         found = scores(windows, predictor)
-        assert np.isfinite([found["r2"], found["r2_se"], found["rmse_mv"]]).all()
+        assert np.isfinite([found["r2"], found["r2_se"], found["rmse"]]).all()
         assert np.isfinite(np.delete(found["per_neuron"]["r2"], 1)).all()
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jneuro.evaluation.connectivity_recovery import attention_matrices
+from jneuro.analyses.connectivity_recovery import attention_matrices
 from jneuro.evaluation.connectivity_scores import agreement, auroc, causal_weight, cross_correlation, separate
 
 RNG = np.random.default_rng(0)

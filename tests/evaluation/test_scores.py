@@ -4,9 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from evaluation_problems import cut, linear_process
+from scipy.special import stdtrit
 
 from jneuro.datasets.windows import Batch
-from jneuro.evaluation import evaluate, forecast, forecast_scores, isi_cv, ratio_error, targets
+from jneuro.evaluation import evaluate, forecast, forecast_scores, ratio_error, targets
 from jneuro.models.base import Prediction
 
 
@@ -19,11 +20,11 @@ def test_scores_by_hand():
     assert found["r2_se"] == pytest.approx(np.sqrt(2 * (7**2 + 7**2)) / 40)
     assert found["rmse_z"] == pytest.approx(np.sqrt(22 / 8))
     assert found["mae_z"] == pytest.approx(8 / 8)
-    assert found["rmse_mv"] == pytest.approx(np.sqrt((9 * 2 + 0.25 * 20) / 8))
-    assert found["mae_mv"] == pytest.approx((3 * 2 + 0.5 * 6) / 8)
+    assert found["rmse"] == pytest.approx(np.sqrt((9 * 2 + 0.25 * 20) / 8))
+    assert found["mae"] == pytest.approx((3 * 2 + 0.5 * 6) / 8)
     assert found["per_neuron"]["r2"] == pytest.approx([1 - 2 / 8, 1 - 20 / 32])
-    assert found["per_neuron"]["rmse_mv"] == pytest.approx([3 * np.sqrt(2 / 4), 0.5 * np.sqrt(20 / 4)])
-    assert found["per_neuron"]["mae_mv"] == pytest.approx([3 * 2 / 4, 0.5 * 6 / 4])
+    assert found["per_neuron"]["rmse"] == pytest.approx([3 * np.sqrt(2 / 4), 0.5 * np.sqrt(20 / 4)])
+    assert found["per_neuron"]["mae"] == pytest.approx([3 * 2 / 4, 0.5 * 6 / 4])
 
 
 def test_r2_is_weighted_by_variance_and_counted_by_horizon():
@@ -35,7 +36,7 @@ def test_r2_is_weighted_by_variance_and_counted_by_horizon():
         single = 1 - ((predicted - target)[:, h] ** 2).sum(0) / ((target - target.mean(0))[:, h] ** 2).sum(0)
         weighted = np.average(single, weights=target[:, h].var(0))
         assert found["per_horizon"]["r2"][h] == pytest.approx(weighted)
-        assert found["per_horizon"]["rmse_z"][h] == pytest.approx(found["per_horizon"]["rmse_mv"][h])
+        assert found["per_horizon"]["rmse_z"][h] == pytest.approx(found["per_horizon"]["rmse"][h])
     assert {k: v[0] for k, v in found["per_horizon"].items()} == {k: found[k] for k in found["per_horizon"]}
 
 
@@ -43,7 +44,7 @@ def test_perfect_and_mean_forecasts():
     target = np.random.default_rng(0).normal(size=(20, 1, 3))
     runs = np.arange(20) // 5
     perfect = forecast_scores(target, target, np.ones(3), runs)
-    assert (perfect["r2"], perfect["r2_se"], perfect["rmse_mv"]) == (1, 0, 0)
+    assert (perfect["r2"], perfect["r2_se"], perfect["rmse"]) == (1, 0, 0)
     mean = forecast_scores(np.broadcast_to(target.mean(0), target.shape), target, np.ones(3), runs)
     assert mean["r2"] == pytest.approx(0, abs=1e-12)
     assert mean["r2_se"] == pytest.approx(0, abs=1e-12)
@@ -88,10 +89,15 @@ def test_evaluate_compares_with_the_best_baseline_and_the_ceiling(windows):
     assert ours["share_of_ceiling"] == pytest.approx(ours["r2"] / 0.4)
     assert ours["gain"] == pytest.approx(ours["r2"] - best["r2"], abs=1e-12)
     assert ours["skill"] == pytest.approx((ours["r2"] - best["r2"]) / (1 - best["r2"]))
-    assert (best["gain"], best["gain_se"], best["skill"]) == (0, 0, 0)
+    assert (best["gain"], best["comparison"].verdict, best["skill"]) == (0, "not told apart", 0)
+    assert (ours["comparison"].verdict, ours["comparison"].paired_by) == ("not told apart", "run")
+    assert ours["against"].keys() == {"persistence", "ar"}
+    assert ours["against"]["ar"] == ours["comparison"]
+    assert ours["against"]["persistence"].verdict == "better"
     assert (ours["horizons_ms"], ours["leaky"], metrics["ceiling"]) == ([1.0], False, {"r2": 0.4})
     # Paired: the two forecast nearly the same, so that their difference is known far better than either.
-    assert ours["gain_se"] < 0.2 * ours["r2_se"]
+    low, high = ours["comparison"].ci95
+    assert high - low < 0.5 * ours["r2_se"]
     starts = windows.starts["test"]
     np.testing.assert_array_equal(predictions["half"], forecast(half, windows, starts))
     np.testing.assert_allclose(
@@ -110,7 +116,8 @@ def test_gain_by_run(windows):
     a, b = (np.array([x[runs == r].sum() for r in np.unique(runs)]) for x in (gained, spread))
     found = metrics["test"]["half"]
     assert found["gain"] == pytest.approx(a.sum() / b.sum(), rel=1e-5)
-    assert found["gain_se"] == pytest.approx(ratio_error(a, b), rel=1e-5)
+    low, high = found["comparison"].ci95
+    assert (high - low) / 2 == pytest.approx(stdtrit(len(a) - 1, 0.975) * ratio_error(a, b), rel=1e-5)
     assert found["share_of_ceiling"] is None
 
 
@@ -134,36 +141,3 @@ def test_forecasts_do_not_depend_on_the_batch(windows, batch_size):
     expected = 0.5 * windows.gather(starts).inputs[:, -1:]
     np.testing.assert_allclose(forecast(half, windows, starts, batch_size), expected, rtol=1e-6)
     np.testing.assert_array_equal(targets(windows, starts), windows.gather(jnp.asarray(starts)).targets)
-
-
-def trains(intervals):
-    """Events of several trains of given intervals, shuffled."""
-    time = np.concatenate([np.cumsum(i) for i in intervals])
-    which = np.repeat(np.arange(len(intervals)), [len(i) for i in intervals])
-    order = np.random.default_rng(0).permutation(len(time))
-    return time[order], which[order] // 3, which[order] % 3
-
-
-def test_isi_cv_against_a_loop():
-    rng = np.random.default_rng(0)
-    intervals = [
-        rng.gamma(shape, size=n) for shape, n in zip([1, 2, 4, 8, 16, 1], [30, 40, 50, 20, 12, 11], strict=True)
-    ]
-    direct = [i[1:].std(ddof=1) / i[1:].mean() for i in intervals if len(i) - 1 >= 10]
-    assert isi_cv(*trains(intervals)) == pytest.approx(np.mean(direct))
-    direct = [i[1:].std(ddof=1) / i[1:].mean() for i in intervals if len(i) - 1 >= 25]
-    assert isi_cv(*trains(intervals), least=25) == pytest.approx(np.mean(direct))
-    assert len(direct) == 3
-
-
-def test_isi_cv_of_poisson_and_regular_trains():
-    rng = np.random.default_rng(1)
-    poisson = isi_cv(*trains([rng.exponential(20, 2000) for _ in range(6)]))
-    # The CV of n exponential intervals has variance 1/n.
-    assert poisson == pytest.approx(1, abs=4 / np.sqrt(6 * 2000))
-    assert isi_cv(*trains([np.full(50, 8.0), np.full(30, 2.0)])) == pytest.approx(0, abs=1e-9)
-
-
-@pytest.mark.parametrize("length", [0, 1, 10])
-def test_isi_cv_of_too_few_spikes(length):
-    assert np.isnan(isi_cv(*trains([np.ones(length)])))

@@ -18,6 +18,7 @@ simulation:
   snapshot_every_ms: 50
 windows:
   discard_ms: 50
+  measurement_noise: 0.2
   length_ms: 20
   stride_ms: 5
   horizons_ms: [1, 5]
@@ -33,6 +34,13 @@ evaluate:
   analyses:
     - {name: error_analysis, bins: 3}
     - {name: interpretability, windows: 40, attributed: 40, steps: 2, draws: 20}
+claims:
+  - text: a compact model beats persistence
+    quantity: test.compact.r2
+    against: baselines.persistence.r2
+  - text: it needs its own past
+    quantity: analyses.interpretability.importance.compact.own past.comparison
+  - {text: it is fast on a GPU, why: needs a GPU}
 """
 
 

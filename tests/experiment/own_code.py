@@ -105,7 +105,7 @@ class LargestError(Analysis):
 
     model: str
 
-    def analyse(self, study):
+    def compute(self, study):
         error = np.abs(study.predictions[self.model])
         return Findings({"largest": float(error.max()), "of": {"windows": len(error)}})
 
@@ -113,7 +113,7 @@ class LargestError(Analysis):
 class Broken(Analysis):
     """Fails."""
 
-    def analyse(self, study):
+    def compute(self, study):
         return study.no_such_thing
 '''
 

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 from typer.testing import CliRunner
 
-from jneuro.cli import _expected, app
+from jneuro.cli import app
 from jneuro.core.config import ConfigError
 from jneuro.experiment.fit_plan import load_fit
 from jneuro.fitting import LeastSquares, NelderMead
@@ -107,7 +107,7 @@ REFUSED = {
 def test_what_is_refused_before_anything_runs(file, tmp_path, override, message):
     error = call(file, override, "--out", tmp_path / "run").exception
     assert message in str(error)
-    assert _expected(error) == (2, "error")
+    assert error.outcome == "error"
     assert not (tmp_path / "run").exists()
 
 
@@ -121,7 +121,7 @@ def test_repeats_need_a_simulation(file, tmp_path):
     with pytest.raises(ConfigError, match="repeats: only a simulation"):
         load_fit(file)
     missing = call(file, "repeats=1", "--out", tmp_path / "run").exception
-    assert _expected(missing) == (2, "error")
+    assert missing.outcome == "error"
     assert "nothing.abf" in str(missing)
 
 

@@ -8,13 +8,16 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
 
 import jneuro.experiment.simulation as simulation
+from jneuro import cli
 from jneuro.core.config import ConfigError
 from jneuro.core.progress import Progress, Task
 from jneuro.experiment import RunFolder, require_trained, run, run_stages, running
@@ -31,7 +34,7 @@ def test_every_score_stands_beside_baselines_and_ceiling(tiny):
     assert {n: s["leaky"] for n, s in metrics["test"].items()} == MODELS
     assert list(metrics["baselines"]) == ["persistence", "ar", "var", "lookup"]
     for name, score in {**metrics["test"], **metrics["baselines"]}.items():
-        for key in ("r2", "rmse_mv", "mae_mv", "share_of_ceiling"):
+        for key in ("r2", "rmse", "mae", "share_of_ceiling"):
             assert np.isfinite(score[key]), (name, key)
         assert score["horizons_ms"] == [1.0, 5.0]
         assert len(score["per_horizon"]["r2"]) == 2
@@ -109,10 +112,35 @@ def test_what_a_model_learned_is_told(tiny):
     assert "Whose past the forecast needs" in html
 
 
+def test_claims_are_judged_and_told(tiny, capsys):
+    judged = json.loads((tiny.folder / "claims.json").read_text())
+    assert [c["status"] for c in judged][2] == "not run"
+    assert judged[0]["evidence"][0].startswith(f"{tiny.metrics['test']['compact']['r2']:.4g} against")
+    assert judged[1]["text"] == "it needs its own past"
+    html = (tiny.folder / "report.html").read_text()
+    assert "Of 3 claims" in html
+    assert "needs a GPU" in html
+    cli.claims([tiny.folder])
+    assert "| it is fast on a GPU | not run | needs a GPU |" in capsys.readouterr().out
+    # A claim changes nothing that was computed.
+    fewer = load_plan(tiny.file, ["claims=[]"])
+    assert fewer.stages["evaluate"] == tiny.plan.stages["evaluate"]
+    assert fewer.stages["report"] != tiny.plan.stages["report"]
+
+
+def test_results_fit_their_schema(tiny):
+    schema = json.loads((tiny.folder / "metrics.schema.json").read_text())
+    jsonschema.validate(tiny.metrics, schema)
+    assert {"test", "baselines", "ceiling"} <= set(schema["required"])
+    comparison = tiny.metrics["test"]["compact"]["comparison"]
+    assert comparison["paired_by"] == "run"
+    assert comparison["ci95"] == [None, None]  # one test run
+
+
 def test_predictions_are_those_that_were_scored(tiny):
     data = xr.open_zarr(tiny.folder / "predictions.zarr", group="test", consolidated=False)
     error = (data["prediction.compact"] - data["target"]).isel(horizon=0).values
-    assert np.sqrt(np.mean(error**2)) == pytest.approx(tiny.metrics["test"]["compact"]["rmse_mv"], rel=1e-4)
+    assert np.sqrt(np.mean(error**2)) == pytest.approx(tiny.metrics["test"]["compact"]["rmse"], rel=1e-4)
     assert "prediction.compact (leaky split)" not in data
     # The target at a given time is that frame of the recording, give or take the measurement noise of 0.2 mV.
     v = read_recording(tiny.folder / "recording.zarr")
@@ -209,6 +237,34 @@ def test_the_folder_of_another_version_or_that_was_edited_is_refused(tiny, tmp_p
     (tmp_path / "a" / file).write_text(text.replace(old, new, 1))
     with pytest.raises(ConfigError, match=said):
         reopen(tmp_path / "a")
+
+
+@pytest.mark.usefixtures("idle")
+@pytest.mark.parametrize(
+    ("stage", "files", "result"),
+    [
+        ("evaluate", "metrics.json", "metrics.json"),
+        ("evaluate", "predictions.zarr/test/*/c/**/*", "predictions.zarr"),
+        ("simulate", "recording.zarr/v/c/**/*", "recording.zarr"),
+        ("train compact", "models/compact/checkpoints/**/*", "models/compact"),
+        ("report", "figures/*", "figures"),
+    ],
+)
+def test_what_was_changed_after_the_run_is_noticed(tiny, tmp_path, stage, files, result):
+    out = tmp_path / "a"
+    shutil.copytree(tiny.folder, out)
+    file = next(f for f in sorted(out.glob(files)) if f.is_file())
+    if "predictions" in result:
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.raises(
+        ConfigError, match=f"{stage} was done before, but {result} is missing or has been changed since"
+    ):
+        run(tiny.file, out=out)
+    if stage == "evaluate":
+        with pytest.raises(ConfigError, match=f"{result}.*: damaged .not what was written.; restore it, or make it"):
+            RunFolder.find(out).load(result if result.endswith("json") else f"{result}/test", Any)
 
 
 @pytest.mark.usefixtures("idle")

@@ -10,7 +10,7 @@ from jneuro.fitting.network_fit import FeatureProblem, NetworkFeatures, fit_feat
 from jneuro.fitting.networks import FeatureTarget, population_features, simulate_features
 from jneuro.fitting.parameters import Trainable
 from jneuro.simulators import Brunel
-from jneuro.simulators.spike_statistics import interspike_intervals
+from jneuro.spikes.intervals import interspike_intervals
 
 HOW = {"duration": 90.0, "warmup": 15.0, "dt": 0.5}
 BOUNDS = {"rate_external": (350.0, 900.0)}

@@ -8,8 +8,9 @@ from fit_problems import spiking_target
 from pydantic import ValidationError
 
 from jneuro.fitting import Features, Problem, Rates, Residuals, SpikeTimes, Trainable, Voltage
-from jneuro.fitting.objectives import Observed, soft_spikes
+from jneuro.fitting.objectives import Observed
 from jneuro.simulators import HodgkinHuxley
+from jneuro.spikes.detection import soft_spikes
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -48,7 +49,7 @@ def test_voltage_is_in_units_of_the_noise():
 
 
 def test_a_feature_that_the_model_lacks_costs_and_one_that_the_data_lack_does_not():
-    both = Features(features={"count": 1.0, "ap_height": 2.0})
+    both = Features(features={"Spikecount": 1.0, "AP_amplitude": 2.0})
     spiking, silent = observed(75), observed()
     assert cost(both, silent, spiking) == pytest.approx((1 + 9) / 2, rel=0.2)
     assert cost(both, silent, silent) == 0
@@ -83,8 +84,8 @@ def test_a_weighted_sum_and_its_derivatives():
 
 
 REFUSED = {
-    "unknown feature": ({"ap_hight": 1.0}, "did you mean 'ap_height'"),
-    "unit": ({"ap_height": 0.0}, "must be positive"),
+    "unknown feature": ({"AP_amplitud": 1.0}, "did you mean 'AP_amplitude'"),
+    "unit": ({"AP_amplitude": 0.0}, "must be positive"),
     "none": ({}, "at least 1"),
 }
 

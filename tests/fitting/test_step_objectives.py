@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 from jneuro.fitting.data import Target
-from jneuro.fitting.objectives import Observed, Residuals, soft_spikes
+from jneuro.fitting.objectives import Features, Observed, Residuals
 from jneuro.fitting.parameters import Trainable, double
 from jneuro.fitting.problem import Problem
 from jneuro.fitting.spikes import Spikes
-from jneuro.fitting.step_objectives import OrderedSpikes, Subthreshold, away_from_spikes, ordered_times, stretches
+from jneuro.fitting.step_objectives import OrderedSpikes, Subthreshold
 from jneuro.recordings import Recording
 from jneuro.simulators import Izhikevich, Pospischil, simulate, stimuli
 from jneuro.simulators.solvers import StaggeredCrankNicolson
+from jneuro.spikes.detection import away_from_spikes
+from jneuro.spikes.protocols import Step
 
 DT = 0.1
 precise = pytest.mark.usefixtures("x64")
@@ -40,36 +42,6 @@ def target(current, v=None):
 def two_steps(amplitude, frames=1000):
     time = DT * np.arange(frames)
     return np.where((time >= 10) & (time < 50), amplitude, np.where((time >= 60) & (time < 90), -20.0, 0.0))
-
-
-@precise
-def test_stretches_are_common_to_all_trials():
-    current = jnp.stack([jnp.asarray(two_steps(a)) for a in (0.0, 30.0)])
-    assert stretches(current, 8).tolist() == [0, 100, 500, 600, 900, 1000, 1000, 1000, 1000]
-    assert stretches(current, 3).tolist() == [0, 100, 500, 1000]
-
-
-@precise
-def test_ordered_times():
-    spikes, edges = jnp.asarray(train([5, 12, 30, 49.9, 95])), jnp.asarray([0, 100, 500, 600, 1000])
-    expected = [[5.05, 10, 10, 10], [2.05, 20.05, 39.95, 40], [10, 10, 10, 10], [35.05, 40, 40, 40]]
-    np.testing.assert_allclose(ordered_times(spikes, edges, DT, 4), expected, atol=1e-9)
-
-
-@precise
-def test_times_of_smooth_spikes_are_those_of_the_crossing():
-    """And so is their derivative."""
-    time = jnp.arange(1000) * DT
-    edges = jnp.asarray([0, 1000])
-
-    def second(shift):
-        v = 60 * jnp.sin(2 * jnp.pi * (time - shift) / 40) - 20
-        return ordered_times(soft_spikes(v[None])[0], edges, DT, 3)[0, 1]
-
-    value, slope = jax.jit(jax.value_and_grad(second))(1.234)
-    crossing = 40 + 1.234 + 40 * np.arcsin(20 / 60) / (2 * np.pi) + DT  # a sample's spikes end with it
-    assert float(value) == pytest.approx(crossing, abs=0.03)
-    assert float(slope) == pytest.approx(1.0, abs=0.05)
 
 
 CASES = {
@@ -119,6 +91,33 @@ def test_what_counts_more_and_what_less():
     assert cost(elsewhere, elsewhere=0.25) == pytest.approx(0.25 * cost(elsewhere))
     assert cost(first, elsewhere=0.25) == pytest.approx(cost(first))
     assert cost(second, growth=0.1) < 0.5 * cost(second)
+
+
+@precise
+def test_nothing_is_left_out_and_noise_makes_no_stretches():
+    """The recording says how many spikes and stretches there are, before anything is compiled."""
+    v = np.linspace(-66.0, -64.0, 1000)[None]
+    v[0, 110:490:10] = 20.0
+    clean, noisy = (
+        target(two_steps(30.0) + noise, v) for noise in (0, 0.1 * np.random.default_rng(0).normal(size=1000))
+    )
+    known = OrderedSpikes(slots=4).prepare(clean)
+    edges, differ, slots = known
+    assert (edges, slots) == ((0, 100, 500, 600, 900, 1000, 1000, 1000, 1000), 2 * 38)
+    assert OrderedSpikes(slots=4).prepare(noisy) == known
+    assert OrderedSpikes(slots=4).prepare(clean, threshold=30.0)[2] == 4
+    assert differ[:5] == (False,) * 5
+    several = np.stack([two_steps(a) for a in (0.0, 30.0)]) + 0.1 * np.random.default_rng(0).normal(size=(2, 1000))
+    assert OrderedSpikes().prepare(target(several, np.tile(v, (2, 1))))[1][:5] == (False, True, False, False, False)
+    assert len(OrderedSpikes().prepare(target(np.tile([0.0, 1.0], 10).repeat(50)))[0]) == 21
+    with pytest.raises(ValueError, match=r"the current has 80 stretches, more than 64.*take spike_times"):
+        OrderedSpikes().prepare(target(np.tile([0.0, 1.0], 40).repeat(50)))
+    cell, scheme = Pospischil(), {"solver": StaggeredCrankNicolson(), "dt": DT}
+    problem = Problem.of(cell, clean, Trainable.of(cell, ("g_l",)), **scheme)
+    parts = OrderedSpikes(slots=4), Subthreshold(), Features(features={"rate": 1.0})
+    residuals = Residuals(problem, parts, -20.0)
+    assert residuals.known == ((known,), (), ((-20.0, (Step(100, 500, 30.0),)),))
+    assert Features(features={"rate": 1.0}, onset_ms=60.0, end_ms=90.0).prepare(clean)[1] == (Step(600, 900, -20.0),)
 
 
 @precise

@@ -6,16 +6,18 @@ import shutil
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 from flax import nnx
 
 import jneuro.cli
+from jneuro.datasets.windows import Scaling
 from jneuro.experiment import RunFolder
 from jneuro.experiment.conversion import convert
 from jneuro.experiment.plan import load_plan
-from jneuro.interop import WeightsError, load_weights, save_weights, to_torch
+from jneuro.interop import WeightsError, load_scaling, load_weights, save_weights, to_torch
 from jneuro.models import (
     CNNLSTM,
     CNNLSTMConfig,
@@ -70,6 +72,19 @@ def test_a_weights_folder_needs_nothing_else(here, model):
     assert_same(load_best(CNNLSTM(CONFIG, rngs=nnx.Rngs(7)), "w/checkpoints"), model)
 
 
+def test_a_weights_folder_may_know_its_scaling(here, model):
+    rows = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32) ** 2
+    save_weights(model, "w", scaling=Scaling(*map(jnp.asarray, rows)))
+    scaling = load_scaling("w")
+    np.testing.assert_array_equal([scaling.mean, scaling.scale], rows)
+    assert_same(load_weights("w"), model)
+    save_weights(model, "v")
+    with pytest.raises(
+        WeightsError, match=r"v: scaling\.json cannot be read .*; save it by save_weights\(model, path, sc"
+    ):
+        load_scaling("v")
+
+
 def test_there_and_back(here, model):
     save_weights(model, "w")
     convert(here / "w", here / "deep" / "w.pt")
@@ -116,6 +131,21 @@ def test_keras_files(here):
     convert(here / "k.json", here / "again", model="w/model.json")
     assert load_weights("again").config == config
     assert_same(load_weights("again"), model)
+
+
+def test_a_keras_file_that_leaves_the_length_open(here, monkeypatch, capsys):
+    config = EncoderDecoderConfig(length=8, horizons=6, layers=2, filters=3, kernel=4, crop=(1, 1))
+    model = build_model(config, rngs=nnx.Rngs(0))
+    save_weights(model, "w")
+    convert(here / "w", here / "k.json")
+    (here / "k.json").write_text((here / "k.json").read_text().replace("[null, 8, 1]", "[null, null, 1]"))
+    code, _, said = call(monkeypatch, capsys, "k.json", "v")
+    assert code == 2
+    assert "give `length` (--length)" in said
+    assert call(monkeypatch, capsys, "k.json", "v", "--length", "16")[0] == 0
+    loaded = load_weights("v")
+    assert (loaded.config.length, loaded.config.horizons) == (16, 14)
+    assert_same(loaded, model)
 
 
 def test_a_target_is_replaced_whole_and_only_on_request(here, model):
@@ -173,6 +203,7 @@ MISTAKES = {
     "no such name": (["w.pt", "y", "--model", "e.yaml:smal"], "unknown model 'smal'; did you mean 'small'?"),
     "other sizes": (["w.pt", "y", "--model", "other.yaml"], "lstm.weight_ih_l0 is [16, 3], expected [16, 5]"),
     "needless model": (["w", "y", "--model", "other.yaml"], "w has its own configuration, leave it out"),
+    "needless length": (["w", "y", "--length", "3"], "--length is for Keras files without --model"),
     "taken": (["w", "taken.pt"], "taken.pt: exists already; choose another target, or replace it with --overwrite"),
     "a foreign folder": (["w", "folder", "--overwrite"], "folder: is a folder of something else"),
     "not for Keras": (["w", "y.json"], "only encoder_decoder models go into Keras files"),

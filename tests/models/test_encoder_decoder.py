@@ -58,7 +58,7 @@ def test_published_sizes(fields, parameters, field):
     mean = nnx.eval_shape(lambda model, x: model(Batch(x, x), train=False).mean, model, inputs)
     assert mean.shape == (3, config.horizons, config.targets)
     assert sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param))) == parameters
-    assert config.receptive_field == field
+    assert config.receptive_field() == field
 
 
 def build(seed=0, **fields):
@@ -162,7 +162,7 @@ def test_receptive_field_is_the_support_of_the_jacobian():
 
         return jax.grad(middle)(inputs)[0, :, 0]
 
-    assert np.count_nonzero(influence(jnp.ones((1, 48, 2)))) == model.config.receptive_field
+    assert np.count_nonzero(influence(jnp.ones((1, 48, 2)))) == model.config.receptive_field()
 
 
 def test_bfloat16_is_close_and_returns_single_precision():

@@ -10,8 +10,8 @@ from jax.nn import initializers
 from jneuro.models.layers import (
     INITIALISERS,
     BatchNorm,
+    Dropout,
     batch_axis,
-    dropout_layer,
     layer_norm,
     lecun_normal,
     torch_uniform,
@@ -20,14 +20,14 @@ from jneuro.models.layers import (
 
 def test_channel_dropout_drops_whole_channels():
     x = jnp.ones((50, 6, 40))
-    y = np.asarray(dropout_layer(0.25, whole_channels=True, rngs=nnx.Rngs(0))(x, deterministic=False))
+    y = np.asarray(Dropout(0.25, whole_channels=True, rngs=nnx.Rngs(0))(x, deterministic=False))
     assert np.all((y == 0).all(1) | np.isclose(y, 4 / 3).all(1))
     assert abs((y[:, 0] == 0).mean() - 0.25) < 0.03
 
 
 def test_dropout_drops_single_values():
     x = jnp.ones((50, 6, 40))
-    y = np.asarray(dropout_layer(0.25, rngs=nnx.Rngs(0))(x, deterministic=False))
+    y = np.asarray(Dropout(0.25, rngs=nnx.Rngs(0))(x, deterministic=False))
     assert abs((y == 0).mean() - 0.25) < 0.02
     assert not np.all((y == 0).all(1) | (y != 0).all(1))
     np.testing.assert_allclose(y[y != 0], 4 / 3, rtol=1e-6)
@@ -36,7 +36,7 @@ def test_dropout_drops_single_values():
 @pytest.mark.parametrize("rngs", [{"default": 0}, {"params": 0, "dropout": 1}], ids=str)
 def test_reseed_reaches_every_dropout_and_gives_each_another_mask(rngs):
     rngs = nnx.Rngs(**rngs)
-    pair = nnx.List([dropout_layer(0.5, rngs=rngs), dropout_layer(0.5, rngs=rngs)])
+    pair = nnx.List([Dropout(0.5, rngs=rngs), Dropout(0.5, rngs=rngs)])
 
     @jax.jit
     def masks(state, key):
@@ -86,7 +86,7 @@ def shared(function, x):
 
 @pytest.mark.parametrize("whole_channels", [False, True])
 def test_devices_share_a_dropout_mask(whole_channels):
-    layer = dropout_layer(0.4, whole_channels=whole_channels, rngs=nnx.Rngs(0))
+    layer = Dropout(0.4, whole_channels=whole_channels, rngs=nnx.Rngs(0))
     graph, state = nnx.split(layer)
 
     def drop(x):

@@ -11,7 +11,7 @@ from flax import nnx
 
 from jneuro.datasets.windows import Batch
 from jneuro.models import TemporalFusionTransformer, TemporalFusionTransformerConfig
-from jneuro.models.gating import interpolation
+from jneuro.models.tft import interpolation
 from jneuro.training import LOSSES
 
 BATCH, LENGTH, HORIZONS, TARGETS = 3, 5, 4, 2
@@ -75,6 +75,14 @@ def test_attention_and_selection_are_weights(compat):
     np.testing.assert_array_equal(
         prediction.diagnostics["attention_heads"] > 0, np.broadcast_to(reaches, shapes["attention_heads"])
     )
+
+
+@pytest.mark.parametrize("compat", [{}, COMPAT])
+def test_attention_that_is_not_causal_reaches_every_horizon(compat):
+    """pytorch-forecasting's `causal_attention=False`, which its weights do not say."""
+    attention = predict(*mixed(causal_attention=False, **compat), draw()).diagnostics["attention_heads"]
+    assert np.all(attention > 0)
+    np.testing.assert_allclose(attention.sum(-1), 1, rtol=1e-5)
 
 
 def test_a_horizon_hears_of_known_inputs_up_to_itself():

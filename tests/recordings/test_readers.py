@@ -12,8 +12,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from jneuro.recordings import ReadError, Recording, StoreError, read, write_nwb
-from jneuro.recordings.foreign import factor_to
 from jneuro.recordings.kinds import RecordingSource
+from jneuro.recordings.readers import factor_to
 from jneuro.recordings.recording import from_arrays
 from jneuro.simulators import HodgkinHuxley, Pospischil, simulate, stimuli
 
@@ -212,10 +212,20 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, package, name):
         read(tmp_path / name)
 
 
-@pytest.mark.parametrize("sweeps", [[], [3], [-1]])
-def test_sweeps_that_are_not_there(tmp_path, cell, sweeps):
+@pytest.mark.parametrize(
+    ("sweeps", "said"),
+    [
+        *((s, "must name some of the sweeps 0 to 2") for s in ([], [3], [-1])),
+        (
+            [True, False, True],
+            r"sweeps = \[True, False, True\] must be numbers .* not a mask",
+        ),
+        ([1, 0, 1], r"sweeps = \[1, 0, 1\] names sweep 1 twice"),
+    ],
+)
+def test_sweeps_that_are_not_there(tmp_path, cell, sweeps, said):
     write_nwb(tmp_path / "a.nwb", cell)
-    with pytest.raises(ReadError, match="must name some of the sweeps 0 to 2"):
+    with pytest.raises(ReadError, match=said):
         read(tmp_path / "a.nwb", sweeps)
 
 

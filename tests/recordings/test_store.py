@@ -1,5 +1,6 @@
 """Recordings on disk: what is written comes back, whatever happens on the way."""
 
+import dataclasses
 import itertools
 import shutil
 import tracemalloc
@@ -14,6 +15,7 @@ from recording_problems import POPULATIONS, PROVENANCE, Other, make, piece
 from jneuro.recordings import (
     RecordingWriter,
     StoreError,
+    from_arrays,
     open_recording,
     read_events,
     read_recording,
@@ -78,6 +80,23 @@ def test_counts_become_events_in_order_of_time(finished):
     back = np.zeros_like(counts)
     np.add.at(back, (trial, np.round(time).astype(int) - 1, neuron), 1)
     np.testing.assert_array_equal(back, counts)
+
+
+def test_spikes_alone_keep_silent_trials_and_neurons(tmp_path):
+    counts = np.zeros((3, 6, 4), np.uint8)
+    counts[[0, 1, 1], [2, 0, 5], [1, 2, 2]] = 1, 2, 1
+    writer = RecordingWriter(tmp_path / "own.zarr", {"from": "elsewhere"})
+    spikes = from_arrays(spikes=counts, dt=0.5)
+    for part in (slice(0, 4), slice(4, 6)):
+        frames, first = len(range(6)[part]), spikes.first_step + part.start
+        own = {"values": {"spikes": counts[:, part]}, "frames": frames, "first_step": first}
+        writer.append(dataclasses.replace(spikes, **own))
+    with pytest.raises(StoreError, match=r"own\.zarr: spikes has 6 frames, but frames = 5; mend it"):
+        writer.append(dataclasses.replace(spikes, frames=5))
+    writer.finish()
+    back = read_recording(tmp_path / "own.zarr", ("spikes",))
+    np.testing.assert_array_equal(back["spikes"], counts)
+    np.testing.assert_array_equal(back.time, spikes.time)
 
 
 @pytest.mark.parametrize("snapshots", [-1, 0, slice(None), slice(0, 2), np.array([0, 2])], ids=str)

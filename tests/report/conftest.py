@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from jneuro.evaluation import compare_estimates, compare_ratios
 from jneuro.report import ReportData
 
 HORIZONS = [1.0, 2.0, 5.0, 10.0]
@@ -59,13 +60,13 @@ def _score(rng, r2, best_baseline, neurons=100, **more):
         "r2_se": 0.0021,
         "rmse_z": float(np.sqrt(1 - r2[0])),
         "mae_z": float(0.7 * np.sqrt(1 - r2[0])),
-        "rmse_mv": float(rmse[0]),
-        "mae_mv": float(0.7 * rmse[0]),
+        "rmse": float(rmse[0]),
+        "mae": float(0.7 * rmse[0]),
         "share_of_ceiling": float(r2[0] / CEILING[0]),
         "skill": float(1 - (1 - r2[0]) / (1 - best_baseline)),
         "horizons_ms": HORIZONS,
-        "per_horizon": {"r2": r2.tolist(), "rmse_mv": rmse.tolist(), "mae_mv": (0.7 * rmse).tolist()},
-        "per_neuron": {"r2": per_neuron.tolist(), "rmse_mv": (sd * np.sqrt(1 - per_neuron)).tolist()},
+        "per_horizon": {"r2": r2.tolist(), "rmse": rmse.tolist(), "mae": (0.7 * rmse).tolist()},
+        "per_neuron": {"r2": per_neuron.tolist(), "rmse": (sd * np.sqrt(1 - per_neuron)).tolist()},
         **more,
     }
 
@@ -80,6 +81,9 @@ def _metrics(rng):
         name: _score(rng, r2, 0.76, parameters=cost[name][0], train_seconds=cost[name][1], leaky="leaky" in name)
         for name, r2 in MODELS.items()
     }
+    for found in test.values():
+        found["comparison"] = compare_ratios(*(np.array([0.98, 1.0, 1.02, 1.0]) * [[found["r2"] - 0.76], [1.0]]))
+    test["cnn_lstm (leaky split)"]["leak"] = compare_estimates(0.7552, 0.741, (0.0021, 0.0021), n=20)
     test["compact"]["seeds"] = {"r2": [0.7684, 0.7677, 0.7682], "mean": 0.7681, "ci95": 0.0009}
     ceiling = {"r2": 0.786, "se": 0.0017, "futures": 64, "samples": 40_000}
     ceiling["per_horizon"] = {"r2": CEILING.tolist(), "se": [0.0017, 0.003, 0.004, 0.004]}

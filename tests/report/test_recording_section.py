@@ -20,7 +20,14 @@ INTERPOLATION = MODEL | {"rate_rms_hz": 0.79, "latency_ms": 1.06}
 @pytest.fixture(scope="module")
 def section(tmp_path_factory):
     scores = {"model": MODEL, "repeat": REPEAT, "interpolation": INTERPOLATION}
-    steps = {"scores": scores, "curve": CURVE, "tolerance_ms": 4.0, "trials": [1, 3], "current_unit": "pA"}
+    steps = {
+        "scores": scores,
+        "curve": CURVE,
+        "tolerance_ms": 4.0,
+        "trials": [1, 3],
+        "current_unit": "pA",
+        "doubts": {},
+    }
     time = np.arange(50) * 0.1
     arrays = {"time": time, "held_out_v": np.zeros((2, 50)), "held_out_prediction": np.ones((2, 50))}
     folder = tmp_path_factory.mktemp("figures")
@@ -52,6 +59,13 @@ def test_figures_are_written(section):
     for figure in drawn["figures"]:
         assert (folder / f"{figure['name']}.png").stat().st_size > 1000
         assert figure["source"].startswith("data:image/")
+
+
+def test_doubtful_trials_are_named(section, tmp_path):
+    found = {"scores": {}, "doubts": {"1": "30 peaks stay below"}, "tolerance_ms": 4.0, "trials": []}
+    drawn = recording_section(tmp_path, {"steps": found}, {})
+    assert drawn["sentences"] == ["Trial 1 is not scored: 30 peaks stay below."]
+    assert not drawn["tables"] + drawn["figures"]
 
 
 def test_no_steps_no_section(tmp_path):

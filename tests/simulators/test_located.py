@@ -14,8 +14,9 @@ from jneuro.fitting import FitOptions
 from jneuro.fitting.data import Target
 from jneuro.fitting.methods import LeastSquares
 from jneuro.fitting.parameters import double
-from jneuro.fitting.step_objectives import OrderedSpikes, ordered_times
+from jneuro.fitting.step_objectives import OrderedSpikes
 from jneuro.simulators import Exact, Izhikevich, Pospischil, simulate, stimuli
+from jneuro.spikes.protocols import ordered_times
 
 NAMES = ("capacitance", "k", "v_r", "v_t", "v_u", "a", "b", "c", "d", "v_peak", "v_initial")
 CELLS = {"2003": (Izhikevich(), 10.0, 240), "2007": (Izhikevich.regular_spiking_2007(), 100.0, 500)}

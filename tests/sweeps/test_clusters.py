@@ -47,6 +47,16 @@ def test_processes_are_who_the_cluster_says(cluster):
     assert said == ["(0, 2)", "(1, 2)"]
 
 
+def test_who_says_both_numbers_meets_nobody(monkeypatch):
+    monkeypatch.setattr("jax.distributed.initialize", _nobody)
+    assert join_processes("localhost:1", 4, 3) == (3, 4)
+    assert join_processes(None, 4, 3, detect=True) == (3, 4)
+    assert join_processes(None, None, None) == (0, 1)
+    for coordinator, processes, process in (("localhost:1", None, None), (None, 4, None), (None, 4, 4)):
+        with pytest.raises(ConfigError, match=r"command line: --process"):
+            join_processes(coordinator, processes, process)
+
+
 def test_nothing_to_detect_is_said(monkeypatch):
     for name in [n for n in os.environ if n.startswith(("SLURM_", "OMPI_", "KUBERNETES_"))]:
         monkeypatch.delenv(name)

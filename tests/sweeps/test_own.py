@@ -11,6 +11,7 @@ from jneuro.recordings.store import StoreError
 from jneuro.simulators import Izhikevich, stimuli
 from jneuro.sweeps import measure, sweep, zipped
 from jneuro.sweeps.config import SweepConfig
+from jneuro.sweeps.design import as_design
 from jneuro.sweeps.runner import run_sweep
 
 CELL = """\
@@ -193,6 +194,14 @@ def by_numpy(recording):
     return np.percentile(np.asarray(recording.values["v"]), 50)
 
 
+def a(recording):
+    return recording.values["v"].max()
+
+
+def time(recording):
+    return recording.values["v"].max()
+
+
 def wrong(recording):
     return recording.values["u9"]
 
@@ -214,6 +223,16 @@ def test_a_sweep_of_objects(tmp_path):
         sweep(Izhikevich(), rows, stimuli.Constant(1), **what, path=tmp_path / "s")
 
 
+def test_axes_of_alike_paths_have_names_of_their_own():
+    paths = ("c.d", "x.d", "y.c_d", "stimulus.amplitude", "synapse.time")
+    found = as_design({path: [1.0] for path in paths}).axes
+    assert {name: axis.of for name, axis in found.items()} == dict(
+        zip(("c_d", "x_d", "y_c_d", "amplitude", "synapse_time"), paths, strict=True)
+    )
+    with pytest.raises(ValueError, match=r"x.a_b, a_b, x_a_b are too alike; name one yourself"):
+        as_design({"x.a_b": [1.0], "a_b": [1.0], "x_a_b": [1.0]})
+
+
 WRONG = {
     "no result": ({"measures": [nothing]}, "measures: nothing returned None"),
     "words": ({"measures": [word]}, "measures: word returned under 'a' 'b', of the type str"),
@@ -221,6 +240,10 @@ WRONG = {
     "numpy": ({"measures": [by_numpy]}, r"by_numpy \(.*line \d+\) cannot be traced by JAX.*use jax.numpy"),
     "an error": ({"measures": [wrong]}, r"wrong \(.*test_own.py, line \d+\) raised KeyError: 'u9'"),
     "twice": ({"measures": [swing, swing]}, "measures: names one of them twice"),
+    "an axis' name": ({"measures": [a]}, "measures: a gives 'a', which is there already; choose another name"),
+    "a dimension's name": ({"measures": [time]}, "measures: time gives 'time', which is there already"),
+    "true as a value": ({"design": {"a": [True]}}, r"design: a = \[True\] must be a list of finite numbers"),
+    "true as seeds": ({"seeds": True}, "design: seeds = True: must be a number"),
     "no list": ({"measures": "rate"}, r"measures = 'rate' must be a list, as in \['rate'\]"),
     "unknown measure": ({"measures": ["rat"]}, "unknown measure 'rat'; did you mean 'rate'"),
     "class": ({"simulator": Izhikevich}, r"simulator = Izhikevich must be an object; call it, as in Izhikevich\(\)"),

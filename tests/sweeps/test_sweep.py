@@ -81,6 +81,16 @@ def test_only_what_is_missing_is_computed_and_the_bytes_are_the_same(whole, tmp_
     assert seen[-1] == (35, {"failed": 0})
     assert all(f.stat().st_mtime_ns == t for f, t in before.items())
     assert digest(path) == digest(whole[0])
+    # What is there but damaged is computed again; a label is noticed when it is read.
+    first, second = sorted(f for f in (path / "v_mean" / "c").rglob("*") if f.is_file())[:2]
+    first.write_bytes(first.read_bytes()[:-9])
+    second.write_bytes(bytes([second.read_bytes()[0] ^ 1]) + second.read_bytes()[1:])
+    run(cheap(), path)
+    assert digest(path) == digest(whole[0])
+    label = path / "a" / "c" / "0"
+    label.write_bytes(label.read_bytes()[:20] + bytes([label.read_bytes()[20] ^ 1]) + label.read_bytes()[21:])
+    with pytest.raises(ValueError, match="checksum"):
+        open_sweep(path).a.load()
 
 
 def test_memory_that_does_not_suffice_halves_the_batch(whole, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from sweep_problems import cheap
 
 from jneuro.core.config import ConfigError, load_config
-from jneuro.report.sweep_figures import default_figures, draw_sweep_figure
+from jneuro.report.sweep import default_figures, draw_sweep_figure
 from jneuro.sweeps.config import SweepConfig, SweepFigure
 from jneuro.sweeps.design import DesignConfig, design_points
 from jneuro.sweeps.runner import run_sweep
@@ -72,6 +72,9 @@ BAD = {
     "sweep.max_points=63": "64 points are more than max_points = 63; take fewer, or raise it",
     "sweep.points=3": "a grid design has no points",
     "sweep.design=sobol": "a sobol design takes low and high alone",
+    "sweep.lanes=18446744073709551616": "sweep.lanes = 18446744073709551616: input should be less than",
+    "sweep.axes.g=[true, 2]": r"sweep.axes.g.values = \[True, 2\]: True must be a number",
+    "sweep.seeds=true": "sweep.seeds = True: must be a number",
     "measures=[rat]": "unknown measure 'rat'; did you mean 'rate'",
     "measures=[rate, rate]": "names one of them twice",
     "measures=[]": "nothing would be kept",

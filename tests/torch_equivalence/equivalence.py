@@ -1,6 +1,6 @@
 """Run a model and its PyTorch twin side by side, from the same weights and on the same batches.
 
-Ours takes its steps in the program that trains, `run_steps`; PyTorch in the loop that everyone writes, with its own
+Ours takes its steps in the program that trains, `Program.steps`; PyTorch in the loop that everyone writes, with its own
 optimiser, clipping and schedulers. Dropout is off.
 
 An error is relative: the largest difference within a tensor, divided by the tensor's largest entry. A tensor whose
@@ -21,16 +21,14 @@ from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
 from jneuro.core.random import stream
-from jneuro.datasets.scaling import Scaling
-from jneuro.datasets.windows import Batch, Windows
+from jneuro.datasets.windows import Batch, Scaling, Windows
 from jneuro.interop import to_torch
 from jneuro.models import ModelConfig, build_model
 from jneuro.training import Adam, Plateau, TrainConfig
-from jneuro.training.checkpoints import Weights
+from jneuro.training.checkpoints import split_model
 from jneuro.training.kinds import LOSSES
-from jneuro.training.parallel import Placement
 from jneuro.training.recipe import learning_rate
-from jneuro.training.steps import Common, Own, Program, begin, run_steps
+from jneuro.training.steps import Inputs, Placement, Program
 
 __all__ = ["BOUNDS", "WHAT", "Case", "compare", "recipe"]
 
@@ -120,7 +118,7 @@ def twin_of(case, model):
 
 @jax.jit
 def epoch_order(starts, key, epoch):
-    """The order in which `run_steps` draws an epoch's windows."""
+    """The order in which `Program.steps` draws an epoch's windows."""
     return jax.random.permutation(jax.random.fold_in(stream(key, "order"), epoch), starts)
 
 
@@ -226,10 +224,10 @@ class Training(NamedTuple):
 
 def train_ours(case, model, windows, key):
     """Train in the compiled program, one step, then to the end of each epoch."""
-    graph, params, rngs, rest = nnx.split(model, nnx.Param, nnx.RngState, ...)
+    graph, weights, rngs = split_model(model)
     program = Program(graph, case.recipe, Placement("single", tuple(jax.devices()[:1])))
-    own, common = Own(key, None), Common(windows, rngs)
-    state, losses, rates = begin(Weights(params, rest), own, program), [], []
+    inputs = Inputs(windows, rngs, key)
+    state, losses, rates = program.begin(weights, inputs), [], []
     snapshot = lambda s: to_torch(nnx.merge(graph, s.params, rngs, s.rest))  # noqa: E731
     first = None
     for epoch in range(EPOCHS):
@@ -237,7 +235,7 @@ def train_ours(case, model, windows, key):
         rate = program.placement.put(np.asarray(rate, state.learning_rate.dtype))
         state = state._replace(learning_rate=rate)
         for count in (1, STEPS - 1) if epoch == 0 else (STEPS,):
-            state = run_steps(state, own, jnp.int32(count), common, program)
+            state = program.steps(state, inputs, jnp.int32(count))
             first = first or snapshot(state)
         losses.append(float(state.metrics.loss_sum))
         rates.append(float(state.metrics.learning_rate))

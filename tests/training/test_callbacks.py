@@ -30,8 +30,9 @@ def test_train_shows_itself_where_it_is_asked_to(capsys):
     run(progress=True)
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.splitlines()[0] == "train Linear"
-    assert "train Linear, 42 of 42 steps, " in err.splitlines()[-1]
+    # What was understood of the data is said before anything is computed: a wrong order of axes shows.
+    assert err.splitlines()[0] == "train Linear on 3 runs × 120 frames × 3 variables"
+    assert "3 variables, 42 of 42 steps, " in err.splitlines()[-1]
     run()
     assert capsys.readouterr() == ("", "")
 

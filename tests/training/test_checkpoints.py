@@ -205,6 +205,27 @@ def test_divergence_leaves_the_last_good_checkpoint(tmp_path):
     assert all(np.isfinite(v).all() for v in weights(load_best(Linear(rngs=nnx.Rngs(0)), tmp_path)).values())
 
 
+class Sized(Linear):
+    """A `Linear` whose settings change no shape."""
+
+    def __init__(self, frames=6, *, rngs, **more):
+        super().__init__(rngs=rngs, **more)
+        self.frames, self.drop = frames, nnx.Dropout(0.1 * frames, rngs=rngs)
+
+
+def test_a_model_of_other_settings_or_precision_is_another(tmp_path):
+    run(tmp_path, Sized, epochs=1)
+    model = load_best(Sized(rngs=nnx.Rngs(1)), tmp_path)
+    model.eval()
+    assert load_best(model, tmp_path).frames == 6, "Flax's modes are no settings"
+    with pytest.raises(ValueError, match=r"of another model: drop.rate is 0.6.* there and 0.3.* in the model"):
+        load_best(Sized(3, rngs=nnx.Rngs(0)), tmp_path)
+    with pytest.raises(ValueError, match=r"map.bias.* is float32\[3\] there and bfloat16\[3\] in the"):
+        load_best(Sized(rngs=nnx.Rngs(0), dtype=jax.numpy.bfloat16), tmp_path)
+    with pytest.raises(ValueError, match=r"settings.drop.rate was 0.6.*, is 0.3.*; settings.frames was 6, is 3"):
+        run(tmp_path, lambda rngs: Sized(3, rngs=rngs), epochs=1)
+
+
 class Idle(nnx.Module):
     """Predicts the last frame; its parameter only decays, so the loss stays finite whatever becomes of it."""
 

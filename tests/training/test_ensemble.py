@@ -8,7 +8,7 @@ from parallel_child import Terminate
 from training_problems import Layered, Linear, assert_same, config, curves, weights, windows
 
 from jneuro.training import Adam, Checkpoints, Plateau, TrainingInterrupted, train, train_ensemble
-from jneuro.training.parallel import Placement
+from jneuro.training.steps import Placement
 
 KEYS = [jax.random.key(seed) for seed in range(4)]
 MODELS = [Layered(rngs=nnx.Rngs(seed)) for seed in range(4)]
@@ -48,7 +48,7 @@ def test_each_member_is_as_if_alone(together):
 
 def test_members_side_by_side(together, monkeypatch):
     placement = Placement("members", tuple(jax.devices()), side_by_side=True)
-    monkeypatch.setattr("jneuro.training.ensemble.place_members", lambda members: placement)
+    monkeypatch.setattr("jneuro.training.trainer.place", lambda *_: placement)
     for member, other in zip(run(), together, strict=True):
         np.testing.assert_allclose(curves(member), curves(other), rtol=1e-5)
         assert (member.best_epoch, member.stopped) == (other.best_epoch, other.stopped)

@@ -13,8 +13,7 @@ from training_problems import FEATURES, Layered, Linear, assert_same, comparable
 
 from jneuro.core.code import code_folder
 from jneuro.evaluation.scores import evaluate
-from jneuro.models.base import Prediction
-from jneuro.models.build import Sizes, build_model, check_shapes
+from jneuro.models.base import Prediction, Sizes, build_model, check_shapes
 from jneuro.training import Checkpoints, TrainConfig, train
 
 KEY = jax.random.key(1)

@@ -31,6 +31,15 @@ def test_plateau_is_torchs(seed):
     assert expected[-1] == 1e-5
 
 
+@pytest.mark.parametrize("offset", [5.0, 0.0, -5.0])
+def test_a_negative_loss_has_plateaus_too(offset):
+    # PyTorch's bar, best·(1 − threshold), lies above a negative best, so that a rise would count as a fall.
+    recipe = TrainConfig(warmup_epochs=0, plateau=Plateau(patience=1))
+    for losses in (np.full(12, offset), offset + 4e-4 * np.arange(12)):
+        assert learning_rate(recipe, losses) == pytest.approx(3e-3 * 0.7**5)
+    assert learning_rate(recipe, offset - 0.01 * np.arange(12)) == 3e-3
+
+
 def test_plateau_acts_after_patience_and_one_more():
     recipe = TrainConfig(warmup_epochs=0)
     assert [learning_rate(recipe, [1.0] * e) for e in (4, 5)] == [3e-3, 3e-3 * 0.7]

@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jneuro.datasets.scaling import Scaling
-from jneuro.datasets.windows import Windows, window_starts
+from jneuro.datasets.windows import Scaling, Windows, window_starts
 from jneuro.models.base import Prediction
-from jneuro.models.layers import BatchNorm, dropout_layer
+from jneuro.models.layers import BatchNorm, Dropout
 from jneuro.training import Adam, TrainConfig
 
 LENGTH, FEATURES = 6, 3
@@ -46,9 +45,9 @@ class Layered(nnx.Module):
 
     def __init__(self, *, rngs, hidden=8, dropout=0.3, normalise=True, dtype=jnp.float32):
         self.norm = BatchNorm(FEATURES) if normalise else None
-        self.channels = dropout_layer(dropout, rngs=rngs, whole_channels=True)
+        self.channels = Dropout(dropout, rngs=rngs, whole_channels=True)
         self.inner = nnx.Linear(LENGTH * FEATURES, hidden, rngs=rngs)
-        self.drop = dropout_layer(dropout, rngs=rngs)
+        self.drop = Dropout(dropout, rngs=rngs)
         self.outer = nnx.Linear(hidden, FEATURES, rngs=rngs)
         learnt = nnx.state(self, (nnx.Param, nnx.BatchStat))
         nnx.update(self, jax.tree.map(lambda x: x.astype(dtype), learnt))

@@ -1,0 +1,1 @@
+"""The analyses that jneuro brings: one file each, with configuration, computation, text, tables and figures."""
