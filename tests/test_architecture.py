@@ -44,6 +44,7 @@ VERBS = {"simulate", "simulate_many", "train", "fit", "sweep", "evaluate", "run"
 # What the kinds have in common, which general code may ask for.
 CONTRACTS = {
     "Block",
+    "Comparison",
     "Config",
     "Exact",  # the two ways to differentiate spikes
     "ModelConfig",
