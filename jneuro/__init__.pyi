@@ -1,3 +1,4 @@
+from . import analyses as analyses
 from . import datasets as datasets
 from . import evaluation as evaluation
 from . import fitting as fitting

@@ -1,3 +1,5 @@
 """The analyses that jneuro brings: one file each, with configuration, computation, text, tables and figures."""
 
-__all__: list[str] = []
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -13,8 +13,7 @@ from jneuro.core.random import stream
 from jneuro.core.types import Bool, Float, Int
 from jneuro.datasets.windows import Windows
 from jneuro.evaluation.analysis import Analysis, Findings, Study
-from jneuro.evaluation.baselines import Linear
-from jneuro.evaluation.connectivity_scores import agreement, causal_weight, cross_correlation, separate
+from jneuro.evaluation.connectivity_scores import agreement, causal_weight, cross_correlation, linear_weights, separate
 from jneuro.evaluation.forecasts import observe
 from jneuro.evaluation.metrics import interval
 from jneuro.evaluation.protocols import SupportsSynapses
@@ -174,10 +173,9 @@ class ConnectivityRecovery(Analysis):
             windows = study.windows_of[self.counts]
             starts = _some(windows, self.windows)
             found["sensitivity"] = [sensitivity(m, windows, starts) for m in study.models[self.counts]]
-        linear = study.baselines.get("var")
-        if isinstance(linear, Linear) and study.windows.features == study.windows.outputs:
-            weights = np.asarray(linear.coefficients)[:, :-1, 0]
-            found["linear weights"] = [weights.reshape(len(weights), linear.order, -1).sum(1).T]
+        weights = linear_weights(study)
+        if weights is not None and study.windows.features == study.windows.outputs:
+            found["linear weights"] = [weights.astype(np.float32).sum(1).T]
         step, neuron = np.rint(truth.time / truth.dt).astype(int), truth.neuron
         lag = round(self.max_lag_ms / truth.dt)
         found["cross-correlation"] = [cross_correlation(step, neuron, len(truth.population), truth.steps, lag)]

@@ -469,25 +469,8 @@ def _plots(findings: Findings) -> list[Plot]:
             _draw_lags(findings),
         ),
     ]
-    if synapses := numbers.get("synapses"):
-        drawn = {
-            f"{kind} synapses": [
-                auroc_estimate(name, found[kind], COLOURS[0] if name in numbers["importance"] else GREY)
-                for name, found in synapses.items()
-            ]
-            for kind in next(iter(synapses.values()))
-        }
-        plots.append(
-            Plot(
-                "attribution_synapses",
-                "Do attributions find the synapses?",
-                "Chance that a pair of neurons with a synapse scores higher than one without, for the attributions of "
-                "every model, the weights of a vector autoregression and the cross-correlation of spikes, with bounds "
-                "and the range of shuffled neurons.",
-                "Blue: models. Grey: what needs no model of voltages. Bars of grey: shuffled neurons.",
-                forest(drawn, "AUROC", reference=0.5),
-            )
-        )
+    if numbers.get("synapses"):
+        plots.append(_synapse_plot(numbers))
     if numbers["gates"]:
         plots.append(
             Plot(
@@ -501,6 +484,27 @@ def _plots(findings: Findings) -> list[Plot]:
             )
         )
     return plots
+
+
+def _synapse_plot(numbers: Mapping[str, Any]) -> Plot:
+    """Areas of every matrix, one panel for each kind of synapse."""
+    synapses = numbers["synapses"]
+    drawn = {
+        f"{kind} synapses": [
+            auroc_estimate(name, found[kind], COLOURS[0] if name in numbers["importance"] else GREY)
+            for name, found in synapses.items()
+        ]
+        for kind in next(iter(synapses.values()))
+    }
+    return Plot(
+        "attribution_synapses",
+        "Do attributions find the synapses?",
+        "Chance that a pair of neurons with a synapse scores higher than one without, for the attributions of every "
+        "model, the weights of a vector autoregression and the cross-correlation of spikes, with bounds and the range "
+        "of shuffled neurons.",
+        "Blue: models. Grey: what needs no model of voltages. Bars of grey: shuffled neurons.",
+        forest(drawn, "AUROC", reference=0.5),
+    )
 
 
 def _draw_lags(findings: Findings):

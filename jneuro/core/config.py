@@ -84,8 +84,8 @@ class Config(BaseModel):
         if kinds & {int, float} and not kinds & {bool, Any}:
             for item in value if isinstance(value, list | tuple) else [value]:
                 if isinstance(item, words):
-                    said = "must be a number" if item is value else f"{item!r} must be a number"
-                    raise ValueError(f"= {value!r}: {said}")
+                    said = "must be a number" if item is value else f"{_short(item)} must be a number"
+                    raise ValueError(f"= {_short(value)}: {said}")
         return value
 
     @property

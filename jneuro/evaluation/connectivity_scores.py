@@ -16,7 +16,16 @@ from jneuro.evaluation.comparison import Comparison, compare, compare_resampled
 from jneuro.evaluation.metrics import interval
 from jneuro.recordings import has_events, open_recording, read_events
 
-__all__ = ["Separation", "agreement", "auroc", "causal_weight", "cross_correlation", "score_synapses", "separate"]
+__all__ = [
+    "Separation",
+    "agreement",
+    "auroc",
+    "causal_weight",
+    "cross_correlation",
+    "linear_weights",
+    "score_synapses",
+    "separate",
+]
 
 
 class Separation(NamedTuple):
@@ -201,6 +210,19 @@ def causal_weight(
     return found
 
 
+def linear_weights(study: Study) -> Float[np.ndarray, "post lag pre"] | None:
+    """The weights of the vector autoregression at the nearest horizon; None if it is no baseline of the study.
+
+    Args:
+        study: the experiment.
+    """
+    linear = study.baselines.get("var")
+    if not isinstance(linear, Linear):
+        return None
+    weights = np.asarray(linear.coefficients, np.float64)[:, :-1, 0]
+    return weights.reshape(len(weights), linear.order, -1)
+
+
 def score_synapses(
     study: Study,
     synapse: Bool[np.ndarray, "run pre post"],
@@ -228,11 +250,8 @@ def score_synapses(
     population = np.asarray(data["population"])
     kinds = {title: population == int(k) for k, title in data["population"].attrs["meaning"].items()}
     matrices = {name: [np.repeat(m[None], len(synapse), 0) for m in every] for name, every in pairs.items()}
-    linear = study.baselines.get("var")
-    if isinstance(linear, Linear):
-        weights = np.asarray(linear.coefficients, np.float64)[:, :-1, 0]
-        size = np.linalg.norm(weights.reshape(len(weights), linear.order, -1), axis=1).T
-        matrices["VAR weights"] = [np.repeat(size[None], len(synapse), 0)]
+    if (weights := linear_weights(study)) is not None:
+        matrices["VAR weights"] = [np.repeat(np.linalg.norm(weights, axis=1).T[None], len(synapse), 0)]
     if has_events(study.recording):
         matrices["cross-correlation"] = [_correlations(study, len(synapse), kinds["inhibitory"], max_lag_ms)]
     found: dict[str, Any] = {}

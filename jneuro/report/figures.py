@@ -1,6 +1,7 @@
 """The figures of a run: scores by predictor, horizon, epoch and neuron; the forecast; the recording."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -358,17 +359,33 @@ def run_sections(data: ReportData) -> list[Section]:
     Args:
         data: the run.
     """
-    known = bool(data.metrics.get("ceiling"))
+    known, sections = bool(data.metrics.get("ceiling")), []
+    for title, kinds in _KINDS.items():
+        drawn = [(kind, figure) for kind in kinds if (figure := kind.draw(data)) is not None]
+        plots = [k.plot(figure, known) for k, figure in drawn]
+        sections += [Section(title, parts=plots)] if plots else []
+    return sections
 
-    def plot(
-        name: str, title: str, alt: str, caption: str, draw: Callable[[ReportData], Figure | None], ceiling: str = ""
-    ) -> Plot | None:
-        """A figure; `ceiling` is what else to look at if the run has a noise ceiling."""
-        figure = draw(data)
-        return None if figure is None else Plot(name, title, alt, f"{caption} {ceiling}" if known else caption, figure)
 
-    score = (
-        plot(
+class _Kind(NamedTuple):
+    """A figure that every run can have; `ceiling` is what else to look at if the run has a noise ceiling."""
+
+    name: str
+    title: str
+    alt: str
+    caption: str
+    draw: Callable[[ReportData], Figure | None]
+    ceiling: str = ""
+
+    def plot(self, figure: Figure, ceiling: bool) -> Plot:
+        """The figure with its words."""
+        caption = f"{self.caption} {self.ceiling}".rstrip() if ceiling else self.caption
+        return Plot(self.name, self.title, self.alt, caption, figure)
+
+
+_KINDS = {
+    "Scores": (
+        _Kind(
             "scores",
             "Every predictor against the ceiling",
             "Horizontal bars of the test R² of every predictor; the numbers are those of the score table.",
@@ -377,7 +394,7 @@ def run_sections(data: ReportData) -> list[Section]:
             score_figure,
             "The noise ceiling (dashed, band ± one standard error) shows how much room is left.",
         ),
-        plot(
+        _Kind(
             "horizons",
             "How far ahead",
             "Lines of test R² against the forecast horizon in milliseconds, for every predictor and the noise ceiling.",
@@ -386,7 +403,7 @@ def run_sections(data: ReportData) -> list[Section]:
             horizon_figure,
             "The ceiling falls too: what matters is the gap to it at each horizon.",
         ),
-        plot(
+        _Kind(
             "learning",
             "Learning curves",
             "Lines of training and validation error by epoch for every model.",
@@ -395,7 +412,7 @@ def run_sections(data: ReportData) -> list[Section]:
             learning_figure,
             "An honest validation curve cannot stay below the ceiling’s error (dashed); a leaky one may.",
         ),
-        plot(
+        _Kind(
             "neurons",
             "Error by neuron",
             "Points of test R² and of root-mean-square error for every neuron, grouped into excitatory and inhibitory.",
@@ -404,9 +421,9 @@ def run_sections(data: ReportData) -> list[Section]:
             neuron_figure,
             "They should stay below the ceiling (dashes), which is known per neuron within its bars only.",
         ),
-    )
-    forecast = (
-        plot(
+    ),
+    "Forecast": (
+        _Kind(
             "forecast",
             "Predicted and true traces",
             "Traces of the target for a few neurons: true, predicted by the best model and by the best baseline.",
@@ -414,7 +431,7 @@ def run_sections(data: ReportData) -> list[Section]:
             "A copy of the trace shifted by the horizon is persistence.",
             forecast_figure,
         ),
-        plot(
+        _Kind(
             "density",
             "Predicted against true",
             "Two-dimensional histograms of true against predicted targets, for the best model and the best baseline.",
@@ -422,9 +439,9 @@ def run_sections(data: ReportData) -> list[Section]:
             "around it. In a voltage, a level streak at the reset is spikes that the forecast did not see coming.",
             density_figure,
         ),
-    )
-    recording = (
-        plot(
+    ),
+    "Recording": (
+        _Kind(
             "raster",
             "Spikes and population rates",
             "Raster of spikes by neuron over time, with the mean rate of excitatory and inhibitory neurons below.",
@@ -432,7 +449,7 @@ def run_sections(data: ReportData) -> list[Section]:
             "below should be steady: a drift would let a split by time leak.",
             raster_figure,
         ),
-        plot(
+        _Kind(
             "traces",
             "Voltages",
             "Voltage traces of a few excitatory and inhibitory neurons with their spikes as ticks.",
@@ -440,6 +457,6 @@ def run_sections(data: ReportData) -> list[Section]:
             "to the reset value, and the pause.",
             trace_figure,
         ),
-    )
-    named = {"Scores": score, "Forecast": forecast, "Recording": recording}
-    return [Section(title, parts=parts) for title, parts in named.items() if any(parts)]
+    ),
+}
+"""The figures by section, in the order of the page."""

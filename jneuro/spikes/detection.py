@@ -224,7 +224,7 @@ class Detector(Config):
             threshold, as in a depolarisation block, crosses it without spiking [mV].
 
     Example:
-        >>> v = np.tile([-70.0, -70.0, -10.0, -70.0], 3)
+        >>> v = np.where(np.arange(150) % 50 == 25, -10.0, -70.0)
         >>> Detector(threshold_mv="auto")(v[None], dt=1.0).threshold
         -55.0
         >>> Detector()(v[None], dt=1.0).doubts[0].split(" (")[0]

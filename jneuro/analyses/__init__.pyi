@@ -1,0 +1,9 @@
+from .ablation import Ablation as Ablation
+from .connectivity_recovery import ConnectivityRecovery as ConnectivityRecovery
+from .count_scores import CountScores as CountScores
+from .error_analysis import ErrorAnalysis as ErrorAnalysis
+from .interpretability import Interpretability as Interpretability
+from .quantile_scores import QuantileScores as QuantileScores
+from .reconstruction import Reconstruction as Reconstruction
+from .rollout import RolloutAnalysis as RolloutAnalysis
+from .surrogate import SurrogateAnalysis as SurrogateAnalysis
