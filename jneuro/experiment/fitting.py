@@ -103,9 +103,6 @@ def fit_stages(plan: FitPlan, folder: RunFolder, progress: Progress) -> Path:
         if simulation and wanted(stage, folder, progress, "simulated") and not folder.reuse(stage):
             double = jax.enable_x64(not plan.config.of_network)
             with double, folder.stage(stage), progress.begin("simulate", unit="s") as task:
-<<<<<<< HEAD
-                path, simulation = plan.recording(folder), plan.config.simulation
-                assert simulation is not None  # whose stage this is
                 simulate_stage(simulation, plan.seed, path, lambda *ms: task.update(*(1e-3 * t for t in ms)))
         if wanted(plan.stages["fit"], folder, progress, "fitted"):
             pieces = Pieces(folder.path / "pieces")
@@ -114,19 +111,7 @@ def fit_stages(plan: FitPlan, folder: RunFolder, progress: Progress) -> Path:
                 metrics, arrays = _fitted(plan, folder, progress, pieces)
                 folder.save("fit.zarr", xr.Dataset(arrays))
                 folder.save("metrics.json", metrics)
-            pieces.clear()
-=======
-                simulate_stage(simulation, plan.seed, path, lambda *ms: task.update(*(1e-3 * t for t in ms)))
-        if wanted(plan.stages["fit"], folder, progress, "fitted"):
-            pieces = Pieces(folder.path / "pieces")
-            with folder.stage(plan.stages["fit"]):
-                if plan.config.of_network:
-                    with progress.begin("network") as task:
-                        fit_network(plan, folder, lambda text: task.update(text=text))
-                else:
-                    _fit_all(plan, folder, progress, pieces)
                 pieces.clear()
->>>>>>> main
         with folder.stage(plan.stages["report"]), progress.begin("report"):
             return _report(folder)
 
