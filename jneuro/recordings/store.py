@@ -288,7 +288,7 @@ def _counts(path: Path, data: xr.Dataset) -> np.ndarray:
         neurons = data.sizes["neuron"] if "neuron" in data.sizes else int(neuron.max(initial=-1)) + 1
         shape = data.sizes.get("trial") or root["states"]["step"].shape[0], neurons
     trials, neurons = shape
-    counts = np.zeros((trials, data.sizes["time"], neurons), np.uint8)
+    counts = np.zeros((trials, data.sizes["time"], neurons), np.int32)
     frame = np.round((time - float(data.time[0])) / data.attrs["dt"]).astype(np.int64)
     np.add.at(counts, (trial, frame, neuron), 1)
     return counts

@@ -1,6 +1,6 @@
 """Sparse networks of excitatory and inhibitory integrate-and-fire neurons."""
 
-from typing import ClassVar, Literal, NamedTuple, Self, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 import equinox as eqx
 import jax
@@ -173,7 +173,7 @@ class Brunel(SteppedSimulator):
             The network, not yet connected.
         """
         mean = 2.0 * float(eta)
-        values = {"tau_m": 20.0, "v_rest": 0.0, "v_reset": 10.0, "v_threshold": 20.0, "v_initial": 10.0}
+        values: dict[str, Any] = {"tau_m": 20.0, "v_rest": 0.0, "v_reset": 10.0, "v_threshold": 20.0, "v_initial": 10.0}
         values |= {"j": 0.1, "g": g, "j_external": 0.1, "rate_external": 10.0 * eta, "noise": 0.0, "v_initial_sd": 3.0}
         values |= {"n_excitatory": 10_000, "n_inhibitory": 2_500, "rule": FixedInDegree(p=0.1), "n_external": 1000}
         values |= {"external_cap": round(mean + 7 * mean**0.5 + 6)}

@@ -228,7 +228,7 @@ class Scheme(diffrax.AbstractSolver):
 class _OfDiffrax(Scheme):
     """One of Diffrax's solvers, stepped by `dt`; it carries the state, and what the solver remembers."""
 
-    solver: diffrax.AbstractSolver
+    solver: Any
 
     def start(self, term, t, dt, y):
         """See `Scheme`."""
@@ -241,7 +241,8 @@ class _OfDiffrax(Scheme):
             # Diffrax's own choice for the loop over stages has no forward mode.
             solver = eqx.tree_at(lambda s: s.scan_kind, solver, "bounded", is_leaf=lambda x: x is None)
         # A first-same-as-last stage would remember the stimulus from before a jump.
-        y, _, _, state, _ = solver.step(term, t, term.end, y, None, state, jnp.asarray(True))
+        end: Any = term.end
+        y, _, _, state, _ = solver.step(term, t, end, y, None, state, jnp.asarray(True))
         return y, state
 
     def observe(self, term, t, dt, carry):

@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 
-def _argument(doc, unit="1", bounds=REAL, default=..., static=False):
+def _argument(doc, unit="1", bounds=REAL, default: Any = ..., static=False):
     """An argument; of the simulator's unit where none is said."""
     return param(default, unit=unit, bounds=bounds, doc=doc, static=static)
 
