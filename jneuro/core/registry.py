@@ -24,7 +24,7 @@ from pydantic_core import core_schema
 from jneuro.core.code import CodeError, load_object
 from jneuro.core.config import Config
 from jneuro.core.names import unknown_name
-from jneuro.core.outline import outline
+from jneuro.core.outline import summary
 
 __all__ = ["Block", "Registry", "accepted", "names_found", "required"]
 
@@ -286,8 +286,7 @@ class Registry:
             name: the name.
         """
         # Ours without a look at all installed packages, which takes longer than all else.
-        found = outline(self._builtin.get(name) or self.entries()[name].reference)
-        return found.doc.partition("\n")[0] if found else ""
+        return summary(self._builtin.get(name) or self.entries()[name].reference)
 
 
 def _plain(value: Any, info: SerializationInfo) -> Any:
