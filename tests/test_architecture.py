@@ -44,7 +44,7 @@ VERBS = {"simulate", "simulate_many", "train", "fit", "sweep", "evaluate", "run"
 # What the kinds have in common, which general code may ask for.
 CONTRACTS = {
     "Block",
-    "Comparison",
+    "Comparison",  # the one criterion of evidence, which every sentence and figure shows
     "Config",
     "Exact",  # the two ways to differentiate spikes
     "ModelConfig",
@@ -200,11 +200,6 @@ def test_no_dict_of_builders(path):
 
 TWO_ERRORS = {1.96, 1.645, 2.58, 2.576}
 OWN_CRITERION = {
-    # Sentences that judge by two standard errors of their own; each goes when its analysis takes `Comparison`.
-    "report.count_section",
-    "report.reconstruction_section",
-    "report.interpretability_section",
-    "report.prose",
     # Intervals of a normal posterior, which are shown and judge nothing.
     "report.fit_uncertainty",
 }

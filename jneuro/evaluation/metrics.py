@@ -113,6 +113,7 @@ def match_traces(
     *,
     tolerance: float,
     threshold: float = 0.0,
+    fall: float = 0.0,
 ) -> list[Matching]:
     """Match the spikes of predicted voltages, window by window.
 
@@ -124,12 +125,13 @@ def match_traces(
     Other Args:
         tolerance: largest distance of a pair [ms].
         threshold: of spikes [mV].
+        fall: how far below it a potential must return before the next spike [mV].
 
     Returns:
         The matching of each window.
     """
     return [
-        match_spikes(crossings(a, dt, threshold), crossings(b, dt, threshold), tolerance)
+        match_spikes(crossings(a, dt, threshold, fall), crossings(b, dt, threshold, fall), tolerance)
         for a, b in zip(true, predicted, strict=True)
     ]
 
@@ -141,6 +143,7 @@ def spike_scores(
     *,
     tolerance: float,
     threshold: float = 0.0,
+    fall: float = 0.0,
 ) -> dict[str, float]:
     """Score the spikes of predicted voltages.
 
@@ -152,13 +155,14 @@ def spike_scores(
     Other Args:
         tolerance: largest distance of a pair [ms].
         threshold: of spikes [mV].
+        fall: how far below it a potential must return before the next spike [mV].
 
     Returns:
         `recall`, the share of true spikes that are matched, with `recall_se` over windows; `precision`, the share of
         predicted ones; `f1`, their harmonic mean; `timing_ms`, the mean distance of pairs; `bias_ms`, their mean
         difference; the numbers of spikes, `true` and `predicted`. NaN where there is no spike.
     """
-    found = match_traces(true, predicted, dt, tolerance=tolerance, threshold=threshold)
+    found = match_traces(true, predicted, dt, tolerance=tolerance, threshold=threshold, fall=fall)
     errors = np.concatenate([m.errors for m in found])
     hits, true, predicted = np.array([(len(m.errors), m.true, m.predicted) for m in found], float).T
     counts = [float(true.sum()), float(predicted.sum())]

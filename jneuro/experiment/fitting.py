@@ -60,11 +60,11 @@ def fit_stages(plan: FitPlan, folder: RunFolder, progress: Progress) -> Path:
     """
     with folder.lock():
         stage: Any = plan.stages.get("simulate")
-        if wanted(stage, folder, progress, "simulated") and not folder.reuse(stage):
+        simulation, path = plan.simulation, plan.recording(folder)
+        if simulation and wanted(stage, folder, progress, "simulated") and not folder.reuse(stage):
             double = jax.enable_x64(not plan.config.of_network)
             with double, folder.stage(stage), progress.begin("simulate", unit="s") as task:
-                path: Any = plan.recording(folder)
-                simulate_stage(plan.simulation, plan.seed, path, lambda *ms: task.update(*(1e-3 * t for t in ms)))
+                simulate_stage(simulation, plan.seed, path, lambda *ms: task.update(*(1e-3 * t for t in ms)))
         if wanted(plan.stages["fit"], folder, progress, "fitted"):
             pieces = Pieces(folder.path / "pieces")
             with folder.stage(plan.stages["fit"]):
@@ -73,7 +73,7 @@ def fit_stages(plan: FitPlan, folder: RunFolder, progress: Progress) -> Path:
                         fit_network(plan, folder, lambda text: task.update(text=text))
                 else:
                     _fit_all(plan, folder, progress, pieces)
-            pieces.clear()
+                pieces.clear()
         with folder.stage(plan.stages["report"]), progress.begin("report"):
             return _report(folder)
 

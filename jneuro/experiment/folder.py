@@ -401,7 +401,7 @@ def _link(source: Path, target: Path) -> None:
 def _check_writable(path: Path) -> None:
     """Refuse a folder in which nothing can be written, before anything is computed."""
     try:
-        parent = next(p for p in (path, *path.absolute().parents) if p.exists())
+        parent = next(p for p in (path, *path.absolute().parents) if p.exists() or p.is_symlink())
         if not parent.is_dir():
             raise NotADirectoryError(20, "not a folder")
         with tempfile.TemporaryFile(dir=parent):

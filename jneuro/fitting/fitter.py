@@ -168,7 +168,7 @@ def fit(
         problem = Problem.of(simulator, target, trainable, spike_gradient=_gradient(options.gradient), **how)
         _require_gradients(problem, way, options.method.name)
         spikes = options.spikes.fixed(np.asarray(target.v), target.dt)
-        residuals = Residuals(problem, objectives, float(spikes.threshold_mv))
+        residuals = Residuals(problem, objectives, spikes)
 
         def solve() -> Solution:
             began = time.perf_counter()

@@ -18,7 +18,7 @@ from jneuro.core.config import Config
 from jneuro.core.types import Array, Float, Key
 from jneuro.fitting.data import Target
 from jneuro.fitting.problem import Problem
-from jneuro.spikes.detection import soft_spikes
+from jneuro.spikes.detection import Detector, soft_spikes
 from jneuro.spikes.features import feature_function
 from jneuro.spikes.protocols import Step, main_step
 
@@ -150,23 +150,24 @@ class Features(_Objective):
                 raise ValueError(f"features: {name} = {unit} must be positive; it is the error that costs 1")
         return features
 
-    def prepare(self, target: Target, threshold: float = 0.0) -> tuple[float, tuple[Step, ...]]:
-        """The threshold, and the step of every trial."""
+    def prepare(self, target: Target, spikes: Detector | None = None) -> tuple[Detector, tuple[Step, ...]]:
+        """What counts as a spike, and the step of every trial."""
         steps = main_step(np.asarray(target.current), target.dt, onset=self.onset_ms, end=self.end_ms)
-        return threshold, tuple(steps)
+        return spikes or Detector(), tuple(steps)
 
     def residuals(
         self,
         model: Observed,
         data: Observed,
         target: Target,
-        known: tuple[float, tuple[Step, ...]] | None = None,
+        known: tuple[Detector, tuple[Step, ...]] | None = None,
     ) -> Float[Array, " residual"]:
         """See the module; what the data do not have is left out."""
         features = feature_function([name for name, _ in self.features])
-        threshold, steps = known or self.prepare(target)
+        spikes, steps = known or self.prepare(target)
+        crossed = {"threshold": float(spikes.threshold_mv), "fall": spikes.return_mv}
         step = jax.tree.map(lambda *x: jnp.asarray(x), *steps)
-        described = jax.vmap(lambda v, step: features(v, None, target.dt, step=step, threshold=threshold))
+        described = jax.vmap(lambda v, step: features(v, None, target.dt, step=step, **crossed))
         wanted, found = described(data.v, step), described(model.v, step)
         units = jnp.asarray([unit for _, unit in self.features])
         defined = jnp.isfinite(found) & jnp.isfinite(wanted)
@@ -181,26 +182,26 @@ class Residuals(eqx.Module):
     Attributes:
         problem: the problem.
         objectives: the parts of the sum.
-        threshold: that spikes of recordings, and of cells without a reset, cross [mV].
-        known: of each part, what its `prepare(target, threshold)` finds in the recording, where it has such a method:
+        spikes: what counts as a spike, of recordings and of cells without a reset; its threshold is a number.
+        known: of each part, what its `prepare(target, spikes)` finds in the recording, where it has such a method:
             sizes of arrays and places in them, which `residuals` takes as a fourth argument.
     """
 
     problem: Problem
     objectives: tuple[Any, ...] = eqx.field(static=True)
-    threshold: float = eqx.field(static=True, default=0.0)
+    spikes: Detector = eqx.field(static=True, default=Detector())
     known: tuple[tuple[Any, ...], ...] = eqx.field(static=True, default=())
 
     def __post_init__(self):
         prepare = [getattr(o, "prepare", None) for o in self.objectives]
-        self.known = self.known or tuple((p(self.problem.target, self.threshold),) if p else () for p in prepare)
+        self.known = self.known or tuple((p(self.problem.target, self.spikes),) if p else () for p in prepare)
 
     def __call__(self, q: Float[Array, " unknown"], nudge: Any = None) -> Float[Array, " residual"]:
         """All residuals; the mean of their squares is the cost."""
-        target = self.problem.target
+        target, threshold = self.problem.target, float(self.spikes.threshold_mv)
         v, spikes = self.problem.observe(q, nudge)
-        model = Observed(v, soft_spikes(v, self.threshold) if spikes is None else spikes)
-        data = Observed(target.v, soft_spikes(target.v, self.threshold))
+        model = Observed(v, soft_spikes(v, threshold) if spikes is None else spikes)
+        data = Observed(target.v, soft_spikes(target.v, threshold))
         parts = [
             _weight(o) * jnp.ravel(o.residuals(model, data, target, *known))
             for o, known in zip(self.objectives, self.known, strict=True)

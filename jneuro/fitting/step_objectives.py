@@ -11,7 +11,7 @@ from pydantic import Field
 from jneuro.core.config import Config
 from jneuro.core.types import Array, Float
 from jneuro.fitting.data import Target
-from jneuro.spikes.detection import away_from_spikes, upward
+from jneuro.spikes.detection import Detector, away_from_spikes, upward
 from jneuro.spikes.protocols import ordered_times, stretches
 
 __all__ = ["OrderedSpikes", "Subthreshold"]
@@ -45,7 +45,7 @@ class OrderedSpikes(Config):
     elsewhere: float = Field(default=1.0, ge=0)
     slots: int = Field(default=32, ge=1)
 
-    def prepare(self, target: Target, threshold: float = 0.0) -> tuple[tuple[int, ...], tuple[bool, ...], int]:
+    def prepare(self, target: Target, spikes: Detector | None = None) -> tuple[tuple[int, ...], tuple[bool, ...], int]:
         """The edges of the stretches, whether trials differ in each, and how many spikes of each are compared."""
         found = stretches(np.asarray(target.current), target.dt)
         edges, count = found.edges.tolist(), len(found.steady)
@@ -54,8 +54,9 @@ class OrderedSpikes(Config):
                 f"ordered_spikes: the current has {count} stretches, more than {_MOST}; it is for steps of current: "
                 "take spike_times"
             )
-        spikes = upward(np.asarray(target.v), threshold, fall=10.0)
-        most = max(int(spikes[:, a:b].sum(1).max(initial=0)) for a, b in pairwise(edges))
+        spikes = spikes or Detector()
+        crossed = upward(np.asarray(target.v), float(spikes.threshold_mv), spikes.return_mv)
+        most = max(int(crossed[:, a:b].sum(1).max(initial=0)) for a, b in pairwise(edges))
         differ = np.ptp(found.level, axis=0) > found.tolerance
         empty = max(_FEWEST - count, 0)
         return (*edges, *edges[-1:] * empty), (*differ.tolist(), *[True] * empty), max(self.slots, 2 * most)

@@ -8,7 +8,7 @@ PyTorch's and Keras' parameters: `encoder.{k}` is `nn.Conv1d`, `decoder.{k}` is 
 "prelu", `encoder_prelu.{k}.weight`, `decoder_prelu.{k}.weight` and `output_prelu.weight` are those of `nn.PReLU`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Annotated, Literal, NamedTuple, Self
 
@@ -27,7 +27,7 @@ __all__ = ["ActivationName", "EncoderDecoder", "EncoderDecoderConfig", "LayerSiz
 
 ActivationName = Literal["tanh", "sigmoid", "prelu", "silu", "relu", "none"]
 
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
     "sigmoid": jax.nn.sigmoid,
     "silu": jax.nn.silu,
@@ -225,7 +225,7 @@ class EncoderDecoder(nnx.Module):
         return Prediction(x.astype(jnp.promote_types(x.dtype, jnp.float32)) / config.output_scale)
 
 
-_Activation = tuple[ActivationName, PReLU | None]
+_Activation = tuple[str, PReLU | None]
 _NONE: _Activation = ("none", None)
 
 

@@ -40,8 +40,6 @@ __all__ = [
     "lecun_normal",
     "linear",
     "starts_at",
-    "torch_uniform",
-    "xavier_uniform",
 ]
 
 
@@ -67,26 +65,24 @@ def _zeros(key, shape, dtype=None, out_sharding=None):
     return jnp.asarray(np.zeros(shape, dtype or jnp.float32))
 
 
-xavier_uniform = _compiled(initializers.glorot_uniform())
-"""U(±√(6 / (inputs + outputs))), `torch.nn.init.xavier_uniform_`."""
-
-torch_uniform = _compiled(initializers.variance_scaling(1 / 3, "fan_in", "uniform"))
-"""U(±1/√inputs), with which PyTorch starts the weights of linear and convolution layers."""
-
 InitialiserName = Literal[
     "torch_uniform", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "orthogonal", "zeros"
 ]
 
 INITIALISERS: dict[InitialiserName, initializers.Initializer] = {
-    "torch_uniform": torch_uniform,
-    "xavier_uniform": xavier_uniform,
+    "torch_uniform": _compiled(initializers.variance_scaling(1 / 3, "fan_in", "uniform")),
+    "xavier_uniform": _compiled(initializers.glorot_uniform()),
     "xavier_normal": _compiled(initializers.glorot_normal()),
     "kaiming_uniform": _compiled(initializers.he_uniform()),
     "kaiming_normal": _compiled(initializers.he_normal()),
     "orthogonal": _compiled(initializers.orthogonal()),
     "zeros": _zeros,
 }
-"""How weights may start, by the name that a configuration gives."""
+"""How weights may start, by the name that a configuration gives; all but the first are PyTorch's `torch.nn.init`.
+
+`torch_uniform` is U(±1/√inputs), with which PyTorch starts the weights of linear and convolution layers, and
+`xavier_uniform` is U(±√(6 / (inputs + outputs))).
+"""
 
 
 def compute_dtype(precision: Literal["float32", "bfloat16"]) -> DTypeLike | None:
@@ -106,30 +102,21 @@ lecun_normal = _compiled(initializers.lecun_normal())
 
 
 def linear(
-    inputs: int,
-    outputs: int,
-    *,
-    initialiser: initializers.Initializer = lecun_normal,
-    use_bias: bool = True,
-    dtype: DTypeLike | None = None,
-    rngs: nnx.Rngs,
+    inputs: int, outputs: int, *, initialiser: initializers.Initializer = lecun_normal, **options: Any
 ) -> nnx.Linear:
     """Make a linear layer.
 
     Args:
         inputs: size of what goes in.
         outputs: size of what comes out.
-        initialiser: draws the weights.
-        use_bias: whether a bias is added; it starts at zero.
-        dtype: to compute in; None follows parameters and inputs.
-        rngs: draws the weights (`params`).
+        initialiser: draws the weights; the bias starts at zero.
+        options: of `flax.nnx.Linear`: `rngs`, which draws the weights (`params`), `use_bias`, and `dtype` to compute
+            in, where None follows parameters and inputs.
 
     Returns:
         The layer.
     """
-    return nnx.Linear(
-        inputs, outputs, use_bias=use_bias, kernel_init=initialiser, bias_init=_zeros, dtype=dtype, rngs=rngs
-    )
+    return nnx.Linear(inputs, outputs, kernel_init=initialiser, bias_init=_zeros, **options)
 
 
 _BATCH_AXIS: ContextVar[str | None] = ContextVar("batch_axis", default=None)
@@ -291,7 +278,7 @@ class Convolution(nnx.Module):
         *,
         transposed: bool = False,
         bias: bool = True,
-        initialiser: initializers.Initializer = xavier_uniform,
+        initialiser: initializers.Initializer = INITIALISERS["xavier_uniform"],
         dtype: DTypeLike | None = None,
         formulation: Formulation = "auto",
         rngs: nnx.Rngs,

@@ -9,7 +9,7 @@ matrix are ever formed. The networks of the single variables are stacked: one pr
 import functools
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -282,7 +282,8 @@ class GatedResidualNetwork(nnx.Module):
         first = x.through(self.fc1) if isinstance(x, Embedded) else self.fc1(x)
         if self.context is not None and context is not None:
             first = first + self.context(context)[:, None]
-        return self.gate(self.fc2(jax.nn.elu(first)), x if skip is None else skip, train=train)
+        beside: Any = x if skip is None else skip
+        return self.gate(self.fc2(jax.nn.elu(first)), beside, train=train)
 
 
 class ResampledNorm(nnx.Module):
@@ -347,14 +348,9 @@ class InputEmbedding(nnx.Module):
         count = sum(column in table for column in columns)
         rows = np.asarray([self.config.reals.index(column) for column in columns[count:]], int)
         dtype = compute_dtype(self.config.precision) or jnp.result_type(values, self.weight[...])
-        return Embedded(
-            tuple(
-                self._look_up(table[column], values[..., k]).astype(dtype) for k, column in enumerate(columns[:count])
-            ),
-            values[..., count:].astype(dtype),
-            self.weight[...][rows],
-            self.bias[...][rows],
-        )
+        vectors = [self._look_up(table[c], values[..., k]).astype(dtype) for k, c in enumerate(columns[:count])]
+        reals = values[..., count:].astype(dtype)
+        return Embedded(tuple(vectors), reals, self.weight[...][rows], self.bias[...][rows])
 
     def _look_up(self, k: int, values: Float[Array, "batch time"]) -> Float[Array, "batch time size"]:
         """Rows of a table; no numbers for a class that it does not have."""

@@ -185,9 +185,11 @@ def spike_like(
     foot = np.maximum(lowest[half : half + len(v)], lowest[3 * half : 3 * half + len(v)])
     highest = v >= maximum_filter1d(v, 2 * half + 1)
     highest[1:] &= v[1:] > v[:-1]
-    steep = np.pad(np.diff(v) >= STEEP * dt, (2 * half, half))
+    # Over a fifth of a millisecond, and beyond what noise alone can rise.
+    lag, noise = max(round(0.2 / dt), 1), _noise(v)
+    steep = np.pad(v[lag:] - v[:-lag] >= STEEP * dt * lag + 6 * noise, (2 * half, half + lag - 1))
     fast = maximum_filter1d(steep.astype(np.int8), 2 * half)[half : half + len(v)]  # of the steps that lead to a sample
-    at = np.flatnonzero(highest & (v - foot >= max(height, 9 * _noise(v))) & (fast > 0))
+    at = np.flatnonzero(highest & (v - foot >= max(height, 9 * noise)) & (fast > 0))
     return at, foot[at]
 
 
@@ -222,7 +224,7 @@ class Detector(Config):
             threshold, as in a depolarisation block, crosses it without spiking [mV].
 
     Example:
-        >>> v = np.tile([-70.0, -70.0, -10.0, -70.0], 3)
+        >>> v = np.where(np.arange(150) % 50 == 25, -10.0, -70.0)
         >>> Detector(threshold_mv="auto")(v[None], dt=1.0).threshold
         -55.0
         >>> Detector()(v[None], dt=1.0).doubts[0].split(" (")[0]
@@ -268,7 +270,8 @@ def _doubt(v: np.ndarray, times: np.ndarray, dt: float, level: float, fall: floa
     if crossed > 2 * len(times) + 2:
         return (
             f"the potential crosses {level:.4g} mV {crossed} times, but returns {fall:.4g} mV below it only for "
-            f"{len(times)} of them: it rests there, as in a depolarisation block, and most are no spikes"
+            f"{len(times)} of them: it rests there, as in a depolarisation block, and most are no spikes; if they "
+            "are, lower return_mv"
         )
     if len(times) and 6 * _noise(v) > fall > 0:
         return (

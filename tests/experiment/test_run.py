@@ -270,12 +270,13 @@ def test_what_was_changed_after_the_run_is_noticed(tiny, tmp_path, stage, files,
 @pytest.mark.usefixtures("idle")
 def test_folders_that_cannot_be_used(tiny, tmp_path):
     (tmp_path / "file").write_text("x")
-    for out in (tmp_path / "file", tmp_path / "file" / "deeper"):
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    for out in (tmp_path / "file", tmp_path / "file" / "deeper", tmp_path / "link", tmp_path / ("x" * 300)):
         with pytest.raises(ConfigError, match=r"cannot be written \(.*\); choose another folder with --out"):
             run(tiny.file, out=out)
     with pytest.raises(ConfigError, match="is not empty and not a run folder; choose another --out"):
         run(tiny.file, out=tmp_path)
-    assert [f.name for f in tmp_path.iterdir()] == ["file"]
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["file", "link"]
 
 
 def test_a_read_only_folder_is_refused(tiny):

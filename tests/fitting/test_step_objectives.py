@@ -16,7 +16,7 @@ from jneuro.fitting.step_objectives import OrderedSpikes, Subthreshold
 from jneuro.recordings import Recording
 from jneuro.simulators import Izhikevich, Pospischil, simulate, stimuli
 from jneuro.simulators.solvers import StaggeredCrankNicolson
-from jneuro.spikes.detection import away_from_spikes
+from jneuro.spikes.detection import Detector, away_from_spikes
 from jneuro.spikes.protocols import Step
 
 DT = 0.1
@@ -105,7 +105,7 @@ def test_nothing_is_left_out_and_noise_makes_no_stretches():
     edges, differ, slots = known
     assert (edges, slots) == ((0, 100, 500, 600, 900, 1000, 1000, 1000, 1000), 2 * 38)
     assert OrderedSpikes(slots=4).prepare(noisy) == known
-    assert OrderedSpikes(slots=4).prepare(clean, threshold=30.0)[2] == 4
+    assert OrderedSpikes(slots=4).prepare(clean, Detector(threshold_mv=30.0))[2] == 4
     assert differ[:5] == (False,) * 5
     several = np.stack([two_steps(a) for a in (0.0, 30.0)]) + 0.1 * np.random.default_rng(0).normal(size=(2, 1000))
     assert OrderedSpikes().prepare(target(several, np.tile(v, (2, 1))))[1][:5] == (False, True, False, False, False)
@@ -115,8 +115,9 @@ def test_nothing_is_left_out_and_noise_makes_no_stretches():
     cell, scheme = Pospischil(), {"solver": StaggeredCrankNicolson(), "dt": DT}
     problem = Problem.of(cell, clean, Trainable.of(cell, ("g_l",)), **scheme)
     parts = OrderedSpikes(slots=4), Subthreshold(), Features(features={"rate": 1.0})
-    residuals = Residuals(problem, parts, -20.0)
-    assert residuals.known == ((known,), (), ((-20.0, (Step(100, 500, 30.0),)),))
+    spikes = Detector(threshold_mv=-20.0)
+    residuals = Residuals(problem, parts, spikes)
+    assert residuals.known == ((known,), (), ((spikes, (Step(100, 500, 30.0),)),))
     assert Features(features={"rate": 1.0}, onset_ms=60.0, end_ms=90.0).prepare(clean)[1] == (Step(600, 900, -20.0),)
 
 

@@ -14,7 +14,6 @@ from jneuro.models.layers import (
     batch_axis,
     layer_norm,
     lecun_normal,
-    torch_uniform,
 )
 
 
@@ -131,7 +130,7 @@ def test_layer_norm_has_the_larger_epsilon():
 
 @pytest.mark.parametrize("shape", [(40, 300), (5, 8, 300)])
 def test_torch_uniform_is_bounded_by_the_root_of_the_inputs(shape):
-    w = np.asarray(torch_uniform(jax.random.key(0), shape))
+    w = np.asarray(INITIALISERS["torch_uniform"](jax.random.key(0), shape))
     assert 0.99 / np.sqrt(40) < np.abs(w).max() <= 1 / np.sqrt(40)
 
 

@@ -252,18 +252,22 @@ def _cudnn(sizes, inputs, h, c, packed):
 
 
 def _cudnn_forward(sizes, inputs, h, c, packed):
+    features, hidden, layers = sizes
+
     @sequential_vmap  # JAX has no batching rule for cuDNN's call
     def forward(inputs, h, c, packed):
         lengths = jnp.full(len(inputs), inputs.shape[1], jnp.int32)
-        return rnn.lstm_fwd(inputs, h, c, packed, lengths, *sizes, 0.0, False, None)
+        return rnn.lstm_fwd(inputs, h, c, packed, lengths, features, hidden, layers, 0.0, False, None)
 
     return forward(inputs, h, c, packed)
 
 
 def _cudnn_reverse(sizes, residuals, cotangents):
+    features, hidden, layers = sizes
+
     @sequential_vmap
     def reverse(residuals, cotangents):
-        return rnn.lstm_bwd(*sizes, 0.0, False, None, residuals, cotangents)[:4]
+        return rnn.lstm_bwd(features, hidden, layers, 0.0, False, None, residuals, cotangents)[:4]
 
     return reverse(residuals, cotangents)
 
