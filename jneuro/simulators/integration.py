@@ -335,7 +335,8 @@ class _Loop:
             return None
         if self.exact:
             return (jnp.zeros_like(y[0]),) * 3
-        return jnp.zeros(y[0].shape, jnp.int32 if surrogate_in_force() is None else y[0].dtype)
+        boolean = surrogate_in_force() is None
+        return jnp.zeros(y[0].shape, np.min_scalar_type(self.every) if boolean else y[0].dtype)
 
     def step(self, now: Any, place: Any) -> tuple[Any, Any]:
         """One step, at its place in the frame: integrate, test, reset."""
@@ -474,7 +475,6 @@ def _adaptive(simulator, stimulus, start, solver, frames):
     if "spikes" in frames.names:
         above = jax.vmap(simulator.threshold)(saved)
         spikes = jnp.where(above[:-1] < 0, spike(above[1:], inclusive=True), False)
-        spikes = spikes.astype(jnp.int32) if surrogate_in_force() is None else spikes
     values = jax.vmap(lambda y, s, t: _seen(simulator, stimulus, frames.names, y, s, t))(y, spikes, times)
     final = ODEState(jax.tree.map(lambda x: x[-1], y), None, first + frames.every * frames.count)
     return final, values, solution.result == diffrax.RESULTS.successful

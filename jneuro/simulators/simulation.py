@@ -6,6 +6,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -327,6 +328,9 @@ def _simulate(simulator, stimulus, key, initial_state, solver, gradient, frames)
         with differentiating_spikes(gradient):
             start, ok = begin_stepped(simulator, stream(key, "init"), initial_state), True
             final, values = advance_blocks(simulator, stimulus, stream(key, "noise"), start, frames)
+    # Engines count events in the smallest integers that hold them; arithmetic with these would wrap.
+    counts = [n for n, about in frames.records if about.reduce == "sum" and values[n].dtype.kind == "u"]
+    values |= {n: values[n].astype(jnp.int32) for n in counts}
     recording = Recording(
         values=values,
         ok=ok & finite((values, final)),

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jneuro.core.devices import scan
@@ -83,7 +84,7 @@ def in_blocks(
     def block(carry, size):
         state, sums = carry
         state, seen = advance(state, size)
-        new = {n: _reduced(seen[n], r, 0) for n, r in records.items()}
+        new = {n: _reduced(seen[n], r, 0, every) for n, r in records.items()}
         return state, {n: new[n] + sums[n] if r.reduce == "sum" else new[n] for n, r in records.items()}
 
     def long_frame(state, _):
@@ -97,17 +98,17 @@ def in_blocks(
     def short_frames(state, size):
         state, seen = advance(state, size * every)
         seen = {n: seen[n].reshape(size, every, *seen[n].shape[1:]) for n in records}
-        return state, {n: _reduced(seen[n], r, 1) for n, r in records.items()}
+        return state, {n: _reduced(seen[n], r, 1, every) for n, r in records.items()}
 
     group = min(max(longest // every, 1), frames.count)
     return frames.grouped(long_frame if every > longest else short_frames, state, group)
 
 
-def _reduced(values: Array, about: Recordable, axis: int) -> Array:
-    """The steps of a frame as one value: the last; or the sum, which for booleans is an integer that does not wrap."""
+def _reduced(values: Array, about: Recordable, axis: int, steps: int) -> Array:
+    """The steps of a frame as one value: the last; or the sum, of booleans in the smallest integer that holds it."""
     if about.reduce == "last":
         return lax.index_in_dim(values, values.shape[axis] - 1, axis, keepdims=False)
-    return values.sum(axis, dtype=jnp.int32 if values.dtype == jnp.bool_ else values.dtype)
+    return values.sum(axis, dtype=np.min_scalar_type(steps) if values.dtype == jnp.bool_ else values.dtype)
 
 
 def repeat(body: Callable, state: PyTree, times: int, segment: int | None) -> tuple[PyTree, PyTree]:
