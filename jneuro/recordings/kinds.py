@@ -1,7 +1,7 @@
 """The readers that a configuration may name, and a recording's file as a key of a configuration."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, SerializationInfo
 
@@ -20,7 +20,7 @@ def _lacks(thing: Any) -> str | None:
 READERS = Registry(
     "reader",
     {
-        "abf": "jneuro.recordings.readers:read_abf",
+        "abf": "jneuro.recordings.abf:read_abf",
         "nwb": "jneuro.recordings.nwb:read_nwb",
         "store": "jneuro.recordings.readers:read_store",
     },
@@ -41,18 +41,36 @@ class RecordingFile(Config):
         reader: how it is read: a name of `READERS`, or `module:function` of one's own, alone or with arguments; by
             default the one that reads files of this ending.
         sweeps: trials that are read, by their number from 0; all by default.
+        channel: of files of other programs, the channel or electrode of the potential, by number or name.
+        current_channel: the channel of the measured current.
+        unit: the unit of the potential's numbers, where the file's is wrong.
+        current_unit: the unit of the current's numbers, where the file's is wrong.
+        current: `command`, `measured`, or `auto`: the commanded current unless a measured one contradicts it.
     """
 
     path: AbsolutePath
     reader: Annotated[Any, READERS.field()] | None = None
     sweeps: tuple[int, ...] | None = Field(default=None, min_length=1)
+    channel: int | str | None = None
+    current_channel: int | str | None = None
+    unit: str | None = None
+    current_unit: str | None = None
+    current: Literal["auto", "command", "measured"] | None = None
+
+    @property
+    def _said(self) -> dict[str, Any]:
+        """What the user says of the file, as arguments of its reader."""
+        names = ("channel", "current_channel", "unit", "current_unit", "current")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     @property
     def is_store(self) -> bool:
         """Whether it is a store of ours, from which trials are read one by one."""
         from jneuro.recordings.readers import read_store, reader_of
 
-        return self.sweeps is None and (self.reader.target if self.reader else reader_of(self.path)) is read_store
+        if self.sweeps is not None or self._said:
+            return False
+        return (self.reader.target if self.reader else reader_of(self.path)) is read_store
 
     def read(self) -> Any:
         """Read it; see `jneuro.recordings.read`.
@@ -62,7 +80,7 @@ class RecordingFile(Config):
         """
         from jneuro.recordings.readers import read
 
-        return read(self.path, self.sweeps, reader=self.reader)
+        return read(self.path, self.sweeps, reader=self.reader, **self._said)
 
 
 def _as_mapping(value: Any) -> Any:
@@ -71,10 +89,10 @@ def _as_mapping(value: Any) -> Any:
 
 def _plain(value: RecordingFile, info: SerializationInfo) -> Any:
     """A path alone where there is no more to say."""
-    if value.reader is None and value.sweeps is None:
+    if set(value.model_dump(exclude_none=True)) == {"path"}:
         return str(value.path) if info.mode == "json" else value.path
     return value.model_dump(mode=info.mode, exclude_none=True)
 
 
 RecordingSource = Annotated[RecordingFile, BeforeValidator(_as_mapping), PlainSerializer(_plain)]
-"""The type of a configuration's key `recording`: a path, or a mapping with `path`, `reader` and `sweeps`."""
+"""The type of a configuration's key `recording`: a path, or a mapping with `path`, `reader`, `sweeps` and corrections."""

@@ -12,7 +12,8 @@ import numpy as np
 
 from jneuro.core.files import written
 from jneuro.core.types import Float
-from jneuro.recordings.readers import ReadError, check_sweeps, extra, factor_to, parsed, sweeps_recording
+from jneuro.recordings.pairing import Channel, find_channel, start_shift, sweeps_recording
+from jneuro.recordings.readers import ReadError, check_sweeps, extra, factor_to, parsed
 from jneuro.recordings.recording import Recording
 
 __all__ = ["read_nwb", "write_nwb"]
@@ -25,17 +26,39 @@ class _Sweep(NamedTuple):
     response_part: slice
     stimulus: Any
     stimulus_part: slice
+    how: str
+    """How they were paired; without a stimulus, what was seen instead."""
 
 
-def read_nwb(path: Path, sweeps: Sequence[int] | None = None) -> Recording:
+def read_nwb(
+    path: Path,
+    sweeps: Sequence[int] | None = None,
+    *,
+    channel: int | str | None = None,
+    current_channel: str | None = None,
+    unit: str | None = None,
+    current_unit: str | None = None,
+    overlap: bool = False,
+    limit_mv: float = 1e3,
+    limit_pa: float = 1e7,
+) -> Recording:
     """Read the current-clamp sweeps of an NWB file.
 
-    Responses and stimuli are paired by the table of intracellular recordings; without one by their sweep numbers, or
-    by the numbers in their names. Each electrode is a neuron.
+    Responses and stimuli are paired by the table of intracellular recordings; without one by their electrode, sweep
+    number (or the last number in their names), rate and start. The current of an `IZeroClampSeries` is 0. Each
+    electrode is a neuron.
 
     Args:
         path: the file.
         sweeps: which sweeps; all by default.
+        channel: one electrode, by its number from 0 or its name; all by default.
+        current_channel: a part of the names of the stimuli that are meant, where more than one would fit.
+        unit: the unit of the potentials' numbers, where the file's is wrong.
+        current_unit: the unit of the currents' numbers, where the file's is wrong.
+        overlap: whether, where a stimulus starts or ends at another time than its response, the time is read that
+            both cover.
+        limit_mv: larger potentials are refused [mV].
+        limit_pa: larger currents are refused [pA].
 
     Returns:
         The recording; see `read`.
@@ -48,24 +71,55 @@ def read_nwb(path: Path, sweeps: Sequence[int] | None = None) -> Recording:
         warnings.simplefilter("ignore")  # of schema versions
         with parsed(path, lambda: pynwb.NWBHDF5IO(str(path), "r")) as io:
             file = parsed(path, io.read)
-            rows = _rows(path, file, pynwb)
+            rows = _rows(path, file, pynwb, current_channel)
             electrodes = {}
             for row in rows:
                 electrodes.setdefault(row.response.electrode.name, []).append(row)
+            about = {}
+            if channel is not None:
+                names = list(electrodes)
+                one = find_channel(path, [Channel(n, "an electrode") for n in names], channel)
+                electrodes = {names[one]: electrodes[names[one]]}
+                about = {"others": f"other electrodes, read with channel=…: {names}"} if len(names) > 1 else {}
             counts = {name: len(found) for name, found in electrodes.items()}
             if len(set(counts.values())) > 1:
-                raise ReadError(f"{path}: its electrodes have different numbers of sweeps, {counts}; split the file")
+                raise ReadError(
+                    f"{path}: its electrodes have different numbers of sweeps, {counts}; read one of them, channel=…"
+                )
             numbers = list(range(len(next(iter(electrodes.values()))))) if sweeps is None else list(sweeps)
             check_sweeps(path, numbers, next(iter(counts.values())))
             chosen = [[found[n] for n in numbers] for found in electrodes.values()]
-            return _recording(path, file, chosen, numbers)
+            missing = {n: r.how for found in chosen for n, r in zip(numbers, found, strict=True) if r.how[:2] == "no"}
+            if missing:
+                seen = next(iter(missing.values()))
+                raise ReadError(
+                    f"{path}: the sweeps {sorted(missing)} have no stimulus series; a fit needs the injected current "
+                    f"({seen})"
+                )
+            chosen = [[_aligned(path, row, overlap) for row in found] for found in chosen]
+            limits = {"limit_mv": limit_mv, "limit_pa": limit_pa}
+            return _recording(path, file, chosen, numbers, (unit, current_unit), about, limits)
 
 
-def _recording(path: Path, file: Any, chosen: list[list[_Sweep]], numbers: Sequence[int]) -> Recording:
+def _recording(
+    path: Path,
+    file: Any,
+    chosen: list[list[_Sweep]],
+    numbers: Sequence[int],
+    units: tuple[str | None, str | None],
+    about: dict[str, str],
+    limits: dict[str, float],
+) -> Recording:
     """The samples of some sweeps, electrode by electrode."""
     dt = {_interval(path, row.response) for rows in chosen for row in rows}
-    v = [[_samples(path, r.response, r.response_part, "mV") for r in rows] for rows in chosen]
-    current = [[_samples(path, r.stimulus, r.stimulus_part, "pA") for r in rows] for rows in chosen]
+    v = [[_samples(path, r.response, r.response_part, "mV", units[0]) for r in rows] for rows in chosen]
+    current = [
+        [
+            np.zeros_like(x) if r.stimulus is None else _samples(path, r.stimulus, r.stimulus_part, "pA", units[1])
+            for r, x in zip(rows, potentials, strict=True)
+        ]
+        for rows, potentials in zip(chosen, v, strict=True)
+    ]
     lengths = {len(x) for rows in (*v, *current) for x in rows}
     if len(dt) > 1 or len(lengths) > 1:
         raise ReadError(
@@ -73,20 +127,25 @@ def _recording(path: Path, file: Any, chosen: list[list[_Sweep]], numbers: Seque
             "choose alike ones with sweeps=[...]"
         )
     first = chosen[0][0]
-    about = {
+    bias = {r.response.fields.get("bias_current") for rows in chosen for r in rows} - {None, 0.0}
+    about = about | {
         "file": path.name,
         "protocol": str(file.session_description),
         "date": file.session_start_time.isoformat(),
         "cell": str(first.response.electrode.cell_id or first.response.electrode.name),
         "format": "NWB",
+        "current": "; ".join(dict.fromkeys(r.how for rows in chosen for r in rows)),
     }
-    unit = "pA" if factor_to(first.stimulus.unit, "pA") is not None else str(first.stimulus.unit)
+    if bias:
+        about["bias_current"] = f"{sorted(bias)} A in the responses' metadata, not added to the current"
+    named = [units[1] or str(r.stimulus.unit) for rows in chosen for r in rows if r.stimulus is not None] or ["pA"]
+    unit = "pA" if factor_to(named[0], "pA") is not None else named[0]
     v, current = np.stack([np.stack(x) for x in v], -1), np.stack([np.stack(x) for x in current], -1)
-    return sweeps_recording(path, v, current, dt.pop(), about, numbers, unit)
+    return sweeps_recording(path, v, current, dt.pop(), about, numbers, unit=unit, **limits)
 
 
-def _rows(path: Path, file: Any, pynwb: Any) -> list[_Sweep]:
-    """All pairs of a response in current clamp and its stimulus."""
+def _rows(path: Path, file: Any, pynwb: Any, current_channel: str | None) -> list[_Sweep]:
+    """All responses in current clamp, with their stimuli."""
     clamp = pynwb.icephys.CurrentClampSeries
     if table := file.intracellular_recordings:
         pairs = zip(table[("responses", "response")][:], table[("stimuli", "stimulus")][:], strict=True)
@@ -96,6 +155,7 @@ def _rows(path: Path, file: Any, pynwb: Any) -> list[_Sweep]:
                 slice(response.idx_start, response.idx_start + response.count),
                 stimulus.timeseries if stimulus.idx_start >= 0 else None,
                 slice(stimulus.idx_start, stimulus.idx_start + stimulus.count),
+                "stimulus, by the file's table" if stimulus.idx_start >= 0 else "none in the file's table",
             )
             for response, stimulus in pairs
             if response.idx_start >= 0
@@ -103,14 +163,79 @@ def _rows(path: Path, file: Any, pynwb: Any) -> list[_Sweep]:
         rows = [r for r in rows if isinstance(r.response, clamp)]
     else:
         responses = [s for s in file.acquisition.values() if isinstance(s, clamp)]
-        stimuli = {_number(s): s for s in file.stimulus.values()}
-        rows = [_Sweep(s, slice(None), stimuli.get(_number(s)), slice(None)) for s in sorted(responses, key=_number)]
+        stimuli = [s for s in file.stimulus.values() if current_channel is None or current_channel in s.name]
+        rows = [_paired(path, response, stimuli) for response in sorted(responses, key=_number)]
     if not rows:
-        kinds = sorted({type(s).__name__ for s in file.acquisition.values()}) or ["nothing"]
-        raise ReadError(f"{path}: holds no current clamp, only {', '.join(kinds)}; take a current-clamp recording")
-    if missing := [n for n, r in enumerate(rows) if r.stimulus is None]:
-        raise ReadError(f"{path}: the sweeps {missing} have no stimulus series; a fit needs the injected current")
-    return rows
+        kinds = sorted({type(s).__name__ for s in file.acquisition.values()})
+        held = f"only {', '.join(kinds)}" if kinds else "nothing at all"
+        raise ReadError(f"{path}: holds no current clamp, {held}; take a current-clamp recording")
+    zero = pynwb.icephys.IZeroClampSeries
+    return [
+        row._replace(stimulus=None, how="0 by definition, an IZeroClampSeries")
+        if isinstance(row.response, zero)
+        else row
+        for row in rows
+    ]
+
+
+def _paired(path: Path, response: Any, stimuli: Sequence[Any]) -> _Sweep:
+    """A response and the one stimulus of its electrode and number; of several, that of its rate, start and length."""
+    number, electrode = _number(response), response.electrode.name
+    numbered = [s for s in stimuli if _number(s) == number]
+    fitting = [s for s in numbered if (at := s.fields.get("electrode")) is None or at.name == electrode]
+    if not fitting:
+        seen = (
+            [f"{s.name!r} of {s.electrode.name!r}" for s in numbered] or [repr(s.name) for s in stimuli][:5] or ["none"]
+        )
+        what = f"no stimulus of number {number} and electrode {electrode!r} for {response.name!r}"
+        how = f"{what}; there are {', '.join(seen)}"
+        return _Sweep(response, slice(None), None, slice(None), how)
+    if len(fitting) > 1:
+        start = (response.rate, response.starting_time, len(response.data))
+        fitting = [s for s in fitting if (s.rate, s.starting_time, len(s.data)) == start] or fitting
+    if len(fitting) > 1:
+        raise ReadError(
+            f"{path}: more than one stimulus may belong to {response.name!r} (electrode {electrode!r}, sweep number "
+            f"{number}): {[s.name for s in fitting]}; say a part of the right ones' names, current_channel=…"
+        )
+    return _Sweep(
+        response, slice(None), fitting[0], slice(None), "stimulus, by electrode, sweep number, rate and start"
+    )
+
+
+def _aligned(path: Path, row: _Sweep, overlap: bool) -> _Sweep:
+    """The parts of a response and its stimulus that are of one time; refused, unless wanted, where they do not match."""
+    if row.stimulus is None or row.response.rate is None or row.stimulus.rate is None:
+        return row
+    ends = []
+    for series, part in ((row.response, row.response_part), (row.stimulus, row.stimulus_part)):
+        begin, end, _ = part.indices(len(series.data))
+        start = 0.0 if series.starting_time is None else float(series.starting_time)
+        ends.append((series.name, start + begin / series.rate, float(series.rate), begin, end - begin))
+    (name, start, rate, at, length), (other, later, _, other_at, other_length) = ends
+    shift = 0
+    # A stimulus that starts at 0 and is over before its response starts counts time from its sweep.
+    if np.isfinite(start) and np.isfinite(later) and not (later == 0 and start >= other_length / rate):
+        shift = start_shift(path, ends[0][:3], ends[1][:3])
+    if shift == 0 and length == other_length:
+        return row
+    begin, end = max(shift, 0), min(length, shift + other_length)
+    if not overlap or end <= begin:
+        dt = 1e3 / rate
+        if shift:
+            when = "later" if shift > 0 else "earlier"
+            what = f"starts {abs(shift) * dt:g} ms ({abs(shift)} samples) {when} than {name!r}"
+            what += f" (starting_time = {later:g} and {start:g} s)"
+        else:
+            less, size = abs(length - other_length), "shorter" if other_length < length else "longer"
+            what = f"is {less} samples ({less * dt:g} ms) {size} than {name!r}, {other_length} and {length} samples"
+        remedy = "they have no time in common" if end <= begin else "overlap=True reads the time that both cover"
+        raise ReadError(f"{path}: the stimulus {other!r} {what}; {remedy}")
+    return row._replace(
+        response_part=slice(at + begin, at + end),
+        stimulus_part=slice(other_at + begin - shift, other_at + end - shift),
+        how=f"{row.how}; the time that both cover, from {begin} samples after the response's start",
+    )
 
 
 def _number(series: Any) -> int:
@@ -128,15 +253,19 @@ def _interval(path: Path, series: Any) -> float:
     return float(f"{1e3 / series.rate:.12g}")
 
 
-def _samples(path: Path, series: Any, part: slice, unit: str) -> Float[np.ndarray, " time"]:
-    """Samples in a unit; to the last bit where they are stored in it."""
+def _samples(path: Path, series: Any, part: slice, unit: str, said: str | None) -> Float[np.ndarray, " time"]:
+    """Samples in a unit; to the last bit where they are stored in it. The user's unit goes before the file's."""
     stored = parsed(path, lambda: np.asarray(series.data[part]))
-    factor = factor_to(series.unit, unit)
-    if factor is None and unit == "pA" and "/" in str(series.unit):
+    own = str(series.unit) if said is None else said
+    factor = factor_to(own, unit)
+    if factor is None and unit == "pA" and "/" in own:
         factor = 1.0  # a density, as the simulators take it; kept in its own unit
     if factor is None:
-        kind = "amperes" if unit == "pA" else "volts"
-        raise ReadError(f"{path}: '{series.name}' is in {series.unit}, not in {kind}: voltage clamp, or another unit")
+        kind, key = ("amperes", "current_unit") if unit == "pA" else ("volts", "unit")
+        raise ReadError(
+            f"{path}: '{series.name}' is in {own}, not in {kind}: voltage clamp, or a wrong unit; if so, say that "
+            f"of its numbers, {key}='{unit}'"
+        )
     factor *= series.conversion
     exact = abs(factor - 1) < 1e-12 and not series.offset
     if exact and stored.dtype.kind == "f":
