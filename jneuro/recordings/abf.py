@@ -258,7 +258,9 @@ def _output(
                 refuse(output)
     if own is not None and amperes(own):
         return own
-    playing = [d for d in range(len(header.outputs)) if amperes(d) and header.on(d)]
+    # An output of the number of another potential is for that one's electrode.
+    others = {n for i, n in enumerate(header.numbers) if i != potential and factor_to(header.inputs[i].unit, "mV")}
+    playing = [d for d in range(len(header.outputs)) if amperes(d) and header.on(d) and d not in others]
     if len(playing) == 1:
         return playing[0]
     if own is not None and factor_to(header.outputs[own].unit, "mV") is not None and not told:

@@ -95,4 +95,4 @@ def _plain(value: RecordingFile, info: SerializationInfo) -> Any:
 
 
 RecordingSource = Annotated[RecordingFile, BeforeValidator(_as_mapping), PlainSerializer(_plain)]
-"""The type of a configuration's key `recording`: a path, or a mapping with `path`, `reader`, `sweeps` and corrections."""
+"""The type of a configuration's key `recording`: a path, or a mapping of the attributes of `RecordingFile`."""

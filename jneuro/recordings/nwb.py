@@ -12,7 +12,7 @@ import numpy as np
 
 from jneuro.core.files import written
 from jneuro.core.types import Float
-from jneuro.recordings.pairing import Channel, find_channel, start_shift, sweeps_recording
+from jneuro.recordings.pairing import Channel, find_channel, start_shift, sweeps_recording, unit_factor
 from jneuro.recordings.readers import ReadError, check_sweeps, extra, factor_to, parsed
 from jneuro.recordings.recording import Recording
 
@@ -139,7 +139,7 @@ def _recording(
     if bias:
         about["bias_current"] = f"{sorted(bias)} A in the responses' metadata, not added to the current"
     named = [units[1] or str(r.stimulus.unit) for rows in chosen for r in rows if r.stimulus is not None] or ["pA"]
-    unit = "pA" if factor_to(named[0], "pA") is not None else named[0]
+    unit = named[0] if "/" in named[0] else "pA"
     v, current = np.stack([np.stack(x) for x in v], -1), np.stack([np.stack(x) for x in current], -1)
     return sweeps_recording(path, v, current, dt.pop(), about, numbers, unit=unit, **limits)
 
@@ -204,7 +204,7 @@ def _paired(path: Path, response: Any, stimuli: Sequence[Any]) -> _Sweep:
 
 
 def _aligned(path: Path, row: _Sweep, overlap: bool) -> _Sweep:
-    """The parts of a response and its stimulus that are of one time; refused, unless wanted, where they do not match."""
+    """The parts of a response and its stimulus that are of one time; refused, unless wanted, where not all are."""
     if row.stimulus is None or row.response.rate is None or row.stimulus.rate is None:
         return row
     ends = []
@@ -257,7 +257,7 @@ def _samples(path: Path, series: Any, part: slice, unit: str, said: str | None) 
     """Samples in a unit; to the last bit where they are stored in it. The user's unit goes before the file's."""
     stored = parsed(path, lambda: np.asarray(series.data[part]))
     own = str(series.unit) if said is None else said
-    factor = factor_to(own, unit)
+    factor = factor_to(own, unit) if said is None else unit_factor(own, unit)
     if factor is None and unit == "pA" and "/" in own:
         factor = 1.0  # a density, as the simulators take it; kept in its own unit
     if factor is None:

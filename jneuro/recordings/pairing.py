@@ -28,6 +28,7 @@ __all__ = [
     "potential_channel",
     "start_shift",
     "sweeps_recording",
+    "unit_factor",
 ]
 
 CurrentSource = Literal["auto", "command", "measured"]
@@ -120,6 +121,11 @@ def _means(x: Float[np.ndarray, "trial time"], width: int) -> Float[np.ndarray, 
     return (sums[:, width:] - sums[:, :-width]) / width
 
 
+def _spread(x: np.ndarray) -> float:
+    """The standard deviation of what is normal in most samples."""
+    return 1.4826 * float(np.median(np.abs(x - np.median(x))))
+
+
 def compare_currents(
     command: Float[np.ndarray, "trial time"], measured: Float[np.ndarray, "trial time"], dt: float
 ) -> Agreement:
@@ -150,13 +156,14 @@ def compare_currents(
     jumps[:, 1:] = np.abs(np.diff(c, axis=1)) > 0.05 * reach
     steady = _means(jumps, min(4 * width + 1, c.shape[1])) < 0.5 / (4 * width + 1)
     rest, seen = _means(m - c - offset, width), _means(m, width)
-    noise = 1.4826 * float(np.median(np.abs(rest - np.median(rest))))
-    allowed = _NOISES * noise + _FLOOR * max(reach, float(np.ptp(seen))) + _GAIN * np.abs(c - np.median(c))
     gain = correlation = float("nan")
+    noise = _spread(rest)
     if reach:
         dc, dm = c - c.mean(), m - m.mean()
         gain = float((dc * dm).mean() / (dc**2).mean())
         correlation = gain * float(dc.std() / dm.std()) if dm.std() else 0.0
+        noise = min(noise, _spread(_means(m - gain * c, width)))
+    allowed = _NOISES * noise + _FLOOR * max(reach, float(np.ptp(seen))) + _GAIN * np.abs(c - np.median(c))
     far = np.abs(rest) * steady
     agrees = bool((far <= allowed).all()) and (not reach or abs(gain - 1) <= _GAIN)
     doubt, moves = "", float(np.subtract(*np.percentile(seen, [99.9, 0.1])))
@@ -204,7 +211,7 @@ def choose_current(
         for command, name, found in sorted(agreeing, key=lambda one: one[2].difference)[:1]:
             why = f"the measured {name!r} agrees: {found}"
             if np.isnan(found.gain):
-                why = f"the measured {name!r} is constant too, {found.offset:.3g} pA above; an offset of its monitor, or not"
+                why = f"the measured {name!r} is constant too, {found.offset:.3g} pA above, by an offset or not"
             return np.asarray(command.values), f"command, {command.origin}; {why}"
         for command in commands:
             if command.values is not None and not command.fault and (which == "command" or not measured):
@@ -301,8 +308,8 @@ def potential_channel(
             units = ", ".join(c.unit for c in channels)
             raise ReadError(
                 f"{path}: no channel is in volts (units: {units}): voltage clamp? Take a current-clamp "
-                f"recording{hint}; or, if one of {_listed(channels, range(len(channels)))} is a potential under a wrong "
-                "unit, say channel=… and unit='mV'"
+                f"recording{hint}; or, if one of {_listed(channels, range(len(channels)))} is a potential under a "
+                "wrong unit, say channel=… and unit='mV'"
             )
         number = volts[0] if volts else 0
     else:
@@ -310,14 +317,33 @@ def potential_channel(
     return number, _factor(path, channels[number], unit, "mV", "unit")
 
 
+def unit_factor(unit: str, target: str) -> float | None:
+    """The factor from a user's unit, such as `mV` or `0.05 mV`, to mV or pA; None where it measures something else.
+
+    Args:
+        unit: the unit, alone or after a number and a space.
+        target: `mV` or `pA`.
+
+    Returns:
+        The factor.
+    """
+    number, _, symbol = unit.strip().rpartition(" ")
+    try:
+        scale = float(number) if number else 1.0
+    except ValueError:
+        return None
+    factor = factor_to(symbol, target)
+    return None if factor is None or not 0 < scale < np.inf else scale * factor
+
+
 def _factor(path: Path, channel: Channel, unit: str | None, target: str, key: str) -> float:
     """The factor from a channel's numbers to mV or pA; refused where its unit measures something else."""
-    factor = factor_to(channel.unit if unit is None else unit, target)
+    factor = factor_to(channel.unit, target) if unit is None else unit_factor(unit, target)
     if factor is not None:
         return factor
     what = "a potential" if target == "mV" else "a current"
     if unit is not None:
-        raise ReadError(f"{path}: {key} = {unit!r} is no unit of {what}; say one such as {key}={target!r}")
+        raise ReadError(f"{path}: {key} = {unit!r} is no unit of {what}; say {key}={target!r}, or '0.05 {target}'")
     raise ReadError(
         f"{path}: channel {channel.name!r} is in {channel.unit}, which is no {what[2:]}; if this label is wrong, say "
         f"the unit of its numbers: {key}={target!r}"
@@ -443,8 +469,8 @@ def sweeps_recording(
         refuse(
             [bool(np.max(np.abs(x)) <= limit) for x in values],
             f"the {what} reaches {most:.4g} {symbol}, beyond {key} = {limit:g}",
-            f"if the file's unit is wrong, say that of its numbers, such as {label}={symbol!r}; if they are right, "
-            f"raise {key}",
+            f"if the file's unit is wrong, say that of its numbers, such as {label}={symbol!r} or '0.05 {symbol}'; if "
+            f"they are right, raise {key}",
         )
     uncut = [not any(map(clipped, sweep.T)) for sweep in v]
     refuse(uncut, "the potential is clipped: a steep rise or fall ends in a flat stretch at its limit")

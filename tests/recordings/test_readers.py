@@ -113,7 +113,7 @@ def test_nwb_in_whole_numbers_paired_by_name(tmp_path):
     [
         ([CLAMP], [], r"the sweeps \[0\] have no stimulus series; a fit needs the injected current"),
         ([("VoltageClampSeries", RAMP, {})], [], "holds no current clamp, only VoltageClampSeries"),
-        ([], [], "holds no current clamp, only nothing"),
+        ([], [], "holds no current clamp, nothing at all"),
         (
             [CLAMP, ("CurrentClampSeries", RAMP[:9], {})],
             [(0, (RAMP, {})), (1, (RAMP[:9], {}))],
