@@ -106,7 +106,7 @@ def read_abf(
         if current_channel is None:  # a channel whose own output clamps its voltage is of another electrode
             found = {i: f for i, f in found.items() if not _clamps(abf, header, header.numbers[i])}
         measured = {header.inputs[i].name: _recorded(path, abf, i, numbers, f) for i, f in found.items()}
-        commands = _commands(abf, header, output, numbers, v.shape[1])
+        commands = _commands(abf, header, header.numbers[potential], output, numbers, v.shape[1])
     dt = float(f"{1e3 / abf.dataRate:.12g}")
     taken, said = choose_current(path, commands, measured, which=current, dt=dt)
     about = {
@@ -271,10 +271,13 @@ def _output(
     return None
 
 
-def _commands(abf: Any, header: _Header, output: int | None, numbers: Sequence[int], length: int) -> list[Command]:
+def _commands(
+    abf: Any, header: _Header, number: int, output: int | None, numbers: Sequence[int], length: int
+) -> list[Command]:
     """What may have been commanded: the waveform, and with a user list as the levels of each of its epochs [pA]."""
     if output is None:
-        return [Command(None, "", "no output of this electrode commands a current (sDACChannelUnits)")]
+        said = f"; {header.said(number)}" if number < len(header.outputs) else ""
+        return [Command(None, "", f"no output of this electrode, nADCNum = {number}, commands a current{said}")]
     plain = _waveform(abf, header, output, numbers, length)
     factor = np.float32(factor_to(header.outputs[output].unit, "pA") or 1)
     found = [plain]

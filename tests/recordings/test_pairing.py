@@ -233,6 +233,9 @@ def test_abf_of_two_cells(tmp_path):
     path = write_abf(tmp_path / "b.abf", **both, epochs=STEP)
     with pytest.raises(ReadError, match=r"nWaveformEnable\[1\] = 0"):
         read(path, channel=1)
+    path = write_abf(tmp_path / "c.abf", **both | {"outputs": outputs[:1]}, epochs=STEP, numbers=(0, 2))
+    with pytest.raises(ReadError, match="no output of this electrode, nADCNum = 2, commands a current"):
+        read(path, channel=1)
 
 
 # NWB
@@ -363,5 +366,5 @@ def test_cases_of_strangers():
     assert not compare_currents(lost[None], measured[None], 2.0).agrees
     taken, said = choose_current(CASES, [Command(lost[None], "the epochs")], {"Imemb": measured[None]}, dt=2.0)
     assert "it contradicts the command" in said
-    assert 2400 < taken.max() < 2600
+    assert 2300 < taken.max() < 2500  # means of 2 ms, over pulses of 2 ms behind a filter
     assert abs(np.median(taken)) < 1
