@@ -69,3 +69,23 @@ def test_run_with_models_of_ones_own(command):
 def test_run_on_a_file_of_ones_own(command):
     folder, _ = command("own_cell", "run", "run_on_file.yaml")
     assert "small" in json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["test"]
+
+
+def test_a_study_of_ones_own(command):
+    folder, said = command("own_study", "run", "study.yaml")
+    claims = json.loads((folder / "claims.json").read_text(encoding="utf-8"))
+    verdicts = {claim["text"]: claim["status"] for claim in claims}
+    assert verdicts["the last value is no forecast of an oscillation"] == "reproduced"
+    assert verdicts["the potential resonates near 32 Hz"] == "reproduced"
+    assert verdicts["the same holds in the animal"] == "not run"
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "Error spectrum" in page
+    assert "What is forecast peaks at" in page
+    assert "claim" in said
+
+
+def test_a_fit_by_a_measure_of_ones_own(command):
+    folder, _ = command("own_study", "fit", "fit.yaml")
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["fit"]["ok"]
+    assert metrics["fit"]["values"] == pytest.approx({"g": 6, "tau_w": 25}, rel=0.05)

@@ -80,3 +80,28 @@ class ErrorSpectrum(jn.Analysis):
         text = "What is forecast peaks at {{ signal_peak }}, the error at {{ error_peak }}."
         plot = jn.report.lines(findings, "error", xlabel="frequency [Hz]", ylabel="power of the error", log="y")
         return jn.Section("Error spectrum", text, [plot])
+
+
+class Resonator(jn.ODESimulator):
+    """One resonator without noise, to be fitted."""
+
+    tau: jn.Param = jn.param(10.0, unit="ms", bounds=jn.POSITIVE, doc="time constant of the potential")
+    tau_w: jn.Param = jn.param(20.0, unit="ms", bounds=jn.POSITIVE, doc="time constant of the restoring current")
+    g: jn.Param = jn.param(8.0, bounds=jn.NON_NEGATIVE, doc="strength of the restoring current")
+
+    class State(NamedTuple):
+        """Potential and restoring variable."""
+
+        v: jn.Array = jn.state(0.0, unit="mV", doc="potential")
+        w: jn.Array = jn.state(0.0, unit="mV", doc="restoring variable")
+
+    def vector_field(self, y, drive):
+        """The equations of `Resonators`."""
+        return self.State((drive - y.v - self.g * y.w) / self.tau, (y.v - y.w) / self.tau_w)
+
+
+@jn.measure(unit="mV", needs=("v",))
+def swings(recording):
+    """How far the potential overshoots, falls back and settles after a step: what an experimenter reads off."""
+    v = recording["v"]
+    return {"peak": v.max(), "trough": v[v.shape[0] // 10 :].min(), "plateau": v[-200:].mean()}

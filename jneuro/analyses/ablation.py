@@ -92,7 +92,9 @@ class Ablation(Analysis):
                 )
             )
         drawn = [
-            Estimate(p["part"], c.difference, *c.ci95, p["gains"]) for p in parts.values() for c in [p["comparison"]]
+            Estimate(p["part"], c.difference, c.ci95[0], c.ci95[1], p["gains"])
+            for p in parts.values()
+            for c in [p["comparison"]]
         ]
         caption = (
             "Test R² at the nearest horizon: mean over seeds with its 95 % interval (Student), and what the missing "

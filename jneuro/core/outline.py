@@ -98,9 +98,10 @@ def outline(reference: str) -> Outline | None:
         return Outline(doc, {}, {}, ())
     family = [*_family(found.text, found.node)]
     members = {_target(n): (text, n) for text, cls in family for n in cls.body}
-    if isinstance(own := members.get("__init__", (None, None))[1], ast.FunctionDef):
+    own = members.get("__init__", (None, None))[1]
+    if isinstance(own, ast.FunctionDef) and own.args.kwarg is None:
         arguments = _of_function(members["__init__"][0], own, found.node)
-    else:
+    else:  # an `__init__` that passes on any keyword takes what the fields are
         arguments = _fields(family)
     presets = _value(members["presets"][1]) if "presets" in members else None
     elements = presets.elts if isinstance(presets, ast.Tuple) else []

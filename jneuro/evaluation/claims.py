@@ -207,7 +207,12 @@ def _compared(metrics: Mapping[str, Any], key: str, other: float | str) -> tuple
         beside, against = {}, float(other)
     mine, theirs = (_seeds(k, p) for k, p in ((key, around), (other, beside)))
     if len(mine) >= LEAST_SEEDS and (not isinstance(other, str) or len(theirs) == len(mine)):
-        return value, against, compare(mine, theirs if theirs else against, paired_by="seed", unit=unit)
+        found = compare(mine, theirs if theirs else against, paired_by="seed", unit=unit)
+        return (
+            sum(mine) / len(mine),
+            sum(theirs) / len(theirs) if theirs else against,
+            found,
+        )  # means, as the difference
     if key.endswith(".r2") and isinstance(other, str):
         name = other.removesuffix(".r2").removeprefix(f"{key.removesuffix('.r2')}.")
         name = name.removeprefix("test.").removeprefix("baselines.")

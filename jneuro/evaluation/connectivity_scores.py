@@ -112,10 +112,12 @@ def separate(
         for part in np.unique(population):
             order[population == part] = rng.permutation(order[population == part])
         shuffled.append(_area(places[order[pre], order[post]], kinds, once))
-    bounds = [float(q) for x in (resampled, shuffled) for q in np.nanquantile(x, [0.025, 0.975])]
+    low, high, null_low, null_high = (
+        float(q) for x in (resampled, shuffled) for q in np.nanquantile(x, [0.025, 0.975])
+    )
     area = _area(places[kept], kinds, once)
     judged = compare_resampled(area, np.array(resampled), np.array(shuffled), paired_by="target neuron", n=neurons)
-    return Separation(area, *bounds, judged)
+    return Separation(area, low, high, null_low, null_high, judged)
 
 
 def agreement(score: Float[np.ndarray, " pair"], truth: Float[np.ndarray, " pair"]) -> dict[str, float]:

@@ -93,7 +93,7 @@ def evaluate(
     found: Metrics = {
         "test": {name: scores[name] for name in models},
         "baselines": {name: scores[name] for name in fitted},
-        "ceiling": ceiling,
+        "ceiling": ceiling,  # pyright: ignore[reportAssignmentType]
     }
     return Evaluation(found, dict(fitted), predictions)
 

@@ -247,7 +247,7 @@ def conclude(residuals: Residuals, solution: Solution, options: FitOptions) -> F
         data_cost = float(error) if residuals.of_potential else float("nan")
         agreeing = cost <= cost[best] + _SAME
         evidence: dict[str, Any] = {"data_cost": float(error) if residuals.of_potential else 0.0}
-        if not residuals.of_potential_alone:
+        if problem.simulator.has_threshold and not residuals.of_potential_alone:
             target = problem.target
             evidence["doubts"] = options.spikes(np.asarray(target.v), target.dt).doubts
     else:

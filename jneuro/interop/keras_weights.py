@@ -332,7 +332,7 @@ def _read_network(text: str, source: str, length: int | None, scales: Mapping[st
         raise WeightsError(f"{source}: is not JSON ({error})") from error
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise WeightsError(f"{source}: is not the JSON of a functional Keras 2 model ({error!r})") from error
-    config = model_config({"name": "encoder_decoder"} | sizes | scales, source)
+    config = model_config({"name": "encoder_decoder", **sizes, **scales}, source)
     return _Network(config, groups, weights)  # pyright: ignore
 
 

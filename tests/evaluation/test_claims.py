@@ -35,12 +35,12 @@ METRICS = {
     ("claim", "status", "evidence"),
     [
         ({"quantity": "test.good.r2", "against": "test.bad.r2"}, "reproduced", "paired by seed, n = 3"),
-        ({"quantity": "test.bad.r2", "against": "test.good.r2"}, "refuted", "0.6 against 0.7"),
+        ({"quantity": "test.bad.r2", "against": "test.good.r2"}, "refuted", "0.6 against 0.71"),
         ({"quantity": "test.bad.r2", "against": "test.good.r2", "expect": "below"}, "reproduced", "−0.11"),
         ({"quantity": "test.good.r2", "against": "test.once.r2"}, "reproduced", "paired by run, n = 4"),
         ({"quantity": "test.good.r2", "against": "test.good.baselines.mine.r2"}, "reproduced", "by run, n = 4"),
         ({"quantity": "test.once.r2", "against": "baselines.ar.r2"}, "undecided", "unpaired"),
-        ({"quantity": "test.good.r2", "against": 0.5}, "reproduced", "0.7 against 0.5"),
+        ({"quantity": "test.good.r2", "against": 0.5}, "reproduced", "0.71 against 0.5"),
         ({"quantity": "test.good.r2", "against": 0.71, "expect": "within", "margin": 0.05}, "reproduced", "seed"),
         ({"quantity": "test.good.r2", "against": 0.71, "expect": "within", "margin": 0.02}, "undecided", "seed"),
         ({"quantity": "test.good.r2", "against": 0.5, "expect": "within", "margin": 0.05}, "refuted", "seed"),
@@ -91,5 +91,5 @@ def test_bad_claims_are_refused_before_anything_runs():
 def test_the_table_has_a_line_for_each_claim():
     claims = [Claim(text="a", source="X 2020", quantity="test.good.r2", against=0.5), Claim(text="b", why="w")]
     first, second = claims_table(judge(claims, METRICS)).splitlines()[2:]
-    assert first.startswith("| a (X 2020) | reproduced | 0.7 against 0.5")
+    assert first.startswith("| a (X 2020) | reproduced | 0.71 against 0.5")
     assert second == "| b | not run | w |"
