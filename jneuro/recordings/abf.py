@@ -102,11 +102,9 @@ def read_abf(
         potential, factor = potential_channel(path, header.inputs, channel, unit, _hint(header))
         v = _recorded(path, abf, potential, numbers, factor)
         output = _output(path, abf, header, potential, v, numbers, explicit=current_channel is not None)
-        found = current_channels(path, header.inputs, potential, current_channel, current_unit)
-        if current_channel is None:  # a channel whose own output clamps its voltage is of another electrode
-            found = {i: f for i, f in found.items() if not _clamps(abf, header, header.numbers[i])}
-        measured = {header.inputs[i].name: _recorded(path, abf, i, numbers, f) for i, f in found.items()}
         commands = _commands(abf, header, header.numbers[potential], output, numbers, v.shape[1])
+        found = current_channels(path, header.inputs, potential, current_channel, current_unit)
+        measured = _measured(path, abf, header, found, numbers, explicit=current_channel is not None)
     dt = float(f"{1e3 / abf.dataRate:.12g}")
     taken, said = choose_current(path, commands, measured, which=current, dt=dt)
     about = {
@@ -115,12 +113,11 @@ def read_abf(
         "date": abf.abfDateTime.isoformat(),
         "cell": path.stem,
         "format": f"ABF {abf.abfVersionString}",
-        "potential": f"channel {potential}, {header.inputs[potential].name!r}",
         "current": said,
         **other_potentials(header.inputs, potential),
     }
-    limits = {"limit_mv": limit_mv, "limit_pa": limit_pa}
-    return sweeps_recording(path, v[..., None], taken[..., None], dt, about, numbers, **limits)
+    limits = (limit_mv, limit_pa)
+    return sweeps_recording(path, v[..., None], taken[..., None], dt, about, numbers, limits=limits)
 
 
 def _channels(names: Sequence[str], units: Sequence[str]) -> list[Channel]:
@@ -202,6 +199,16 @@ def _recorded(
     return np.stack(found) if factor == 1 else np.stack(found) * np.float32(factor)
 
 
+def _measured(
+    path: Path, abf: Any, header: _Header, found: dict[int, float], numbers: Sequence[int], *, explicit: bool
+) -> dict[str, Float[np.ndarray, "trial time"]]:
+    """The measured currents by name; where none is named, without those whose own output clamps another electrode."""
+    own = [i for i in found if explicit or not _clamps(abf, header, header.numbers[i])]
+    named = {i: header.inputs[i].name for i in own}
+    twice = len(set(named.values())) < len(named)
+    return {f"{i} {n}" if twice else n: _recorded(path, abf, i, numbers, found[i]) for i, n in named.items()}
+
+
 def _epochs(abf: Any, header: _Header, output: int) -> Any:
     """pyabf's table of an output's epochs, with the trains that it does not read in version 1."""
     import pyabf.waveform
@@ -253,8 +260,9 @@ def _output(
     if not told:
         for output in (d for d in range(len(header.outputs)) if _clamps(abf, header, d)):
             command = _waveform(abf, header, output, numbers, v.shape[1])
-            follows = command.values is not None and compare_currents(command.values, v, 1e3 / abf.dataRate)
-            if own is None or not amperes(own) or (follows and np.ptp(command.values) and follows.agrees):
+            played = command.values if command.values is not None and np.ptp(command.values) else None
+            follows = played is not None and compare_currents(played, v, 1e3 / abf.dataRate).agrees
+            if own is None or not amperes(own) or follows:
                 refuse(output)
     if own is not None and amperes(own):
         return own
@@ -335,7 +343,7 @@ def _waveform(
             name = abf._stringsSection._indexedStrings[dac.lDACFilePathIndex[output]]
             if pyabf.stimulus.findStimulusWaveformFile(abf, output) is None:
                 return cannot(f"the stimulus file {name!r} is not beside this one ({source})")
-            found = [pyabf.stimulus.stimulusWaveformFromFile(abf, output)] * len(numbers)
+            found = [np.asarray(pyabf.stimulus.stimulusWaveformFromFile(abf, output))] * len(numbers)
             origin = f"the stimulus file {name!r} of {origin}"
         else:
             return cannot(f"no command waveform can be made of {source}")

@@ -72,23 +72,11 @@ def read_nwb(
         with parsed(path, lambda: pynwb.NWBHDF5IO(str(path), "r")) as io:
             file = parsed(path, io.read)
             rows = _rows(path, file, pynwb, current_channel)
-            electrodes = {}
-            for row in rows:
-                electrodes.setdefault(row.response.electrode.name, []).append(row)
-            about = {}
-            if channel is not None:
-                names = list(electrodes)
-                one = find_channel(path, [Channel(n, "an electrode") for n in names], channel)
-                electrodes = {names[one]: electrodes[names[one]]}
-                about = {"others": f"other electrodes, read with channel=…: {names}"} if len(names) > 1 else {}
-            counts = {name: len(found) for name, found in electrodes.items()}
-            if len(set(counts.values())) > 1:
-                raise ReadError(
-                    f"{path}: its electrodes have different numbers of sweeps, {counts}; read one of them, channel=…"
-                )
-            numbers = list(range(len(next(iter(electrodes.values()))))) if sweeps is None else list(sweeps)
-            check_sweeps(path, numbers, next(iter(counts.values())))
-            chosen = [[found[n] for n in numbers] for found in electrodes.values()]
+            electrodes, about = _by_electrode(path, rows, channel)
+            count = len(electrodes[0])
+            numbers = list(range(count)) if sweeps is None else list(sweeps)
+            check_sweeps(path, numbers, count)
+            chosen = [[found[n] for n in numbers] for found in electrodes]
             missing = {n: r.how for found in chosen for n, r in zip(numbers, found, strict=True) if r.how[:2] == "no"}
             if missing:
                 seen = next(iter(missing.values()))
@@ -97,8 +85,27 @@ def read_nwb(
                     f"({seen})"
                 )
             chosen = [[_aligned(path, row, overlap) for row in found] for found in chosen]
-            limits = {"limit_mv": limit_mv, "limit_pa": limit_pa}
-            return _recording(path, file, chosen, numbers, (unit, current_unit), about, limits)
+            return _recording(path, file, chosen, numbers, (unit, current_unit), about, (limit_mv, limit_pa))
+
+
+def _by_electrode(
+    path: Path, rows: Sequence[_Sweep], channel: int | str | None
+) -> tuple[list[list[_Sweep]], dict[str, str]]:
+    """The sweeps of each electrode, or of the one that is named, and what is to be said of the others."""
+    electrodes, about = {}, {}
+    for row in rows:
+        electrodes.setdefault(row.response.electrode.name, []).append(row)
+    if channel is not None:
+        names = list(electrodes)
+        one = names.pop(find_channel(path, [Channel(n, "an electrode") for n in names], channel))
+        electrodes = {one: electrodes[one]}
+        about = {"others": f"other electrodes, read with channel=…: {', '.join(names)}"} if names else {}
+    counts = {name: len(found) for name, found in electrodes.items()}
+    if len(set(counts.values())) > 1:
+        raise ReadError(
+            f"{path}: its electrodes have different numbers of sweeps, {counts}; read one of them, channel=…"
+        )
+    return list(electrodes.values()), about
 
 
 def _recording(
@@ -108,7 +115,7 @@ def _recording(
     numbers: Sequence[int],
     units: tuple[str | None, str | None],
     about: dict[str, str],
-    limits: dict[str, float],
+    limits: tuple[float, float],
 ) -> Recording:
     """The samples of some sweeps, electrode by electrode."""
     dt = {_interval(path, row.response) for rows in chosen for row in rows}
@@ -141,7 +148,7 @@ def _recording(
     named = [units[1] or str(r.stimulus.unit) for rows in chosen for r in rows if r.stimulus is not None] or ["pA"]
     unit = named[0] if "/" in named[0] else "pA"
     v, current = np.stack([np.stack(x) for x in v], -1), np.stack([np.stack(x) for x in current], -1)
-    return sweeps_recording(path, v, current, dt.pop(), about, numbers, unit=unit, **limits)
+    return sweeps_recording(path, v, current, dt.pop(), about, numbers, unit=unit, limits=limits)
 
 
 def _rows(path: Path, file: Any, pynwb: Any, current_channel: str | None) -> list[_Sweep]:

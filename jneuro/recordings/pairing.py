@@ -200,25 +200,45 @@ def choose_current(
     """
     if which not in ("auto", "command", "measured"):
         raise ReadError(f"{path}: current = {which!r} must be 'auto', 'command' or 'measured'")
-    names = ", ".join(map(repr, measured))
-    faults = "; ".join(dict.fromkeys(c.fault for c in commands if c.fault))
     seen = [
         (c, n, compare_currents(c.values, m, dt)) for c in commands if c.values is not None for n, m in measured.items()
     ]
-    if which != "measured":
-        # What is uncertain is not confirmed by a channel that cannot tell, as nothing changes in either.
-        agreeing = [(c, n, found) for c, n, found in seen if found.agrees and not (c.fault and np.isnan(found.gain))]
-        for command, name, found in sorted(agreeing, key=lambda one: one[2].difference)[:1]:
-            why = f"the measured {name!r} agrees: {found}"
-            if np.isnan(found.gain):
-                why = f"the measured {name!r} is constant too, {found.offset:.3g} pA above, by an offset or not"
-            return np.asarray(command.values), f"command, {command.origin}; {why}"
-        for command in commands:
-            if command.values is not None and not command.fault and (which == "command" or not measured):
-                against = "; ".join(
-                    f"the measured {n!r} contradicts it: {found}" for c, n, found in seen if c is command
-                )
-                return command.values, f"command, {command.origin}; {against or 'no current was measured'}"
+    if which != "measured" and (taken := _commanded(commands, measured, which, seen)):
+        return taken
+    return _measured(path, commands, measured, which, seen)
+
+
+_Seen = Sequence[tuple[Command, str, Agreement]]
+
+
+def _commanded(
+    commands: Sequence[Command], measured: Mapping[str, np.ndarray], which: CurrentSource, seen: _Seen
+) -> tuple[np.ndarray, str] | None:
+    """A command that a measured channel confirms, or that is certain and taken without; None if there is none."""
+    # What is uncertain is not confirmed by a channel that cannot tell, as nothing changes in either.
+    agreeing = [(c, n, found) for c, n, found in seen if found.agrees and not (c.fault and np.isnan(found.gain))]
+    for command, name, found in sorted(agreeing, key=lambda one: one[2].difference)[:1]:
+        why = f"the measured {name!r} agrees: {found}"
+        if np.isnan(found.gain):
+            why = f"the measured {name!r} is constant too, {found.offset:.3g} pA above, by an offset or not"
+        return np.asarray(command.values), f"command, {command.origin}; {why}"
+    for command in commands:
+        if command.values is not None and not command.fault and (which == "command" or not measured):
+            against = "; ".join(f"the measured {n!r} contradicts it: {found}" for c, n, found in seen if c is command)
+            return command.values, f"command, {command.origin}; {against or 'no current was measured'}"
+    return None
+
+
+def _measured(
+    path: Path,
+    commands: Sequence[Command],
+    measured: Mapping[str, np.ndarray],
+    which: CurrentSource,
+    seen: _Seen,
+) -> tuple[np.ndarray, str]:
+    """The measured current, where no command is taken; refused where there is none, or where it is doubtful."""
+    names = ", ".join(map(repr, measured))
+    faults = "; ".join(dict.fromkeys(c.fault for c in commands if c.fault))
     if not measured:
         what = "no measured channel" if which == "measured" else faults or "no command"
         raise ReadError(
@@ -228,30 +248,25 @@ def choose_current(
     if which == "command":
         raise ReadError(f"{path}: holds no command that can be taken: {faults}; current='measured' takes {names}")
     if len(measured) > 1:
+        why = f": {faults}" if faults else ""
         raise ReadError(
-            f"{path}: more than one channel may be its current ({names}), and no command tells which"
-            f"{': ' + faults if faults else ''}; say current_channel=…"
+            f"{path}: more than one channel may be its current ({names}), and no command tells which{why}; say "
+            "current_channel=…"
         )
-    (name, values), first = next(iter(measured.items())), next((found for c, _, found in seen), None)
-    if first is None:
-        why = "as you say" if which == "measured" else faults
-        return (
-            values,
-            f"measured, {name!r} ({why}); an offset of its monitor, if any, is in it: it rests at {_at(values)}",
-        )
-    if first.doubt and which == "auto":
+    name, values = next(iter(measured.items()))
+    why = "as you say" if which == "measured" else faults or "it contradicts the command"
+    if not seen:
+        rest = f"{np.median(values):.3g} pA"
+        return values, f"measured, {name!r} ({why}); an offset of its monitor, if any, is in it: it rests at {rest}"
+    found = seen[0][2]
+    if found.doubt and which == "auto":
         raise ReadError(
-            f"{path}: the command and the measured {name!r} contradict each other, and {first.doubt} ({first}); say "
+            f"{path}: the command and the measured {name!r} contradict each other, and {found.doubt} ({found}); say "
             "current='command' or current='measured'"
         )
-    why = "as you say" if which == "measured" else faults or "it contradicts the command"
     # Where the command rests, the current is the commanded one; what the monitor shows beyond it was not injected.
-    values = (values - values.dtype.type(first.offset)).astype(values.dtype)
-    return values, f"measured, {name!r} ({why}: {first}), its offset taken off"
-
-
-def _at(values: Float[np.ndarray, "trial time"]) -> str:
-    return f"{np.median(values):.3g} pA"
+    values = (values - values.dtype.type(found.offset)).astype(values.dtype)
+    return values, f"measured, {name!r} ({why}: {found}), its offset taken off"
 
 
 def find_channel(path: Path, channels: Sequence[Channel], wanted: int | str, key: str = "channel") -> int:
@@ -429,8 +444,7 @@ def sweeps_recording(
     numbers: Sequence[int],
     *,
     unit: str = "pA",
-    limit_mv: float = 1e3,
-    limit_pa: float = 1e7,
+    limits: tuple[float, float] = (1e3, 1e7),
 ) -> Recording:
     """Check the sweeps of a file, and make them a recording.
 
@@ -442,8 +456,7 @@ def sweeps_recording(
         about: what the file says about its origin.
         numbers: each sweep's number in the file, for messages.
         unit: the currents' unit.
-        limit_mv: potentials beyond are refused [mV].
-        limit_pa: currents beyond are refused, where they are in pA.
+        limits: larger potentials [mV] and currents, where these are in pA, are refused.
 
     Returns:
         The recording; its first sample stands at time 0.
@@ -461,8 +474,8 @@ def sweeps_recording(
 
     for what, values in (("potential", v), ("current", current)):
         refuse([bool(np.isfinite(x).all()) for x in values], f"the {what} has samples that are not finite")
-    checked: list[tuple[str, Any, float, str, str]] = [("potential", v, limit_mv, "mV", "limit_mv")]
-    checked += [("current", current, limit_pa, "pA", "limit_pa")] if unit == "pA" else []
+    checked: list[tuple[str, Any, float, str, str]] = [("potential", v, limits[0], "mV", "limit_mv")]
+    checked += [("current", current, limits[1], "pA", "limit_pa")] if unit == "pA" else []
     for what, values, limit, symbol, key in checked:
         most = max((np.max(np.abs(x)) for x in values), default=0.0)
         label = "unit" if symbol == "mV" else "current_unit"
