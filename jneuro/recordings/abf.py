@@ -16,8 +16,8 @@ from jneuro.recordings.pairing import (
     choose_current,
     compare_currents,
     current_channels,
-    other_potentials,
     potential_channel,
+    said_potentials,
     sweeps_recording,
 )
 from jneuro.recordings.readers import ReadError, check_sweeps, extra, factor_to, parsed
@@ -71,9 +71,8 @@ def read_abf(
 ) -> Recording:
     """Read a current-clamp recording in Axon Binary Format, which pCLAMP writes, of version 1 or 2.
 
-    The potential is the first recorded channel in mV, else in V. The current is what the output of the same number
-    commanded, or the only output that commands a current, where a measured current confirms it or none was measured;
-    else the measured one. `about` says which, and why.
+    The potential is the first channel in mV, else in V. The current is what the output of the same number, or the only
+    one in amperes, commanded, unless a measured one contradicts it; then that. `about` says which, and why.
 
     Args:
         path: the file.
@@ -114,7 +113,7 @@ def read_abf(
         "cell": path.stem,
         "format": f"ABF {abf.abfVersionString}",
         "current": said,
-        **other_potentials(header.inputs, potential),
+        **said_potentials(header.inputs, potential),
     }
     limits = (limit_mv, limit_pa)
     return sweeps_recording(path, v[..., None], taken[..., None], dt, about, numbers, limits=limits)

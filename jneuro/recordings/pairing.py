@@ -24,8 +24,8 @@ __all__ = [
     "compare_currents",
     "current_channels",
     "find_channel",
-    "other_potentials",
     "potential_channel",
+    "said_potentials",
     "start_shift",
     "sweeps_recording",
     "unit_factor",
@@ -392,18 +392,19 @@ def current_channels(
     return {i: _factor(path, channels[i], unit, "pA", "current_unit") for i in found}
 
 
-def other_potentials(channels: Sequence[Channel], potential: int) -> dict[str, str]:
-    """Say which other channels are potentials, of other cells or of monitors.
+def said_potentials(channels: Sequence[Channel], potential: int) -> dict[str, str]:
+    """Say which channel is the potential, and which others are potentials, of other cells or of monitors.
 
     Args:
         channels: all of them.
         potential: the number of the one that is read.
 
     Returns:
-        The entry `others` for a recording's `about`; empty if there is none.
+        The entries `potential` and, where there are others, `others` for a recording's `about`.
     """
     others = [i for i, c in enumerate(channels) if i != potential and factor_to(c.unit, "mV") is not None]
-    return {"others": f"also in volts, read with channel=…: {_listed(channels, others)}"} if others else {}
+    also = {"others": f"also in volts, read with channel=…: {_listed(channels, others)}"} if others else {}
+    return {"potential": _listed(channels, [potential]), **also}
 
 
 def start_shift(path: Path, first: tuple[str, float, float], second: tuple[str, float, float]) -> int:
