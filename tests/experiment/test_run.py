@@ -128,6 +128,19 @@ def test_claims_are_judged_and_told(tiny, capsys):
     assert fewer.stages["report"] != tiny.plan.stages["report"]
 
 
+def test_other_claims_are_judged_without_doing_anything_else_again(tiny, tmp_path):
+    folder, file = shutil.copytree(tiny.folder, tmp_path / "run"), tmp_path / "tiny.yaml"
+    file.write_text(tiny.file.read_text().replace("needs a GPU", "needs two GPUs"))
+    before = json.loads((folder / "run.json").read_text())["stages"]
+    with pytest.raises(ConfigError, match="report was done before"):
+        run(file, out=folder)
+    run(file, out=folder, resume=True)
+    after = json.loads((folder / "run.json").read_text())["stages"]
+    assert {n for n in after if after[n] != before[n]} == {"report"}
+    assert json.loads((folder / "claims.json").read_text())[2]["evidence"] == ["needs two GPUs"]
+    assert reopen(folder)[0].config.claims[2].why == "needs two GPUs"
+
+
 def test_results_fit_their_schema(tiny):
     schema = json.loads((tiny.folder / "metrics.schema.json").read_text())
     jsonschema.validate(tiny.metrics, schema)
