@@ -1,18 +1,10 @@
 """What a section of a report is made of: text, tables, and the plots that several sections share.
 
-A section's text is a Jinja template over the findings of its analysis, with a blank line between paragraphs.
-Its filters:
-
-| filter | example | gives |
-|---|---|---|
-| `fixed(digits)` | `{{ r2 \\| fixed(3) }}` | `0.761`, `–` for what could not be computed |
-| `percent(digits)` | `{{ share \\| percent(1) }}` | `96.6 %` |
-| `general` | `{{ bin \\| general }}` | `10`, without superfluous digits |
-| `seconds` | `{{ took \\| seconds }}` | `1 min 15 s` |
-| `listed` | `{{ names \\| listed }}` | `a, b and c` |
-| `capital` | `{{ kind \\| capital }}` | the first letter upper case, the rest as it is |
-| `bounds(digits)` | `{{ gain \\| bounds(2) }}` | `0.61 (0.58 to 0.64)`, of a `Comparison` or a mapping |
-| `auroc` | `{{ found \\| auroc }}` | the same with three digits, of a mapping with `auroc`, `low` and `high` |
+A section's text is a Jinja template over the findings of its analysis, with a blank line between paragraphs. Its
+filters write values: `fixed(digits)` a number (an en dash for what could not be computed), `general` one without
+superfluous digits, `percent(digits)` a share, `estimate(error, digits)` a number with its error, `bounds(digits)` a
+`Comparison` or a mapping of `value`, `low` and `high` with its interval, `auroc` the same of `auroc`, `low` and `high`,
+`seconds` a time, `listed` a sequence as in "a, b and c", and `capital` a text with its first letter upper case.
 """
 
 import functools
