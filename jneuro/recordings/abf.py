@@ -212,7 +212,7 @@ def _epochs(abf: Any, header: _Header, output: int) -> Any:
     """pyabf's table of an output's epochs, with the trains that it does not read in version 1."""
     import pyabf.waveform
 
-    table = pyabf.waveform.EpochTable(abf, output)
+    table = parsed(Path(abf.abfFilePath), lambda: pyabf.waveform.EpochTable(abf, output))
     for epoch in table.epochs:
         if (output, epoch.epochNumber) in header.trains:
             epoch.pulsePeriod, epoch.pulseWidth = header.trains[output, epoch.epochNumber]
