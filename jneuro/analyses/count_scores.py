@@ -9,10 +9,10 @@ from pydantic import Field
 from jneuro.core.types import Float, Int
 from jneuro.datasets import WindowConfig, Windows
 from jneuro.evaluation.analysis import Analysis, Findings, Study
-from jneuro.evaluation.comparison import compare_ratios, holm, sums_by_run
+from jneuro.evaluation.comparison import compare_ratios, holm
 from jneuro.evaluation.count_ceiling import count_ceiling, futures_of_counts
 from jneuro.evaluation.forecasts import forecast, targets
-from jneuro.evaluation.metrics import interval, ratio_error
+from jneuro.evaluation.metrics import interval, ratio_error, sums_by_run
 from jneuro.recordings import open_recording
 from jneuro.report.components import Estimate, Plot, Section, Table, estimate, forest, number, quantity
 from jneuro.report.style import COLOURS, GREY, INK, panels
@@ -28,7 +28,7 @@ spike count from each neuron's mean rate in training runs; no prediction's logar
 {% set gain = comparisons[best.model] %}
 Of all {{ settings.neurons }} neurons, the best model, {{ best.model }}, gains {{ bits(best.model) }} bits per spike and
 the best baseline, {{ best.baseline }}, {{ bits(best.baseline) }}: the model is {{ gain.verdict }}
-{{- "," if gain.verdict != "not told apart" }} by {{ gain | bounds(3) }} bits per spike (95 %, paired by run).
+{{- "," if gain.verdict != "not told apart" else " from it," }} by {{ gain | bounds(3) }} bits per spike (95 %, paired by run).
 {% endif %}
 
 {% if ceiling %}

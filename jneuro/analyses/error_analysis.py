@@ -16,14 +16,14 @@ from jneuro.report.style import panels
 
 _TEXT = """
 {% for population, best in best_of.items() %}
-Of {{ population }} neurons, {{ best }} forecasts best: R² {{ populations[population][best] | fixed(4) }}.
+Of {{ population }} neurons, {{ best }} has the highest R², {{ populations[population][best] | fixed(4) }}.
 
 {% endfor %}
 """
 
 _ALT = (
-    "Root-mean-square error of the best model and the best baseline against the time since the last spike and against "
-    "the distance to threshold."
+    "Root-mean-square error of the best model and the best baseline against the time since the last spike and, "
+    "where a threshold is given, against the distance to it."
 )
 _CAPTION = (
     "Error should be largest just below threshold, where a spike may or may not come, and a model that listens to "
@@ -38,12 +38,12 @@ class ErrorAnalysis(Analysis):
 
     Attributes:
         bins: quantile bins of the time since the last spike and of the voltage below threshold.
-        threshold: of the spikes, in the target's unit.
+        threshold: of the spikes, in the target's unit; null leaves the distance to it out.
     """
 
     name: Literal["error_analysis"] = "error_analysis"
     bins: int = Field(default=12, ge=2)
-    threshold: float = -50.0
+    threshold: float | None = None
 
     def check(self, windows: WindowConfig, models) -> None:
         """Needs one variable that is also observed."""
@@ -61,7 +61,7 @@ class ErrorAnalysis(Analysis):
         present = np.asarray(windows.values)[last][:, : windows.outputs] * scale + np.asarray(scaling.mean)
         data = open_recording(study.recording)
         predictions = {n: p for n, p in study.predictions.items() if study.windows_of.get(n, windows) is windows}
-        groups: dict[str, np.ndarray] = {"distance": self.threshold - present}
+        groups = {} if self.threshold is None else {"distance": self.threshold - present}
         spikes = np.asarray(read_recording(study.recording, ("spikes",)).values["spikes"])
         discard = round(study.config.discard_ms / windows.dt)
         since = time_since_spike(spikes) * windows.dt
@@ -69,7 +69,8 @@ class ErrorAnalysis(Analysis):
         score = {n: (study.metrics["baselines"] | study.metrics["test"])[n]["r2"] for n in predictions}
         kinds = [[n for n in predictions if (n in study.baselines) == baseline] for baseline in (False, True)]
         shown = [max(names, key=lambda n: np.nan_to_num(score[n], nan=-np.inf)) for names in kinds if names]
-        numbers: dict = {"populations": {}, "shown": shown}
+        unit = study.metrics["test"][kinds[0][0]]["unit"] if kinds[0] else ""
+        numbers: dict = {"populations": {}, "shown": shown, "unit": unit}
         arrays = {}
         for name, value in groups.items():
             edges = np.unique(np.quantile(value[np.isfinite(value)], np.linspace(0, 1, self.bins + 1)))
@@ -95,8 +96,10 @@ class ErrorAnalysis(Analysis):
 
     def section(self, findings: Findings) -> Section:
         """The best predictor of each population, and errors of the best model and the best baseline."""
-        figure, axes = panels(4.6, rows=2)
-        titles = {"since_spike": "time since the last spike [ms]", "distance": "distance to threshold [mV]"}
+        unit = findings.numbers["unit"]
+        titles = {"since_spike": "time since the last spike [ms]", "distance": f"distance to threshold [{unit}]"}
+        titles = {group: title for group, title in titles.items() if f"{group}_edges" in findings.arrays}
+        figure, axes = panels(2.3 * len(titles), rows=len(titles))
         for ax, (group, title) in zip(axes, titles.items(), strict=True):
             edges = findings.arrays[f"{group}_edges"][1]
             centre = 0.5 * (edges[1:] + edges[:-1])
@@ -104,7 +107,7 @@ class ErrorAnalysis(Analysis):
                 rmse, se = (findings.arrays[f"{group}.{what}.{name}"][1] for what in ("rmse", "rmse_se"))
                 ax.errorbar(centre, rmse, se, marker="o", markersize=4, label=name)
             ax.set_xlabel(title)
-            ax.set_ylabel("RMSE [mV]")
+            ax.set_ylabel(f"RMSE [{unit}]")
             if group == "since_spike":
                 ax.set_xscale("symlog", linthresh=1.0)
         axes[0].legend(frameon=False, fontsize=9)

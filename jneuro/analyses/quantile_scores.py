@@ -10,10 +10,10 @@ from jneuro.core.types import Array, Float, Int
 from jneuro.datasets.windows import Windows
 from jneuro.evaluation.analysis import Analysis, Findings, Study
 from jneuro.evaluation.baselines import ARConfig
-from jneuro.evaluation.comparison import Comparison, compare_ratios, holm, sums_by_run
+from jneuro.evaluation.comparison import Comparison, compare_ratios, holm
 from jneuro.evaluation.count_ceiling import rate_futures
 from jneuro.evaluation.forecasts import forecast, observe, targets
-from jneuro.evaluation.metrics import interval, ratio_error
+from jneuro.evaluation.metrics import interval, ratio_error, sums_by_run
 from jneuro.models.base import Prediction
 from jneuro.report.components import Plot, Section, Table, estimate, quantity
 from jneuro.report.style import GREY, INK, panels
@@ -214,9 +214,8 @@ def calibration(
         quantiles do not ascend.
     """
     value = truth[..., None]
-    _, cluster = np.unique(runs, return_inverse=True)
-    size = np.bincount(cluster).astype(float) * truth.shape[1]
-    errors = [ratio_error(np.bincount(cluster, n), size) for n in (value <= quantiles).sum(1).T.astype(float)]
+    size, *inside = sums_by_run(runs, np.ones_like(truth), *np.moveaxis(value <= quantiles, -1, 0))
+    errors = [ratio_error(total, size) for total in inside]
     return {
         "below": (value < quantiles).mean((0, 1)).tolist(),
         "not_above": (value <= quantiles).mean((0, 1)).tolist(),

@@ -11,9 +11,9 @@ from jneuro.core.random import stream
 from jneuro.core.types import Float, Int
 from jneuro.datasets.windows import Windows
 from jneuro.evaluation.analysis import Analysis, Findings, Study
-from jneuro.evaluation.comparison import compare_ratios, sums_by_run
+from jneuro.evaluation.comparison import compare_ratios
 from jneuro.evaluation.forecasts import forecast, observe, targets
-from jneuro.evaluation.metrics import interval, ratio_error
+from jneuro.evaluation.metrics import interval, ratio_error, sums_by_run
 from jneuro.report.components import Plot, Section
 from jneuro.report.style import COLOURS, INK, panels
 

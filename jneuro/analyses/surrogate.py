@@ -1,7 +1,7 @@
 """What a surrogate of a neuron is good for: spikes, waveforms it was not trained on, speed, and gradients."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import equinox as eqx
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
+from jneuro.core.config import Config
 from jneuro.core.random import stream
 from jneuro.core.types import Float
 from jneuro.datasets import WindowConfig, Windows
@@ -24,26 +25,16 @@ from jneuro.report.data import BASELINES
 from jneuro.report.style import EXCITATORY, GREY, INHIBITORY, INK, panels
 from jneuro.simulators.stimuli import PulseTrain, Ramp, Sine, Step
 from jneuro.spikes.detection import crossings, peaks
+from jneuro.spikes.distances import Matching
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["SurrogateAnalysis", "families", "nearest"]
+__all__ = ["SurrogateAnalysis", "ValidityMap", "families", "nearest"]
 
 SINE_HZ = tuple(np.unique(np.round(np.geomspace(1, 2000, 34), 1)).tolist())
 """Frequencies at which the lowest and the highest that spike are sought."""
-
-FAMILIES = {
-    "step": (5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0),
-    "sine": (2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0),
-    "noise": (5.0, 10.0, 20.0, 40.0, 80.0),
-    "ramp": (10.0, 20.0, 40.0, 60.0, 80.0),
-    "pulses": (10.0, 20.0, 40.0, 60.0, 100.0),
-}
-"""Where each family of waveforms is probed: amplitudes and standard deviations in the current's unit, rates in Hz."""
-
-SINE_AMPLITUDES, PULSE_AMPLITUDE, PULSE_MS = (20.0, 40.0, 80.0), 40.0, 2.0
 
 _TEXT = """
 {% set mine = steps[best] %}
@@ -110,6 +101,37 @@ surrogate it correlates with that through the simulator by {{ found.correlation 
 """
 
 
+Values = Annotated[tuple[float, ...], Field(min_length=1)]
+
+
+class ValidityMap(Config):
+    """Where each family of waveforms is probed. Currents are in the simulator's unit: the defaults suit µA/cm².
+
+    Attributes:
+        step: amplitudes of steps.
+        sine_hz: frequencies of sines [Hz].
+        sine: their amplitudes.
+        noise: standard deviations of white noise.
+        ramp: ends of ramps.
+        pulse_hz: rates of pulse trains [Hz].
+        pulse: their amplitude.
+        pulse_ms: length of a pulse [ms].
+    """
+
+    step: Values = (5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0)
+    sine_hz: Values = (2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)
+    sine: Values = (20.0, 40.0, 80.0)
+    noise: Values = (5.0, 10.0, 20.0, 40.0, 80.0)
+    ramp: Values = (10.0, 20.0, 40.0, 60.0, 80.0)
+    pulse_hz: Values = (10.0, 20.0, 40.0, 60.0, 100.0)
+    pulse: float = 40.0
+    pulse_ms: float = Field(default=2.0, gt=0)
+
+
+_CURRENTS = {"step_amplitude", "sine_amplitude", "noise_sd", "map", "gradient_amplitudes"}
+"""Settings in the unit of the current."""
+
+
 class SurrogateAnalysis(Analysis):
     """How far a surrogate stands in for its neuron: under waveforms, as a map of validity, in cost and in gradients.
 
@@ -124,7 +146,9 @@ class SurrogateAnalysis(Analysis):
         sine_amplitude: of the sines that are asked which frequencies spike.
         noise_sd: standard deviation of the white noise that is asked for number and height of spikes.
         noise_draws: draws of white noise.
-        draws: waveforms at each point of the validity map.
+        map: where the validity map is probed.
+        draws: waveforms at each of its points.
+        gradient_amplitudes: of the steps whose derivatives are compared.
         batches: sizes of the batches that are timed.
         repeats: timed calls of each, of which the median counts.
         longest_s: the first batch that takes longer is the last to be timed [s].
@@ -138,7 +162,9 @@ class SurrogateAnalysis(Analysis):
     sine_amplitude: float = 80.0
     noise_sd: float = Field(default=20.0, gt=0)
     noise_draws: int = Field(default=100, ge=2)
+    map: ValidityMap = ValidityMap()
     draws: int = Field(default=8, ge=1)
+    gradient_amplitudes: Values = tuple(float(a) for a in range(8, 60, 4))
     batches: tuple[int, ...] = Field(default=(1, 4, 16, 64, 256, 1024, 4096), min_length=1)
     repeats: int = Field(default=5, ge=1)
     longest_s: float = Field(default=2.0, gt=0)
@@ -154,32 +180,41 @@ class SurrogateAnalysis(Analysis):
         """Ask everything."""
         if study.source is None:
             raise ValueError("surrogate needs the simulator behind the recording; give 'simulation', not 'recording'")
-        windows = study.windows
+        windows, unit = study.windows, open_recording(study.recording)["current"].attrs["units"]
+        if unit != "µA/cm²" and (unset := _CURRENTS - self.model_fields_set):
+            raise ValueError(
+                f"surrogate: its default currents are in µA/cm², this cell's in {unit}; give {', '.join(sorted(unset))}"
+            )
         best = min(study.models, key=lambda name: _validation_error(study, name))
         model, own = study.models[best][0], study.windows_of[best]
         rng = np.random.default_rng(np.asarray(jax.random.key_data(stream(study.key, "surrogate"))))
         asked = _Asked(study, best, rng)
         numbers: dict[str, Any] = {
             "tolerance_ms": self.tolerance_ms,
-            "unit": open_recording(study.recording)["current"].attrs["units"],
+            "unit": unit,
             "best": best,
             "trained_to": float(np.max(_trained(windows)[0])),
             "receptive_field": {n: _receptive_field(m[0], windows.dt) for n, m in study.models.items()},
         }
         numbers |= self._steps(study, best)
         more, arrays = self._questions(asked)
-        numbers |= more | self._map(asked, numbers["unit"])
+        numbers |= more | self._map(asked, unit)
         study.tell("surrogate: timings and gradients")
         onset = self.step_onset_ms
         numbers["timings"], numbers["time_against_simulator"] = timings(
             study.source, model, own, self.batches, onset=onset, repeats=self.repeats, longest=self.longest_s
         )
-        numbers["gradients"], drawn = gradients(study.source, model, own, onset=onset, threshold=self.threshold)
+        numbers["gradients"], drawn = gradients(
+            study.source, model, own, self.gradient_amplitudes, onset=onset, threshold=self.threshold
+        )
         return Findings(numbers, arrays | drawn)
+
+    def _matched(self, truth: np.ndarray, prediction: np.ndarray, dt: float) -> list[Matching]:
+        return match_traces(truth, prediction, dt, tolerance=self.tolerance_ms, threshold=self.threshold)
 
     def _scores(self, truth: np.ndarray, prediction: np.ndarray, dt: float) -> dict[str, float]:
         """Spikes and voltages."""
-        scores = spike_scores(truth, prediction, dt, tolerance=self.tolerance_ms, threshold=self.threshold)
+        scores = spike_scores(self._matched(truth, prediction, dt))
         error = np.mean(np.square(prediction - truth, dtype=np.float64))
         spread = np.mean(np.square(truth - truth.mean(), dtype=np.float64))
         return scores | {"rmse": float(np.sqrt(error)), "r2": float(1 - error / spread) if spread else np.nan}
@@ -200,8 +235,7 @@ class SurrogateAnalysis(Analysis):
             recalls = [s["recall"] for s in scores]
             over_seeds = {"recalls": recalls, "recall_ci95": interval(recalls), "seeds": {"recall": recalls}}
             found[name] = scores[0] | (over_seeds if name in study.models else {})
-            matched = match_traces(truth, seeds[0], dt, tolerance=self.tolerance_ms, threshold=self.threshold)
-            f1[name] = f1_by_run(matched, starts // windows.frames_per_trial)
+            f1[name] = f1_by_run(self._matched(truth, seeds[0], dt), starts // windows.frames_per_trial)
         against = {n: compare(f1[best], other, paired_by="run") for n, other in f1.items() if n != best}
         return {"steps": found, "best_against": holm(against)}
 
@@ -236,7 +270,7 @@ class SurrogateAnalysis(Analysis):
 
     def _map(self, asked: "_Asked", unit: str) -> dict[str, Any]:
         """Voltage and spikes over families of waveforms, each point inside or outside what was trained on."""
-        points = families(asked.windows, self.draws, asked.rng)
+        points = families(asked.windows, self.map, self.draws, asked.rng)
         inputs, voltage = _trained(asked.study.windows)
         truth, prediction, currents = asked(np.concatenate([drawn for *_, drawn in points]))
         neighbour = nearest(inputs, voltage, currents)
@@ -340,12 +374,13 @@ class _Asked:
 
 
 def families(
-    windows: Windows, draws: int, rng: np.random.Generator
+    windows: Windows, where: ValidityMap, draws: int, rng: np.random.Generator
 ) -> list[tuple[str, float, float, Float[np.ndarray, "draw frame"]]]:
     """The waveforms of the validity map.
 
     Args:
         windows: tell the frames of a waveform.
+        where: the points of each family.
         draws: waveforms at each point; they differ in onset, phase or noise.
         rng: draws them.
 
@@ -365,15 +400,15 @@ def families(
 
     def pulses(frequency: float) -> np.ndarray:
         onset = rng.uniform(0.02, 0.3, draws) * total
-        count = int(total * max(FAMILIES["pulses"]) / 1e3) + 1  # more than there is time for: one program for all
-        drawn = {"amplitude": PULSE_AMPLITUDE, "frequency": frequency, "width": PULSE_MS, "onset": onset}
+        count = int(total * max(where.pulse_hz) / 1e3) + 1  # more than there is time for: one program for all
+        drawn = {"amplitude": where.pulse, "frequency": frequency, "width": where.pulse_ms, "onset": onset}
         return waveform(PulseTrain, windows, count=count, **drawn)
 
-    points = [("step", a, 0.0, between(Step, a)) for a in FAMILIES["step"]]
-    points += [("sine", f, a, sine(a, f)) for a in SINE_AMPLITUDES for f in FAMILIES["sine"]]
-    points += [("noise", sd, 0.0, sd * rng.standard_normal((draws, windows.length))) for sd in FAMILIES["noise"]]
-    points += [("ramp", a, 0.0, between(Ramp, a)) for a in FAMILIES["ramp"]]
-    return points + [("pulses", f, 0.0, pulses(f)) for f in FAMILIES["pulses"]]
+    points = [("step", a, 0.0, between(Step, a)) for a in where.step]
+    points += [("sine", f, a, sine(a, f)) for a in where.sine for f in where.sine_hz]
+    points += [("noise", sd, 0.0, sd * rng.standard_normal((draws, windows.length))) for sd in where.noise]
+    points += [("ramp", a, 0.0, between(Ramp, a)) for a in where.ramp]
+    return points + [("pulses", f, 0.0, pulses(f)) for f in where.pulse_hz]
 
 
 def nearest(

@@ -13,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from jneuro.core.types import Float, Int
 from jneuro.evaluation.metrics import ratio_error
 
 __all__ = [
@@ -24,7 +23,6 @@ __all__ = [
     "compare_ratios",
     "compare_resampled",
     "holm",
-    "sums_by_run",
 ]
 
 Verdict = Literal["better", "worse", "not told apart"]
@@ -168,20 +166,6 @@ def compare_resampled(
     if p < 1 - LEVEL and (low > 0 or high < 0):
         verdict = "better" if difference > 0 else "worse"
     return Comparison(difference, (low, high), paired_by, n, verdict, p, unit)
-
-
-def sums_by_run(runs: Int[np.ndarray, " window"], *values: Float[np.ndarray, "window *any"]) -> list[np.ndarray]:
-    """Sum values over all windows of a run: what `compare_ratios` and `ratio_error` take.
-
-    Args:
-        runs: the run of each window.
-        values: of each window; further axes are summed too.
-
-    Returns:
-        One array `[run]` for each.
-    """
-    _, cluster = np.unique(runs, return_inverse=True)
-    return [np.bincount(cluster, np.asarray(v, np.float64).reshape(len(runs), -1).sum(1)) for v in values]
 
 
 def holm(comparisons: Mapping[Any, Comparison]) -> dict[Any, Comparison]:

@@ -10,7 +10,7 @@ from jneuro.core.types import Float, Int
 from jneuro.spikes.detection import crossings
 from jneuro.spikes.distances import Matching, match_spikes
 
-__all__ = ["f1_by_run", "forecast_scores", "interval", "match_traces", "ratio_error", "spike_scores"]
+__all__ = ["f1_by_run", "forecast_scores", "interval", "match_traces", "ratio_error", "spike_scores", "sums_by_run"]
 
 
 def ratio_error(numerator: Float[np.ndarray, " cluster"], denominator: Float[np.ndarray, " cluster"]) -> float:
@@ -34,6 +34,20 @@ def ratio_error(numerator: Float[np.ndarray, " cluster"], denominator: Float[np.
     with np.errstate(divide="ignore", invalid="ignore"):  # where nothing varies, there is no ratio: NaN
         residual = numerator - numerator.sum() / denominator.sum() * denominator
         return float(np.sqrt(count / (count - 1) * np.sum(residual**2)) / denominator.sum())
+
+
+def sums_by_run(runs: Int[np.ndarray, " window"], *values: Float[np.ndarray, "window *any"]) -> list[np.ndarray]:
+    """Sum values over all windows of a run: what `compare_ratios` and `ratio_error` take.
+
+    Args:
+        runs: the run of each window.
+        values: of each window; further axes are summed too.
+
+    Returns:
+        One array `[run]` for each.
+    """
+    _, cluster = np.unique(runs, return_inverse=True)
+    return [np.bincount(cluster, np.asarray(v, np.float64).reshape(len(runs), -1).sum(1)) for v in values]
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> float:
@@ -75,8 +89,7 @@ def forecast_scores(
     """
     error = predicted.astype(np.float64) - target
     spread = np.square(target - target.mean(0, dtype=np.float64))
-    _, cluster = np.unique(runs, return_inverse=True)
-    horizons = [_one_horizon(error[:, h], spread[:, h], scale, cluster) for h in range(error.shape[1])]
+    horizons = [_one_horizon(error[:, h], spread[:, h], scale, runs) for h in range(error.shape[1])]
     squared = np.square(error[:, 0]).mean(0)
     with np.errstate(divide="ignore", invalid="ignore"):  # a neuron that never changes has no R²: NaN or -inf
         r2 = 1 - squared / spread[:, 0].mean(0)
@@ -92,10 +105,10 @@ def forecast_scores(
     }
 
 
-def _one_horizon(error: np.ndarray, spread: np.ndarray, scale: np.ndarray, cluster: np.ndarray) -> dict[str, float]:
+def _one_horizon(error: np.ndarray, spread: np.ndarray, scale: np.ndarray, runs: np.ndarray) -> dict[str, float]:
     """Scores at one horizon, all neurons together."""
     squared, absolute = np.square(error), np.abs(error)
-    a, b = (np.bincount(cluster, x.sum(1)) for x in (squared, spread))
+    a, b = sums_by_run(runs, squared, spread)
     return {
         "r2": float(1 - a.sum() / b.sum()),
         "r2_se": ratio_error(a, b),
@@ -136,33 +149,17 @@ def match_traces(
     ]
 
 
-def spike_scores(
-    true: Float[np.ndarray, "window frame"],
-    predicted: Float[np.ndarray, "window frame"],
-    dt: float,
-    *,
-    tolerance: float,
-    threshold: float = 0.0,
-    fall: float = 0.0,
-) -> dict[str, float]:
+def spike_scores(found: Sequence[Matching]) -> dict[str, float]:
     """Score the spikes of predicted voltages.
 
     Args:
-        true: voltages [mV].
-        predicted: voltages [mV].
-        dt: time between samples [ms].
-
-    Other Args:
-        tolerance: largest distance of a pair [ms].
-        threshold: of spikes [mV].
-        fall: how far below it a potential must return before the next spike [mV].
+        found: the matching of each window; see `match_traces`.
 
     Returns:
         `recall`, the share of true spikes that are matched, with `recall_se` over windows; `precision`, the share of
         predicted ones; `f1`, their harmonic mean; `timing_ms`, the mean distance of pairs; `bias_ms`, their mean
         difference; the numbers of spikes, `true` and `predicted`. NaN where there is no spike.
     """
-    found = match_traces(true, predicted, dt, tolerance=tolerance, threshold=threshold, fall=fall)
     errors = np.concatenate([m.errors for m in found])
     hits, true, predicted = np.array([(len(m.errors), m.true, m.predicted) for m in found], float).T
     counts = [float(true.sum()), float(predicted.sum())]
@@ -193,9 +190,8 @@ def f1_by_run(found: Sequence[Matching], runs: Int[np.ndarray, " window"]) -> Fl
     Returns:
         The values; NaN if there is no spike at all.
     """
-    _, cluster = np.unique(runs, return_inverse=True)
-    both = np.bincount(cluster, [m.true + m.predicted for m in found])
-    hits = np.bincount(cluster, [2.0 * len(m.errors) for m in found])
+    counts = np.array([(m.true + m.predicted, 2.0 * len(m.errors)) for m in found])
+    both, hits = sums_by_run(runs, *counts.T)
     if not both.any():
         return np.full(len(both), np.nan)
     f1 = hits.sum() / both.sum()

@@ -8,9 +8,9 @@ import numpy as np
 from jneuro.core.registry import Block
 from jneuro.datasets.windows import Windows
 from jneuro.evaluation.baselines import DEFAULTS, fit_baselines
-from jneuro.evaluation.comparison import Comparison, compare_ratios, holm, sums_by_run
+from jneuro.evaluation.comparison import Comparison, compare_ratios, holm
 from jneuro.evaluation.forecasts import forecast, targets, window_scores
-from jneuro.evaluation.metrics import forecast_scores, ratio_error
+from jneuro.evaluation.metrics import forecast_scores, ratio_error, sums_by_run
 from jneuro.evaluation.results import Metrics
 from jneuro.training.kinds import LOSSES
 

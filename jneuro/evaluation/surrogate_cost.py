@@ -23,9 +23,6 @@ from jneuro.spikes.detection import upward
 
 __all__ = ["gradients", "latency_weights", "respond", "surrogate", "timings", "waveform"]
 
-AMPLITUDES = tuple(float(a) for a in range(8, 60, 4))
-"""Amplitudes of the steps whose gradients are compared, in the simulator's unit."""
-
 Response = Callable[[Float[Array, "run frame"]], tuple[Float[Array, "run frame"], Float[Array, "run frame"]]]
 
 
@@ -163,7 +160,7 @@ def _seconds(function: Callable, argument: Array) -> float:
 
 
 def gradients(
-    source: Source, model: nnx.Module, windows: Windows, *, onset: float, threshold: float
+    source: Source, model: nnx.Module, windows: Windows, amplitudes: Sequence[float], *, onset: float, threshold: float
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Derivatives with respect to the amplitude of a step, through the simulator and through the surrogate.
 
@@ -174,6 +171,7 @@ def gradients(
         source: the simulator.
         model: the surrogate.
         windows: its own.
+        amplitudes: of the steps, in the simulator's unit.
 
     Other Args:
         onset: of the step [ms].
@@ -187,15 +185,15 @@ def gradients(
     simulator = respond(source, windows.dt)
     ways = {"simulator": lambda i: simulator(i)[0][:, kept], "surrogate": surrogate(model, windows)}
     shape = jnp.asarray(np.float32(waveform(Step, windows, amplitude=1.0, onset=onset)))[None]
-    drawn: dict[str, Any] = {"amplitude": (("amplitude",), np.asarray(AMPLITUDES))}
+    drawn: dict[str, Any] = {"amplitude": (("amplitude",), np.asarray(amplitudes, np.float64))}
     values: dict[str, dict[str, np.ndarray]] = {"mean_v": {}, "latency": {}}
     for name, volts in ways.items():
 
-        def of(amplitudes, volts=volts):
-            return volts(amplitudes[:, None] * shape)
+        def of(each, volts=volts):
+            return volts(each[:, None] * shape)
 
         # Reverse mode is what every solver offers; runs do not mix, so one pull gives every run its own derivative.
-        v, pull = jax.vjp(of, jnp.asarray(AMPLITUDES, jnp.float32))
+        v, pull = jax.vjp(of, jnp.asarray(amplitudes, jnp.float32))
         values["mean_v"][name] = np.asarray(pull(jnp.full_like(v, 1 / v.shape[1]))[0])
         weights = np.stack([latency_weights(row, windows.dt, threshold) for row in np.asarray(v, np.float64)])
         slope = np.asarray(pull(jnp.asarray(weights, v.dtype))[0])

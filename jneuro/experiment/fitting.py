@@ -20,7 +20,7 @@ from jneuro.core.files import remove, written
 from jneuro.core.progress import Progress
 from jneuro.core.random import stream, trial_keys
 from jneuro.core.types import Array, Key
-from jneuro.evaluation.metrics import spike_scores
+from jneuro.evaluation.metrics import match_traces, spike_scores
 from jneuro.evaluation.recording_scores import recording_scores
 from jneuro.experiment.fit_plan import FitPlan
 from jneuro.experiment.folder import RunFolder, wanted
@@ -408,7 +408,7 @@ def _predicted(plan: FitPlan, found: Fit, every: Trials) -> tuple[Numbers, Numbe
             row[np.floor(spikes / held_out.dt + 1).astype(int)] = _PEAK_MV
     trials, v = [], np.asarray(held_out.v)
     for true, model, doubt in zip(v, predicted, fixed(v, held_out.dt).doubts, strict=True):
-        scores = spike_scores(true[None], model[None], held_out.dt, tolerance=_MATCH_MS, **crossed)
+        scores = spike_scores(match_traces(true[None], model[None], held_out.dt, tolerance=_MATCH_MS, **crossed))
         scores = dict.fromkeys(scores, np.nan) if doubt else scores  # no score of spikes that are in doubt
         trials.append({"rmse_mv": float(np.sqrt(np.mean(np.square(true - model)))), **scores})
     rmse = float(np.mean([t["rmse_mv"] for t in trials]))

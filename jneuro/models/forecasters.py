@@ -304,6 +304,14 @@ def _at_all_times(layer: nnx.Linear, states: Float[Array, "time hidden batch"]) 
     return (each @ states).transpose(2, 0, 1) + bias[None, None]
 
 
+def _require_equal(config: "Seq2SeqLSTMConfig | LSTMAutoencoderConfig", what: str) -> None:
+    """Refuse a window of another length than what is predicted of it."""
+    if config.length != config.horizons:
+        raise ValueError(
+            f"{config.name} {what}, so length and horizons must be equal, got {config.length} and {config.horizons}"
+        )
+
+
 class Seq2SeqLSTMConfig(StackConfig):
     """An LSTM that reads the window, newest first, and one that emits the next.
 
@@ -329,11 +337,7 @@ class Seq2SeqLSTMConfig(StackConfig):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.length != self.horizons:
-            raise ValueError(
-                f"seq2seq_lstm emits one prediction for each step it reads, so length and horizons must be equal,"
-                f" got {self.length} and {self.horizons}"
-            )
+        _require_equal(self, "emits one prediction for each step it reads")
         if self.residual and self.targets > self.features:
             raise ValueError(
                 f"residual = True needs every output among the features, got outputs = {self.targets} and"
@@ -423,11 +427,7 @@ class LSTMAutoencoderConfig(StackConfig):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.length != self.horizons:
-            raise ValueError(
-                f"lstm_autoencoder reconstructs the window that it reads, horizons {1 - self.length} to 0, so length"
-                f" and horizons must be equal, got {self.length} and {self.horizons}"
-            )
+        _require_equal(self, f"reconstructs the window that it reads, horizons {1 - self.length} to 0")
         return self
 
     def build(self, *, rngs: nnx.Rngs) -> "LSTMAutoencoder":

@@ -1,7 +1,7 @@
 """Single cells: membranes with ion channels, and Izhikevich's two-variable neuron."""
 
 import math
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -73,14 +73,21 @@ class _Membrane(ODESimulator):
         return y.v - self.v_spike
 
 
-def _at_rest(cell: Any) -> Any:
-    """The potential `v_initial`, with the gates at their steady state there."""
-    v = cell.v_initial
-    start = cell.State(v, *(jnp.zeros_like(v) for _ in cell.State._fields[1:]))
-    return cell.relaxation(start, 0.0)[0]._replace(v=v)
+class _AtRest(_Membrane):
+    """A membrane that starts at `v_initial`, with the gates at their steady state there; abstract."""
+
+    v_initial: eqx.AbstractVar[Param]
+    # Second order in one evaluation a step.
+    default_solver: ClassVar = StaggeredCrankNicolson()
+
+    def init(self, key):
+        """The potential `v_initial`, and the gates' steady state there."""
+        v, cell = self.v_initial, cast(Any, self)
+        start = cell.State(v, *(jnp.zeros_like(v) for _ in cell.State._fields[1:]))
+        return cell.relaxation(start, 0.0)[0]._replace(v=v)
 
 
-class HodgkinHuxley(_Membrane):
+class HodgkinHuxley(_AtRest):
     r"""The Hodgkin–Huxley membrane, resting near −65 mV.
 
     \[ C \dot v = -g_{Na} m^3 h (v - E_{Na}) - g_K n^4 (v - E_K) - g_L (v - E_L) + I(t) \]
@@ -116,16 +123,10 @@ class HodgkinHuxley(_Membrane):
 
     presets: ClassVar = ("squid_axon", "neuron")
     input_unit: ClassVar = "µA/cm²"
-    # Second order in one evaluation a step.
-    default_solver: ClassVar = StaggeredCrankNicolson()
     observable_units: ClassVar = dict.fromkeys(("i_na", "i_k", "i_l"), "µA/cm²")
 
     squid_axon = preset("The constants of Hodgkin and Huxley (1952), shifted to a rest of −65 mV.")
     neuron = preset("The constants of NEURON's mechanism `hh`, whose leak reverses at −54.3 mV.", e_l=-54.3)
-
-    def init(self, key):
-        """The gates' steady state at `v_initial`."""
-        return _at_rest(self)
 
     def observables(self, y, drive):
         """The ionic currents, outward positive: `i_na`, `i_k` and `i_l` [µA/cm²]."""
@@ -154,7 +155,7 @@ class HodgkinHuxley(_Membrane):
         return kernels.hodgkin_huxley(self, y, drive)
 
 
-class Pospischil(_Membrane):
+class Pospischil(_AtRest):
     r"""A Hodgkin–Huxley cell that adapts: sodium, delayed-rectifier potassium, M-type potassium and leak currents.
 
     \[ C \dot v = -g_{Na} m^3 h (v - E_{Na}) - (g_K n^4 + g_M p) (v - E_K) - g_L (v - E_L) + I(t) \]
@@ -200,15 +201,9 @@ class Pospischil(_Membrane):
 
     presets: ClassVar = ("regular_spiking",)
     input_unit: ClassVar = "pA"
-    # Second order in one evaluation a step.
-    default_solver: ClassVar = StaggeredCrankNicolson()
     observable_units: ClassVar = dict.fromkeys(("i_na", "i_k", "i_m", "i_l"), "pA")
 
     regular_spiking = preset("The regular-spiking pyramidal cell of Figure 2.")
-
-    def init(self, key):
-        """The gates' steady state at `v_initial`."""
-        return _at_rest(self)
 
     def observables(self, y, drive):
         """The ionic currents, outward positive: `i_na`, `i_k`, `i_m` and `i_l` [pA]."""

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from jneuro.analyses.surrogate import SurrogateAnalysis, families, nearest
+from jneuro.analyses.surrogate import SurrogateAnalysis, ValidityMap, families, nearest
 from jneuro.datasets import WindowConfig
 from jneuro.evaluation import Findings, compare
 from jneuro.evaluation.surrogate_cost import latency_weights
@@ -28,7 +28,7 @@ def test_nearest_neighbour():
 
 
 def test_families_reach_the_amplitudes_that_they_name():
-    points = families(SimpleNamespace(length=2560, dt=0.05), 3, np.random.default_rng(0))
+    points = families(SimpleNamespace(length=2560, dt=0.05), ValidityMap(), 3, np.random.default_rng(0))
     assert {family for family, *_ in points} == {"step", "sine", "noise", "ramp", "pulses"}
     for family, x, amplitude, currents in points:
         assert currents.shape == (3, 2560)

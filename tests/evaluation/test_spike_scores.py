@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jneuro.evaluation.comparison import compare
-from jneuro.evaluation.metrics import f1_by_run, ratio_error, spike_scores
+from jneuro.evaluation.metrics import f1_by_run, match_traces, ratio_error, spike_scores
 from jneuro.spikes.distances import Matching
 
 
@@ -12,17 +12,17 @@ def test_scores_of_shifted_and_missing_spikes():
     dt = 0.1
     spikes = np.full((4, 200), -65.0)
     spikes[:, [20, 80, 140]] = 30.0
-    scores = spike_scores(spikes, np.roll(spikes, 3, axis=1), dt, tolerance=0.5)
+    scores = spike_scores(match_traces(spikes, np.roll(spikes, 3, axis=1), dt, tolerance=0.5))
     assert scores["recall"] == scores["precision"] == scores["f1"] == 1
     assert (scores["timing_ms"], scores["bias_ms"]) == (pytest.approx(0.3), pytest.approx(0.3))
-    assert spike_scores(spikes, np.roll(spikes, 6, axis=1), dt, tolerance=0.5)["recall"] == 0
+    assert spike_scores(match_traces(spikes, np.roll(spikes, 6, axis=1), dt, tolerance=0.5))["recall"] == 0
     half = spikes.copy()
     half[2:] = -65.0
-    scores = spike_scores(spikes, half, dt, tolerance=0.5)
+    scores = spike_scores(match_traces(spikes, half, dt, tolerance=0.5))
     assert (scores["recall"], scores["precision"], scores["f1"]) == (0.5, 1, pytest.approx(2 / 3))
     # Windows are hits or misses, half each: the standard error of a mean of four.
     assert scores["recall_se"] == pytest.approx(np.std([1, 1, 0, 0], ddof=1) / 2)
-    assert np.isnan(spike_scores(half[2:], half[2:], dt, tolerance=0.5)["recall"])
+    assert np.isnan(spike_scores(match_traces(half[2:], half[2:], dt, tolerance=0.5))["recall"])
 
 
 def test_f1_by_run_has_the_mean_and_the_error_of_the_ratio():

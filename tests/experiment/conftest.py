@@ -32,7 +32,7 @@ evaluate:
   leaky_twins: [compact]
   trace_ms: 50
   analyses:
-    - {name: error_analysis, bins: 3}
+    - {name: error_analysis, bins: 3, threshold: -50}
     - {name: interpretability, windows: 40, attributed: 40, steps: 2, draws: 20}
 claims:
   - text: a compact model beats persistence
