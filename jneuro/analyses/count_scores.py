@@ -28,7 +28,8 @@ spike count from each neuron's mean rate in training runs; no prediction's logar
 {% set gain = comparisons[best.model] %}
 Of all {{ settings.neurons }} neurons, the best model, {{ best.model }}, gains {{ bits(best.model) }} bits per spike and
 the best baseline, {{ best.baseline }}, {{ bits(best.baseline) }}: the model is {{ gain.verdict }}
-{{- "," if gain.verdict != "not told apart" else " from it," }} by {{ gain | bounds(3) }} bits per spike (95 %, paired by run).
+{{- "," if gain.verdict != "not told apart" else " from it," }} by {{ gain | bounds(3) }} bits per spike (95 %, paired
+by run).
 {% endif %}
 
 {% if ceiling %}

@@ -12,7 +12,7 @@ from jneuro.evaluation.forecasts import targets
 from jneuro.evaluation.metrics import ratio_error
 from jneuro.recordings import open_recording, read_recording
 from jneuro.report.components import Plot, Section
-from jneuro.report.style import panels
+from jneuro.report.style import COLOURS, GREY, panels
 
 _TEXT = """
 {% for population, best in best_of.items() %}
@@ -103,9 +103,11 @@ class ErrorAnalysis(Analysis):
         for ax, (group, title) in zip(axes, titles.items(), strict=True):
             edges = findings.arrays[f"{group}_edges"][1]
             centre = 0.5 * (edges[1:] + edges[:-1])
-            for name in findings.numbers["shown"]:
+            # The model above the baseline, which is wider, so that both are seen where they are alike.
+            styles = ({"color": COLOURS[0], "zorder": 3}, {"color": GREY, "linewidth": 3, "alpha": 0.6})
+            for name, style in zip(findings.numbers["shown"], styles, strict=False):
                 rmse, se = (findings.arrays[f"{group}.{what}.{name}"][1] for what in ("rmse", "rmse_se"))
-                ax.errorbar(centre, rmse, se, marker="o", markersize=4, label=name)
+                ax.errorbar(centre, rmse, se, marker="o", markersize=4, label=name, **style)
             ax.set_xlabel(title)
             ax.set_ylabel(f"RMSE [{unit}]")
             if group == "since_spike":
