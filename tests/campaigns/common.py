@@ -18,6 +18,12 @@ from typing import Any
 
 import numpy as np
 
+# As in the suite: what has been compiled is kept for the next process.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[2] / ".pytest_cache" / "d" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+os.environ.setdefault("MPLBACKEND", "agg")
+
 __all__ = [
     "LONGEST",
     "WORKS",
@@ -175,7 +181,10 @@ def _sketch(figure: Any, target: Any, **_: Any) -> None:
         shown += [line.get_xydata().tolist() for line in ax.lines]
         shown += [[path.vertices.tolist() for path in c.get_paths()] for c in ax.collections]
         shown += [np.ma.filled(np.ma.asarray(c.get_array(), float), 0).tolist() for c in ax.images]
-        shown += [patch.get_path().vertices.tolist() + patch.get_patch_transform().get_matrix().tolist() for patch in ax.patches]
+        shown += [
+            patch.get_path().vertices.tolist() + patch.get_patch_transform().get_matrix().tolist()
+            for patch in ax.patches
+        ]
         shown += [text.get_text() for text in (*ax.texts, ax.title, ax.xaxis.label, ax.yaxis.label)]
     target.write(hashlib.sha256(repr(shown).encode()).hexdigest().encode())
 
@@ -195,6 +204,8 @@ def sketched() -> Iterator[None]:
 _TIMES = re.compile(r"^(ended|started|command|from|.*seconds.*)$")
 _PAGE = [
     (re.compile(r"(<th[^>]*>(Time|Started|Command|Folder)</th>)<td>.*?</td>"), r"\1"),
+    (re.compile(r"<td><data value=\"[\d.e-]+\">[\d.]+ (m?s|min|h)</data></td>"), ""),
+    (re.compile(r"<code>jneuro .*?</code>"), ""),
     (re.compile(r"compiled, [\d.]+ s"), "compiled"),
     # The last two columns of a fit's methods.
     (re.compile(r"(<th[^>]*>\w+</th><td>\d+</td><td>\d+ %</td>.*?)<td>[\d.]+</td><td>[\d.]+</td></tr>"), r"\1"),
@@ -307,9 +318,7 @@ def campaign(function: Callable[..., None]) -> Callable[..., Row]:
         row, began = Row(name, seed), time.monotonic()
         row.command = f"python -m tests.campaigns {name} --count {count} --seed {seed}"
         home.mkdir(parents=True, exist_ok=True)
-        os.environ.setdefault("MPLBACKEND", "agg")
-        with sketched():
-            function(row, random.Random(f"{name} {seed}"), count, home, **options)
+        function(row, random.Random(f"{name} {seed}"), count, home, **options)
         row.seconds = round(time.monotonic() - began, 1)
         return row
 

@@ -4,7 +4,7 @@ import random
 import shutil
 from pathlib import Path
 
-from tests.campaigns.common import Row, called, campaign, differences, made, write_works
+from tests.campaigns.common import Row, called, campaign, differences, made, sketched, write_works
 
 __all__ = ["damage", "finished"]
 
@@ -67,6 +67,7 @@ def hurt(path: Path, kind: str, rng: random.Random) -> bool:
 
 
 @campaign
+@sketched()
 def damage(row: Row, rng: random.Random, count: int, home: Path, only: str = "") -> None:
     """Damage a file of a finished folder; then check it, evaluate or report it, and resume it.
 

@@ -1,13 +1,14 @@
 """Signals at random moments of every command, and what the work is worth at its end."""
 
+import contextlib
 import random
 import shutil
 import signal
 import time
 from pathlib import Path
 
-from tests.campaigns.common import Row, campaign, differences, made, write_works
-from tests.campaigns.processes import Child, finish, moment, ready, start
+from tests.campaigns.common import Row, campaign, made, sketched, write_works
+from tests.campaigns.processes import Child, compared, finish, moment, ready, start
 
 __all__ = ["kills", "undisturbed"]
 
@@ -15,26 +16,20 @@ PATIENCE_S = 30.0
 """How long a command may take to end after Ctrl-C or SIGTERM; compiling and writing end first."""
 
 WAYS = {"SIGKILL": 60, "SIGINT twice": 15, "SIGINT": 12, "SIGTERM": 13}
-ANEW = 0.1
-"""Share of starts in a fresh interpreter."""
 
 
 def undisturbed(home: Path, names: tuple[str, ...]) -> tuple[dict[str, Path], dict[str, float]]:
-    """Works that nothing disturbs, and how long they take from a warm start."""
+    """Works that nothing disturbs, and how long they take."""
     ready()
     write_works(home)
-    folders, seconds = {}, {}
-    for name in names:
-        for again in ("first", "whole"):  # the first one compiles
-            folders[name] = home / again / name / "it"
-            shutil.rmtree(folders[name], ignore_errors=True)
-            began = time.monotonic()
-            child = finish(made(home, name, folders[name]), home / f"{name}.log")
-            if child.code:
-                raise RuntimeError(child.text[-2000:])
-            seconds[name] = time.monotonic() - began
-        if other := differences(home / "first" / name / "it", folders[name]):
-            raise RuntimeError(f"two undisturbed works differ: {other}")
+    folders, seconds = {name: home / "whole" / name / "it" for name in names}, {}
+    for name, folder in folders.items():
+        shutil.rmtree(folder, ignore_errors=True)
+        began = time.monotonic()
+        child = finish(made(home, name, folder), home / f"{name}.log")
+        if child.code:
+            raise RuntimeError(child.text[-2000:])
+        seconds[name] = time.monotonic() - began
     return folders, seconds
 
 
@@ -55,12 +50,18 @@ def strike(child: Child, way: str, rng: random.Random) -> str:
 
 
 @campaign
-def kills(row: Row, rng: random.Random, count: int, home: Path, only: str = "") -> None:
+def kills(row: Row, rng: random.Random, count: int, home: Path, only: str = "", anew: float = 0.1) -> None:
     """Stop works again and again, resume them, and compare each with an undisturbed one when it is finished.
 
     A chain is one work: `run`, `sweep` or `fit`, or an experiment by its single commands; each of its starts gets one
-    signal, until a start ends first. Metrics, predictions, stores, figures and checkpoints must then be the same.
+    signal, until a start ends first; a share `anew` of them is in a fresh interpreter. Metrics, predictions, stores,
+    figures and checkpoints must then be the same. With `anew=0` figures are sketched.
     """
+    with contextlib.nullcontext() if anew else sketched():
+        _kills(row, rng, count, home, only, anew)
+
+
+def _kills(row: Row, rng: random.Random, count: int, home: Path, only: str, share: float) -> None:
     names = (only,) if only else ("run", "sweep", "fit")
     whole, seconds = undisturbed(home, names)
     chain = 0
@@ -74,7 +75,7 @@ def kills(row: Row, rng: random.Random, count: int, home: Path, only: str = "") 
                 if row.tried >= count:
                     break
                 way = rng.choices([*WAYS], [*WAYS.values()])[0]
-                anew = rng.random() < ANEW
+                anew = rng.random() < share
                 child = start(words, home / "log", anew=anew)
                 if child.ended(moment(rng, (4 if anew else 0) + 1.2 * seconds[name])):
                     if child.code:
@@ -89,7 +90,7 @@ def kills(row: Row, rng: random.Random, count: int, home: Path, only: str = "") 
             if child.code:
                 row.add("not finished", {"work": name, "words": words[0], "text": child.text[-2000:]})
                 break
-        other = differences(out, whole[name])
+        other = compared(out, whole[name], home / "scratch")
         row.add("chain: other" if other else "chain: same", {"work": name, "other": other[:9]} if other else None)
         shutil.rmtree(out.parent, ignore_errors=not other)
 

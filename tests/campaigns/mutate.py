@@ -1,7 +1,7 @@
 """Mutations of configurations, generated from the schemas: pydantic's fields and the signatures behind every registry.
 
-A configuration is walked as it was checked, defaults and arguments that stand nowhere in its file among it, so that what
-is added to the package is mutated too. A `Mutation` is `legal` where it must be accepted, and `same` where it must
+A configuration is walked as it was checked, defaults and arguments that stand nowhere in its file among it, so that
+what is added to the package is mutated too. A `Mutation` is `legal` where it must be accepted, and `same` where it must
 besides mean what the original means.
 """
 
@@ -68,7 +68,9 @@ class Mutation:
 
 
 def _limits(metadata: Any) -> dict[str, float]:
-    return {k: getattr(m, k) for m in metadata for k in ("ge", "gt", "le", "lt") if isinstance(m, object) and k in dir(m)}
+    return {
+        k: getattr(m, k) for m in metadata for k in ("ge", "gt", "le", "lt") if isinstance(m, object) and k in dir(m)
+    }
 
 
 def _registry(annotation: Any, metadata: Any = ()) -> Registry | None:
@@ -96,7 +98,9 @@ def slots(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[Slot]:
     elif isinstance(value, Config):
         for name, about in type(value).model_fields.items():
             given, where = getattr(value, name), (*path, name)
-            yield Slot(where, about.annotation, _limits(about.metadata), _registry(about.annotation, about.metadata), given)
+            yield Slot(
+                where, about.annotation, _limits(about.metadata), _registry(about.annotation, about.metadata), given
+            )
             yield from slots(given, where)
     elif isinstance(value, Mapping):
         for name, inner in value.items():
@@ -135,9 +139,52 @@ _NUMBERS = (
     *(2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**53 + 1, 2**63 - 1, 2**63, 2**64, 10**30, -(2**63), -(2**31) - 1),
 )
 _WORDS = (
-    *("", " ", "x", "1e400", "nan", "inf", "true", "null", "0x10", "1_000", "..", ".", "../..", "a/b", "a b", "ä\u202e", "\x00"),
-    *("math:sqrt", "math:", ":", "a:b:c", "nothere:f", "json:dumps", "jneuro:run", "v", "spikes", "ok", "time", "~", "name"),
-    *("/dev/null", "/etc", "x" * 5000, "{}", "[1", "${HOME}", "__class__", "numpy:nan", "builtins:exit", "collections:OrderedDict"),
+    *(
+        "",
+        " ",
+        "x",
+        "1e400",
+        "nan",
+        "inf",
+        "true",
+        "null",
+        "0x10",
+        "1_000",
+        "..",
+        ".",
+        "../..",
+        "a/b",
+        "a b",
+        "ä\u202e",
+        "\x00",
+    ),
+    *(
+        "math:sqrt",
+        "math:",
+        ":",
+        "a:b:c",
+        "nothere:f",
+        "json:dumps",
+        "jneuro:run",
+        "v",
+        "spikes",
+        "ok",
+        "time",
+        "~",
+        "name",
+    ),
+    *(
+        "/dev/null",
+        "/etc",
+        "x" * 5000,
+        "{}",
+        "[1",
+        "${HOME}",
+        "__class__",
+        "numpy:nan",
+        "builtins:exit",
+        "collections:OrderedDict",
+    ),
 )
 
 
@@ -195,7 +242,9 @@ def _fitting(slot: Slot, rng: random.Random) -> Any:
         return rng.choice(_WORDS)
     if kind in (int, float, Any) or not isinstance(kind, type):
         edges = [*slot.limits.values()]
-        edges += [math.nextafter(e, s) if kind is float else e + (1 if s > 0 else -1) for e in edges for s in (-9e99, 9e99)]
+        edges += [
+            math.nextafter(e, s) if kind is float else e + (1 if s > 0 else -1) for e in edges for s in (-9e99, 9e99)
+        ]
         if isinstance(slot.value, int | float) and not isinstance(slot.value, bool):
             edges += [slot.value * f for f in (0.5, 0.99, 1.01, 2, 3, 10, 1000)] + [slot.value + 1, -slot.value]
         number = rng.choice(edges or list(_NUMBERS))
@@ -334,9 +383,54 @@ def _by_structure(data: dict, rng: random.Random) -> str | None:
 
 
 _PIECES = (
-    *("[", "]", "{", "}", ":", ": ", ",", "#", "&a ", "*a", "!!int ", "!!python/object/apply:os.getcwd []", "!!set ", "|", ">"),
-    *("\t", "\n", "'", '"', "\\", "%", "@", "`", "? ", "- ", "---\n", "...\n", "<<: ", "0x_", "0b_", "1" * 5000, "[" * 600),
-    *("!!binary x", "!!timestamp 1", "!!map [a]", "!!bool maybe", "2001-01-01", "1:30:00", "1e999", ".inf", "\u0085", "\u2028"),
+    *(
+        "[",
+        "]",
+        "{",
+        "}",
+        ":",
+        ": ",
+        ",",
+        "#",
+        "&a ",
+        "*a",
+        "!!int ",
+        "!!python/object/apply:os.getcwd []",
+        "!!set ",
+        "|",
+        ">",
+    ),
+    *(
+        "\t",
+        "\n",
+        "'",
+        '"',
+        "\\",
+        "%",
+        "@",
+        "`",
+        "? ",
+        "- ",
+        "---\n",
+        "...\n",
+        "<<: ",
+        "0x_",
+        "0b_",
+        "1" * 5000,
+        "[" * 600,
+    ),
+    *(
+        "!!binary x",
+        "!!timestamp 1",
+        "!!map [a]",
+        "!!bool maybe",
+        "2001-01-01",
+        "1:30:00",
+        "1e999",
+        ".inf",
+        "\u0085",
+        "\u2028",
+    ),
     *("=", "~", "yes", "{a: &b [*b]}", "!local ", "\ud7ff", "é", "🙂"),
 )
 

@@ -1,11 +1,12 @@
 """Commands in processes of their own, forked from one that has imported all and begun nothing.
 
-A start takes a tenth of a second instead of four, so that signals fall into the work rather than into imports. Some starts
-are made anew nevertheless, for the signals of the first seconds. Of what initialises JAX nothing may be called here.
+A start takes a tenth of a second instead of four, so that signals fall into the work rather than into imports. Some
+starts are made anew nevertheless, for the signals of the first seconds. Nothing that initialises JAX is called here.
 """
 
 import contextlib
 import importlib
+import json
 import os
 import random
 import signal
@@ -16,9 +17,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Child", "ready", "start"]
+from tests.campaigns.common import differences
 
-_HEAVY = ("cli", "console", "experiment.running", "experiment.sweeping", "experiment.fitting", "report.sweep", "testing")
+__all__ = ["Child", "compared", "finish", "moment", "ready", "start"]
+
+_HEAVY = (
+    "cli",
+    "console",
+    "experiment.running",
+    "experiment.sweeping",
+    "experiment.fitting",
+    "report.sweep",
+    "testing",
+)
 
 
 def ready() -> None:
@@ -90,7 +101,9 @@ def start(words: Sequence[str], log: Path, *, before: Callable[[], None] | None 
     if anew:
         with log.open("wb") as out:
             code = "import sys; from jneuro.cli import main; sys.exit(main())"
-            done = subprocess.Popen([sys.executable, "-c", code, *words], stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+            done = subprocess.Popen(
+                [sys.executable, "-c", code, *words], stdout=out, stderr=out, stdin=subprocess.DEVNULL
+            )
         done.returncode = 0  # it is waited for here, and not by Popen
         return Child(done.pid, log)
     sys.stdout.flush()
@@ -129,6 +142,18 @@ def finish(words: Sequence[str], log: Path, seconds: float = 900) -> Child:
     if not child.ended(seconds):
         child.end()
     return child
+
+
+def compared(folder: Path, whole: Path, scratch: Path) -> list[str]:
+    """`differences` of two folders, in a child: reading checkpoints begins threads, and then nothing can be forked."""
+    pid = os.fork()
+    if not pid:
+        try:
+            scratch.write_text(json.dumps(differences(folder, whole)))
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    return json.loads(scratch.read_text())
 
 
 def moment(rng: random.Random, seconds: float) -> float:
