@@ -36,7 +36,7 @@ def slow_disk(seed: int) -> None:
 
 @campaign
 @sketched()
-def beside(row: Row, rng: random.Random, count: int, home: Path) -> None:
+def beside(row: Row, rng: random.Random, count: int, home: Path, only: tuple[str, ...], fast: bool) -> None:
     """Two processes of one sweep and two experiments that share a recording, all in one tree, disturbed all the while.
 
     Each is begun again with `--resume` until it ends well; `count` starts are disturbed. Every result must be that of

@@ -311,14 +311,19 @@ class Row:
 
 
 def campaign(function: Callable[..., None]) -> Callable[..., Row]:
-    """Make of `function(row, rng, count, home, **options)` a driver `(seed, count, home, **options) -> Row`."""
+    """Make a driver of `function(row, rng, count, home, only, fast)`.
 
-    def drive(*, seed: int, count: int, home: Path, **options: Any) -> Row:
+    Its arguments are then `seed` and `count`; `home`, a folder to work in, where finished works are used again; `only`,
+    works that are taken, by their commands; and `fast`, which leaves out what costs most.
+    """
+
+    def drive(*, seed: int, count: int, home: Path, only: Sequence[str] = (), fast: bool = False) -> Row:
         name = function.__name__
         row, began = Row(name, seed), time.monotonic()
         row.command = f"python -m tests.campaigns {name} --count {count} --seed {seed}"
+        row.command += (f" --only {','.join(only)}" if only else "") + (" --fast" if fast else "")
         home.mkdir(parents=True, exist_ok=True)
-        function(row, random.Random(f"{name} {seed}"), count, home, **options)
+        function(row, random.Random(f"{name} {seed}"), count, home, tuple(only) or tuple(WORKS), fast)
         row.seconds = round(time.monotonic() - began, 1)
         return row
 

@@ -11,10 +11,10 @@ __all__ = ["damage", "finished"]
 KINDS = ("flip", "truncate", "empty", "zero", "delete", "exchange")
 
 
-def finished(home: Path) -> dict[str, Path]:
+def finished(home: Path, names: tuple[str, ...]) -> dict[str, Path]:
     """Finished works, by their commands, made once in a folder; each in a folder of its own, so that none lends."""
     write_works(home)
-    folders = {name: home / "whole" / name / "it" for name in ("run", "sweep", "fit")}
+    folders = {name: home / "whole" / name / "it" for name in names}
     for name, folder in folders.items():
         if not (folder / "report.html").exists():
             said = called(made(home, name, folder, resume=True))
@@ -68,14 +68,14 @@ def hurt(path: Path, kind: str, rng: random.Random) -> bool:
 
 @campaign
 @sketched()
-def damage(row: Row, rng: random.Random, count: int, home: Path, only: str = "") -> None:
+def damage(row: Row, rng: random.Random, count: int, home: Path, only: tuple[str, ...], fast: bool) -> None:
     """Damage a file of a finished folder; then check it, evaluate or report it, and resume it.
 
     Nothing may end well with other results than the undisturbed folder's, and no message be a traceback.
     """
-    whole = finished(home)
+    whole = finished(home, only)
     while row.tried < count:
-        name = only or rng.choice(["run", "run", "run", "sweep", "fit"])
+        name = rng.choices(only, [3 if name == "run" else 1 for name in only])[0]
         out = home / "hurt" / name
         shutil.rmtree(out.parent, ignore_errors=True)
         shutil.copytree(whole[name], out)

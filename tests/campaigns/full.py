@@ -61,15 +61,14 @@ def _small(path: Path, size: int) -> Iterator[Callable[[], None] | None]:
 
 @campaign
 @sketched()
-def full(row: Row, rng: random.Random, count: int, home: Path, only: str = "") -> None:
+def full(row: Row, rng: random.Random, count: int, home: Path, only: tuple[str, ...], fast: bool) -> None:
     """Let a work run into a full disk, then resume it with room.
 
     It must end in one line, or by finishing, and be the same as an undisturbed one after `--resume`.
     """
-    names = (only,) if only else ("run", "sweep", "fit")
-    whole, _ = undisturbed(home, names)
+    whole, _ = undisturbed(home, only)
     while row.tried < count:
-        name, way = rng.choice(names), rng.choice(["limit", "tmpfs", "injected"])
+        name, way = rng.choice(only), rng.choice(["limit", "tmpfs", "injected"])
         row.tried += 1
         out = home / "full" / f"{row.tried}"
         whole_size = sum(f.stat().st_size for f in whole[name].rglob("*") if f.is_file())

@@ -15,6 +15,8 @@ __all__ = ["kills", "undisturbed"]
 PATIENCE_S = 30.0
 """How long a command may take to end after Ctrl-C or SIGTERM; compiling and writing end first."""
 
+ANEW = 0.1
+"""Share of starts in a fresh interpreter."""
 WAYS = {"SIGKILL": 60, "SIGINT twice": 15, "SIGINT": 12, "SIGTERM": 13}
 
 
@@ -22,15 +24,19 @@ def undisturbed(home: Path, names: tuple[str, ...]) -> tuple[dict[str, Path], di
     """Works that nothing disturbs, and how long they take."""
     ready()
     write_works(home)
-    folders, seconds = {name: home / "whole" / name / "it" for name in names}, {}
+    folders = {name: home / "whole" / name / "it" for name in names}
     for name, folder in folders.items():
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder in _seconds:
+            continue
         began = time.monotonic()
         child = finish(made(home, name, folder), home / f"{name}.log")
         if child.code:
             raise RuntimeError(child.text[-2000:])
-        seconds[name] = time.monotonic() - began
-    return folders, seconds
+        _seconds[folder] = time.monotonic() - began
+    return folders, {name: _seconds[folder] for name, folder in folders.items()}
+
+
+_seconds: dict[Path, float] = {}
 
 
 def strike(child: Child, way: str, rng: random.Random) -> str:
@@ -50,19 +56,18 @@ def strike(child: Child, way: str, rng: random.Random) -> str:
 
 
 @campaign
-def kills(row: Row, rng: random.Random, count: int, home: Path, only: str = "", anew: float = 0.1) -> None:
+def kills(row: Row, rng: random.Random, count: int, home: Path, only: tuple[str, ...], fast: bool) -> None:
     """Stop works again and again, resume them, and compare each with an undisturbed one when it is finished.
 
     A chain is one work: `run`, `sweep` or `fit`, or an experiment by its single commands; each of its starts gets one
-    signal, until a start ends first; a share `anew` of them is in a fresh interpreter. Metrics, predictions, stores,
-    figures and checkpoints must then be the same. With `anew=0` figures are sketched.
+    signal, until a start ends first; some are in a fresh interpreter. Metrics, predictions, stores, figures and
+    checkpoints must then be the same.
     """
-    with contextlib.nullcontext() if anew else sketched():
-        _kills(row, rng, count, home, only, anew)
+    with sketched() if fast else contextlib.nullcontext():
+        _kills(row, rng, count, home, only, 0 if fast else ANEW)
 
 
-def _kills(row: Row, rng: random.Random, count: int, home: Path, only: str, share: float) -> None:
-    names = (only,) if only else ("run", "sweep", "fit")
+def _kills(row: Row, rng: random.Random, count: int, home: Path, names: tuple[str, ...], anew: float) -> None:
     whole, seconds = undisturbed(home, names)
     chain = 0
     while row.tried < count:
@@ -75,16 +80,16 @@ def _kills(row: Row, rng: random.Random, count: int, home: Path, only: str, shar
                 if row.tried >= count:
                     break
                 way = rng.choices([*WAYS], [*WAYS.values()])[0]
-                anew = rng.random() < share
-                child = start(words, home / "log", anew=anew)
-                if child.ended(moment(rng, (4 if anew else 0) + 1.2 * seconds[name])):
+                fresh = rng.random() < anew
+                child = start(words, home / "log", anew=fresh)
+                if child.ended(moment(rng, (4 if fresh else 0) + 1.2 * seconds[name])):
                     if child.code:
                         row.add("failed", {"work": name, "words": words[0], "text": child.text[-2000:]})
                     break
                 row.tried += 1
                 how = strike(child, way, rng)
                 bad = how not in ("killed", "stopped", "over")
-                about = {"work": name, "words": words[0], "way": way, "anew": anew, "text": child.text[-1500:]}
+                about = {"work": name, "words": words[0], "way": way, "anew": fresh, "text": child.text[-1500:]}
                 row.add(f"{way}: {how}", about if bad else None)
             child = finish(words, home / "log")
             if child.code:
