@@ -359,11 +359,12 @@ def _trainings(config: ExperimentConfig, source: Content) -> tuple[Training, ...
         common = content_of(source, config.seed, windows, leaks, name, entry.model, recipe)
         for seed in range(entry.seeds):
             said, where = (f"{label} (seed {seed})", f"{folder}.{seed}") if seed else (label, folder)
-            if where in found:
-                both = f"{found[where].label!r} and {said!r} would both be trained in models/{where}"
+            # Some file systems do not tell capitals from small letters.
+            if (other := found.get(where.lower())) is not None:
+                both = f"{other.label!r} and {said!r} would both be trained in models/{where}"
                 raise ValueError(f"models: {both}; rename one")
             stage = Stage(f"train {said}", content_of(common, seed), (f"models/{where}",))
-            found[where] = Training(name, said, where, leaks, seed, entry.model, windows, recipe, config.seed, stage)
+            found[where.lower()] = Training(name, said, where, leaks, seed, entry.model, windows, recipe, config.seed, stage)
     return tuple(found.values())
 
 
