@@ -1,6 +1,5 @@
 """From a recording to windows: what is to be predicted from what, and what may be learned from."""
 
-import itertools
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple, Self
@@ -71,11 +70,12 @@ def split_counts(count: int, fractions: Fractions) -> dict[str, int]:
     first, second = fractions.bounds(count)
     counts = dict(zip(SPLITS, (first, second - first, count - second), strict=True))
     if empty := [name for name, share in counts.items() if share < 1]:
-        least = max(count + 1, int(0.5 / min(fractions.train, fractions.validation, fractions.test)))
-        enough = (n for n in itertools.count(least) if 0 < fractions.bounds(n)[0] < fractions.bounds(n)[1] < n)
+        least = max(count + 1, int(0.5 / min(fractions.train, fractions.validation)))
+        few = (n for n in range(least, least + 10_000) if 0 < fractions.bounds(n)[0] < fractions.bounds(n)[1] < n)
+        enough = next(few, 1 / min(fractions.train, fractions.validation, fractions.test))
         raise ValueError(
             f"fractions {fractions.train:g}/{fractions.validation:g}/{fractions.test:g} of {count} "
-            f"leave nothing for {empty[0]}; use more runs or a larger share: {next(enough)} are enough; "
+            f"leave nothing for {empty[0]}; use more runs or a larger share: {enough:.10g} are enough; "
             "one long run can be cut in time, by split = 'time'"
         )
     return counts
