@@ -280,7 +280,7 @@ def _check_plain(value: Any, count: Iterator[int], depth: int = 0) -> None:
         for item in value.values() if isinstance(value, dict) else value:
             _check_plain(item, count, depth + 1)
     elif isinstance(value, int) and value.bit_length() > 1024:
-        raise yaml.MarkedYAMLError(problem=f"a number of {value.bit_length():,} bits is more than a computer counts with")
+        raise yaml.MarkedYAMLError(problem=f"a number of {value.bit_length():,} bits is beyond any that is meant")
     elif not isinstance(value, str | int | float | None):
         raise yaml.MarkedYAMLError(problem=f"{shown(value)} is neither text, number, list nor mapping")
 
@@ -348,8 +348,10 @@ _UNIONS = ("horizons_ms",)
 
 def _explain(found: Iterable[tuple[tuple[str, ...], Any]], path: Path, overrides: Sequence[str]) -> str:
     """All errors, one a line: file or command line, key, value and remedy."""
-    lines = []
+    lines, found = [], [*found]
     for keys, item in found:
+        if item["type"] == "too_short" and any(other[: len(keys)] == keys != other for other, _ in found):
+            continue  # what it counts is what is right
         # Behind a union's key, pydantic puts the tag that chose the member.
         loc = ["", *keys]
         key = ".".join(k for before, k in pairwise(loc) if before not in _UNIONS or k == "name")

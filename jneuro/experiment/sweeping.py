@@ -12,6 +12,8 @@ from jneuro.core.code import loaded_code
 from jneuro.core.config import ConfigError, content_of
 from jneuro.core.files import remove
 from jneuro.core.progress import Progress
+from jneuro.core.resources import Estimate
+from jneuro.experiment.estimates import swept
 from jneuro.experiment.folder import RunFolder, Stage
 from jneuro.experiment.plan import load_with_code
 from jneuro.sweeps.config import SweepConfig
@@ -30,11 +32,13 @@ class SweepPlan:
         config: the configuration.
         stages: the stages by name, in order.
         code: the folder of code of one's own that the configuration names, and the hashes of its files.
+        estimate: what all that takes at least.
     """
 
     config: SweepConfig
     stages: Mapping[str, Stage]
     code: tuple[Path | None, Mapping[str, str]]
+    estimate: Estimate
 
 
 def resolve_sweep(config: SweepConfig) -> SweepPlan:
@@ -47,7 +51,7 @@ def resolve_sweep(config: SweepConfig) -> SweepPlan:
         The plan.
     """
     stage = Stage("report", content_of(config), ("report.html", "figures"))
-    return SweepPlan(config, {"report": stage}, loaded_code())
+    return SweepPlan(config, {"report": stage}, loaded_code(), Estimate.of(swept(config)))
 
 
 load_sweep = partial(load_with_code, SweepConfig, resolve_sweep)

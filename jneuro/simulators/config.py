@@ -97,6 +97,8 @@ class _Physical(Block):
 
 def _not_numeric(value: Any) -> str:
     """Why what stands for a number, or for one for each neuron, is none; empty if it is."""
+    if any(isinstance(item, int) and abs(item) >= 2**63 for item in numbers_in(value)):
+        return "is more than can be counted"
     if not isinstance(value, list | tuple):
         return "must be a number" if value is None or isinstance(value, str | bool) else ""
     if not value or any(item is None or isinstance(item, str | bool) for item in numbers_in(value)):
