@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from types import FrameType
 
 __all__ = ["STOPPED", "Stopped", "at_work", "heed_signals", "keep_freed_memory", "usable_cores"]
 
@@ -80,6 +81,7 @@ def heed_signals() -> None:
         signal.signal(number, _stop)
     if sys.platform == "win32":  # there, signals come through sockets alone
         return
+    signal.signal(signal.SIGALRM, _stop)
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -87,12 +89,24 @@ def heed_signals() -> None:
     threading.Thread(target=_watch, args=(reader,), name="signals", daemon=True).start()
 
 
-def _stop(number: int, frame: object) -> None:
+def _stop(number: int, frame: FrameType | None) -> None:
     """Raise in the main thread, once: whoever presses Ctrl-C again does not disturb the end."""
-    del number, frame
-    if sys.platform == "win32" or (_State.working and not _State.stopping):
-        _State.stopping = True
-        raise Stopped
+    del number
+    if sys.platform != "win32":
+        if _State.stopping or not _State.working:
+            return
+        while frame is not None:
+            if frame.f_code.co_name in _SWALLOWING:
+                signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+                return
+            frame = frame.f_back
+    _State.stopping = True
+    raise Stopped
+
+
+_SWALLOWING = ("__del__", "_xla_gc_callback")
+"""Functions that Python calls by itself, where what is raised goes nowhere."""
+_AGAIN_S = 0.02
 
 
 def _watch(reader: int) -> None:

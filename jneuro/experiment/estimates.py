@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from jneuro.core.config import numbers_in
@@ -221,15 +220,16 @@ def swept(config: SweepConfig) -> Iterator[Part]:
     about = f"{design.count:,} points of {run.duration_ms:g} ms in steps of {run.step:g} ms"
     fewer = "take fewer points or seeds, or a shorter duration_ms"
     yield Part("sweep", about, fewer, steps=design.count * each, memory=8 * design.count * (2 * len(design.varied) + 1))
-    problem = config.problem()
-    kept = design.count * problem.kept_bytes
-    about = f"a recording of {run.duration_ms:g} ms every {run.frame:g} ms, with {run.neurons} neurons"
-    yield Part("simulation", about, "record less often, or a shorter time", memory=problem.recorded_bytes)
+    needs = {name for measure in config.problem().measures for name in measure.needs}
+    frame = {name: run.neurons * (1 if name == "spikes" else 4) for name in {*config.keep, *needs}}
+    frames = run.duration_ms / run.frame
+    about = f"a recording of {run.duration_ms:g} ms every {run.frame:g} ms, with {run.neurons} neurons,"
+    yield Part("simulation", about, "record less often, or a shorter time", memory=frames * sum(frame.values()))
+    kept = design.count * (frames * sum(frame[name] for name in config.keep) + 4 * len(config.measures))
     less = "keep fewer traces, record less often, or take fewer points"
     yield Part("sweep", f"what is kept of {design.count:,} points", less, disk=kept)
 
 
 def _bytes(tree: PyTree) -> float:
     leaves = [x for x in jax.tree.leaves(tree) if isinstance(x, jax.ShapeDtypeStruct)]
-    sizes = (math.prod(x.shape) * (jnp.dtype(x.dtype).itemsize if x.dtype != "key" else 8) for x in leaves)
-    return float(sum(sizes))
+    return float(sum(math.prod(x.shape) * getattr(x.dtype, "itemsize", 8) for x in leaves))
