@@ -297,7 +297,8 @@ def _parts(config: ExperimentConfig, data: Data, simulation: SimulationConfig | 
     frame = config.windows.frame(data.dt) * data.dt
     sizes = {"counts": config.windows.check(data.duration_ms, data.dt, data.runs)}
     sizes["horizons"] = config.windows.frames(frame)[-1]
-    yield from evaluated(data._replace(dt=frame), simulation, **sizes, config=config.evaluate)
+    seen = data._replace(dt=frame, neurons=len(config.windows.kept(data.neurons)))
+    yield from evaluated(seen, simulation, **sizes, config=config.evaluate)
     for name, entry in config.models.items():
         windows, recipe, model = config.windows_of(name), config.train_config_of(name), _model(config, name, data)
         count = windows.check(data.duration_ms, data.dt, data.runs)["train"]
