@@ -20,7 +20,7 @@ from jneuro.recordings.pairing import (
     said_potentials,
     sweeps_recording,
 )
-from jneuro.recordings.readers import ReadError, check_sweeps, extra, factor_to, parsed
+from jneuro.recordings.readers import ReadError, check_sweeps, extra, factor_to, from_elsewhere, parsed
 from jneuro.recordings.recording import Recording
 
 __all__ = ["read_abf"]
@@ -57,6 +57,7 @@ class _Header(NamedTuple):
         return f"sDACChannelUnits[{output}] = {unit!r}, nWaveformEnable[{output}] = {enabled}"
 
 
+@from_elsewhere("pyabf", "jneuro.recordings.rehearsal:walk_abf")
 def read_abf(
     path: Path,
     sweeps: Sequence[int] | None = None,

@@ -1,14 +1,16 @@
 """Recordings by their path, whatever wrote them: stores of ours, files of other programs, files that you can read."""
 
 import dataclasses
+import functools
 import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 
+from jneuro.core.guard import Unreadable, found_in, one_line, rehearse
 from jneuro.core.registry import accepted
 from jneuro.core.types import Float
 from jneuro.recordings.kinds import READERS
@@ -21,11 +23,15 @@ __all__ = [
     "clipped",
     "extra",
     "factor_to",
+    "from_elsewhere",
     "parsed",
     "read",
     "read_store",
     "reader_of",
 ]
+
+
+P = ParamSpec("P")
 
 
 class ReadError(StoreError):
@@ -194,15 +200,45 @@ def parsed(path: Path, parse: Callable[[], Any]) -> Any:
         What it returns.
 
     Raises:
-        ReadError: whatever the parser raises.
+        ReadError: whatever the parser raises; an error of ours in one line.
     """
     try:
         return parse()
+    except StoreError as error:
+        raise type(error)(one_line(error, name=path)) from error.__cause__
     except Exception as error:  # the parsers raise whatever they like
+        said = one_line(f"{type(error).__name__}: {error}", most=100)
         raise ReadError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}); it is damaged, or not of the format that its "
-            "name promises"
+            f"{path}: cannot be read ({said}); it is {found_in(path)}: damaged, or not of the format that its name"
+            " promises; get it anew, or name its reader, reader=…"
         ) from error
+
+
+def from_elsewhere(package: str, rehearsal: str) -> Callable[[Callable[P, Recording]], Callable[P, Recording]]:
+    """Read a file by a package's parser, after another process went through it under limits of time and memory.
+
+    Args:
+        package: the parser.
+        rehearsal: what goes through the file; see `jneuro.core.guard.rehearse`.
+
+    Returns:
+        A decorator of a reader; whatever it raises of a file is a ReadError of one line.
+    """
+
+    def decorate(reader: Callable[P, Recording]) -> Callable[P, Recording]:
+        @functools.wraps(reader)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> Recording:
+            path = Path(kwargs.get("path", args[0] if args else ""))  # pyright: ignore
+            extra(package, path)
+            try:
+                rehearse(rehearsal, path)
+            except Unreadable as error:
+                raise ReadError(f"{path}: {error}") from error
+            return parsed(path, lambda: reader(*args, **kwargs))
+
+        return guarded
+
+    return decorate
 
 
 _PREFIXES = {"f": -15, "p": -12, "n": -9, "u": -6, "µ": -6, "μ": -6, "m": -3, "": 0}
