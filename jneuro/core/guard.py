@@ -20,9 +20,18 @@ import threading
 import time
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["Unreadable", "check_archive", "found_in", "one_line", "read_json", "rehearse"]
+__all__ = [
+    "Unreadable",
+    "check_archive",
+    "found_in",
+    "one_line",
+    "parse_json",
+    "read_json",
+    "rehearse",
+    "shortened",
+]
 
 
 class Unreadable(ValueError):
@@ -60,6 +69,22 @@ def one_line(text: object, *, most: int = _MOST, name: object = "") -> str:
         return line
     tail = (most - kept) // 2
     return f"{line[: most - tail - 3]} … {line[-tail:]}"
+
+
+E = TypeVar("E", bound=Exception)
+
+
+def shortened(error: E, name: object) -> E:
+    """The same error with a message of one line; what is longer follows as a note, which tracebacks show.
+
+    Args:
+        error: of ours, made of one text.
+        name: of the file; see `one_line`.
+    """
+    short = type(error)(one_line(error, name=name))
+    for note in [*([str(error)] if str(short) != str(error) else []), *getattr(error, "__notes__", [])]:
+        short.add_note(note)
+    return short
 
 
 _SIGNS = {
@@ -168,11 +193,11 @@ def check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise Unreadable(f"is a damaged archive ({one_line(error, most=100)})") from error
+        raise Unreadable(f"it is a damaged archive ({one_line(error, most=100)})") from error
     if packed := [e.filename for e in entries if e.compress_type != zipfile.ZIP_STORED]:
-        raise Unreadable(f"is an archive with compressed entries ({one_line(packed[0], most=60)!r})")
+        raise Unreadable(f"it is an archive with compressed entries ({one_line(packed[0], most=60)!r})")
     if (declared := sum(e.file_size for e in entries)) > (size := path.stat().st_size):
-        raise Unreadable(f"is an archive of {size} bytes that declares to hold {declared}")
+        raise Unreadable(f"it is an archive of {size} bytes that declares to hold {declared}")
 
 
 class _Worker:
@@ -190,7 +215,8 @@ class _Worker:
             text=True,
             encoding="utf-8",
         )
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.requests, self.answers = self.process.stdin, self.process.stdout
 
     def close(self) -> None:
@@ -262,8 +288,8 @@ def rehearse(task: str, path: Path, *, seconds: float | None = None) -> None:
     if not answer:
         if time.monotonic() - begun >= limits["seconds"]:
             raise Unreadable(
-                f"is not read within {limits['seconds']:g} s: its structure leads in a circle; get it anew (or, on a slow"
-                " disk, set JNEURO_READ_SECONDS)"
+                f"is not read within {limits['seconds']:g} s: its structure leads in a circle; get it anew (or, on a"
+                " slow disk, set JNEURO_READ_SECONDS)"
             )
         raise Unreadable("crashes the library that reads it; it is damaged, get it anew")
     if refused := json.loads(answer):

@@ -1,6 +1,7 @@
 """All of an HDF5 file, gone through as a rehearsal; see `jneuro.core.guard`. Imports no JAX."""
 
 import contextlib
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,13 @@ def walk(path: Path) -> None:
             elif isinstance(thing, h5py.Dataset):
                 if thing.nbytes > memory:
                     raise Unreadable(
-                        f"declares {one_line(thing.name, most=60)!r} as {list(thing.shape)[:4]}, {thing.nbytes:.3g} bytes,"
-                        f" but {memory:.3g} bytes of memory are free; it is damaged, or too large for this machine"
+                        f"declares {one_line(thing.name, most=60)!r} as {list(thing.shape)[:4]}, {thing.nbytes:.3g}"
+                        f" bytes, but {memory:.3g} bytes are free; it is damaged, or too large for this machine"
                     )
                 whole = thing.nbytes <= left or thing.dtype.hasobject
                 left -= thing.nbytes if whole else 0
-                pending += [x for v in _tolerant(lambda: [_content(thing, whole)]) for x in _referred(file, v)]
+                read = functools.partial(_content, thing, whole=whole)
+                pending += [x for v in _tolerant(read) for x in _referred(file, v)]
 
 
 _DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, IndexError, AttributeError)
@@ -62,14 +64,15 @@ def _tolerant(read: Any) -> list[Any]:
         return []
 
 
-def _content(data: Any, whole: bool) -> Any:
+def _content(data: Any, *, whole: bool) -> list[Any]:
+    """What a dataset holds, or nothing of a large one, whose chunks are counted, and which is read at both ends."""
     if data.chunks and data.size:
         data.id.get_num_chunks()
     if whole:
-        return data[()]
+        return [data[()]]
     for end in (0, -1):
         data[(end,) * data.ndim]
-    return None
+    return []
 
 
 def _referred(file: Any, value: Any) -> list[Any]:
@@ -80,6 +83,4 @@ def _referred(file: Any, value: Any) -> list[Any]:
     array = np.asarray(value)
     columns = [array[name] for name in array.dtype.names or ()] or [array]
     references = [x for column in columns if column.dtype.hasobject for x in column.ravel()[:100_000]]
-    return [
-        found for r in references if isinstance(r, h5py.Reference) for found in _tolerant(lambda r=r: [file[r]])
-    ]
+    return [found for r in references if isinstance(r, h5py.Reference) for found in _tolerant(lambda r=r: [file[r]])]

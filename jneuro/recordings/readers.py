@@ -10,7 +10,7 @@ from typing import Any, ParamSpec
 
 import numpy as np
 
-from jneuro.core.guard import Unreadable, found_in, one_line, rehearse
+from jneuro.core.guard import Unreadable, found_in, one_line, rehearse, shortened
 from jneuro.core.registry import accepted
 from jneuro.core.types import Float
 from jneuro.recordings.kinds import READERS
@@ -205,7 +205,7 @@ def parsed(path: Path, parse: Callable[[], Any]) -> Any:
     try:
         return parse()
     except StoreError as error:
-        raise type(error)(one_line(error, name=path)) from error.__cause__
+        raise shortened(error, path) from error.__cause__
     except Exception as error:  # the parsers raise whatever they like
         said = one_line(f"{type(error).__name__}: {error}", most=100)
         raise ReadError(

@@ -1,4 +1,4 @@
-"""All of an ABF file that a reader may ask for, gone through as a rehearsal; see `jneuro.core.guard`. Imports no JAX."""
+"""All of an ABF file that a reader may ask for, gone through as a rehearsal (`jneuro.core.guard`); imports no JAX."""
 
 import contextlib
 import struct
