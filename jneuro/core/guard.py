@@ -117,7 +117,7 @@ def found_in(path: Path) -> str:
         A few words, such as "HDF5" or "a web page".
     """
     if path.is_dir():
-        return "a folder"
+        return "a Zarr store" if (path / "zarr.json").exists() else "a folder"
     try:
         with path.open("rb") as file:
             start = file.read(4096)

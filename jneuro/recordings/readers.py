@@ -13,6 +13,7 @@ import numpy as np
 from jneuro.core.guard import Unreadable, found_in, one_line, rehearse, shortened
 from jneuro.core.registry import accepted
 from jneuro.core.types import Float
+from jneuro.core.zarrs import check_zarr
 from jneuro.recordings.kinds import READERS
 from jneuro.recordings.recording import Recording, by_trial
 from jneuro.recordings.store import StoreError, read_recording
@@ -84,6 +85,8 @@ def read(path: Path | str, sweeps: Sequence[int] | None = None, *, reader: Any =
         values = by_trial(found.values)
     except ValueError as error:
         raise ReadError(f"{path}: the reader {block.name} gives no recording: {error}") from None
+    if not 0 < found.dt < float("inf"):
+        raise ReadError(f"{path}: dt = {found.dt} ms must be positive; mend it, or take another recording")
     if missing := [n for n in values if n not in found.units]:
         raise ReadError(f"{path}: the reader {block.name} gives no unit for {missing[0]!r}")
     if bad := [n for n, x in values.items() if not np.isfinite(np.asarray(x, np.float64)).all()]:
@@ -140,7 +143,11 @@ def read_store(
     Raises:
         StoreError: if it is damaged, unfinished, or has no such array.
     """
-    recording = read_recording(path, tuple(variables))
+    try:
+        check_zarr(path)
+    except Unreadable as error:
+        raise StoreError(f"{path}: {error}; make it anew, or restore it from a copy") from error
+    recording = parsed(path, lambda: read_recording(path, tuple(variables)))
     return recording if sweeps is None else _chosen(path, recording, sweeps)
 
 
@@ -208,10 +215,11 @@ def parsed(path: Path, parse: Callable[[], Any]) -> Any:
         raise shortened(error, path) from error.__cause__
     except Exception as error:  # the parsers raise whatever they like
         said = one_line(f"{type(error).__name__}: {error}", most=100)
-        raise ReadError(
+        message = (
             f"{path}: cannot be read ({said}); it is {found_in(path)}: damaged, or not of the format that its name"
             " promises; get it anew, or name its reader, reader=…"
-        ) from error
+        )
+        raise ReadError(one_line(message, name=path)) from error
 
 
 def from_elsewhere(package: str, rehearsal: str) -> Callable[[Callable[P, Recording]], Callable[P, Recording]]:

@@ -10,7 +10,7 @@ __all__ = ["walk_abf"]
 
 
 def walk_abf(path: Path) -> None:
-    """Parse the header, scale the first and the last sweep, and make every commanded waveform.
+    """Parse the header, scale the samples, and make every commanded waveform.
 
     Args:
         path: the file.
@@ -24,10 +24,6 @@ def walk_abf(path: Path) -> None:
     abf = pyabf.ABF(str(path), cacheStimulusFiles=False)
     if abf.sweepCount > max(abf.data.size, 1):
         raise Unreadable(f"declares {abf.sweepCount} sweeps, but holds {abf.data.size} samples; it is damaged")
-    for channel in range(abf.channelCount):
-        for sweep in {0, abf.sweepCount - 1}:
-            with contextlib.suppress(Exception):
-                abf.setSweep(sweep, channel)
     trains = [(0, 0)] * 20
     if abf.abfVersion["major"] == 1:  # its trains are read by us
         with contextlib.suppress(struct.error):

@@ -10,6 +10,8 @@ that is too long, no end, something executed.
 
 import argparse
 import collections
+import copy
+import gzip
 import hashlib
 import io
 import json
@@ -113,7 +115,7 @@ def mutate_json(bytes_: bytes, draw: random.Random) -> bytes:
 def _change(value: Any, draw: random.Random) -> Any:
     if not isinstance(value, dict | list) or not value or draw.random() < 0.15:
         near = [value * 1000, value + 1, -value, str(value)] if isinstance(value, int | float) else []
-        return draw.choice((*VALUES, *near))
+        return copy.deepcopy(draw.choice((*VALUES, *near)))
     key = draw.choice(list(value)) if isinstance(value, dict) else draw.randrange(len(value))
     what = draw.random()
     if what < 0.1:
@@ -157,6 +159,10 @@ def archive(entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED) ->
 # The readers
 
 
+Changes = dict[str, bytes]
+"""What files of a folder become, by their path in it."""
+
+
 class Reader(NamedTuple):
     """How a kind of file is made and read.
 
@@ -164,14 +170,15 @@ class Reader(NamedTuple):
         make: writes true ones into a folder; files or folders.
         read: reads one; what it returns is compared with what it returns of the true one.
         errors: what a reader may raise.
-        special: further files, by name, of a folder and the path of the mark that what is executed leaves.
+        special: further files, or what is changed of the true folder, by name; given the folder of the true ones and
+            the path of the mark that what is executed leaves.
         json: whether the file is JSON.
     """
 
     make: Callable[[Path], list[Path]]
     read: Callable[[Path], Any]
     errors: Callable[[], tuple[type[Exception], ...]]
-    special: Callable[[Path, Path], dict[str, bytes]] = lambda folder, mark: {}
+    special: Callable[[Path, Path], dict[str, Any]] = lambda folder, mark: {}
     json: bool = False
 
 
@@ -213,6 +220,35 @@ def make_store(folder: Path) -> list[Path]:
     writer.append(recording(2, 100))
     writer.finish()
     return [folder / "store.zarr"]
+
+
+def special_store(folder: Path, mark: Path) -> dict[str, Changes]:
+    def described(name: str, **keys: Any) -> Changes:
+        about = json.loads((folder / "store.zarr" / name).read_bytes())
+        return {name: json.dumps(about | keys).encode()}
+
+    def attributes(**keys: Any) -> Changes:
+        about = json.loads((folder / "store.zarr" / "zarr.json").read_bytes())["attributes"]
+        return described("zarr.json", attributes=about | keys)
+
+    packed = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "gzip", "configuration": {"level": 9}}]
+    chunks = [str(p.relative_to(folder / "store.zarr")) for p in (folder / "store.zarr/v/c").rglob("*") if p.is_file()]
+    bombs = dict.fromkeys(chunks, gzip.compress(bytes(1 << 28)))
+    pickled = [{"name": "numcodecs.pickle", "configuration": {"protocol": 4}}]
+    grid = {"name": "regular", "configuration": {"chunk_shape": [10**5] * 3}}
+    return {
+        "runs": described("v/zarr.json", shape=[10**12, 200, 1]),
+        "frames": described("v/zarr.json", shape=[2, 10**12, 1]),
+        "neurons": described("v/zarr.json", shape=[2, 200, 10**12]),
+        "time": described("time/zarr.json", shape=[10**12]),
+        "negative": described("v/zarr.json", shape=[2, -200, 1]),
+        "large chunks": described("v/zarr.json", chunk_grid=grid, shape=[10**5] * 3),
+        "bomb": described("v/zarr.json", codecs=packed) | bombs,
+        "pickled": described("v/zarr.json", codecs=pickled) | {"v/c/0/0/0": pickle.dumps(Malicious(mark))},
+        **{f"dt {dt!r}": attributes(dt=dt) for dt in (0, -1, "1", None, 2, [1], 1e-300, float("nan"))},
+        **{f"provenance {p!r}": attributes(provenance=p) for p in (None, 3, "{", "3", "[" * 100_000)},
+        "no attributes": described("zarr.json", attributes={}),
+    }  # fmt: skip
 
 
 def recording_errors() -> tuple[type[Exception], ...]:
@@ -332,7 +368,7 @@ def special_keras_json(folder: Path, mark: Path) -> dict[str, bytes]:
         return json.dumps(model | {"config": model["config"] | {"layers": layers}}).encode()
 
     layers = model["config"]["layers"]
-    return {"lambda.json": with_layers([*layers, code]), "many.json": with_layers([*layers, *many])}
+    return {"lambda": with_layers([*layers, code]), "many": with_layers([*layers, *many])}
 
 
 def make_weights(folder: Path) -> list[Path]:
@@ -387,7 +423,7 @@ def special_piece(folder: Path, mark: Path) -> dict[str, bytes]:
     code = array("{'descr': '|O', 'fortran_order': False, 'shape': (), }\n", pickle.dumps(Malicious(mark)))
     zeros = array("{'descr': '<f4', 'fortran_order': False, 'shape': (500000000,), }\n", bytes(1 << 28))
     return {
-        f"{name}.npz": archive({"plain.npy": plain.getvalue(), "x.npy": content}, how)
+        name: archive({"plain.npy": plain.getvalue(), "x.npy": content}, how)
         for name, content, how in (
             ("huge", huge, zipfile.ZIP_STORED),
             ("large", large, zipfile.ZIP_STORED),
@@ -400,7 +436,7 @@ def special_piece(folder: Path, mark: Path) -> dict[str, bytes]:
 READERS = {
     "nwb": Reader(make_nwb, read_recording, recording_errors),
     "abf": Reader(make_abf, read_recording, recording_errors),
-    "zarr": Reader(make_store, read_recording, recording_errors),
+    "zarr": Reader(make_store, read_recording, recording_errors, special_store),
     "torch": Reader(make_torch, read_torch, weights_errors, special_torch),
     "keras h5": Reader(make_keras, read_keras, weights_errors),
     "keras json": Reader(make_keras_json, read_keras, weights_errors, special_keras_json, json=True),
@@ -417,7 +453,7 @@ class Found(NamedTuple):
     outcomes: collections.Counter[str]
     bad: list[str]
     seconds: float
-    slowest: float
+    slowest: tuple[float, str]
     memory: int
 
 
@@ -442,14 +478,14 @@ def campaign(name: str, folder: Path, *, seed: int, count: int, special: bool = 
     Returns:
         What came of it.
     """
-    reader, outcomes, bad, slowest = READERS[name], collections.Counter(), [], 0.0
+    reader, outcomes, bad, slowest = READERS[name], collections.Counter(), [], (0.0, "")
     true, mark = reader.make(folder), folder / "executed"
     expected = {path: _digest(reader.read(path)) for path in true}
     before, begun = _peak(), time.monotonic()
     for case, path, kind in _cases(reader, folder, mark, true, random.Random(f"{seed} {name}"), count, special):
         started = time.monotonic()
         outcome, said = _outcome(reader, path, expected[kind] if kind else "", mark)
-        slowest = max(slowest, time.monotonic() - started)
+        slowest = max(slowest, (time.monotonic() - started, case))
         outcomes[outcome] += 1
         if outcome in OUTCOMES[3:]:
             bad.append(f"{case}: {outcome}: {said}")
@@ -462,11 +498,15 @@ def _cases(
 ) -> Iterator[tuple[str, Path, Path | None]]:
     """The name of each case, its path, and the true one that it was made of."""
     for name, content in reader.special(folder, mark).items() if special else ():
-        path = folder / f"special-{name}"
-        path = path if path.suffix else path.with_suffix(true[0].suffix)
-        path.write_bytes(content)
-        yield name, path, None
-        path.unlink()
+        path = (folder / f"special-{name.replace('/', '')[:20]}").with_suffix(true[0].suffix)
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            shutil.copytree(true[0], path)
+            for file, changed in content.items():
+                (path / file).write_bytes(changed)
+        yield name[:50], path, None
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     for i in range(count):
         kind = true[i % len(true)]
         path = folder / f"case{kind.suffix}"
@@ -506,7 +546,7 @@ def _outcome(reader: Reader, path: Path, expected: str, mark: Path) -> tuple[str
             found = _digest(reader.read(path))
         outcome, said = ("same" if found == expected else "other"), ""
     except _HangError:
-        outcome, said = "hang", ""
+        outcome, said = "hang", " / ".join(traceback.format_exc(limit=-3).split("\n"))
     except reader.errors() as error:
         said = str(error)
         outcome = "clear" if len(said) <= MOST and said.isprintable() else "long"
@@ -544,7 +584,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="h") as folder:
             found = campaign(name, Path(folder), seed=chosen.seed, count=chosen.count)
         row = [name, found.outcomes.total(), *(found.outcomes[o] for o in OUTCOMES)]
-        row += [f"{found.seconds:.0f}", f"{found.slowest:.1f}", found.memory >> 20]
+        row += [f"{found.seconds:.0f}", f"{found.slowest[0]:.1f} ({found.slowest[1]})", found.memory >> 20]
         print("|", " | ".join(map(str, row)), "|", flush=True)
         for said in found.bad[:40]:
             print("   ", said[:600], file=sys.stderr, flush=True)

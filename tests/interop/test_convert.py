@@ -201,7 +201,10 @@ MISTAKES = {
     "unknown model": (["w.pt", "y", "--model", "name.yaml"], "name.yaml: "),
     "an experiment": (["w.pt", "y", "--model", "e.yaml"], "e.yaml: is an experiment; name one of its models, such as"),
     "no such name": (["w.pt", "y", "--model", "e.yaml:smal"], "unknown model 'smal'; did you mean 'small'?"),
-    "other sizes": (["w.pt", "y", "--model", "other.yaml"], "lstm.weight_ih_l0 is [16, 3], expected [16, 5]"),
+    "other sizes": (
+        ["w.pt", "y", "--model", "other.yaml"],
+        "4 of another shape: output_layer.bias is [3], expected [5]",
+    ),
     "needless model": (["w", "y", "--model", "other.yaml"], "w has its own configuration, leave it out"),
     "needless length": (["w", "y", "--length", "3"], "--length is for Keras files without --model"),
     "taken": (["w", "taken.pt"], "taken.pt: exists already; choose another target, or replace it with --overwrite"),
