@@ -13,7 +13,7 @@ import numpy as np
 from jneuro.core.files import written
 from jneuro.core.types import Float
 from jneuro.recordings.pairing import Channel, find_channel, start_shift, sweeps_recording, unit_factor
-from jneuro.recordings.readers import ReadError, check_sweeps, extra, factor_to, parsed
+from jneuro.recordings.readers import ReadError, check_sweeps, extra, factor_to, from_elsewhere, parsed
 from jneuro.recordings.recording import Recording
 
 __all__ = ["read_nwb", "write_nwb"]
@@ -30,6 +30,7 @@ class _Sweep(NamedTuple):
     """How they were paired; without a stimulus, what was seen instead."""
 
 
+@from_elsewhere("pynwb", "jneuro.core.hdf5:walk")
 def read_nwb(
     path: Path,
     sweeps: Sequence[int] | None = None,
