@@ -100,9 +100,8 @@ def start(words: Sequence[str], log: Path, *, before: Callable[[], None] | None 
     log.parent.mkdir(parents=True, exist_ok=True)
     if anew:
         with log.open("wb") as out:
-            code = "import sys; from jneuro.cli import main; sys.exit(main())"
             done = subprocess.Popen(
-                [sys.executable, "-c", code, *words], stdout=out, stderr=out, stdin=subprocess.DEVNULL
+                [sys.executable, "-m", "jneuro", *words], stdout=out, stderr=out, stdin=subprocess.DEVNULL
             )
         done.returncode = 0  # it is waited for here, and not by Popen
         return Child(done.pid, log)
@@ -120,7 +119,7 @@ def start(words: Sequence[str], log: Path, *, before: Callable[[], None] | None 
         sys.argv = ["jneuro", *words]
         if before is not None:
             before()
-        from jneuro.cli import main
+        from jneuro.__main__ import main
 
         try:
             main()
