@@ -94,7 +94,10 @@ def _round(
             elif starts[name] > 12 or time.monotonic() - began > 1800:
                 row.add("not finished", about)
                 unfinished.discard(name)
+    same = True
     for name in ("sweep", "run", "other"):
         other = compared(tree / name, whole[name], home / "scratch")
         row.add("other" if other else "same", {"work": name, "other": other[:9]} if other else None)
-    shutil.rmtree(tree, ignore_errors=True)
+        same = same and not other
+    if same:
+        shutil.rmtree(tree, ignore_errors=True)
