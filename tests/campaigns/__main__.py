@@ -10,7 +10,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-CAMPAIGNS = ("damage", "fuzz", "kills", "full", "beside", "foreign")
+CAMPAIGNS = ("damage", "fuzz", "begun", "kills", "full", "beside", "foreign")
 
 
 def main() -> None:

@@ -13,9 +13,9 @@ from jneuro.experiment.sweeping import load_sweep
 from jneuro.fitting.config import FitConfig
 from jneuro.sweeps.config import SweepConfig
 from tests.campaigns.common import WORKS, Row, Said, Slow, alarm, campaign
-from tests.campaigns.mutate import Mutation, mutated, slots
+from tests.campaigns.mutate import Mutation, Slot, mutated, slots
 
-__all__ = ["fuzz"]
+__all__ = ["bases_of", "fuzz", "load"]
 
 LOADERS: dict[str, tuple[Any, Any]] = {
     "run": (ExperimentConfig, load_plan),
@@ -39,6 +39,17 @@ def _bases(small: bool) -> list[tuple[str, str]]:
     return found
 
 
+def bases_of(file: Path, only: tuple[str, ...], *, small: bool) -> list[tuple[str, str, list[Slot], str]]:
+    """What is mutated: for which command, the text, its places, and the hash of its content."""
+    found = []
+    for name, text in _bases(small):
+        if name in only:
+            file.write_text(text)
+            config = load_config(LOADERS[name][0], file)
+            found.append((name, text, [*slots(config)], content_hash(config, code=False)))
+    return found
+
+
 @campaign
 def fuzz(row: Row, rng: random.Random, count: int, home: Path, only: tuple[str, ...], fast: bool) -> None:
     """Load mutated configurations.
@@ -50,12 +61,8 @@ def fuzz(row: Row, rng: random.Random, count: int, home: Path, only: tuple[str, 
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
     if pages:
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MOST_BYTES, before[1]))
-    file, bases = home / "f.yaml", []
-    for name, text in _bases(fast):
-        if name in only:
-            file.write_text(text)
-            config = load_config(LOADERS[name][0], file)
-            bases.append((name, text, list(slots(config)), content_hash(config, code=False)))
+    file = home / "f.yaml"
+    bases = bases_of(file, only, small=fast)
     try:
         for item in range(count):
             name, text, places, plain = rng.choice(bases)
@@ -66,7 +73,8 @@ def fuzz(row: Row, rng: random.Random, count: int, home: Path, only: tuple[str, 
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-def _load(name: str, file: Path) -> tuple[Any, Said]:
+def load(name: str, file: Path) -> tuple[Any, Said]:
+    """The plan of a file, if it is accepted, and what was said."""
     plan, error = None, None
     try:
         with alarm(MOST_S):
@@ -83,7 +91,7 @@ def _judge(row: Row, name: str, mutation: Mutation, file: Path, plain: str, item
     """Load one, and say what came of it."""
     text = mutation.text
     file.write_bytes(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
-    plan, said = _load(name, file)
+    plan, said = load(name, file)
     outcome = {"fine": "accepted", "long": "too long a line"}.get(said.kind, said.kind)
     again = ""
     if mutation.legal:
@@ -94,7 +102,7 @@ def _judge(row: Row, name: str, mutation: Mutation, file: Path, plain: str, item
             outcome = "legal: accepted, other meaning"
         else:
             file.write_text(to_yaml(plan.config))
-            second, again = _load(name, file)
+            second, again = load(name, file)
             if second is None or content_hash(second.config, code=False) != content_hash(plan.config, code=False):
                 outcome += ", not again"
     ok = outcome in ("accepted", "refused", "legal: accepted")
