@@ -8,6 +8,7 @@ import os
 import random
 import re
 import signal
+import sys
 import time
 import traceback
 from collections import Counter
@@ -304,6 +305,7 @@ class Row:
         self.counts[outcome] += 1
         if fault is not None:
             self.faults.append({"outcome": outcome, **fault})
+            print(f"{self.campaign} {self.tried}: {outcome}: {fault}"[:600], file=sys.stderr, flush=True)
 
     def dump(self) -> dict[str, Any]:
         """As JSON."""
@@ -323,7 +325,8 @@ def campaign(function: Callable[..., None]) -> Callable[..., Row]:
         row.command = f"python -m tests.campaigns {name} --count {count} --seed {seed}"
         row.command += (f" --only {','.join(only)}" if only else "") + (" --fast" if fast else "")
         home.mkdir(parents=True, exist_ok=True)
-        function(row, random.Random(f"{name} {seed}"), count, home, tuple(only) or tuple(WORKS), fast)
+        with contextlib.suppress(KeyboardInterrupt):  # what was tried until then counts
+            function(row, random.Random(f"{name} {seed}"), count, home, tuple(only) or tuple(WORKS), fast)
         row.seconds = round(time.monotonic() - began, 1)
         return row
 
