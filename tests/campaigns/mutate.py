@@ -468,13 +468,13 @@ def mutated(text: str, places: list[Slot], rng: random.Random) -> Mutation:
     """
     while True:
         data, share = yaml.load(text, Loader), rng.random()
-        if share < 0.15:
+        if share < 0.2:
             found = _legal(text, data, places, rng)
             if found is not None:
                 return found
         elif share < 0.8:
             parts = rng.choice([1, 1, 1, 2, 3])
-            said = [_by_schema(data, places, rng) if share < 0.65 else _by_structure(data, rng) for _ in range(parts)]
+            said = [_by_schema(data, places, rng) if share < 0.66 else _by_structure(data, rng) for _ in range(parts)]
             if None not in said:
                 return Mutation(yaml.dump(data, allow_unicode=True, sort_keys=False), "; ".join(map(str, said)))
         else:

@@ -22,21 +22,17 @@ def test_damaged_folders_are_named_and_mended(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 def test_mutated_configurations_are_accepted_or_refused_in_lines(tmp_path):
-    row = fuzz(seed=7, count=60, home=tmp_path, fast=True)
+    row = fuzz(seed=7, count=80, home=tmp_path, fast=True)
     assert not row.faults
-    legal = row.counts["legal: accepted"]
-    assert row.tried == 60
-    assert legal >= 6
-    assert row.counts["refused"] > 20
+    assert row.tried == 80
+    assert 10 * row.counts["legal: accepted"] >= row.tried
 
 
-@pytest.mark.parametrize(
-    ("campaign", "only"),
-    [("kills", "run"), ("full", "sweep"), pytest.param("beside", "run,sweep", marks=pytest.mark.slow)],
-)
-def test_what_is_disturbed_is_the_same_when_it_is_finished(campaign, only, tmp_path):
-    words = [campaign, "--fast", "--count=3", "--seed=7", f"--only={only}", f"--table={tmp_path / 'table.jsonl'}"]
+@pytest.mark.parametrize("campaigns", [("kills", "full"), pytest.param(("beside",), marks=pytest.mark.slow)])
+def test_what_is_disturbed_is_the_same_when_it_is_finished(campaigns, tmp_path):
+    words = [*campaigns, "--fast", "--count=2", "--seed=7", "--only=run", f"--table={tmp_path / 'table.jsonl'}"]
     subprocess.run([sys.executable, "-m", "tests.campaigns", *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    row = json.loads((tmp_path / "table.jsonl").read_text())
-    assert not row["faults"]
-    assert row["tried"] >= 3
+    for line in (tmp_path / "table.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert not row["faults"]
+        assert row["tried"] >= 2
