@@ -4,6 +4,9 @@ A seal of files is a dictionary, file → CRC32C. A seal of a Zarr store stands 
 of every root attribute, of the description of every array and group, and of every chunk. The last codec of our arrays
 appends the chunk's CRC32C to its file, so that four bytes of each file tell whether the right chunk is in the right
 place, and reading all of it whether it is whole.
+
+Several processes may write a store, each its own chunks, as sweeps do: then the last array to be written holds a row for
+each chunk, with its place and its checksums in all arrays, and a chunk is there when its row is.
 """
 
 import functools
@@ -12,7 +15,7 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +26,10 @@ from jneuro.core.files import write_text
 __all__ = [
     "Finding",
     "again",
+    "chunk_row",
     "is_store",
     "last_word",
+    "read_row",
     "remedy",
     "seal",
     "seal_store",
@@ -172,13 +177,17 @@ def last_word(file: Path) -> str:
         return ""
 
 
-def store_seal(path: Path, attributes: Mapping[str, Any], *, growing: bool = False) -> str:
+def store_seal(
+    path: Path, attributes: Mapping[str, Any], *, growing: bool = False, later: Sequence[str] = (), rows: str = ""
+) -> str:
     """Take the seal of a store.
 
     Args:
         path: the store.
         attributes: of its root.
         growing: whether it is unfinished: then shapes and chunks are left out.
+        later: arrays whose chunks are still to be written, in the order in which `rows` has their checksums.
+        rows: the array that has them.
 
     Returns:
         The value of the attribute `seal`.
@@ -190,12 +199,15 @@ def store_seal(path: Path, attributes: Mapping[str, Any], *, growing: bool = Fal
     for member, about in _members(path):
         members[member.relative_to(path).as_posix()] = entry = [_shapeless(about)]
         if about["node_type"] == "array" and not growing:
+            if member.name in (*later, rows):
+                entry.append(about["shape"])
+                continue
             words = {chunk: last_word(chunk) for chunk in _files(member, _counts(about))}
             if gone := [chunk for chunk, word in words.items() if not word]:
                 raise FileNotFoundError(2, "vanished while the store was written", str(gone[0]))
             entry += [about["shape"], "".join(words.values())]
     known = {k: _digits(v) for k, v in attributes.items() if k != "seal"}
-    return json.dumps({"attributes": known, "members": members}, sort_keys=True)
+    return json.dumps({"attributes": known, "later": list(later), "members": members, "rows": rows}, sort_keys=True)
 
 
 def seal_store(path: Path) -> None:
@@ -221,8 +233,43 @@ def store_digest(path: Path) -> str:
         return ""
 
 
+def chunk_row(path: Path, arrays: Mapping[str, int], place: Sequence[int], provenance: str) -> list[int]:
+    """Take the checksums of a chunk in several arrays.
+
+    Args:
+        path: the store.
+        arrays: their names, and how many further axes, of one chunk, each has.
+        place: the chunk's.
+        provenance: what makes the store.
+
+    Returns:
+        What stands for its place in this store; then a checksum an array, 0 where the chunk is missing.
+    """
+    files = [_chunk_file(path / name, place, more) for name, more in arrays.items()]
+    return [int(_digits([provenance, *place]), 16), *(int(last_word(file) or "0", 16) for file in files)]
+
+
+def _chunk_file(array: Path, place: Sequence[int], more: int) -> Path:
+    return array.joinpath("c", *map(str, place), *["0"] * more)
+
+
+def read_row(path: Path, rows: str, place: Sequence[int]) -> list[int]:
+    """Read what a row says; empty if it is missing or damaged.
+
+    Args:
+        path: the store.
+        rows: the array of checksums, which is not compressed.
+        place: the chunk's.
+    """
+    file = path.joinpath(rows, "c", *map(str, place), "0")
+    if not (word := last_word(file)) or _checksum(file, 4) != word:
+        return []
+    content = file.read_bytes()[:-4]
+    return [int.from_bytes(content[i : i + 4], "little") for i in range(0, len(content), 4)]
+
+
 def store_damages(
-    path: Path, *, deep: bool = False, under: str | None = "", descriptions: bool = False
+    path: Path, *, deep: bool = False, under: str | None = "", descriptions: bool = False, finished: bool = True
 ) -> list[Finding]:
     """Find what of a sealed store is missing, damaged, edited, or in another's place.
 
@@ -232,6 +279,7 @@ def store_damages(
             found by the codec when it is read.
         under: only this array or group, beside the root's attributes; None looks at these alone.
         descriptions: whether arrays may be longer than they were when the seal was taken, and chunks are not looked at.
+        finished: whether every row must be there, where chunks have rows.
     """
     try:
         attributes = _description(path)["attributes"]
@@ -247,6 +295,31 @@ def store_damages(
     for name, entry in members.items() if under is not None else ():
         if not under or name == under or name.startswith(f"{under}/"):
             found += _member_damages(path / name, entry[:1] if descriptions else entry, deep)
+    if under == "" and sealed.get("rows") and not descriptions and not found:
+        found = _row_damages(path, sealed["rows"], sealed["later"], attributes["provenance"], deep, finished)
+    return found
+
+
+def _row_damages(
+    path: Path, rows: str, names: Sequence[str], provenance: str, deep: bool, finished: bool
+) -> list[Finding]:
+    """What is wrong with chunks that have rows."""
+    found, counts = [], _description(path / rows)["shape"][:-1]
+    arrays = {name: len(_description(path / name)["shape"]) - len(counts) for name in names}
+    for place in itertools.product(*map(range, counts)):
+        row, file = read_row(path, rows, place), path.joinpath(rows, "c", *map(str, place), "0")
+        if not row and (finished or file.exists()):
+            found.append(Finding(file, "is damaged" if file.exists() else "is missing"))
+        if not row:
+            continue
+        now = chunk_row(path, arrays, place, provenance)
+        if row[0] != now[0]:
+            found.append(Finding(file, "is another chunk than was written here"))
+            continue
+        for (name, more), then, word in zip(arrays.items(), row[1:], now[1:], strict=True):
+            chunk = _chunk_file(path / name, place, more)
+            if then != word or (deep and _checksum(chunk, 4) != f"{word:08x}"):
+                found.append(Finding(chunk, _fault(chunk)))
     return found
 
 
@@ -299,12 +372,13 @@ def again(run: Path) -> str:
     return f"`jneuro {verb} {shlex.quote(str(config))} --out {shlex.quote(str(run))} --resume`"
 
 
-def remedy(path: Path) -> str:
+def remedy(path: Path, command: str = "simulate CONFIG") -> str:
     """What mends a store: making it again, if it belongs to a run folder.
 
     Args:
         path: the store.
+        command: what makes it elsewhere.
     """
     if (path.parent / "config.yaml").exists():
         return f"make it again with {again(path.parent)}"
-    return "restore it from a copy, or make it anew with `jneuro simulate CONFIG`"
+    return f"restore it from a copy, or make it anew with `jneuro {command}`"
