@@ -5,8 +5,8 @@ of every root attribute, of the description of every array and group, and of eve
 appends the chunk's CRC32C to its file, so that four bytes of each file tell whether the right chunk is in the right
 place, and reading all of it whether it is whole.
 
-Several processes may write a store, each its own chunks, as sweeps do: then the last array to be written holds a row for
-each chunk, with its place and its checksums in all arrays, and a chunk is there when its row is.
+Several processes may write a store, each its own chunks, as sweeps do: then the last array to be written holds a row
+for each chunk, with its place and its checksums in all arrays, and a chunk is there when its row is.
 """
 
 import functools
@@ -27,6 +27,8 @@ __all__ = [
     "Finding",
     "again",
     "chunk_row",
+    "digest",
+    "digits",
     "is_store",
     "last_word",
     "read_row",
@@ -34,7 +36,6 @@ __all__ = [
     "seal",
     "seal_store",
     "store_damages",
-    "store_digest",
     "store_seal",
     "unlike",
 ]
@@ -75,8 +76,12 @@ def _checksum_of(path: Path, without: int, inode: int, size: int, *_: int) -> st
     return f"{found:08x}"
 
 
-def _digits(value: Any) -> str:
-    """CRC32C of a value that JSON knows."""
+def digits(value: Any) -> str:
+    """CRC32C of a value that JSON knows, as eight hexadecimal digits.
+
+    Args:
+        value: the value.
+    """
     return f"{google_crc32c.value(json.dumps(value, sort_keys=True).encode()):08x}"
 
 
@@ -102,6 +107,15 @@ def seal(path: Path) -> dict[str, str]:
         return {"zarr.json": _checksum(path / "zarr.json")}
     files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
     return {f.relative_to(path).as_posix(): _checksum(f) for f in files}
+
+
+def digest(path: Path) -> str:
+    """One number for all that is at a path, so that a change of it is noticed.
+
+    Args:
+        path: a file, a folder or a store.
+    """
+    return digits(seal(path))
 
 
 def unlike(path: Path, sealed: Mapping[str, str], *, deep: bool = True) -> list[Finding]:
@@ -136,7 +150,7 @@ def _description(path: Path) -> dict[str, Any]:
 
 def _shapeless(about: Mapping[str, Any]) -> str:
     """Checksum of a description but for the shape, which grows."""
-    return _digits({k: v for k, v in about.items() if k != "shape"})
+    return digits({k: v for k, v in about.items() if k != "shape"})
 
 
 def _members(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -206,7 +220,7 @@ def store_seal(
             if gone := [chunk for chunk, word in words.items() if not word]:
                 raise FileNotFoundError(2, "vanished while the store was written", str(gone[0]))
             entry += [about["shape"], "".join(words.values())]
-    known = {k: _digits(v) for k, v in attributes.items() if k != "seal"}
+    known = {k: digits(v) for k, v in attributes.items() if k != "seal"}
     return json.dumps({"attributes": known, "later": list(later), "members": members, "rows": rows}, sort_keys=True)
 
 
@@ -219,18 +233,6 @@ def seal_store(path: Path) -> None:
     root = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
     root["attributes"] = root.get("attributes", {}) | {"seal": store_seal(path, root.get("attributes", {}))}
     write_text(path / "zarr.json", json.dumps(root, indent=2))
-
-
-def store_digest(path: Path) -> str:
-    """What stands for all of a sealed store; empty if it has no seal.
-
-    Args:
-        path: the store.
-    """
-    try:
-        return _digits(_description(path)["attributes"]["seal"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return ""
 
 
 def chunk_row(path: Path, arrays: Mapping[str, int], place: Sequence[int], provenance: str) -> list[int]:
@@ -246,7 +248,7 @@ def chunk_row(path: Path, arrays: Mapping[str, int], place: Sequence[int], prove
         What stands for its place in this store; then a checksum an array, 0 where the chunk is missing.
     """
     files = [_chunk_file(path / name, place, more) for name, more in arrays.items()]
-    return [int(_digits([provenance, *place]), 16), *(int(last_word(file) or "0", 16) for file in files)]
+    return [int(digits([provenance, *place]), 16), *(int(last_word(file) or "0", 16) for file in files)]
 
 
 def _chunk_file(array: Path, place: Sequence[int], more: int) -> Path:
@@ -289,8 +291,8 @@ def store_damages(
         return [Finding(path / "zarr.json", "is damaged")]
     found = [
         Finding(path / "zarr.json", f"its attribute '{key}' has been edited since it was written")
-        for key, digits in known.items()
-        if digits != _digits(attributes.get(key))
+        for key, checksum in known.items()
+        if checksum != digits(attributes.get(key))
     ]
     for name, entry in members.items() if under is not None else ():
         if not under or name == under or name.startswith(f"{under}/"):

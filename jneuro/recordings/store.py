@@ -2,9 +2,9 @@
 
 Layout: the root holds every sampled array as `[trial, time, neuron]`; the group `events` holds spikes as lists (time,
 trial, neuron); the group `states` holds simulator states, from which a run can be continued. A store is written piece
-by piece; its attribute `committed` is set last, so a fault costs the piece under way and nothing before it. It holds the
-length and the checksums of every piece, so that what is damaged is cut off and made again; the attribute `seal` holds
-those of the finished store (`jneuro.core.seals`). Attributes are numbers and strings, as netCDF knows them.
+by piece; its attribute `committed` is set last, so a fault costs the piece under way and nothing before it. It holds
+the length and the checksums of every piece, so that what is damaged is cut off and made again; the attribute `seal`
+holds those of the finished store (`jneuro.core.seals`). Attributes are numbers and strings, as netCDF knows them.
 """
 
 import dataclasses
@@ -37,6 +37,7 @@ __all__ = [
     "read_events",
     "read_recording",
     "read_state",
+    "whole_pieces",
 ]
 
 FORMAT = 2
@@ -100,7 +101,7 @@ class RecordingWriter:
         commits = json.loads(str(self._root.attrs["committed"]))
         if self.complete and not store_damages(path, deep=True):
             self._commits, self.frames = commits, commits[-1]["time"] if commits else 0
-        elif whole := self._whole(commits):
+        elif whole := whole_pieces(path)[0]:
             self._take_up(commits[:whole])
         else:
             self._begin()
@@ -122,24 +123,6 @@ class RecordingWriter:
             names = array.metadata.dimension_names
             array.resize(tuple(commits[-1].get(n, s) for n, s in zip(names, array.shape, strict=True)))
         self._commit()
-
-    def _whole(self, commits: list[dict[str, Any]]) -> int:
-        """How many commits, from the first on, are there as they were written."""
-        if store_damages(self.path, descriptions=True):
-            return 0
-        before: dict[str, int] = {}
-        for k, commit in enumerate(commits):
-            for name, checksum in commit["crc32c"].items():
-                try:
-                    array: Any = self._root[name]
-                    names = array.metadata.dimension_names
-                    piece = tuple(slice(before.get(n, 0), commit.get(n)) for n in names)
-                    if _checksum(array[piece]) != checksum:
-                        return k
-                except Exception:  # the codecs raise whatever they like
-                    return k
-            before = {n: commit[n] for n in _GROWING if n in commit}
-        return len(commits)
 
     def _commit(self, complete: bool = False, **attributes: Any) -> None:
         """Say in the root's attributes, at once, what is there."""
@@ -266,6 +249,33 @@ class RecordingWriter:
             flush(self.path / "zarr.json")
 
 
+def whole_pieces(path: Path) -> tuple[int, int]:
+    """Count the pieces of a store, finished or not, that are there as they were written, from the first on.
+
+    Args:
+        path: the store, whose root is not damaged.
+
+    Returns:
+        How many are whole, and how many were written.
+    """
+    root = zarr.open_group(path, mode="r")
+    commits: Any = json.loads(str(root.attrs["committed"]))
+    if store_damages(path, descriptions=True):
+        return 0, len(commits)
+    before: dict[str, int] = {}
+    for k, commit in enumerate(commits):
+        for name, checksum in commit["crc32c"].items():
+            try:
+                array: Any = root[name]
+                names = array.metadata.dimension_names
+                if _checksum(array[tuple(slice(before.get(n, 0), commit.get(n)) for n in names)]) != checksum:
+                    return k, len(commits)
+            except Exception:  # the codecs raise whatever they like
+                return k, len(commits)
+        before = {n: commit[n] for n in _GROWING if n in commit}
+    return len(commits), len(commits)
+
+
 def _checksum(values: np.ndarray) -> int:
     return google_crc32c.value(np.ascontiguousarray(values).tobytes())
 
@@ -296,7 +306,7 @@ def open_recording(path: Path) -> xr.Dataset:
                 said = f"'{name}' cannot be {list(array.shape)}, in chunks of {list(array.chunks)}"
                 raise StoreError(f"{path}: damaged, {said}; {remedy(path)}")
             there = sum(1 for f in (path / name / "c").rglob("*") if f.is_file() and f.suffix != ".partial")
-            if name == "time" and not array.ndim == 1 or there < array.nchunks:
+            if (name == "time" and array.ndim != 1) or there < array.nchunks:
                 said = f"truncated, {array.nchunks - there} of {array.nchunks} chunks of '{name}' are missing"
                 raise StoreError(f"{path}: {said}; {remedy(path)}")
         data = xr.open_zarr(path, consolidated=False, chunks=None, mask_and_scale=False)
@@ -304,7 +314,9 @@ def open_recording(path: Path) -> xr.Dataset:
         raise
     except Exception as error:  # Zarr, its codecs and xarray raise whatever they like
         said = " ".join(str(error).split())
-        raise StoreError(f"{path}: damaged, the description of an array cannot be read ({said}); {remedy(path)}") from error
+        raise StoreError(
+            f"{path}: damaged, the description of an array cannot be read ({said}); {remedy(path)}"
+        ) from error
     _check_attributes(path, data)
     return data.set_coords([n for n in ("time", "population") if n in data])
 

@@ -165,7 +165,9 @@ def _require_ours(path: Path, names: set[str]) -> None:
     there = {f.name for f in path.iterdir()} if path.is_dir() else {""}
     strangers = {n for n in there - names - {"zarr.json"} if not n.endswith(".partial")}
     if strangers or _ROWS not in there:
-        raise StoreError(f"{path}: holds something else than a sweep of this format; choose another folder, or remove it")
+        raise StoreError(
+            f"{path}: holds something else than a sweep of this format; choose another folder, or remove it"
+        )
 
 
 def _require_same(path: Path, text: str) -> None:

@@ -260,7 +260,11 @@ ERRORS = {
         ("not a Zarr store", "jneuro simulate"),
     ),
     "root damaged": (lambda p: cut(p / "zarr.json"), read_recording, ("not a Zarr store", "jneuro simulate")),
-    "array damaged": (lambda p: cut(p / "v" / "zarr.json"), read_recording, ("v/zarr.json is damaged", "jneuro simulate")),
+    "array damaged": (
+        lambda p: cut(p / "v" / "zarr.json"),
+        read_recording,
+        ("v/zarr.json is damaged", "jneuro simulate"),
+    ),
     "array gone": (lambda p: shutil.rmtree(p / "v"), read_recording, ("v/zarr.json is missing",)),
     "foreign": (
         lambda p: zarr.open_group(p, mode="w"),

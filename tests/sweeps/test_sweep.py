@@ -108,9 +108,9 @@ DAMAGES = {
         "is another chunk than was written here",
     ),
     "a chunk cut": (lambda p: os.truncate(p / "rate" / "c" / "0" / "0", 9), "rate/c/0/0 is damaged"),
-    "a chunk missing": (lambda p: (p / "rate" / "c" / "0" / "0").unlink(), "rate/c/0/0 is missing"),
+    "a chunk missing": (lambda p: (p / "rate" / "c" / "1" / "0").unlink(), "rate/c/1/0 is missing"),
     "a label": (lambda p: os.truncate(p / "a" / "c" / "0", 9), "a/c/0 is damaged"),
-    "a label missing": (lambda p: (p / "a" / "c" / "0").unlink(), "a/c/0 is missing"),
+    "a label missing": (lambda p: (p / "amplitude" / "c" / "0").unlink(), "amplitude/c/0 is missing"),
     "a description": (lambda p: os.truncate(p / "rate" / "zarr.json", 100), "rate/zarr.json is damaged"),
     "a unit": (
         lambda p: (p / "v_mean" / "zarr.json").write_text((p / "v_mean" / "zarr.json").read_text().replace("mV", "uV")),
