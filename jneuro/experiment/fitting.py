@@ -68,12 +68,14 @@ class Pieces:
         damaged = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
         with contextlib.suppress(*damaged), np.load(file) as stored:
             plain = json.loads(str(stored["plain"]))
+            if plain.pop("piece") != name:
+                raise ValueError("another piece")
             return kind(**plain, **{k: jnp.asarray(stored[k]) for k in stored.files if k != "plain"})
         piece = make()
         fields = piece._asdict()  # pyright: ignore
         # Arrays as they are; numbers, strings and what is missing as JSON.
         arrays = {k: np.asarray(v) for k, v in fields.items() if isinstance(v, jax.Array | np.ndarray)}
-        plain = json.dumps({k: v for k, v in fields.items() if k not in arrays})
+        plain = json.dumps({"piece": name} | {k: v for k, v in fields.items() if k not in arrays})
         with written(file) as fresh, fresh.open("wb") as out:
             np.savez(out, plain=np.asarray(plain), **arrays)  # pyright: ignore
         return piece

@@ -205,11 +205,12 @@ class RunFolder:
             raise ConfigError(f"{self.path}: holds an unfinished run; continue it with --resume, or remove it")
 
     @classmethod
-    def find(cls, path: Path) -> "RunFolder":
+    def find(cls, path: Path, *, edited: bool = False) -> "RunFolder":
         """Open an existing run folder.
 
         Args:
             path: the folder.
+            edited: whether its config.yaml may have been changed since the run, as for another run.
 
         Raises:
             ConfigError: if it is none, one of another version's format, or its run.json or config.yaml is damaged.
@@ -219,7 +220,8 @@ class RunFolder:
             how = f"make it again with {again(path)}" if ours else "make one with `jneuro run CONFIG`"
             raise ConfigError(f"{path}: not a run folder, config.yaml is missing; {how}")
         folder = cls(path)
-        if folder._checked().get("config") != digits(file.read_text(encoding="utf-8", errors="replace")):
+        known = folder._checked().get("config")
+        if not edited and known != digits(file.read_text(encoding="utf-8", errors="replace")):
             raise ConfigError(
                 f"{path / 'config.yaml'}: has changed since the run; restore it, or run it with another --out"
             )

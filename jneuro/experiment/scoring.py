@@ -33,7 +33,7 @@ from jneuro.evaluation.baselines import allowed_baselines
 from jneuro.evaluation.results import dump
 from jneuro.experiment.folder import RunFolder
 from jneuro.experiment.plan import Plan, Training
-from jneuro.experiment.simulation import build_runs, initial_states
+from jneuro.experiment.simulation import build_runs, initial_states, require_recording
 from jneuro.experiment.training import cut_windows, load_model
 from jneuro.recordings import Recording, has_events, open_recording, read_events, read_recording, read_state
 from jneuro.simulators import ODESimulator, SteppedSimulator
@@ -54,6 +54,7 @@ def evaluate_stage(plan: Plan, folder: RunFolder, tell: Callable[[str], None]) -
         The metrics.
     """
     config = plan.config
+    require_recording(plan, folder)
     with folder.stage(plan.stages["evaluate"]):
         scored = _score(plan, folder, tell)
         metrics = scored.metrics

@@ -37,6 +37,7 @@ __all__ = [
     "read_events",
     "read_recording",
     "read_state",
+    "require_whole",
     "whole_pieces",
 ]
 
@@ -355,7 +356,19 @@ def provenance_of(data: xr.Dataset, path: Path | str = "") -> dict[str, Any]:
     raise StoreError(f"{path}: its attribute provenance must be a JSON object of what made it; {remedy(Path(path))}")
 
 
-def _open_root(path: Path, under: str | None = None) -> zarr.Group:
+def require_whole(path: Path) -> None:
+    """Read a finished recording through, and refuse it if anything in it is damaged.
+
+    Args:
+        path: the store.
+
+    Raises:
+        StoreError: with what is damaged, and the remedy.
+    """
+    _open_root(path, "", deep=True)
+
+
+def _open_root(path: Path, under: str | None = None, *, deep: bool = False) -> zarr.Group:
     """Open the root group of a complete store, of which a part, or all, is as it was written."""
     if not path.exists():
         raise StoreError(f"{path}: no such recording; {remedy(path)}")
@@ -365,7 +378,7 @@ def _open_root(path: Path, under: str | None = None) -> zarr.Group:
         raise StoreError(f"{path}: not a Zarr store ({type(error).__name__}); {remedy(path)}") from error
     if (found := root.attrs.get("jneuro_format")) not in (1, FORMAT):
         raise StoreError(f"{path}: not a recording of jneuro's format {FORMAT}; {remedy(path)}")
-    if (found == FORMAT or "seal" in root.attrs) and (damage := store_damages(path, under=under)):
+    if (found == FORMAT or "seal" in root.attrs) and (damage := store_damages(path, under=under, deep=deep)):
         more = f", and {len(damage) - 1} more" if len(damage) > 1 else ""
         raise StoreError(f"{path}: damaged, {damage[0].path.relative_to(path)} {damage[0].what}{more}; {remedy(path)}")
     if not root.attrs.get("complete"):
