@@ -36,6 +36,7 @@ from pydantic import TypeAdapter
 from jneuro.core.config import ConfigError, Content, RunConfig, content_hash, to_yaml
 from jneuro.core.files import finite, flush, remove, write_json, write_text, written
 from jneuro.core.progress import Progress
+from jneuro.core.resources import Estimate
 from jneuro.core.seals import Finding, again, digits, seal, seal_store, unlike
 from jneuro.recordings.store import COMPRESSORS
 
@@ -106,6 +107,11 @@ class Planned(Protocol):
         """The folder of code of one's own that the configuration names, and the hashes of its files."""
         ...
 
+    @property
+    def estimate(self) -> Estimate:
+        """What all that takes at least."""
+        ...
+
 
 class RunFolder:
     """Storage of one run; knows nothing of what is stored."""
@@ -138,6 +144,10 @@ class RunFolder:
         folder, there = cls(path), {f.name for f in path.iterdir()} if path.is_dir() else set()
         # What a kill between the first two files leaves is no obstacle.
         if there <= {"run.json", ".new-run.json", ".new-config.yaml", ".lock"}:
+            try:
+                plan.estimate.require_disk(path)
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
             path.mkdir(parents=True, exist_ok=True)
             folder._begin(plan)
             return folder
