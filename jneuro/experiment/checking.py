@@ -96,6 +96,8 @@ def _of_store(path: Path) -> list[Finding]:
     if "seal" not in attributes and 1 in known:
         said = "is of format 1, without checksums of its places and attributes, so only its chunks could be checked"
         return [Finding(path, said, "make it again with this version"), *_chunks(path)]
+    if "seal" not in attributes:
+        return [Finding(path, "has no seal, so it was not made by this version")]
     sweep = "jneuro_sweep_format" in attributes
     found = store_damages(path, deep=True, finished=not sweep)
     if not found and not sweep and not attributes.get("complete", True):

@@ -141,9 +141,9 @@ class RunFolder:
         """
         config, path = plan.config, cls.default_path(plan.config) if out is None else out
         _check_writable(path)
-        folder, there = cls(path), {f.name for f in path.iterdir()} if path.is_dir() else set()
+        folder, there = cls(path), {f.name for f in path.glob("*") if not f.name.startswith(".lock")}
         # What a kill between the first two files leaves is no obstacle.
-        if there <= {"run.json", ".new-run.json", ".new-config.yaml", ".lock"}:
+        if there <= {"run.json", ".new-run.json", ".new-config.yaml"}:
             try:
                 plan.estimate.require_disk(path)
             except ValueError as error:
@@ -250,14 +250,17 @@ class RunFolder:
         return info
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, part: int | None = None) -> Iterator[None]:
         """Keep other processes out of the folder.
+
+        Args:
+            part: of several processes that share the work, which this is; only another of that number is kept out.
 
         Raises:
             ConfigError: if one is at work in it.
         """
         try:
-            lock = FileLock(self.path / ".lock", blocking=False).acquire()
+            lock = FileLock(self.path / (".lock" if part is None else f".lock-{part}"), blocking=False).acquire()
         except Timeout:
             said = f"{self.path}: another process is at work here; wait for it, or stop it"
             raise ConfigError(said) from None
