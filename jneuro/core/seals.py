@@ -372,12 +372,14 @@ def again(run: Path) -> str:
     Args:
         run: the folder.
     """
+    file, out = run / "config.yaml", f"--out {shlex.quote(str(run))} --resume"
     try:
-        kind = re.search(r"^(sweep|fit):", (run / "config.yaml").read_text(encoding="utf-8"), re.MULTILINE)
+        kind = re.search(r"^(sweep|fit):", file.read_text(encoding="utf-8"), re.MULTILINE)
+        return f"`jneuro {kind[1] if kind else 'run'} {shlex.quote(str(file))} {out}`"
     except (OSError, ValueError):
-        return f"`jneuro run CONFIG --out {shlex.quote(str(run))} --resume`, with your own YAML file"
-    verb, config = kind[1] if kind else "run", run / "config.yaml"
-    return f"`jneuro {verb} {shlex.quote(str(config))} --out {shlex.quote(str(run))} --resume`"
+        kinds = {"sweep": ("sweep.zarr",), "fit": ("fit.zarr", "pieces")}
+        verb = next((k for k, names in kinds.items() if any((run / n).exists() for n in names)), "run")
+        return f"your own YAML file: `jneuro {verb} CONFIG {out}`"
 
 
 def remedy(path: Path, command: str = "simulate CONFIG") -> str:

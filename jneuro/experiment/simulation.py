@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -17,13 +17,15 @@ from jneuro.core.resources import free_disk
 from jneuro.core.seals import store_damages
 from jneuro.core.types import Array, Key, PyTree
 from jneuro.experiment.folder import RunFolder
-from jneuro.experiment.plan import Plan
 from jneuro.recordings.kinds import RecordingFile
 from jneuro.recordings.recording import Recording
 from jneuro.recordings.store import RecordingWriter, StoreError, read_state, require_whole
 from jneuro.simulators import ODESimulator, SimulationError, SteppedSimulator, first_state, simulate, simulate_many
 from jneuro.simulators.config import SimulationConfig
 from jneuro.simulators.stimuli import Stimulus
+
+if TYPE_CHECKING:
+    from jneuro.experiment.plan import Plan  # which estimates a simulation
 
 __all__ = ["Runs", "build_runs", "initial_states", "read_stage", "require_recording", "simulate_stage"]
 
@@ -200,7 +202,7 @@ def read_stage(source: RecordingFile, path: Path) -> None:
     writer.finish()
 
 
-def require_recording(plan: Plan, folder: RunFolder) -> None:
+def require_recording(plan: "Plan", folder: RunFolder) -> None:
     """Refuse a recording that is missing, damaged or not of the run, wherever it is.
 
     Args:

@@ -370,10 +370,8 @@ def edit(path, name="", **changes):
 def unsealed(path, **attributes):
     """Make it a store of format 1, which had no checksums beside those of the chunks."""
     root = json.loads((path / "zarr.json").read_text())
-    kept = {
-        k: v for k, v in root["attributes"].items() if k not in ("seal", *(k for k, v in attributes.items() if not v))
-    }
-    kept |= {"jneuro_format": 1} | {k: v for k, v in attributes.items() if v}
+    kept = root["attributes"] | {"jneuro_format": 1, "seal": None} | attributes
+    kept = {key: value for key, value in kept.items() if value is not None}
     (path / "zarr.json").write_text(json.dumps(root | {"attributes": kept}))
 
 
