@@ -20,7 +20,7 @@ from jneuro.core.config import Config
 from jneuro.core.files import write_json, written
 from jneuro.core.guard import Unreadable, one_line, read_json
 from jneuro.datasets.windows import Scaling
-from jneuro.interop.tensors import WeightsError, check_tensors, reading
+from jneuro.interop.tensors import WeightsError, check_sizes, check_tensors, reading
 from jneuro.models.base import Model, ModelConfig, build_model
 from jneuro.models.kinds import MODELS
 from jneuro.training.checkpoints import (
@@ -174,11 +174,6 @@ def load_weights(path: str | Path) -> Model:
             f"{path / CONFIG}: name = {one_line(values['name'], most=60)!r} is code, which no weights folder may"
             " name; build the model and read its weights by jneuro.training.load_best(model, '.../checkpoints')"
         )
-    with reading(path / CONFIG, "a model's configuration"):
-        config = model_config(values, str(path / CONFIG))
-        # Shapes alone: of a model that does not fit the arrays, nothing is allocated.
-        shape: Any = nnx.eval_shape(lambda: new_model(config))
-        best = {"best": split_model(shape)[1]}
     try:
         saved, _ = latest(path / "checkpoints")
     except CheckpointError as error:
@@ -186,7 +181,12 @@ def load_weights(path: str | Path) -> Model:
         raise CheckpointError(f"{path}: its checkpoint cannot be read ({said}); it is damaged, get it anew") from error
     if saved is None:
         raise WeightsError(f"{path}: not a weights folder, it has no checkpoint")
-    leaves = jax.tree_util.tree_leaves_with_path(best)
+    with reading(path / CONFIG, "a model's configuration"):
+        config = model_config(values, str(path / CONFIG))
+        check_sizes(config.model_dump(), saved.arrays, str(path / CONFIG))
+        # Shapes alone: of a model that does not fit the arrays, nothing is allocated.
+        shape: Any = nnx.eval_shape(lambda: new_model(config))
+        leaves = jax.tree_util.tree_leaves_with_path({"best": split_model(shape)[1]})
     shapes = {jax.tree_util.keystr(at, simple=True, separator="."): leaf.shape for at, leaf in leaves}
     check_tensors(shapes, saved.arrays, f"{path / CONFIG}")
     model: Any = new_model(config)
