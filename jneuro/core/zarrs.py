@@ -35,6 +35,8 @@ def check_zarr(path: Path) -> dict[str, int]:
     Raises:
         Unreadable: naming the array, and what is wrong with it.
     """
+    if not path.is_dir():
+        return {}  # who opens it will say so
     try:
         return dict(_check(path, tuple((file, file.stat().st_mtime_ns) for file in _descriptions(path))))
     except OSError as error:

@@ -95,8 +95,8 @@ BYTES = (flip, flip, cut, zero, zero, scramble, number, number, shift, behind)
 # Mutations of JSON
 
 VALUES: tuple[Any, ...] = (
-    None, True, -1, 0, 0.5, 10**9, 10**12, 10**30, -(10**18), 1e308, float("nan"), float("inf"), "", "x" * 5000, "0", [], {},
-    [1], [[]], {"name": 3}, [10**12] * 3, "\u202e\x1b[31m", "__class__", "../../etc", "numpy:load",
+    None, True, -1, 0, 0.5, 10**9, 10**12, 10**30, -(10**18), 1e308, float("nan"), float("inf"), "", "x" * 5000, "0",
+    [], {}, [1], [[]], {"name": 3}, [10**12] * 3, "\u202e\x1b[31m", "__class__", "../../etc", "numpy:load",
 )  # fmt: skip
 
 
