@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 __all__ = [
     "Unreadable",
     "check_archive",
+    "check_memory",
     "found_in",
     "one_line",
     "parse_json",
@@ -46,7 +47,7 @@ _SECONDS, _BYTES_PER_SECOND = 30.0, 2e6
 """A rehearsal may take so long, and longer for a large file."""
 _MEMORY = 1 << 30
 """It may take so much memory [bytes], and eight times the size of the file."""
-_JSON = 64 << 20
+_JSON = 32 << 20
 """Size of the largest JSON file that is parsed [bytes]; its objects take some thirty times as much."""
 
 
@@ -116,8 +117,9 @@ def found_in(path: Path) -> str:
     Returns:
         A few words, such as "HDF5" or "a web page".
     """
-    if path.is_dir():
-        return "a Zarr store" if (path / "zarr.json").exists() else "a folder"
+    if not path.is_file():
+        kind = "a Zarr store" if (path / "zarr.json").exists() else "a folder"
+        return kind if path.is_dir() else "a device or a pipe" if path.exists() else "not there"
     try:
         with path.open("rb") as file:
             start = file.read(4096)
@@ -136,7 +138,7 @@ def found_in(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file of at most 64 MiB.
+    """Read a JSON file of at most 32 MiB.
 
     Args:
         path: the file.
@@ -200,6 +202,22 @@ def check_archive(path: Path) -> None:
         raise Unreadable(f"it is an archive of {size} bytes that declares to hold {declared}")
 
 
+def check_memory(what: str, size: int) -> None:
+    """Refuse what does not fit into the memory that is free.
+
+    Args:
+        what: in the message, such as "'v'".
+        size: its size [bytes].
+
+    Raises:
+        Unreadable: with both sizes.
+    """
+    import psutil
+
+    if size > (free := psutil.virtual_memory().available):
+        raise Unreadable(f"declares {what} of {size:.3g} bytes, but {free:.3g} bytes of memory are free")
+
+
 class _Worker:
     """The other process, and the pipes to it."""
 
@@ -207,7 +225,8 @@ class _Worker:
         self.owner = os.getpid()
         begin = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from jneuro.core import guard; guard._serve()"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", begin, json.dumps(sys.path)],
+            [sys.executable, "-c", begin, json.dumps([os.path.abspath(p) for p in sys.path])],
+            cwd=Path(sys.executable).parent,  # so that the working folder can be removed
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -221,8 +240,7 @@ class _Worker:
 
     def close(self) -> None:
         """End it; it may be deaf."""
-        if os.getpid() == self.owner:
-            self.process.kill()
+        self.process.kill()
         self.process.wait()
         for pipe in (self.requests, self.answers):
             with contextlib.suppress(OSError):
@@ -262,6 +280,8 @@ def rehearse(task: str, path: Path, *, seconds: float | None = None) -> None:
     if not sys.executable or getattr(sys, "frozen", False):
         return  # a program that holds Python within has no command to start another
     global _worker
+    if path.exists() and not path.is_file():
+        raise Unreadable(f"is {found_in(path)}, where a file was expected")
     size = path.stat().st_size
     told = os.environ.get("JNEURO_READ_SECONDS", "")
     default = float(told) if told.replace(".", "", 1).isdigit() else max(_SECONDS, size / _BYTES_PER_SECOND)
@@ -286,7 +306,7 @@ def rehearse(task: str, path: Path, *, seconds: float | None = None) -> None:
     if not ready:
         raise Unreadable(f"cannot be tried out: {sys.executable} cannot start another process")
     if not answer:
-        if time.monotonic() - begun >= limits["seconds"]:
+        if time.monotonic() - begun >= 0.8 * limits["seconds"]:  # which the other process counts
             raise Unreadable(
                 f"is not read within {limits['seconds']:g} s: its structure leads in a circle; get it anew (or, on a"
                 " slow disk, set JNEURO_READ_SECONDS)"

@@ -5,12 +5,15 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from jneuro.core.guard import Unreadable, one_line
+from jneuro.core.guard import check_memory, one_line
 
 __all__ = ["walk"]
 
 _READ = 32 << 20
 """So much of the samples of a file is read [bytes]; of more, the index of their chunks and both ends."""
+
+_PACKED = 1100
+"""So many times smaller than its content a file can be, compressed by HDF5's own filters."""
 
 
 def walk(path: Path) -> None:
@@ -20,18 +23,18 @@ def walk(path: Path) -> None:
         path: the file.
 
     Raises:
-        Unreadable: if an array is declared larger than memory.
+        Unreadable: if an array is declared larger than memory, and than what the file can hold.
     """
     import h5py
-    import psutil
+    from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
 
-    memory, left, seen = psutil.virtual_memory().available, _READ, set()
+    left, seen = _READ, set()
     with h5py.File(path, "r") as file:
         pending: list[Any] = [file["/"]]
         while pending:
             thing = pending.pop()
             with contextlib.suppress(*_DAMAGE):
-                about = h5py.h5o.get_info(thing.id)
+                about = h5o.get_info(thing.id)
                 if (about.fileno, about.addr) in seen:
                     continue
                 seen.add((about.fileno, about.addr))
@@ -42,11 +45,8 @@ def walk(path: Path) -> None:
                 for name in _tolerant(lambda thing=thing: list(thing)):
                     pending += _tolerant(lambda thing=thing, name=name: [thing[name]])
             elif isinstance(thing, h5py.Dataset):
-                if thing.nbytes > memory:
-                    raise Unreadable(
-                        f"declares {one_line(thing.name, most=60)!r} as {list(thing.shape)[:4]}, {thing.nbytes:.3g}"
-                        f" bytes, but {memory:.3g} bytes are free; it is damaged, or too large for this machine"
-                    )
+                if thing.nbytes > _PACKED * (thing.id.get_storage_size() + _READ) and not thing.is_virtual:
+                    check_memory(f"{one_line(thing.name, most=60)!r} as {list(thing.shape)[:4]},", thing.nbytes)
                 whole = thing.nbytes <= left or thing.dtype.hasobject
                 left -= thing.nbytes if whole else 0
                 read = functools.partial(_content, thing, whole=whole)

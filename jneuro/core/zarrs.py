@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jneuro.core.guard import Unreadable, one_line, read_json
+from jneuro.core.guard import Unreadable, check_memory, one_line, read_json
 
 __all__ = ["check_zarr"]
 
@@ -23,17 +23,22 @@ _DEEP = 8
 """Groups within groups."""
 
 
-def check_zarr(path: Path) -> None:
+def check_zarr(path: Path) -> dict[str, int]:
     """Refuse a store of format 3 whose descriptions do not fit its files.
 
     Args:
         path: the store.
 
+    Returns:
+        Size of each array in memory by its name, such as `events/time` [bytes].
+
     Raises:
         Unreadable: naming the array, and what is wrong with it.
     """
+    if not path.is_dir():
+        return {}  # who opens it will say so
     try:
-        _check(path, tuple((file, file.stat().st_mtime_ns) for file in _descriptions(path)))
+        return dict(_check(path, tuple((file, file.stat().st_mtime_ns) for file in _descriptions(path))))
     except OSError as error:
         raise Unreadable(f"cannot be read ({error.strerror}: {error.filename})") from error
 
@@ -48,8 +53,9 @@ def _descriptions(folder: Path, deep: int = 0) -> Iterator[Path]:
 
 
 @functools.lru_cache(maxsize=64)
-def _check(path: Path, files: tuple[tuple[Path, int], ...]) -> None:
+def _check(path: Path, files: tuple[tuple[Path, int], ...]) -> tuple[tuple[str, int], ...]:
     """Check a store, once as long as its descriptions stay as they are."""
+    sizes = {}
     for file, _ in files:
         name = "/".join(file.parent.relative_to(path).parts) or "the root"
         try:
@@ -59,14 +65,13 @@ def _check(path: Path, files: tuple[tuple[Path, int], ...]) -> None:
             if not isinstance(about.get("attributes", {}), dict):
                 raise Unreadable("has attributes that are no mapping")
             if about["node_type"] == "array":
-                _check_array(file.parent, about)
+                sizes[name] = _check_array(file.parent, about)
         except Unreadable as error:
             raise Unreadable(f"damaged: the description of {one_line(name, most=60)!r} {error}") from error
+    return tuple(sizes.items())
 
 
-def _check_array(folder: Path, about: dict[str, Any]) -> None:
-    import psutil
-
+def _check_array(folder: Path, about: dict[str, Any]) -> int:
     try:
         shape, chunks = about["shape"], about["chunk_grid"]["configuration"]["chunk_shape"]
         codecs = [codec if isinstance(codec, str) else codec["name"] for codec in about["codecs"]]
@@ -78,9 +83,8 @@ def _check_array(folder: Path, about: dict[str, Any]) -> None:
         raise Unreadable(f"cannot be understood ({one_line(repr(error), most=80)})") from error
     if unknown := [c for c in codecs if c not in _CODECS]:
         raise Unreadable(f"names the codec {one_line(unknown[0], most=40)!r}; read are {', '.join(_CODECS)}")
-    bytes_, memory = size * math.prod(chunks), psutil.virtual_memory().available
-    if bytes_ > memory:
-        raise Unreadable(f"declares chunks of {bytes_:.3g} bytes; {memory:.3g} are free")
+    bytes_ = size * math.prod(chunks)
+    check_memory("chunks", bytes_)
     count, found = math.prod(-(-n // c) for n, c in zip(shape, chunks, strict=True)), 0
     for at, _, names in os.walk(folder / "c"):
         for name in names:
@@ -88,6 +92,7 @@ def _check_array(folder: Path, about: dict[str, Any]) -> None:
             _check_chunk(Path(at, name), codecs, bytes_)
     if count > found:
         raise Unreadable(f"declares {count} chunks, of which {found} are there")
+    return size * math.prod(shape)
 
 
 def _check_chunk(file: Path, codecs: list[str], expected: int) -> None:

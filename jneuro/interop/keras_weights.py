@@ -23,7 +23,7 @@ import numpy as np
 from flax import nnx
 
 from jneuro.core.guard import Unreadable, one_line, parse_json, rehearse
-from jneuro.interop.tensors import WeightsError, check_tensors, reading
+from jneuro.interop.tensors import WeightsError, check_sizes, check_tensors, reading
 from jneuro.interop.weights_folder import model_config, new_model, written_whole
 from jneuro.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 
@@ -569,6 +569,7 @@ def load_keras(
             scales = {"input_scale": input_scale, "output_scale": output_scale}
             network = _read_network(text, str(json_path), length, scales)
             found = _arrays(file, path, network)
+    check_sizes(network.config.model_dump(), found, str(json_path))
     # Shapes alone: every parameter comes from the file.
     model: Any = nnx.eval_shape(lambda: new_model(network.config))
     variables = network.variables(model)

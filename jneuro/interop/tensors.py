@@ -11,11 +11,14 @@ import numpy as np
 
 from jneuro.core.guard import Unreadable, found_in, one_line, shortened
 
-__all__ = ["WeightsError", "check_tensors", "reading", "without_prefix"]
+__all__ = ["WeightsError", "check_sizes", "check_tensors", "reading", "without_prefix"]
 
 
 _MOST = 300
 """Characters of a message."""
+
+_SPARE = 10
+"""So many times larger than the number of weights a size may be, such as the length of a window."""
 
 
 class WeightsError(ValueError):
@@ -66,6 +69,36 @@ def without_prefix(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Map
             return found
         named = {name.partition(".")[2]: value for name, value in named.items()}
     return named
+
+
+def check_sizes(config: Any, found: Mapping[str, Any], source: str) -> None:
+    """Refuse a configuration with a size far beyond that of the weights, before a model of that size is built.
+
+    Args:
+        config: keys and values, at any depth.
+        found: tensors by name.
+        source: where the configuration comes from, in the message.
+
+    Raises:
+        WeightsError: naming the size.
+    """
+    held = sum(int(np.prod(np.shape(tensor), dtype=object)) for tensor in found.values())
+    largest = max(_integers(config), default=0)
+    if largest > _SPARE * (held + 1_000_000):
+        raise WeightsError(
+            f"{source}: {largest} is no size of a model whose weights are {held} numbers; build the model with the"
+            " configuration that the weights were made with"
+        )
+
+
+def _integers(value: Any) -> Iterator[int]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _integers(item)
+    elif isinstance(value, int):
+        yield value
 
 
 def check_tensors(

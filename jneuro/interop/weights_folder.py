@@ -8,6 +8,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from jneuro.core.config import Config
 from jneuro.core.files import write_json, written
 from jneuro.core.guard import Unreadable, one_line, read_json
 from jneuro.datasets.windows import Scaling
-from jneuro.interop.tensors import WeightsError, check_tensors, reading
+from jneuro.interop.tensors import WeightsError, check_sizes, check_tensors, reading
 from jneuro.models.base import Model, ModelConfig, build_model
 from jneuro.models.kinds import MODELS
 from jneuro.training.checkpoints import (
@@ -173,19 +174,20 @@ def load_weights(path: str | Path) -> Model:
             f"{path / CONFIG}: name = {one_line(values['name'], most=60)!r} is code, which no weights folder may"
             " name; build the model and read its weights by jneuro.training.load_best(model, '.../checkpoints')"
         )
-    with reading(path / CONFIG, "a model's configuration"):
-        config = model_config(values, str(path / CONFIG))
-        # Shapes alone: of a model that does not fit the arrays, nothing is allocated.
-        best = {"best": split_model(nnx.eval_shape(lambda: new_model(config)))[1]}
     try:
         saved, _ = latest(path / "checkpoints")
     except CheckpointError as error:
-        raise CheckpointError(
-            f"{path}: its arrays cannot be read ({one_line(error, most=150)}); get it anew"
-        ) from error
+        said = one_line(str(error).partition("can be read (")[2].partition(":")[0], most=100)
+        raise CheckpointError(f"{path}: its checkpoint cannot be read ({said}); it is damaged, get it anew") from error
     if saved is None:
         raise WeightsError(f"{path}: not a weights folder, it has no checkpoint")
-    leaves = jax.tree_util.tree_leaves_with_path(best)
+    with reading(path / CONFIG, "a model's configuration"):
+        config = model_config(values, str(path / CONFIG))
+        check_sizes(config.model_dump(), saved.arrays, str(path / CONFIG))
+        # Shapes alone: of a model that does not fit the arrays, nothing is allocated.
+        shape: Any = nnx.eval_shape(lambda: new_model(config))
+        leaves = jax.tree_util.tree_leaves_with_path({"best": split_model(shape)[1]})
     shapes = {jax.tree_util.keystr(at, simple=True, separator="."): leaf.shape for at, leaf in leaves}
     check_tensors(shapes, saved.arrays, f"{path / CONFIG}")
-    return with_best(new_model(config), saved.arrays)
+    model: Any = new_model(config)
+    return with_best(model, saved.arrays)

@@ -10,7 +10,7 @@ from typing import Any, ParamSpec
 
 import numpy as np
 
-from jneuro.core.guard import Unreadable, found_in, one_line, rehearse, shortened
+from jneuro.core.guard import Unreadable, check_memory, found_in, one_line, rehearse, shortened
 from jneuro.core.registry import accepted
 from jneuro.core.types import Float
 from jneuro.core.zarrs import check_zarr
@@ -144,7 +144,8 @@ def read_store(
         StoreError: if it is damaged, unfinished, or has no such array.
     """
     try:
-        check_zarr(path)
+        sizes = check_zarr(path)
+        check_memory(" and ".join(variables), sum(sizes.get(v, 0) for v in variables))
     except Unreadable as error:
         raise StoreError(f"{path}: {error}; make it anew, or restore it from a copy") from error
     recording = parsed(path, lambda: read_recording(path, tuple(variables)))
@@ -211,6 +212,8 @@ def parsed(path: Path, parse: Callable[[], Any]) -> Any:
     """
     try:
         return parse()
+    except Unreadable as error:
+        raise ReadError(f"{path}: {error}") from error
     except StoreError as error:
         raise shortened(error, path) from error.__cause__
     except Exception as error:  # the parsers raise whatever they like

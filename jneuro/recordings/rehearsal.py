@@ -3,6 +3,7 @@
 import contextlib
 import struct
 from pathlib import Path
+from typing import Any
 
 from jneuro.core.guard import Unreadable
 
@@ -21,7 +22,7 @@ def walk_abf(path: Path) -> None:
     import pyabf
     import pyabf.waveform
 
-    abf = pyabf.ABF(str(path), cacheStimulusFiles=False)
+    abf: Any = pyabf.ABF(str(path), cacheStimulusFiles=False)
     if abf.sweepCount > max(abf.data.size, 1):
         raise Unreadable(f"declares {abf.sweepCount} sweeps, but holds {abf.data.size} samples; it is damaged")
     trains = [(0, 0)] * 20

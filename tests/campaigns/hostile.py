@@ -11,7 +11,6 @@ that is too long, no end, something executed.
 import argparse
 import collections
 import copy
-import gzip
 import hashlib
 import io
 import json
@@ -36,7 +35,8 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).parents[1] / "recordings"))
 
-OUTCOMES = ("clear", "same", "other", "long", "traceback", "hang", "executed")
+OUTCOMES = ("clear", "same", "other", "long", "traceback", "hang", "executed", "accepted")
+"""Accepted: a special file, of which none should be."""
 MOST = 300
 """Characters of a message."""
 ENDLESS = 120
@@ -95,8 +95,8 @@ BYTES = (flip, flip, cut, zero, zero, scramble, number, number, shift, behind)
 # Mutations of JSON
 
 VALUES: tuple[Any, ...] = (
-    None, True, -1, 0, 0.5, 10**12, 10**30, -(10**18), 1e308, float("nan"), float("inf"), "", "x" * 5000, "0", [], {},
-    [1], [[]], {"name": 3}, [10**12] * 3, "\u202e\x1b[31m", "__class__", "../../etc", "numpy:load",
+    None, True, -1, 0, 0.5, 10**9, 10**12, 10**30, -(10**18), 1e308, float("nan"), float("inf"), "", "x" * 5000, "0",
+    [], {}, [1], [[]], {"name": 3}, [10**12] * 3, "\u202e\x1b[31m", "__class__", "../../etc", "numpy:load",
 )  # fmt: skip
 
 
@@ -148,11 +148,24 @@ def endless_key() -> bytes:
     return b"\x80\x02}K\x01" + pairs + b"K\x01s."
 
 
-def archive(entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
+def archive(entries: dict[str, bytes]) -> bytes:
     held = io.BytesIO()
-    with zipfile.ZipFile(held, "w", compression) as file:
+    with zipfile.ZipFile(held, "w") as file:
         for name, content in entries.items():
             file.writestr(name, content)
+    return held.getvalue()
+
+
+def bomb(entries: dict[str, bytes], name: str, begin: bytes = b"") -> bytes:
+    """An archive with an entry of a few hundred kilobytes that unpacks to 128 MiB."""
+    held = io.BytesIO(archive(entries))
+    with (
+        zipfile.ZipFile(held, "a", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
+        file.open(name, "w", force_zip64=True) as entry,
+    ):
+        entry.write(begin)
+        for _ in range(128):
+            entry.write(bytes(1 << 20))
     return held.getvalue()
 
 
@@ -231,9 +244,8 @@ def special_store(folder: Path, mark: Path) -> dict[str, Changes]:
         about = json.loads((folder / "store.zarr" / "zarr.json").read_bytes())["attributes"]
         return described("zarr.json", attributes=about | keys)
 
-    packed = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "gzip", "configuration": {"level": 9}}]
     chunks = [str(p.relative_to(folder / "store.zarr")) for p in (folder / "store.zarr/v/c").rglob("*") if p.is_file()]
-    bombs = dict.fromkeys(chunks, gzip.compress(bytes(1 << 28)))
+    blosc = bytes([2, 1, 0x85, 4]) + (2**31 - 17).to_bytes(4, "little") + (1 << 18).to_bytes(4, "little") + bytes(99)
     pickled = [{"name": "numcodecs.pickle", "configuration": {"protocol": 4}}]
     grid = {"name": "regular", "configuration": {"chunk_shape": [10**5] * 3}}
     return {
@@ -243,10 +255,10 @@ def special_store(folder: Path, mark: Path) -> dict[str, Changes]:
         "time": described("time/zarr.json", shape=[10**12]),
         "negative": described("v/zarr.json", shape=[2, -200, 1]),
         "large chunks": described("v/zarr.json", chunk_grid=grid, shape=[10**5] * 3),
-        "bomb": described("v/zarr.json", codecs=packed) | bombs,
+        "unpacks to 2 GB": dict.fromkeys(chunks, blosc),
         "pickled": described("v/zarr.json", codecs=pickled) | {"v/c/0/0/0": pickle.dumps(Malicious(mark))},
-        **{f"dt {dt!r}": attributes(dt=dt) for dt in (0, -1, "1", None, 2, [1], 1e-300, float("nan"))},
-        **{f"provenance {p!r}": attributes(provenance=p) for p in (None, 3, "{", "3", "[" * 100_000)},
+        **{f"dt {dt!r}": attributes(dt=dt) for dt in (0, -1, "1", None, [1], float("nan"))},
+        **{f"provenance {p!r}": attributes(provenance=p) for p in (None, 3, "{", "[" * 100_000)},
         "no attributes": described("zarr.json", attributes={}),
     }  # fmt: skip
 
@@ -310,12 +322,12 @@ def special_torch(folder: Path, mark: Path) -> dict[str, bytes]:
         "bytearray": with_pickle(b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x10\x85R."),
         "void": with_pickle(b"\x80\x02cnumpy\ndtype\nX\x0b\x00\x00\x00V2000000000\x85R."),
         "endless": with_pickle(endless_key()),
-        "bomb": archive({**entries, "plain/data.pkl": bytes(1 << 28)}, zipfile.ZIP_DEFLATED),
+        "bomb": bomb({n: c for n, c in entries.items() if n != "plain/data/0"}, "plain/data/0"),
         "huge": saved({"a": torch.zeros(1).expand(10**12)}),
         "sparse": saved({"lstm.weight_ih_l0": torch.eye(4).to_sparse()}),
         "meta": saved({name: torch.empty(10**6, 10**6, device="meta") for name in ("a", "b")}),
         "numbers": saved({3: torch.zeros(2), None: torch.zeros(3)}),
-        "twice": true + true,
+        "cut": true[:-30],
     }
 
 
@@ -362,7 +374,7 @@ def special_keras_json(folder: Path, mark: Path) -> dict[str, bytes]:
     code = {"class_name": "Lambda", "name": "evil", "inbound_nodes": [[["inputs", 0, 0, {}]]]}
     code["config"] = {"name": "evil", "function": ["import os", None, None], "function_type": "lambda"}
     many = [{"class_name": "Activation", "name": f"l{i}", "inbound_nodes": [[[f"l{i + 1}", 0, 0, {}]]],
-             "config": {"activation": "relu"}} for i in range(100_000)]  # fmt: skip
+             "config": {"activation": "relu"}} for i in range(20_000)]  # fmt: skip
 
     def with_layers(layers: list[Any]) -> bytes:
         return json.dumps(model | {"config": model["config"] | {"layers": layers}}).encode()
@@ -421,15 +433,11 @@ def special_piece(folder: Path, mark: Path) -> dict[str, bytes]:
     huge = array("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }\n")
     large = array("{'descr': '<f4', 'fortran_order': False, 'shape': (10000000000,), }\n")
     code = array("{'descr': '|O', 'fortran_order': False, 'shape': (), }\n", pickle.dumps(Malicious(mark)))
-    zeros = array("{'descr': '<f4', 'fortran_order': False, 'shape': (500000000,), }\n", bytes(1 << 28))
+    zeros = array("{'descr': '<f4', 'fortran_order': False, 'shape': (33554432,), }\n")
+    entry = {"plain.npy": plain.getvalue()}
     return {
-        name: archive({"plain.npy": plain.getvalue(), "x.npy": content}, how)
-        for name, content, how in (
-            ("huge", huge, zipfile.ZIP_STORED),
-            ("large", large, zipfile.ZIP_STORED),
-            ("malicious", code, zipfile.ZIP_STORED),
-            ("bomb", zeros, zipfile.ZIP_DEFLATED),
-        )
+        "bomb": bomb(entry, "x.npy", zeros),
+        **{n: archive({**entry, "x.npy": x}) for n, x in {"huge": huge, "large": large, "malicious": code}.items()},
     }
 
 
@@ -485,6 +493,7 @@ def campaign(name: str, folder: Path, *, seed: int, count: int, special: bool = 
     for case, path, kind in _cases(reader, folder, mark, true, random.Random(f"{seed} {name}"), count, special):
         started = time.monotonic()
         outcome, said = _outcome(reader, path, expected[kind] if kind else "", mark)
+        outcome = "accepted" if outcome == "other" and not kind else outcome
         slowest = max(slowest, (time.monotonic() - started, case))
         outcomes[outcome] += 1
         if outcome in OUTCOMES[3:]:

@@ -80,10 +80,8 @@ def test_a_weights_folder_needs_nothing_else(here, model):
             "is code, which no weights folder may name",
         ),
         ({"name": "evil:Model"}, "is code, which no weights folder may name; build the model and read its weights by"),
-        (
-            {"hidden": 10**9},
-            "of another shape: .*; build the model with the configuration that the weights",
-        ),
+        ({"hidden": 40}, "of another shape: .*; build the model with the configuration that the weights were"),
+        ({"hidden": 10**9}, "1000000000 is no size of a model whose weights are 511 numbers; build the model with"),
         ({"hidden": None}, "model.json: hidden: "),
         ([[]], "model.json: .* name must be|model.json: "),
     ],
