@@ -60,7 +60,7 @@ SEED ?= 1
 campaign: $(VENV)/.test
 	$(BIN)/python -m tests.campaigns fuzz --count 10000 --seed $(SEED)
 	$(BIN)/python -m tests.campaigns begun --count 200 --seed $(SEED)
-	$(BIN)/python -m tests.campaigns damage --count 2000 --seed $(SEED) --fast
+	$(BIN)/python -m tests.campaigns damage --count 2000 --seed $(SEED)
 	$(BIN)/python -m tests.campaigns kills --count 200 --seed $(SEED)
 	$(BIN)/python -m tests.campaigns full --count 50 --seed $(SEED)
 	$(BIN)/python -m tests.campaigns beside --count 50 --seed $(SEED)

@@ -42,7 +42,7 @@ def beside(row: Row, rng: random.Random, count: int, home: Path, only: tuple[str
     Each is begun again with `--resume` until it ends well; `count` starts are disturbed. Every result must be that of
     an undisturbed work.
     """
-    whole, seconds = undisturbed(home, ("run", "sweep"))
+    whole, seconds = undisturbed(home, ("run", "sweep"), fast)
     whole["other"] = home / "whole" / "other" / "it"
     child = finish([*made(home, "run", whole["other"]), OTHER], home / "log")
     if child.code:

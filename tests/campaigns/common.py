@@ -109,9 +109,11 @@ LONGEST = 300
 """Characters that a line of a message may have."""
 
 
-def write_works(home: Path) -> None:
-    """Write the configurations of all works into a folder."""
+def write_works(home: Path, *, fast: bool = False) -> None:
+    """Write the configurations of all works into a folder; if it must be fast, an experiment without what is slow."""
     for name, text in WORKS.items():
+        if fast:
+            text = re.sub(r"ceiling: .*", "ceiling: null", re.sub(r".*analyses: .*\n", "", text))
         (home / f"{name}.yaml").write_text(text)
 
 

@@ -11,9 +11,9 @@ __all__ = ["damage", "finished"]
 KINDS = ("flip", "truncate", "empty", "zero", "delete", "exchange")
 
 
-def finished(home: Path, names: tuple[str, ...]) -> dict[str, Path]:
+def finished(home: Path, names: tuple[str, ...], fast: bool) -> dict[str, Path]:
     """Finished works, by their commands, made once in a folder; each in a folder of its own, so that none lends."""
-    write_works(home)
+    write_works(home, fast=fast)
     folders = {name: home / "whole" / name / "it" for name in names}
     for name, folder in folders.items():
         if not (folder / "report.html").exists():
@@ -73,7 +73,7 @@ def damage(row: Row, rng: random.Random, count: int, home: Path, only: tuple[str
 
     Nothing may end well with other results than the undisturbed folder's, and no message be a traceback.
     """
-    whole = finished(home, only)
+    whole = finished(home, only, fast)
     while row.tried < count:
         name = rng.choices(only, [3 if name == "run" else 1 for name in only])[0]
         out = home / "hurt" / name
@@ -101,7 +101,9 @@ def _judge(row: Row, command: str, said, other: list[str], about: dict) -> None:
     outcome = "absent" if "No such command" in said.text else said.kind
     if outcome == "fine":
         outcome = "silently other" if other else "same"
-    bad = outcome in ("silently other", "traceback", "hang", "long") or (command == "check" and outcome == "same")
+    if command == "check" and outcome == "refused" and about["file"].split("/")[0] not in said.text:
+        outcome = "names another file"
+    bad = outcome not in ("refused", "same", "absent") or (command == "check" and outcome == "same")
     row.add(f"{command}: {outcome}", {**about, "text": said.text[-600:], "other": other[:5]} if bad else None)
     if command == "resume" and outcome == "refused":
         row.faults.append({"outcome": "resume: refused", **about, "text": said.text[-300:]})

@@ -66,7 +66,7 @@ def full(row: Row, rng: random.Random, count: int, home: Path, only: tuple[str, 
 
     It must end in one line, or by finishing, and be the same as an undisturbed one after `--resume`.
     """
-    whole, _ = undisturbed(home, only)
+    whole, _ = undisturbed(home, only, fast)
     while row.tried < count:
         name, way = rng.choice(only), rng.choice(["limit", "tmpfs", "injected"])
         row.tried += 1

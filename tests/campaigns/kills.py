@@ -20,10 +20,10 @@ ANEW = 0.1
 WAYS = {"SIGKILL": 60, "SIGINT twice": 15, "SIGINT": 12, "SIGTERM": 13}
 
 
-def undisturbed(home: Path, names: tuple[str, ...]) -> tuple[dict[str, Path], dict[str, float]]:
+def undisturbed(home: Path, names: tuple[str, ...], fast: bool) -> tuple[dict[str, Path], dict[str, float]]:
     """Works that nothing disturbs, and how long they take."""
     ready()
-    write_works(home)
+    write_works(home, fast=fast)
     folders = {name: home / "whole" / name / "it" for name in names}
     for name, folder in folders.items():
         if folder in _seconds:
@@ -64,11 +64,11 @@ def kills(row: Row, rng: random.Random, count: int, home: Path, only: tuple[str,
     checkpoints must then be the same.
     """
     with sketched() if fast else contextlib.nullcontext():
-        _kills(row, rng, count, home, only, 0 if fast else ANEW)
+        _kills(row, rng, count, home, only, fast)
 
 
-def _kills(row: Row, rng: random.Random, count: int, home: Path, names: tuple[str, ...], anew: float) -> None:
-    whole, seconds = undisturbed(home, names)
+def _kills(row: Row, rng: random.Random, count: int, home: Path, names: tuple[str, ...], fast: bool) -> None:
+    whole, seconds = undisturbed(home, names, fast)
     chain = 0
     while row.tried < count:
         name = rng.choice(names)
@@ -80,7 +80,7 @@ def _kills(row: Row, rng: random.Random, count: int, home: Path, names: tuple[st
                 if row.tried >= count:
                     break
                 way = rng.choices([*WAYS], [*WAYS.values()])[0]
-                fresh = rng.random() < anew
+                fresh = rng.random() < ANEW and not fast
                 child = start(words, home / "log", anew=fresh)
                 if child.ended(moment(rng, (4 if fresh else 0) + 1.2 * seconds[name])):
                     if child.code:
