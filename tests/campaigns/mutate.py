@@ -90,7 +90,8 @@ def slots(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[Slot]:
             yield Slot(path, Any, {}, registry, value)
         declared = parameters(value.target) if registry and inspect.isclass(value.target) else {}
         for p in _signature(value.target) if callable(value.target) else ():
-            given = value.arguments.get(p.name, p.default)
+            # A preset has other values than the defaults.
+            given = value.arguments.get(p.name, p.empty if getattr(value, "preset", None) else p.default)
             about = declared.get(p.name)
             near = about is not None and not about.static and about.unit not in ("ms", "")
             bounds = dict(zip(("ge", "le"), about.bounds, strict=False)) if about is not None and about.bounds else {}
