@@ -23,7 +23,7 @@ from jneuro.core.types import Array, Key
 from jneuro.evaluation.metrics import match_traces, spike_scores
 from jneuro.evaluation.recording_scores import recording_scores
 from jneuro.experiment.fit_plan import FitPlan
-from jneuro.experiment.folder import RunFolder, wanted
+from jneuro.experiment.folder import RunFolder, maker, wanted
 from jneuro.experiment.simulation import simulate_stage
 from jneuro.fitting.config import chosen
 from jneuro.fitting.fitter import Fit, fit, predict
@@ -98,11 +98,12 @@ def fit_stages(plan: FitPlan, folder: RunFolder, progress: Progress) -> Path:
         ConfigError: if the recording cannot be fitted.
     """
     with folder.lock():
+        folder.note_makers(plan.stages.values(), progress)
         stage: Any = plan.stages.get("simulate")
         simulation, path = plan.simulation, plan.recording(folder)
         if simulation and wanted(stage, folder, progress, "simulated") and not folder.reuse(stage):
             double = jax.enable_x64(not plan.config.of_network)
-            with double, folder.stage(stage), progress.begin("simulate", unit="s") as task:
+            with double, folder.stage(stage, mends=True), progress.begin("simulate", unit="s") as task:
                 simulate_stage(simulation, plan.seed, path, lambda *ms: task.update(*(1e-3 * t for t in ms)))
         if wanted(plan.stages["fit"], folder, progress, "fitted"):
             pieces = Pieces(folder.path / "pieces")
@@ -489,9 +490,10 @@ def _report(folder: RunFolder) -> Path:
     stored = folder.load("fit.zarr", xr.Dataset)
     arrays = {str(name): stored[name].values for name in stored.variables}
     info = folder.info
-    run = {k: info.get(k) for k in ("name", "hash", "versions", "device", "started", "git_commit", "command")}
+    made_by = maker()
+    run = {k: info.get(k) for k in ("name", "hash", "started", "git_commit", "command")} | made_by
     run |= {
-        "jneuro_version": info["versions"]["jneuro"],
+        "jneuro_version": made_by["versions"]["jneuro"],
         "seconds": {name: stage["seconds"] for name, stage in info["stages"].items()},
     }
     yaml = (folder.path / "config.yaml").read_text()
