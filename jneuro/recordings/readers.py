@@ -1,16 +1,19 @@
 """Recordings by their path, whatever wrote them: stores of ours, files of other programs, files that you can read."""
 
 import dataclasses
+import functools
 import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 
+from jneuro.core.guard import Unreadable, check_memory, found_in, one_line, rehearse, shortened
 from jneuro.core.registry import accepted
 from jneuro.core.types import Float
+from jneuro.core.zarrs import check_zarr
 from jneuro.recordings.kinds import READERS
 from jneuro.recordings.recording import Recording, by_trial
 from jneuro.recordings.store import StoreError, read_recording
@@ -21,11 +24,15 @@ __all__ = [
     "clipped",
     "extra",
     "factor_to",
+    "from_elsewhere",
     "parsed",
     "read",
     "read_store",
     "reader_of",
 ]
+
+
+P = ParamSpec("P")
 
 
 class ReadError(StoreError):
@@ -78,6 +85,8 @@ def read(path: Path | str, sweeps: Sequence[int] | None = None, *, reader: Any =
         values = by_trial(found.values)
     except ValueError as error:
         raise ReadError(f"{path}: the reader {block.name} gives no recording: {error}") from None
+    if not 0 < found.dt < float("inf"):
+        raise ReadError(f"{path}: dt = {found.dt} ms must be positive; mend it, or take another recording")
     if missing := [n for n in values if n not in found.units]:
         raise ReadError(f"{path}: the reader {block.name} gives no unit for {missing[0]!r}")
     if bad := [n for n, x in values.items() if not np.isfinite(np.asarray(x, np.float64)).all()]:
@@ -134,7 +143,12 @@ def read_store(
     Raises:
         StoreError: if it is damaged, unfinished, or has no such array.
     """
-    recording = read_recording(path, tuple(variables))
+    try:
+        sizes = check_zarr(path)
+        check_memory(" and ".join(variables), sum(sizes.get(v, 0) for v in variables))
+    except Unreadable as error:
+        raise StoreError(f"{path}: {error}; make it anew, or restore it from a copy") from error
+    recording = parsed(path, lambda: read_recording(path, tuple(variables)))
     return recording if sweeps is None else _chosen(path, recording, sweeps)
 
 
@@ -194,15 +208,48 @@ def parsed(path: Path, parse: Callable[[], Any]) -> Any:
         What it returns.
 
     Raises:
-        ReadError: whatever the parser raises.
+        ReadError: whatever the parser raises; an error of ours in one line.
     """
     try:
         return parse()
+    except Unreadable as error:
+        raise ReadError(f"{path}: {error}") from error
+    except StoreError as error:
+        raise shortened(error, path) from error.__cause__
     except Exception as error:  # the parsers raise whatever they like
-        raise ReadError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}); it is damaged, or not of the format that its "
-            "name promises"
-        ) from error
+        said = one_line(f"{type(error).__name__}: {error}", most=100)
+        message = (
+            f"{path}: cannot be read ({said}); it is {found_in(path)}: damaged, or not of the format that its name"
+            " promises; get it anew, or name its reader, reader=…"
+        )
+        raise ReadError(one_line(message, name=path)) from error
+
+
+def from_elsewhere(package: str, rehearsal: str) -> Callable[[Callable[P, Recording]], Callable[P, Recording]]:
+    """Read a file by a package's parser, after another process went through it under limits of time and memory.
+
+    Args:
+        package: the parser.
+        rehearsal: what goes through the file; see `jneuro.core.guard.rehearse`.
+
+    Returns:
+        A decorator of a reader; whatever it raises of a file is a ReadError of one line.
+    """
+
+    def decorate(reader: Callable[P, Recording]) -> Callable[P, Recording]:
+        @functools.wraps(reader)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> Recording:
+            path = Path(kwargs.get("path", args[0] if args else ""))  # pyright: ignore
+            extra(package, path)
+            try:
+                rehearse(rehearsal, path)
+            except Unreadable as error:
+                raise ReadError(f"{path}: {error}") from error
+            return parsed(path, lambda: reader(*args, **kwargs))
+
+        return guarded
+
+    return decorate
 
 
 _PREFIXES = {"f": -15, "p": -12, "n": -9, "u": -6, "µ": -6, "μ": -6, "m": -3, "": 0}
