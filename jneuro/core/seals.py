@@ -129,15 +129,21 @@ def unlike(path: Path, sealed: Mapping[str, str], *, deep: bool = True) -> list[
     now = seal(path)
     if is_store(path) and list(sealed) != ["zarr.json"]:
         now |= {f.relative_to(path).as_posix(): "" for f in path.rglob("*") if f.is_file()}
-    found = []
-    for name in sorted(sealed.keys() | now.keys()):
-        if name not in now:
-            found.append(Finding(path / name, "is missing"))
-        elif name not in sealed:
-            found.append(Finding(path / name, "does not belong here"))
-        elif sealed[name] != now[name]:
-            found.append(Finding(path / name, "is not what was written"))
+    found = [Finding(path / _top(name, now), "is missing") for name in sealed if name not in now]
+    found += [Finding(path / _top(name, sealed), "does not belong here") for name in now if name not in sealed]
+    found += [Finding(path / n, "is not what was written") for n in sealed if now.get(n, sealed[n]) != sealed[n]]
+    found = [*dict.fromkeys(found)]
     return found + (store_damages(path, deep=deep) if is_store(path) and not found else [])
+
+
+def _top(name: str, known: Mapping[str, str]) -> str:
+    """The outermost folder of a file that has no file that is known; the file itself if each has one."""
+    parts = name.split("/")
+    for depth in range(1, len(parts)):
+        folder = "/".join(parts[:depth])
+        if not any(other.startswith(f"{folder}/") for other in known):
+            return folder
+    return name
 
 
 # Stores --------------------------------------------------------------------------------------------------------------
@@ -366,12 +372,14 @@ def again(run: Path) -> str:
     Args:
         run: the folder.
     """
+    file, out = run / "config.yaml", f"--out {shlex.quote(str(run))} --resume"
     try:
-        kind = re.search(r"^(sweep|fit):", (run / "config.yaml").read_text(encoding="utf-8"), re.MULTILINE)
+        kind = re.search(r"^(sweep|fit):", file.read_text(encoding="utf-8"), re.MULTILINE)
+        return f"`jneuro {kind[1] if kind else 'run'} {shlex.quote(str(file))} {out}`"
     except (OSError, ValueError):
-        return f"`jneuro run CONFIG --out {shlex.quote(str(run))} --resume`, with your own YAML file"
-    verb, config = kind[1] if kind else "run", run / "config.yaml"
-    return f"`jneuro {verb} {shlex.quote(str(config))} --out {shlex.quote(str(run))} --resume`"
+        kinds = {"sweep": ("sweep.zarr",), "fit": ("fit.zarr", "pieces")}
+        verb = next((k for k, names in kinds.items() if any((run / n).exists() for n in names)), "run")
+        return f"your own YAML file: `jneuro {verb} CONFIG {out}`"
 
 
 def remedy(path: Path, command: str = "simulate CONFIG") -> str:

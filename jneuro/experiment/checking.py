@@ -1,6 +1,7 @@
 """Verify what lies on disk, from end to end: run folders of experiments, fits and sweeps, and single stores."""
 
 import json
+import shlex
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -56,8 +57,9 @@ def _of_record(path: Path) -> list[Finding]:
         if "in format" in str(error):
             raise
         what = "has changed since the run" if (path / "config.yaml").exists() else "is missing"
-        run = f"jneuro run CONFIG --out {path} --resume"
-        return [Finding(path / "config.yaml", what, f"restore it, or name your own YAML file in `{run}`")]
+        verb = again(path).split("jneuro ")[1].split()[0]
+        how = f"`jneuro {verb} CONFIG --out {shlex.quote(str(path))} --resume`"
+        return [Finding(path / "config.yaml", what, f"restore it, or name your own YAML file in {how}")]
     return []
 
 
@@ -96,13 +98,14 @@ def _of_store(path: Path) -> list[Finding]:
     if "seal" not in attributes and 1 in known:
         said = "is of format 1, without checksums of its places and attributes, so only its chunks could be checked"
         return [Finding(path, said, "make it again with this version"), *_chunks(path)]
+    if "seal" not in attributes:
+        return [Finding(path, "has no seal, so it was not made by this version")]
     sweep = "jneuro_sweep_format" in attributes
     found = store_damages(path, deep=True, finished=not sweep)
     if not found and not sweep and not attributes.get("complete", True):
         whole, written = whole_pieces(path)
-        found = (
-            [Finding(path, f"is whole in {whole} of the {written} pieces that were written")] if whole < written else []
-        )
+        if whole < written:
+            found = [Finding(path, f"is whole in {whole} of the {written} pieces that were written")]
     return found
 
 

@@ -141,9 +141,9 @@ class RunFolder:
         """
         config, path = plan.config, cls.default_path(plan.config) if out is None else out
         _check_writable(path)
-        folder, there = cls(path), {f.name for f in path.iterdir()} if path.is_dir() else set()
+        folder, there = cls(path), {f.name for f in path.glob("*") if not f.name.startswith(".lock")}
         # What a kill between the first two files leaves is no obstacle.
-        if there <= {"run.json", ".new-run.json", ".new-config.yaml", ".lock"}:
+        if there <= {"run.json", ".new-run.json", ".new-config.yaml"}:
             try:
                 plan.estimate.require_disk(path)
             except ValueError as error:
@@ -215,11 +215,12 @@ class RunFolder:
             raise ConfigError(f"{self.path}: holds an unfinished run; continue it with --resume, or remove it")
 
     @classmethod
-    def find(cls, path: Path) -> "RunFolder":
+    def find(cls, path: Path, *, edited: bool = False) -> "RunFolder":
         """Open an existing run folder.
 
         Args:
             path: the folder.
+            edited: whether its config.yaml may have been changed since the run, as for another run.
 
         Raises:
             ConfigError: if it is none, one of another version's format, or its run.json or config.yaml is damaged.
@@ -229,7 +230,8 @@ class RunFolder:
             how = f"make it again with {again(path)}" if ours else "make one with `jneuro run CONFIG`"
             raise ConfigError(f"{path}: not a run folder, config.yaml is missing; {how}")
         folder = cls(path)
-        if folder._checked().get("config") != digits(file.read_text(encoding="utf-8", errors="replace")):
+        known = folder._checked().get("config")
+        if not edited and known != digits(file.read_text(encoding="utf-8", errors="replace")):
             raise ConfigError(
                 f"{path / 'config.yaml'}: has changed since the run; restore it, or run it with another --out"
             )
@@ -248,14 +250,17 @@ class RunFolder:
         return info
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, part: int | None = None) -> Iterator[None]:
         """Keep other processes out of the folder.
+
+        Args:
+            part: of several processes that share the work, which this is; only another of that number is kept out.
 
         Raises:
             ConfigError: if one is at work in it.
         """
         try:
-            lock = FileLock(self.path / ".lock", blocking=False).acquire()
+            lock = FileLock(self.path / (".lock" if part is None else f".lock-{part}"), blocking=False).acquire()
         except Timeout:
             said = f"{self.path}: another process is at work here; wait for it, or stop it"
             raise ConfigError(said) from None

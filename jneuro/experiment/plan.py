@@ -147,7 +147,7 @@ def recorded_code(run: Path, code: Path | None = None) -> tuple[Path | None, Map
         ConfigError: if it is no run folder, or the code has gone.
     """
     try:
-        folder, files = RunFolder.find(run).code
+        folder, files = RunFolder.find(run, edited=True).code
     except DamagedRecord:  # of which --resume alone makes another
         return code or run, None
     where = (folder if code is None else code) if files else None

@@ -12,6 +12,7 @@ from jneuro.evaluation.claims import judge
 from jneuro.evaluation.results import dump, typed
 from jneuro.experiment.folder import RunFolder, maker
 from jneuro.experiment.plan import Plan
+from jneuro.experiment.simulation import require_recording
 from jneuro.recordings import has_events, open_recording, read_events
 
 __all__ = ["report_stage"]
@@ -35,9 +36,9 @@ def report_stage(plan: Plan, folder: RunFolder) -> Path:
     """
     from jneuro.report import ReportData, write_report  # with Matplotlib, which no other stage needs
 
-    for stage in plan.stages.values():
-        if stage.name not in ("evaluate", "report"):
-            folder.require(stage, deep=False)
+    require_recording(plan, folder)
+    for training in plan.trainings:
+        folder.require(training.stage)
     metrics, store = typed(folder.load("metrics.json")), plan.recording(folder)
     folder.require(plan.stages["evaluate"])
     with folder.stage(plan.stages["report"]):

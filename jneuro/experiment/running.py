@@ -15,7 +15,7 @@ from jneuro.experiment.folder import RunFolder, wanted
 from jneuro.experiment.plan import Plan, Training, load_plan, resolve
 from jneuro.experiment.reporting import report_stage
 from jneuro.experiment.scoring import evaluate_stage
-from jneuro.experiment.simulation import read_stage, simulate_stage
+from jneuro.experiment.simulation import read_stage, require_recording, simulate_stage
 from jneuro.experiment.training import cut_windows, side_by_side, train_stage
 from jneuro.recordings.store import read_recording
 from jneuro.training.callbacks import TrainingProgress
@@ -116,9 +116,7 @@ def require_trained(plan: Plan, folder: RunFolder) -> None:
     """
     for training in plan.trainings:
         folder.require(training.stage, f"{training.label} is not trained")
-    for name in ("simulate", "read"):
-        if name in plan.stages:
-            folder.require(plan.stages[name], "there is no recording")
+    require_recording(plan, folder)
 
 
 def _train_all(plan: Plan, folder: RunFolder, progress: Progress) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -16,14 +16,18 @@ from jneuro.core.random import stream, trial_keys
 from jneuro.core.resources import free_disk
 from jneuro.core.seals import store_damages
 from jneuro.core.types import Array, Key, PyTree
+from jneuro.experiment.folder import RunFolder
 from jneuro.recordings.kinds import RecordingFile
 from jneuro.recordings.recording import Recording
-from jneuro.recordings.store import RecordingWriter, StoreError, read_state
+from jneuro.recordings.store import RecordingWriter, StoreError, read_state, require_whole
 from jneuro.simulators import ODESimulator, SimulationError, SteppedSimulator, first_state, simulate, simulate_many
 from jneuro.simulators.config import SimulationConfig
 from jneuro.simulators.stimuli import Stimulus
 
-__all__ = ["Runs", "build_runs", "initial_states", "read_stage", "simulate_stage"]
+if TYPE_CHECKING:
+    from jneuro.experiment.plan import Plan  # which estimates a simulation
+
+__all__ = ["Runs", "build_runs", "initial_states", "read_stage", "require_recording", "simulate_stage"]
 
 _CHUNK = 5_000_000
 """Recorded values of one array that are in memory at once."""
@@ -196,6 +200,24 @@ def read_stage(source: RecordingFile, path: Path) -> None:
     writer = RecordingWriter(path, {"file": str(source.path), **recording.about})
     writer.append(recording)
     writer.finish()
+
+
+def require_recording(plan: "Plan", folder: RunFolder) -> None:
+    """Refuse a recording that is missing, damaged or not of the run, wherever it is.
+
+    Args:
+        plan: the experiment.
+        folder: of the run.
+
+    Raises:
+        ConfigError: if it is the run's own, with the remedy.
+        StoreError: if it is one from elsewhere.
+    """
+    for name in ("simulate", "read"):
+        if name in plan.stages:
+            folder.require(plan.stages[name], "there is no recording")
+            return
+    require_whole(plan.recording(folder))
 
 
 def _chunks(config: SimulationConfig, written: int) -> list[int]:

@@ -180,8 +180,16 @@ def sweep_stages(
         The path of report.html; None while points of other processes are missing.
 
     Raises:
-        ConfigError: if a function of one's own cannot be computed.
+        ConfigError: if a function of one's own cannot be computed, or another process computes this part.
     """
+    with folder.lock(None if processes == 1 else process):
+        return _computed(plan, folder, progress, process, processes, memory)
+
+
+def _computed(
+    plan: SweepPlan, folder: RunFolder, progress: Progress, process: int, processes: int, memory: int | None
+) -> Path | None:
+    """As `sweep_stages`, alone with this part."""
     stage, store, file = plan.stages["report"], folder.path / "sweep.zarr", folder.path / "config.yaml"
     began = time.perf_counter()
     if process == 0:

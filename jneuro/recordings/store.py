@@ -33,10 +33,12 @@ __all__ = [
     "StoreError",
     "has_events",
     "open_recording",
+    "populations_of",
     "provenance_of",
     "read_events",
     "read_recording",
     "read_state",
+    "require_whole",
     "whole_pieces",
 ]
 
@@ -232,13 +234,14 @@ class RecordingWriter:
         with naming(self.path):
             if self._populations:
                 labels = np.repeat(np.arange(len(self._populations)), list(self._populations.values())).astype(np.int8)
-                meaning = {str(i): name for i, name in enumerate(self._populations)}
+                names = " ".join(name.replace(" ", "_") for name in self._populations)
+                meaning = {"flag_values": [*range(len(self._populations))], "flag_meanings": names}
                 self._root.create_array(
                     "population",
                     data=labels,
                     dimension_names=("neuron",),
                     compressors=COMPRESSORS,
-                    attributes={"units": "1", "meaning": meaning},
+                    attributes={"units": "1", **meaning},  # as climate data name flags
                     overwrite=True,  # a killed process may have left it
                     config={"write_empty_chunks": True},
                 )
@@ -305,10 +308,11 @@ def open_recording(path: Path) -> xr.Dataset:
             if math.prod(array.chunks) * array.dtype.itemsize >= _LARGEST:
                 said = f"'{name}' cannot be {list(array.shape)}, in chunks of {list(array.chunks)}"
                 raise StoreError(f"{path}: damaged, {said}; {remedy(path)}")
-            there = sum(1 for f in (path / name / "c").rglob("*") if f.is_file() and f.suffix != ".partial")
-            if (name == "time" and array.ndim != 1) or there < array.nchunks:
-                said = f"truncated, {array.nchunks - there} of {array.nchunks} chunks of '{name}' are missing"
-                raise StoreError(f"{path}: {said}; {remedy(path)}")
+            if "seal" not in root.attrs:
+                there = sum(1 for f in (path / name / "c").rglob("*") if f.is_file() and f.suffix != ".partial")
+                if there < array.nchunks:
+                    said = f"truncated, {array.nchunks - there} of {array.nchunks} chunks of '{name}' are missing"
+                    raise StoreError(f"{path}: {said}; {remedy(path)}")
         data = xr.open_zarr(path, consolidated=False, chunks=None, mask_and_scale=False)
     except StoreError:
         raise
@@ -333,6 +337,24 @@ def _check_attributes(path: Path, data: xr.Dataset) -> None:
     provenance_of(data, path)
 
 
+def populations_of(data: xr.Dataset) -> dict[str, np.ndarray]:
+    """Say which neurons of a recording are of which population.
+
+    Args:
+        data: as `open_recording` opens it.
+
+    Returns:
+        A mask of the neurons for each population, by name; empty if the recording has none.
+    """
+    if "population" not in data:
+        return {}
+    labels, about = np.asarray(data["population"]), data["population"].attrs
+    if "meaning" in about:  # of format 1
+        return {title: labels == int(label) for label, title in about["meaning"].items()}
+    titles = about["flag_meanings"].split()
+    return {title: labels == i for i, title in zip(np.atleast_1d(about["flag_values"]), titles, strict=True)}
+
+
 def provenance_of(data: xr.Dataset, path: Path | str = "") -> dict[str, Any]:
     """Say what made a recording, or a sweep.
 
@@ -355,7 +377,19 @@ def provenance_of(data: xr.Dataset, path: Path | str = "") -> dict[str, Any]:
     raise StoreError(f"{path}: its attribute provenance must be a JSON object of what made it; {remedy(Path(path))}")
 
 
-def _open_root(path: Path, under: str | None = None) -> zarr.Group:
+def require_whole(path: Path) -> None:
+    """Read a finished recording through, and refuse it if anything in it is damaged.
+
+    Args:
+        path: the store.
+
+    Raises:
+        StoreError: with what is damaged, and the remedy.
+    """
+    _open_root(path, "", deep=True)
+
+
+def _open_root(path: Path, under: str | None = None, *, deep: bool = False) -> zarr.Group:
     """Open the root group of a complete store, of which a part, or all, is as it was written."""
     if not path.exists():
         raise StoreError(f"{path}: no such recording; {remedy(path)}")
@@ -365,7 +399,7 @@ def _open_root(path: Path, under: str | None = None) -> zarr.Group:
         raise StoreError(f"{path}: not a Zarr store ({type(error).__name__}); {remedy(path)}") from error
     if (found := root.attrs.get("jneuro_format")) not in (1, FORMAT):
         raise StoreError(f"{path}: not a recording of jneuro's format {FORMAT}; {remedy(path)}")
-    if (found == FORMAT or "seal" in root.attrs) and (damage := store_damages(path, under=under)):
+    if (found == FORMAT or "seal" in root.attrs) and (damage := store_damages(path, under=under, deep=deep)):
         more = f", and {len(damage) - 1} more" if len(damage) > 1 else ""
         raise StoreError(f"{path}: damaged, {damage[0].path.relative_to(path)} {damage[0].what}{more}; {remedy(path)}")
     if not root.attrs.get("complete"):

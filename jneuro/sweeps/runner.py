@@ -336,6 +336,7 @@ def _coords(points: Points, problem: SweepProblem) -> Labelled:
         time = problem.warmup + steps * problem.recording.step
         coords["time"] = (("time",), time, {"role": "axis", "units": "ms"})
     if "population_rates" in [measure.name for measure in problem.measures]:
-        meaning = {str(k): name for k, name in enumerate(problem.populations)}
-        coords["population"] = (("population",), np.arange(len(meaning)), {"role": "axis", "meaning": meaning})
+        names = [name.replace(" ", "_") for name in problem.populations]
+        flags = {"flag_values": [*range(len(names))], "flag_meanings": " ".join(names)}
+        coords["population"] = (("population",), np.arange(len(names)), {"role": "axis", **flags})
     return coords
