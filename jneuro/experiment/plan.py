@@ -295,10 +295,9 @@ def _parts(config: ExperimentConfig, data: Data, simulation: SimulationConfig | 
         yield from simulated(config.simulation)
     _check_windows(config, data)
     frame = config.windows.frame(data.dt) * data.dt
-    sizes = {"counts": config.windows.check(data.duration_ms, data.dt, data.runs)}
-    sizes["horizons"] = config.windows.frames(frame)[-1]
+    counts, horizons = config.windows.check(data.duration_ms, data.dt, data.runs), config.windows.frames(frame)[-1]
     seen = data._replace(dt=frame, neurons=len(config.windows.kept(data.neurons)))
-    yield from evaluated(seen, simulation, **sizes, config=config.evaluate)
+    yield from evaluated(seen, simulation, counts=counts, horizons=horizons, config=config.evaluate)
     for name, entry in config.models.items():
         windows, recipe, model = config.windows_of(name), config.train_config_of(name), _model(config, name, data)
         count = windows.check(data.duration_ms, data.dt, data.runs)["train"]
