@@ -267,3 +267,10 @@ def test_the_command_itself():
     assert done.stderr == (
         "error: missing.yaml: cannot be read (No such file or directory); see `jneuro list configs`\n"
     )
+
+
+def test_more_devices_than_cores_are_told(monkeypatch, capsys):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    jneuro.cli._cpu_devices(10_000)
+    assert capsys.readouterr().err.startswith("note: 10000 devices on ")
+    assert os.environ["XLA_FLAGS"].endswith("device_count=10000")

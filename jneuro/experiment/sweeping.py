@@ -46,6 +46,7 @@ def resolve_sweep(config: SweepConfig) -> SweepPlan:
     Returns:
         The plan.
     """
+    _ = config.problem().like  # measures that cannot be computed are refused before there is a folder
     stage = Stage("report", content_of(config), ("report.html", "figures"))
     return SweepPlan(config, {"report": stage}, loaded_code())
 

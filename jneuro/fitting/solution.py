@@ -69,6 +69,7 @@ def faults(
     doubts: Sequence[str] = (),
     data_cost: float = 0.0,
     accept: float = np.inf,
+    quiet: bool = False,
     of: str = "",
     gap: float = 0.0,
     chi2: tuple[float, int] | None = None,
@@ -87,6 +88,7 @@ def faults(
         doubts: of every trial, why its spikes are in doubt; empty where they are not.
         data_cost: mean squared error in units of the noise's variance.
         accept: the largest one that the noise explains.
+        quiet: whether no noise was found in the recording.
         of: what the error is that of, where it is not the whole run.
         gap: mean squared gap between segments, in units of its width.
         chi2: sum of squared residuals of statistics, and its degrees of freedom.
@@ -101,7 +103,12 @@ def faults(
         yield "the best start was still moving at its last step; allow more steps"
     yield from [method] if method else []
     yield from (f"the spikes of trial {i} are in doubt: {doubt}" for i, doubt in enumerate(doubts) if doubt)
-    if not data_cost <= accept:
+    if quiet and not data_cost <= accept:
+        yield (
+            "no noise was found in the recording, so that nothing says how large an error may be left; set noise_mv to "
+            "what you accept [mV]"
+        )
+    elif not data_cost <= accept:
         said = f"{data_cost:.3g} times the noise's variance, more than {accept:.3g}: {_WRONG} model that cannot explain"
         yield f"the mean squared error{of} is {said} the data"
     if gap > _OPEN:
