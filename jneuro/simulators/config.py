@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal, Self
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from pydantic import Field, PrivateAttr, model_validator
 
 from jneuro.core.code import digest, line_of
-from jneuro.core.config import Config
-from jneuro.core.names import unknown_name
+from jneuro.core.config import Config, numbers_in
+from jneuro.core.names import shown, unknown_name
 from jneuro.core.random import stream
 from jneuro.core.registry import Block, Registry, accepted, names_found
 from jneuro.core.types import Array, Key
@@ -60,7 +61,7 @@ class _Physical(Block):
         """Take a name alone; its arguments are checked against what it means."""
         if not isinstance(data, str | Mapping | cls):
             thing = data.__name__ if inspect.isclass(data) else type(data).__name__
-            given = f"= {data!r}: " if isinstance(data, int | float | list | tuple | None) else f"got {thing}; it "
+            given = f"= {shown(data)}: " if isinstance(data, int | float | list | tuple | None) else f"got {thing}; it "
             raise ValueError(
                 f"{given}must be a name, or a dictionary of a name and its arguments; objects are passed to simulate, "
                 "sweep and fit, or named module:name"
@@ -76,8 +77,8 @@ class _Physical(Block):
             if known is not None and (name not in known or name in given):
                 names = [n for n in known if n not in given]
                 raise ValueError(f"{self.name}: {unknown_name(name, names, 'parameter')}")
-            if name not in words and (isinstance(value, str | bool) or value is None):
-                raise ValueError(f"{self.name}: {name} = {value!r} must be a number")
+            if name not in words and (said := _not_numeric(value)):
+                raise ValueError(f"{self.name}: {name} = {shown(value)} {said}")
             if name in fixed and isinstance(value, Distribution):
                 raise ValueError(f"{self.name}: {name} is part of the compiled program and cannot be drawn")
         if not made(make):
@@ -104,6 +105,21 @@ class _Physical(Block):
                 except ValueError as error:
                     raise ValueError(f"{self.name}: {name}: {error}") from error
         return read
+
+
+def _not_numeric(value: Any) -> str:
+    """Why what stands for a number, or for one for each neuron, is none; empty if it is."""
+    if any(isinstance(item, int) and abs(item) >= 2**63 for item in numbers_in(value)):
+        return "is more than can be counted"
+    if not isinstance(value, list | tuple):
+        return "must be a number" if value is None or isinstance(value, str | bool) else ""
+    if not value or any(item is None or isinstance(item, str | bool) for item in numbers_in(value)):
+        return "must be a number, or a list of numbers"
+    try:
+        np.shape(value)
+    except ValueError:
+        return "has rows of different lengths"
+    return ""
 
 
 def _arguments(make: Any, owner: Any) -> tuple[set[str], list[str] | None, set[str]]:

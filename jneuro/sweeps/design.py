@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from jneuro.core.config import Config, first_error
+from jneuro.core.names import shown
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Int, Key
 
@@ -49,7 +50,7 @@ class AxisConfig(Config):
     @classmethod
     def _short(cls, data: Any) -> Any:
         if not isinstance(data, list | tuple | Mapping | cls):
-            raise ValueError(f"= {data!r}: must be a list of values, or low, high and points")
+            raise ValueError(f"= {shown(data)}: must be a list of values, or low, high and points")
         return {"values": data} if isinstance(data, list | tuple) else data
 
     @property
