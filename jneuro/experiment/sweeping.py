@@ -54,9 +54,9 @@ def resolve_sweep(config: SweepConfig) -> SweepPlan:
     Returns:
         The plan.
     """
+    stage, estimate = Stage("report", content_of(config), ("report.html", "figures")), Estimate.of(swept(config))
     _ = config.problem().like  # measures that cannot be computed are refused before there is a folder
-    stage = Stage("report", content_of(config), ("report.html", "figures"))
-    return SweepPlan(config, {"report": stage}, loaded_code(), Estimate.of(swept(config)))
+    return SweepPlan(config, {"report": stage}, loaded_code(), estimate)
 
 
 load_sweep = partial(load_with_code, SweepConfig, resolve_sweep)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, NamedTuple
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from pydantic import Field, ValidationError, field_validator
@@ -222,6 +223,10 @@ def _cell(simulator: Any, recording: Any, trainable: Trainable, start: PyTree, o
     """The problem of a cell."""
     if not isinstance(recording, Trials):
         recording = Trials.of(recording, noise_sd=options.noise_mv, start=start)
+    state = jax.eval_shape(simulator.init, jax.random.key(0))
+    if recording.start is not None and jax.tree.structure(recording.start) != jax.tree.structure(state):
+        said = f"{type(state).__name__}({', '.join(state._fields)}), got {type(recording.start).__name__}"
+        raise ValueError(f"start must be a state of {type(simulator).__name__}, {said}")
     spikes = options.spikes.fixed(np.asarray(recording.v), recording.dt)
     recording = dataclasses.replace(recording, threshold=float(spikes.threshold_mv), fall=spikes.return_mv)
     how = {"dt": options.dt_ms, "solver": _scheme(simulator, options.solver), "free_start": options.free_start}

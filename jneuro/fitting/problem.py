@@ -403,11 +403,6 @@ class CellProblem(Problem):
                     "the other" + ", by the membrane's area or capacitance" * (what == "current")
                 )
         state = jax.eval_shape(simulator.init, jax.random.key(0))
-        if target.start is not None and jax.tree.structure(target.start) != jax.tree.structure(state):
-            raise ValueError(
-                f"start must be a state of {name}, {type(state).__name__}({', '.join(state._fields)}), "
-                f"got {type(target.start).__name__}"
-            )
         if (shape := jax.eval_shape(simulator.vector_field, state, jnp.zeros(())).v.shape) != state.v.shape:
             raise ValueError(
                 f"the parameters of {name} make {shape[-1]} potentials at once, as those of several cells do; a fit "

@@ -61,6 +61,12 @@ class Solution(NamedTuple):
         return int(np.argmin(np.asarray(self.cost)))
 
 
+_QUIET = (
+    "no noise was found in the recording, so that nothing says how large an error may be left; set noise_mv to what "
+    "you accept [mV]"
+)
+
+
 def faults(
     *,
     finite: bool = True,
@@ -103,14 +109,9 @@ def faults(
         yield "the best start was still moving at its last step; allow more steps"
     yield from [method] if method else []
     yield from (f"the spikes of trial {i} are in doubt: {doubt}" for i, doubt in enumerate(doubts) if doubt)
-    if quiet and not data_cost <= accept:
-        yield (
-            "no noise was found in the recording, so that nothing says how large an error may be left; set noise_mv to "
-            "what you accept [mV]"
-        )
-    elif not data_cost <= accept:
+    if not data_cost <= accept:
         said = f"{data_cost:.3g} times the noise's variance, more than {accept:.3g}: {_WRONG} model that cannot explain"
-        yield f"the mean squared error{of} is {said} the data"
+        yield _QUIET if quiet else f"the mean squared error{of} is {said} the data"
     if gap > _OPEN:
         yield f"the segments do not join: the mean squared gap is {gap:.3g} times what was allowed"
     if chi2 is not None and not probability(*chi2) >= _LEAST:
