@@ -153,7 +153,9 @@ def _cpu_devices(wanted: int | None) -> None:
     flag, flags = "--xla_force_host_platform_device_count", os.environ.get("XLA_FLAGS", "")
     if wanted is None and flag in flags:
         return
-    os.environ["XLA_FLAGS"] = f"{flags} {flag}={wanted or usable_cores()}".strip()
+    if (wanted or 0) > (cores := usable_cores()):
+        print(f"note: {wanted} devices on {cores} cores are slower than {cores}; leave out --devices", file=sys.stderr)
+    os.environ["XLA_FLAGS"] = f"{flags} {flag}={wanted or cores}".strip()
 
 
 @app.command()
