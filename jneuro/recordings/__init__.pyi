@@ -1,3 +1,4 @@
+from .electrode import Electrode as Electrode
 from .nwb import write_nwb as write_nwb
 from .readers import ReadError as ReadError
 from .readers import read as read
@@ -10,3 +11,5 @@ from .store import open_recording as open_recording
 from .store import read_events as read_events
 from .store import read_recording as read_recording
 from .store import read_state as read_state
+from .tables import from_pandas as from_pandas
+from .tables import from_xarray as from_xarray

@@ -12,9 +12,10 @@ import numpy as np
 
 from jneuro.core.files import written
 from jneuro.core.types import Float
-from jneuro.recordings.pairing import Channel, find_channel, start_shift, sweeps_recording, unit_factor
-from jneuro.recordings.readers import ReadError, check_sweeps, extra, factor_to, parsed
+from jneuro.recordings.pairing import Channel, find_channel, start_shift, sweeps_recording
+from jneuro.recordings.readers import ReadError, check_sweeps, extra, parsed
 from jneuro.recordings.recording import Recording
+from jneuro.recordings.units import factor_to, unit_factor
 
 __all__ = ["read_nwb", "write_nwb"]
 

@@ -107,9 +107,12 @@ class RecordingWriter:
         Raises:
             StoreError: if the recording says another number of frames than its arrays have; nothing is written.
         """
-        if wrong := [name for name, values in recording.values.items() if values.shape[1] != recording.frames]:
-            has = recording.values[wrong[0]].shape[1]
-            raise StoreError(f"{self.path}: {wrong[0]} has {has} frames, but frames = {recording.frames}; mend it")
+        for name, values in recording.values.items():
+            if np.ndim(values) < 2 or values.shape[1] != recording.frames:
+                raise StoreError(
+                    f"{self.path}: {name!r} is {np.shape(values)}; it must be [trial, time, neuron] with as many times "
+                    f"as the recording has frames, {recording.frames}"
+                )
         self._grow(self._root, "time", ("time",), recording.time, unit="ms")
         for name, values in recording.values.items():
             if name == "spikes":

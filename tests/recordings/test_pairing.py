@@ -347,9 +347,8 @@ def test_corrections_in_a_configuration(tmp_path):
     np.testing.assert_allclose(given.read()["current"][:, 600, 0], LEVELS[1])
     said = {"path": str(path), "sweeps": [1], "channel": 0, "unit": "mV", "current": "command"}
     assert adapter.dump_python(given, mode="json") == said
-    store = adapter.validate_python({"path": tmp_path / "b.zarr", "unit": "mV"})
-    with pytest.raises(ValueError, match="unknown argument 'unit'"):
-        store.read()
+    with pytest.raises(ValueError, match="unknown key 'unit'"):
+        adapter.validate_python({"path": tmp_path / "b.zarr", "unit": "mV"})
 
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="the cases are not here")

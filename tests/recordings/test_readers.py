@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 
 from jneuro.recordings import ReadError, Recording, StoreError, read, write_nwb
 from jneuro.recordings.kinds import RecordingSource
-from jneuro.recordings.readers import factor_to
 from jneuro.recordings.recording import from_arrays
+from jneuro.recordings.units import factor_to
 from jneuro.simulators import HodgkinHuxley, Pospischil, simulate, stimuli
 
 pyabf = pytest.importorskip("pyabf")

@@ -91,8 +91,10 @@ def test_spikes_alone_keep_silent_trials_and_neurons(tmp_path):
         frames, first = len(range(6)[part]), spikes.first_step + part.start
         own = {"values": {"spikes": counts[:, part]}, "frames": frames, "first_step": first}
         writer.append(dataclasses.replace(spikes, **own))
-    with pytest.raises(StoreError, match=r"own\.zarr: spikes has 6 frames, but frames = 5; mend it"):
-        writer.append(dataclasses.replace(spikes, frames=5))
+    with pytest.raises(ValueError, match=r"frames = 5, but 'spikes' is \(3, 6, 4\)"):
+        dataclasses.replace(spikes, frames=5)
+    with pytest.raises(StoreError, match=r"own\.zarr: 'spikes' is \(6, 4\); it must be \[trial, time, neuron\]"):
+        writer.append(dataclasses.replace(spikes, values={"spikes": counts[0]}))
     writer.finish()
     back = read_recording(tmp_path / "own.zarr", ("spikes",))
     np.testing.assert_array_equal(back["spikes"], counts)
