@@ -27,7 +27,7 @@ from jneuro.evaluation.connectivity_scores import score_synapses
 from jneuro.evaluation.forecasts import forecast, targets
 from jneuro.evaluation.metrics import interval, ratio_error
 from jneuro.evaluation.protocols import SupportsAdjacency, SupportsConvolutions, SupportsGates
-from jneuro.recordings import open_recording
+from jneuro.recordings import open_recording, populations
 from jneuro.report.components import (
     Estimate,
     Plot,
@@ -208,13 +208,11 @@ class _Looked:
             networks = [source.of_run(int(r)) for r in (self.runs if source.per_run else self.runs[:1])]
             self.synapse = np.stack([_synapses(n) for n in networks])
         data = open_recording(study.recording)
-        populations = {"other": np.ones(study.windows.outputs, bool)}
+        found = {"other": np.ones(study.windows.outputs, bool)}
         if "population" in data and study.config.neurons is None:
-            label = np.asarray(data["population"])
-            populations = {title: label == int(k) for k, title in data["population"].attrs["meaning"].items()}
-            populations = {title: mask for title, mask in populations.items() if mask.any()}
-        self.populations = populations
-        self.groups = input_groups(populations, self.synapse, rng)
+            found = {title: mask for title, mask in populations(data).items() if mask.any()}
+        self.populations = found
+        self.groups = input_groups(found, self.synapse, rng)
         run, target = self.places(self.starts)
         self.other = shuffled_within(run, rng)
         self.settings = {

@@ -31,7 +31,7 @@ from jneuro.evaluation.claims import check_claims
 from jneuro.experiment.config import ExperimentConfig, ModelEntry
 from jneuro.experiment.folder import RunFolder, Stage
 from jneuro.models.base import Sizes, check_shapes, sized
-from jneuro.recordings.store import has_events, open_recording
+from jneuro.recordings.store import has_events, open_recording, provenance
 from jneuro.simulators.config import SimulationConfig
 from jneuro.training.losses import cost
 from jneuro.training.recipe import TrainConfig
@@ -260,7 +260,7 @@ def _source(config: ExperimentConfig) -> tuple[_Data, SimulationConfig | None, i
         return _Data(frames * found.dt, found.dt, trials, neurons, list(found.values)), None, config.seed
     store = open_recording(given.path)
     sampled = [str(n) for n in store if store[n].dims == ("trial", "time", "neuron")]
-    sizes, dt, made_by = store.sizes, store.attrs["dt"], store.attrs["provenance"]
+    sizes, dt, made_by = store.sizes, store.attrs["dt"], provenance(store)
     variables = [*sampled, *(["spikes"] if has_events(given.path) else [])]
     data = _Data(sizes["time"] * dt, dt, sizes["trial"], sizes["neuron"], variables)
     if "simulation" not in made_by:

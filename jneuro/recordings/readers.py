@@ -15,7 +15,7 @@ from jneuro.core.types import Float
 from jneuro.recordings.electrode import Electrode
 from jneuro.recordings.kinds import READERS
 from jneuro.recordings.recording import Recording, by_trial
-from jneuro.recordings.store import StoreError, read_recording
+from jneuro.recordings.store import StoreError, open_recording, read_recording, sampled_arrays
 
 __all__ = [
     "ReadError",
@@ -145,15 +145,14 @@ def reader_of(path: Path) -> Callable[..., Recording]:
     )
 
 
-def read_store(
-    path: Path, sweeps: Sequence[int] | None = None, variables: Sequence[str] = ("v", "current")
-) -> Recording:
+def read_store(path: Path, sweeps: Sequence[int] | None = None, variables: Sequence[str] | None = None) -> Recording:
     """Read a store of ours.
 
     Args:
         path: the store.
         sweeps: which trials, by their number from 0; all by default.
-        variables: which arrays.
+        variables: which arrays; `spikes` makes counts of the events. By default all that are sampled, or the spikes of
+            a store that holds nothing else.
 
     Returns:
         The recording.
@@ -161,7 +160,8 @@ def read_store(
     Raises:
         StoreError: if it is damaged, unfinished, or has no such array.
     """
-    recording = read_recording(path, tuple(variables))
+    names = variables or sampled_arrays(open_recording(path)) or ("spikes",)
+    recording = read_recording(path, tuple(names))
     return recording if sweeps is None else _chosen(path, recording, sweeps)
 
 

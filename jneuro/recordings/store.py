@@ -7,6 +7,7 @@ by chunk; its attribute `committed` is set last, so a fault costs the chunk unde
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,16 @@ __all__ = [
     "FORMAT",
     "RecordingWriter",
     "StoreError",
+    "consolidate",
     "has_events",
     "open_recording",
+    "plain_attributes",
+    "populations",
+    "provenance",
     "read_events",
     "read_recording",
     "read_state",
+    "sampled_arrays",
 ]
 
 FORMAT = 1
@@ -58,7 +64,9 @@ class RecordingWriter:
         frames: frames written and committed.
     """
 
-    def __init__(self, path: Path, provenance: Mapping[str, Any], populations: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, path: Path | str, provenance: Mapping[str, Any], populations: Mapping[str, int] | None = None
+    ) -> None:
         """Begin a store, or go on with the unfinished one of the same provenance.
 
         Args:
@@ -69,7 +77,7 @@ class RecordingWriter:
         Raises:
             StoreError: if the folder holds another recording.
         """
-        self.path = path
+        self.path = path = Path(path)
         self._provenance = json.dumps(provenance, sort_keys=True)
         self._populations = dict(populations or {})
         if not (path / "zarr.json").exists():
@@ -79,7 +87,7 @@ class RecordingWriter:
             about = {"jneuro_format": FORMAT, "provenance": self._provenance, "complete": False, "committed": {}}
             self._root = zarr.open_group(path, mode="w", zarr_format=3, attributes=about)
             return
-        self._root = zarr.open_group(path, mode="a")
+        self._root = zarr.open_group(path, mode="a", use_consolidated=False)
         if self._root.attrs.get("provenance") != self._provenance:
             raise StoreError(f"{path}: holds another recording; choose another folder, or remove this one")
         committed: Any = self._root.attrs["committed"]
@@ -187,21 +195,38 @@ class RecordingWriter:
                 overwrite=True,  # a killed process may have left it
                 config={"write_empty_chunks": True},
             )
+        self._root = consolidate(self.path)
         self._root.attrs.update({"complete": True})
 
 
-def open_recording(path: Path) -> xr.Dataset:
+def consolidate(path: Path) -> zarr.Group:
+    """Gather the descriptions of all arrays at the root of a finished store, where other tools look for them first.
+
+    Args:
+        path: the store.
+
+    Returns:
+        Its root.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the standard does not have it yet
+        return zarr.consolidate_metadata(path)
+
+
+def open_recording(path: Path | str) -> xr.Dataset:
     """Open a finished recording, lazily.
 
     Args:
         path: the store.
 
     Returns:
-        The sampled arrays with the coordinate `time` [ms]; attributes `dt` [ms] and `provenance` (a dictionary).
+        The sampled arrays with the coordinate `time` [ms]; attributes `dt` [ms] and `provenance` (JSON; see
+        `provenance`). All attributes are such that netCDF takes them: `open_recording(path).to_netcdf("a.nc")`.
 
     Raises:
         StoreError: if the store is missing, unfinished, truncated, or of another format.
     """
+    path = Path(path)
     root = _open_root(path)
     try:
         members = root.members(max_depth=None)
@@ -213,12 +238,53 @@ def open_recording(path: Path) -> xr.Dataset:
             raise StoreError(
                 f"{path}: truncated, {missing} of {array.nchunks} chunks of '{name}' are missing; {_REMEDY}"
             )
-    data = xr.open_zarr(path, consolidated=False, chunks=None, mask_and_scale=False)
-    data.attrs["provenance"] = json.loads(data.attrs["provenance"])
+    data = plain_attributes(xr.open_zarr(path, consolidated=False, chunks=None, mask_and_scale=False))
     return data.set_coords([n for n in ("time", "population") if n in data])
 
 
+def plain_attributes(data: xr.Dataset) -> xr.Dataset:
+    """Write attributes that netCDF does not have as JSON: nests, truths, and lists of words.
+
+    Args:
+        data: a dataset; it is changed.
+
+    Returns:
+        The same dataset.
+    """
+    for attributes in (data.attrs, *(data[name].attrs for name in data.variables)):
+        for key, value in attributes.items():
+            words = isinstance(value, list | tuple) and any(isinstance(x, str) for x in value)
+            if words or value is None or isinstance(value, bool | dict):
+                attributes[key] = json.dumps(value)
+    return data
+
+
+def provenance(data: xr.Dataset) -> dict[str, Any]:
+    """What made a recording or a sweep.
+
+    Args:
+        data: an opened store.
+    """
+    return json.loads(data.attrs["provenance"])
+
+
+def populations(data: xr.Dataset) -> dict[str, np.ndarray]:
+    """Which neurons belong to which population.
+
+    Args:
+        data: an opened recording.
+
+    Returns:
+        For every population, in their order, whether each neuron is one of it; empty where no populations are known.
+    """
+    if "population" not in data:
+        return {}
+    label, meaning = np.asarray(data["population"]), json.loads(data["population"].attrs["meaning"])
+    return {name: label == int(number) for number, name in meaning.items()}
+
+
 _REMEDY = "make it anew with `jneuro simulate`, or restore it from a copy"
+_ELSEWHERE = f"{_REMEDY}; what another program wrote is read by a reader, `jn.recordings.read(path, reader=…)`"
 
 
 def _open_root(path: Path) -> zarr.Group:
@@ -226,11 +292,11 @@ def _open_root(path: Path) -> zarr.Group:
     if not path.exists():
         raise StoreError(f"{path}: no such recording; {_REMEDY}")
     try:
-        root = zarr.open_group(path, mode="r")
+        root = zarr.open_group(path, mode="r", use_consolidated=False)
     except (FileNotFoundError, ValueError, KeyError) as error:
-        raise StoreError(f"{path}: not a Zarr store ({type(error).__name__}); {_REMEDY}") from error
+        raise StoreError(f"{path}: not a Zarr store ({type(error).__name__}); {_ELSEWHERE}") from error
     if root.attrs.get("jneuro_format") != FORMAT:
-        raise StoreError(f"{path}: not a recording of jneuro's format {FORMAT}; {_REMEDY}")
+        raise StoreError(f"{path}: not a recording of jneuro's format {FORMAT}; {_ELSEWHERE}")
     if not root.attrs.get("complete"):
         raise StoreError(f"{path}: unfinished, its simulation was stopped; go on with `jneuro run ... --resume`")
     return root
@@ -244,7 +310,7 @@ def _read(path: Path, array: Any, name: str, selection: Any = ...) -> np.ndarray
         raise StoreError(f"{path}: '{name}' cannot be read ({error}); {_REMEDY}") from error
 
 
-def read_recording(path: Path, names: Sequence[str] = ("v",)) -> Recording:
+def read_recording(path: Path | str, names: Sequence[str] = ("v",)) -> Recording:
     """Read a finished recording, file by file into one block of memory for each array.
 
     Args:
@@ -252,20 +318,20 @@ def read_recording(path: Path, names: Sequence[str] = ("v",)) -> Recording:
         names: which of the sampled arrays; `spikes` makes counts of the events.
 
     Returns:
-        The recording, as NumPy arrays `[trial, time, neuron]`; without a final state (see `read_state`).
+        The recording, as NumPy arrays `[trial, time, neuron]`; without a final state (see `read_state`). `about` holds
+        what the store says in words of its origin.
 
     Raises:
         StoreError: if the store is damaged or has no such array.
     """
-    data = open_recording(path)
+    path, data = Path(path), open_recording(path)
     values = {}
     for name in names:
         if name == "spikes" and has_events(path):
             values[name] = _counts(path, data)
             continue
         if name not in data or data[name].dims != ("trial", "time", "neuron"):
-            sampled = [str(n) for n in data if data[n].dims == ("trial", "time", "neuron")]
-            raise StoreError(f"{path}: has no sampled array '{name}'; it has {', '.join(sampled)}")
+            raise StoreError(f"{path}: has no sampled array '{name}'; it has {', '.join(sampled_arrays(data))}")
         array = zarr.open_array(path / name, mode="r")
         values[name] = np.empty(array.shape, array.dtype)
         together = array.chunks[0]
@@ -273,14 +339,20 @@ def read_recording(path: Path, names: Sequence[str] = ("v",)) -> Recording:
             trials = slice(first, first + together)
             values[name][trials] = _read(path, array, name, trials)
     units = {n: data[n].attrs["units"] if n in data else "1" for n in names}
-    recording = from_arrays(dt=data.attrs["dt"], units=units, **values)
+    about = {key: said for key, said in provenance(data).items() if isinstance(said, str)}
+    recording = from_arrays(dt=data.attrs["dt"], units=units, about=about, **values)
     first: Any = np.asarray(round(float(data.time[0]) / recording.dt) - 1)
     return dataclasses.replace(recording, first_step=first)
 
 
-def has_events(path: Path) -> bool:
+def sampled_arrays(data: xr.Dataset) -> list[str]:
+    """The arrays of an opened recording that have the axes trial, time and neuron."""
+    return [str(n) for n in data if data[n].dims == ("trial", "time", "neuron")]
+
+
+def has_events(path: Path | str) -> bool:
     """Whether a finished recording, the store at `path`, holds spikes."""
-    return "events" in _open_root(path)
+    return "events" in _open_root(Path(path))
 
 
 def _counts(path: Path, data: xr.Dataset) -> np.ndarray:
@@ -297,7 +369,7 @@ def _counts(path: Path, data: xr.Dataset) -> np.ndarray:
     return counts
 
 
-def read_events(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def read_events(path: Path | str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read the spikes of a finished recording.
 
     Args:
@@ -309,6 +381,7 @@ def read_events(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Raises:
         StoreError: if the store is damaged or holds no spikes.
     """
+    path = Path(path)
     root = _open_root(path)
     if "events" not in root:
         raise StoreError(f"{path}: has no spikes")
@@ -316,7 +389,7 @@ def read_events(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return tuple(_read(path, group[n], f"events/{n}") for n in ("time", "trial", "neuron"))  # type: ignore[index]
 
 
-def read_state(path: Path, like: PyTree, snapshots: Any = -1, *, complete: bool = True) -> PyTree:
+def read_state(path: Path | str, like: PyTree, snapshots: Any = -1, *, complete: bool = True) -> PyTree:
     """Read stored simulator states.
 
     Args:
@@ -331,6 +404,7 @@ def read_state(path: Path, like: PyTree, snapshots: Any = -1, *, complete: bool 
     Raises:
         StoreError: if the store holds no states, or those of another simulator.
     """
+    path = Path(path)
     root = _open_root(path) if complete else zarr.open_group(path, mode="r")
     names = list(state_leaves(like))
     if "states" not in root or any(n not in root["states"] for n in names):  # type: ignore[operator]

@@ -1,5 +1,6 @@
 """The page of a sweep: what was varied, what came of it, and figures: heat maps, families of curves, phase diagrams."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -138,7 +139,8 @@ def draw_sweep_figure(figure: SweepFigure, config: SweepConfig, data: xr.Dataset
         The figure.
     """
     name = _stored(figure)
-    meanings = data[name].attrs.get("meanings") if figure.kind == "phase_diagram" else None
+    said = data[name].attrs.get("meanings") if figure.kind == "phase_diagram" else None
+    meanings = None if said is None else json.loads(said)
     values = data[name].where(data["ok"])
     grid = config.sweep.design == "grid"
     values = _averaged(values, [d for d in values.dims if d not in figure.axes and (grid or d == "seed")], meanings)

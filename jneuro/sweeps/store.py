@@ -19,7 +19,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from jneuro.core.files import remove, written
-from jneuro.recordings.store import StoreError
+from jneuro.recordings.store import StoreError, consolidate, plain_attributes
 
 __all__ = ["SWEEP_FORMAT", "Labelled", "Layout", "SweepStore", "open_sweep"]
 
@@ -122,7 +122,7 @@ class SweepStore:
                 what = f"code: {changed}"
             raise StoreError(f"{path}: holds a sweep of another {what}; choose another folder, or remove this one")
         self.path, self.layout = path, layout
-        root: Any = zarr.open_group(path, mode="r+")
+        root: Any = zarr.open_group(path, mode="r+", use_consolidated=False)
         with zarr.config.set(_EVERY_CHUNK):  # an array keeps what is set when it is opened
             self._arrays = {name: root[name] for name in quantities}
 
@@ -174,6 +174,7 @@ def _lay_out(path: Path, layout: Layout, quantities: Labelled, coords: Labelled,
             fill_value={"f": np.nan, "T": ""}.get(np.dtype(like.dtype).kind, 0),
             attributes=attributes,
         )
+    consolidate(path)
 
 
 def _difference(there: Any, wanted: Any, key: str = "") -> str:
@@ -190,7 +191,7 @@ def _difference(there: Any, wanted: Any, key: str = "") -> str:
 
 def _root(path: Path) -> zarr.Group:
     try:
-        return zarr.open_group(path, mode="r")
+        return zarr.open_group(path, mode="r", use_consolidated=False)
     except (FileNotFoundError, ValueError, KeyError) as error:
         raise StoreError(
             f"{path}: no store of a sweep ({type(error).__name__}); make it with `jneuro sweep`"
@@ -207,7 +208,8 @@ def open_sweep(path: Path | str, *, complete: bool = True) -> xr.Dataset:
     Returns:
         What was measured, and raw traces if they were kept. Dimensions are the axes of a grid, or else `point`, along
         which the axes are coordinates; then `seed`, if there are several; then a quantity's own. `ok` says which
-        points stayed finite. The attribute `provenance` is a dictionary.
+        points stayed finite. The attribute `provenance` is JSON; see `jneuro.recordings.provenance`. The dataset
+        can be written with `to_netcdf`.
 
     Raises:
         StoreError: if the store is missing, unfinished, damaged, or no sweep.
@@ -223,6 +225,5 @@ def open_sweep(path: Path | str, *, complete: bool = True) -> xr.Dataset:
                 f"{path}: unfinished, {missing} of {array.nchunks} chunks of '{name}' are missing; "
                 "go on with `jneuro sweep ... --resume`, or open it with complete=False"
             )
-    data = xr.open_zarr(path, consolidated=False, chunks=None, mask_and_scale=False)
-    data.attrs["provenance"] = json.loads(data.attrs["provenance"])
+    data = plain_attributes(xr.open_zarr(path, consolidated=False, chunks=None, mask_and_scale=False))
     return data.set_coords([str(n) for n in data if data[n].attrs.get("role") == "axis"])

@@ -119,11 +119,26 @@ def test_xarray_opens_it(finished):
     assert "provenance" in data.attrs
     ours = open_recording(path)
     assert set(ours.coords) == {"time", "population"}
-    assert ours.attrs["provenance"] == PROVENANCE
+    assert store.provenance(ours) == PROVENANCE
     assert ours.attrs["dt"] == 1.0
     assert ours["population"].values.tolist() == [0, 0, 0, 1, 1]
-    assert ours["population"].attrs["meaning"] == {"0": "excitatory", "1": "inhibitory"}
+    assert {n: m.tolist() for n, m in store.populations(ours).items()} == {
+        "excitatory": [True] * 3 + [False] * 2,
+        "inhibitory": [False] * 3 + [True] * 2,
+    }
     np.testing.assert_array_equal(ours["v"].sel(time=slice(2.5, 5)).values, whole.values["v"][:, 2:5])
+
+
+def test_what_other_tools_open(finished, tmp_path):
+    path, whole, _ = finished
+    data = xr.open_zarr(path)  # a warning would be an error
+    np.testing.assert_array_equal(data["v"].values, whole.values["v"])
+    open_recording(str(path)).to_netcdf(tmp_path / "a.nc")
+    with xr.open_dataset(tmp_path / "a.nc") as back:
+        np.testing.assert_array_equal(back["v"].values, whole.values["v"])
+        assert store.provenance(back) == PROVENANCE
+        assert [*store.populations(back)] == [*POPULATIONS]
+    assert len(read_events(str(path))[0]) == whole.values["spikes"].sum()
 
 
 @pytest.mark.parametrize(("limit", "together"), [(1, 1), (600, 2), (1 << 20, 3)])
