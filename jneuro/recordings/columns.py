@@ -24,6 +24,7 @@ _FOUND = {
     "current": ("current", "i", "im", "i_m", "i_inj", "iinj", "i_ext", "stimulus", "stim", "command"),
     "trial": ("trial", "sweep", "run", "episode"),
     "neuron": ("neuron", "cell", "roi"),
+    "spikes": ("spikes",),
 }
 """Headers by which columns are found, without their units, in small letters."""
 _RATES = {"fs": "Hz", "rate": "Hz", "sampling_rate": "Hz", "samplerate": "Hz", "dt": "ms", "sampling_interval": "ms"}
@@ -78,6 +79,7 @@ class Columns:
         units: of arrays whose headers do not name them.
         row: the line of a file in which the first row stands, for messages; None where rows have no lines.
         kind: the format, as the recording's `about` tells it.
+        about: what the file says of its origin.
     """
 
     where: str
@@ -85,6 +87,7 @@ class Columns:
     units: Mapping[str, str]
     row: int | None = None
     kind: str = "table"
+    about: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def listed(self) -> str:
         """The headers, for messages."""
@@ -123,6 +126,10 @@ class Columns:
             found += fitting
         return found
 
+    def numeric(self, label: str) -> bool:
+        """Whether a column holds numbers alone."""
+        return np.asarray(self.arrays[label]).dtype.kind in "fiub"
+
     def numbers(self, label: str) -> np.ndarray:
         """A column's numbers.
 
@@ -133,7 +140,7 @@ class Columns:
             ReadError: if there is something else in it, with the place.
         """
         x = np.asarray(self.arrays[label])
-        if x.dtype.kind not in "fiub":
+        if not self.numeric(label):
             cells = [(i, c) for i, c in enumerate(x.ravel()) if not _is_number(c)]
             at, cell = cells[0] if cells else (0, x.dtype)
             raise ReadError(f"{self.where}: column {label!r} holds {cell!r}{self.place(at)}, which is no number")
@@ -188,11 +195,13 @@ def recording_of(columns: Columns, layout: Layout, about: Mapping[str, str]) -> 
         _require_finite(columns, variables, values, numbers)
         values, clock, stepped = _stepped(where, values, time, dt, layout)
         units = {n: _unit(columns, layout, n, labels) for n, labels in variables.items()}
-        about = dict(about) | more | {"format": columns.kind, "time": ", ".join(x for x in (said, stepped) if x)}
+        clocked = ", ".join(x for x in (said, stepped) if x)
+        about = {**about, **columns.about, **more, "format": columns.kind, "time": clocked}
         about |= {"columns": "; ".join(f"{n}: {', '.join(map(repr, x[:5]))}" for n, x in variables.items())}
         if "current" in variables:
             about["current"] = f"column {', '.join(map(repr, variables['current'][:5]))}, as it stands there"
-        rest = [x for x in columns.arrays if x not in used and not any(x in labels for labels in variables.values())]
+        taken = [*used, *(label for labels in variables.values() for label in labels)]
+        rest = [n for n, x in columns.arrays.items() if n not in taken and np.size(x) > 1]
         if rest:
             about["others"] = f"not read: {', '.join(map(repr, rest[:8]))}; read with columns={{name: header}}"
         found = from_arrays(**clock, units=units, about=about, **values)
@@ -247,20 +256,16 @@ def _variables(columns: Columns, layout: Layout, used: Sequence[str]) -> dict[st
         if n not in used and np.ndim(x) > 0 and np.size(x) > 1 and not any(n in labels for labels in found.values())
     ]
     if not layout.columns:
-        for name, targets in {"v": ("mV",), "current": ("pA", "µA/cm²")}.items():
+        for name, targets in {"v": ("mV",), "current": ("pA", "µA/cm²"), "spikes": ()}.items():
             if name not in found and (labels := _named(columns, free, name, targets)):
                 found[name] = labels
                 free = [n for n in free if n not in labels]
+        found |= {split_unit(n)[0]: [n] for n in free if np.ndim(columns.arrays[n]) == 3 and columns.numeric(n)}
     if not found and len(free) == 1 and layout.unit is not None:
         return {"v": free}
     if not found and (used or layout.dt is not None):
-        found = {split_unit(n)[0]: [n] for n in free if _plain(n, columns.arrays[n])}
+        found = {split_unit(n)[0]: [n] for n in free if columns.numeric(n) and not n.isdigit() and n != "array"}
     return found or _none(columns)
-
-
-def _plain(label: str, x: Any) -> bool:
-    """Whether a column is numbers under a name, and so may be a variable of that name."""
-    return not label.isdigit() and label != "array" and np.asarray(x).dtype.kind in "fiub"
 
 
 def _none(columns: Columns) -> dict[str, list[str]]:
@@ -275,7 +280,7 @@ def _named(columns: Columns, free: Sequence[str], name: str, targets: Sequence[s
     known, stems = _FOUND[name], {}
     for label in free:
         stem, unit = columns.stem(label), columns.unit(label)
-        if unit is not None and all(factor_to(unit, t) is None for t in targets):
+        if unit is not None and targets and all(factor_to(unit, t) is None for t in targets):
             continue
         stems.setdefault("exact" if stem in known else stem.rstrip("0123456789_ #-"), []).append(label)
     if exact := stems.get("exact"):

@@ -23,7 +23,9 @@ READERS = Registry(
     "reader",
     {
         "abf": "jneuro.recordings.abf:read_abf",
+        "neo": "jneuro.recordings.neo_files:read_neo",
         "nwb": "jneuro.recordings.nwb:read_nwb",
+        "nwb_units": "jneuro.recordings.nwb_units:read_nwb_units",
         "store": "jneuro.recordings.readers:read_store",
         "table": "jneuro.recordings.tables:read_table",
     },

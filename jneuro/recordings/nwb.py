@@ -176,6 +176,7 @@ def _rows(path: Path, file: Any, pynwb: Any, current_channel: str | None) -> lis
     if not rows:
         kinds = sorted({type(s).__name__ for s in file.acquisition.values()})
         held = f"only {', '.join(kinds)}" if kinds else "nothing at all"
+        held += " but units, which reader='nwb_units' reads" if file.units is not None else ""
         raise ReadError(f"{path}: holds no current clamp, {held}; take a current-clamp recording")
     zero = pynwb.icephys.IZeroClampSeries
     return [
@@ -285,10 +286,12 @@ def _samples(path: Path, series: Any, part: slice, unit: str, said: str | None) 
 def write_nwb(path: Path | str, recording: Recording, about: Mapping[str, str] | None = None) -> None:
     """Write potentials and currents as current-clamp sweeps; `read` gives the same samples, to the last bit.
 
+    Spikes become a table of units, each at the middle of its frame, and the trials a table of trials.
+
     Args:
         path: the new file.
-        recording: with `v` [mV] and `current`, each `[trial, time, neuron]`. Currents in pA or nA are written as
-            such; those in another unit, such as a density, as a plain series in that unit.
+        recording: with `v` [mV] and `current`, or `spikes`, or all, each `[trial, time, neuron]`. Currents in pA or nA
+            are written as such; those in another unit, such as a density, as a plain series in that unit.
         about: `cell`, `protocol` and `date` (ISO 8601, UTC where it names no zone); by default the recording's own.
 
     Raises:
@@ -298,7 +301,8 @@ def write_nwb(path: Path | str, recording: Recording, about: Mapping[str, str] |
     pynwb = extra("pynwb", path)
     if path.exists():
         raise ReadError(f"{path}: exists; choose another name, or remove it")
-    for name in ("v", "current"):
+    clamp = bool({"v", "current"} & set(recording.values)) or "spikes" not in recording.values
+    for name in ("v", "current") if clamp else ("spikes",):
         if name not in recording.values or np.ndim(recording.values[name]) != 3:
             raise ReadError(f"{path}: the recording must have '{name}' as [trial, time, neuron] to be written as NWB")
     facts = {"protocol": "recording", "cell": "cell"} | recording.about | dict(about or {})
@@ -308,9 +312,23 @@ def write_nwb(path: Path | str, recording: Recording, about: Mapping[str, str] |
         identifier=str(uuid.uuid4()),
         session_start_time=date if date.tzinfo else date.replace(tzinfo=datetime.UTC),
     )
-    _fill(file, pynwb, recording, facts)
+    if clamp:
+        _fill(file, pynwb, recording, facts)
+    if "spikes" in recording.values:
+        _fill_units(file, np.asarray(recording.values["spikes"]), recording.dt)
     with written(path) as fresh, pynwb.NWBHDF5IO(str(fresh), "w") as io:
         io.write(file)
+
+
+def _fill_units(file: Any, counts: np.ndarray, dt: float) -> None:
+    """Add the tables of units and of trials, which follow each other."""
+    trials, frames, neurons = counts.shape
+    for trial in range(trials):
+        file.add_trial(start_time=1e-3 * trial * frames * dt, stop_time=1e-3 * (trial + 1) * frames * dt)
+    middle = 1e-3 * dt * (np.arange(trials * frames) + 0.5)
+    joined = counts.reshape(-1, neurons).astype(int)
+    for neuron in range(neurons):
+        file.add_unit(spike_times=np.repeat(middle, joined[:, neuron]), id=neuron)
 
 
 def _fill(file: Any, pynwb: Any, recording: Recording, facts: Mapping[str, str]) -> None:

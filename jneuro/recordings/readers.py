@@ -15,7 +15,7 @@ from jneuro.core.types import Float
 from jneuro.recordings.electrode import Electrode
 from jneuro.recordings.kinds import READERS
 from jneuro.recordings.recording import Recording, by_trial
-from jneuro.recordings.store import StoreError, open_recording, read_recording, sampled_arrays
+from jneuro.recordings.store import StoreError, has_events, open_recording, read_recording, sampled_arrays
 
 __all__ = [
     "ReadError",
@@ -34,7 +34,10 @@ class ReadError(StoreError):
 
 
 _OURS = {".abf": "abf", ".nwb": "nwb", ".zarr": "store"} | dict.fromkeys(
-    (".csv", ".tsv", ".txt", ".atf", ".npy", ".npz", ".mat", ".h5", ".hdf5", ".nc"), "table"
+    (".csv", ".tsv", ".txt", ".dat", ".atf", ".npy", ".npz", ".mat", ".h5", ".hdf5", ".nc"), "table"
+)
+_OURS |= dict.fromkeys(
+    (".ibw", ".pxp", ".smr", ".smrx", ".axgd", ".axgx", ".wcp", ".edr", ".nix", ".plx", ".nev", ".rhd", ".rhs"), "neo"
 )
 """Which of our readers takes which ending; those of plugins say so themselves."""
 
@@ -124,7 +127,7 @@ def reader_of(path: Path) -> Callable[..., Recording]:
         ReadError: if no reader knows the ending, naming those that are known.
     """
     suffix = path.suffix.lower()
-    if _OURS.get(suffix) not in (None, "table"):
+    if _OURS.get(suffix) not in (None, "table", "neo"):
         return READERS.find(_OURS[suffix])
     known = dict(_OURS)
     for name, entry in READERS.entries().items():
@@ -134,11 +137,12 @@ def reader_of(path: Path) -> Callable[..., Recording]:
             if suffix in found:
                 return reader
             known |= dict.fromkeys(found, name)
-    if suffix in _OURS:  # a package's own reader of tables goes before ours
+    if suffix in _OURS:  # a package's own reader of such a file goes before ours
         return READERS.find(_OURS[suffix])
     if not path.is_file() and (not suffix or path.is_dir()):
         return read_store
-    listed = ", ".join(f"{s} ({name})" for s, name in known.items())
+    by_reader = {name: [s for s in known if known[s] == name] for name in dict.fromkeys(known.values())}
+    listed = "; ".join(f"{name} ({', '.join(endings)})" for name, endings in by_reader.items())
     raise ReadError(
         f"{path}: no reader is known for files that end in {suffix!r}; known are {listed}. Name one of them, or a "
         'function of your own from a path to a Recording: reader="my_readers:read_file"'
@@ -151,8 +155,7 @@ def read_store(path: Path, sweeps: Sequence[int] | None = None, variables: Seque
     Args:
         path: the store.
         sweeps: which trials, by their number from 0; all by default.
-        variables: which arrays; `spikes` makes counts of the events. By default all that are sampled, or the spikes of
-            a store that holds nothing else.
+        variables: which arrays; `spikes` makes counts of the events. By default all.
 
     Returns:
         The recording.
@@ -160,7 +163,7 @@ def read_store(path: Path, sweeps: Sequence[int] | None = None, variables: Seque
     Raises:
         StoreError: if it is damaged, unfinished, or has no such array.
     """
-    names = variables or sampled_arrays(open_recording(path)) or ("spikes",)
+    names = variables or [*sampled_arrays(open_recording(path)), *(["spikes"] if has_events(path) else [])]
     recording = read_recording(path, tuple(names))
     return recording if sweeps is None else _chosen(path, recording, sweeps)
 
@@ -193,8 +196,12 @@ def check_sweeps(path: Path | str, sweeps: Sequence[int], count: int) -> None:
         raise ReadError(f"{path}: sweeps = {sweeps} names sweep {twice[0]} twice; name each once")
 
 
-def extra(name: str, path: Path) -> ModuleType:
-    """Import a package of the extra `io`, or say how to get it.
+_EXTRAS = {"neo": "neo", "quantities": "neo"}
+"""The extra that brings a package, where it is not `io`."""
+
+
+def extra(name: str, path: Path | str) -> ModuleType:
+    """Import a package of an extra, or say how to get it.
 
     Args:
         name: of the package.
@@ -209,7 +216,8 @@ def extra(name: str, path: Path) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ReadError(f"{path}: needs the package {name}; install it with pip install 'jneuro[io]'") from error
+        brings = _EXTRAS.get(name, "io")
+        raise ReadError(f"{path}: needs the package {name}; install it with pip install 'jneuro[{brings}]'") from error
 
 
 def parsed(path: Path, parse: Callable[[], Any]) -> Any:

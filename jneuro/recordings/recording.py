@@ -106,6 +106,41 @@ class Recording(eqx.Module):
         """What a file says about its origin."""
         return dict(self.about_pairs)
 
+    def to_xarray(self) -> Any:
+        """The recording as an xarray `Dataset`.
+
+        Returns:
+            The arrays with the dimensions `trial`, `time` and `neuron`, the coordinate `time` [ms], units and origin as
+            attributes; `to_netcdf` writes it.
+        """
+        from jneuro.recordings.export import to_xarray
+
+        return to_xarray(self)
+
+    def to_pandas(self, names: Sequence[str] | None = None) -> Any:
+        """The recording as a pandas `DataFrame`.
+
+        Args:
+            names: which arrays; all by default.
+
+        Returns:
+            A row for every trial, time and neuron, which are the levels of the index; a column for every array. Units
+            stand in `attrs["units"]`.
+        """
+        from jneuro.recordings.export import to_pandas
+
+        return to_pandas(self, names)
+
+    def to_neo(self) -> Any:
+        """The recording as a Neo `Block`, by the package neo (`pip install 'jneuro[neo]'`).
+
+        Returns:
+            A segment for every trial, with an analog signal for every array, and a spike train for every neuron.
+        """
+        from jneuro.recordings.export import to_neo
+
+        return to_neo(self)
+
     @property
     def time(self) -> np.ndarray:
         """Time of every frame [ms]: the end of the interval that it stands for."""

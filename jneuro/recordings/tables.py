@@ -1,6 +1,8 @@
 """Files that hold columns or arrays: text, NumPy, MATLAB, HDF5, netCDF; data frames and datasets."""
 
 import csv
+import dataclasses
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -83,7 +85,8 @@ def read_table(
     said = {k: x for k, x in locals().items() if k not in ("path", "delimiter")}
     reader = _LOADERS.get(path.suffix.lower(), _text)
     found = reader(path, delimiter) if reader is _text else reader(path)
-    return recording_of(found, Layout.of(said), {"file": path.name, "cell": path.stem})
+    about = {"cell": path.stem, **found.about, "file": path.name}
+    return recording_of(dataclasses.replace(found, about=about), Layout.of(said), {})
 
 
 def from_pandas(frame: Any, **layout: Any) -> Recording:
@@ -109,9 +112,8 @@ def from_pandas(frame: Any, **layout: Any) -> Recording:
         frame = frame.reset_index()
     arrays = {str(name): frame[name].to_numpy() for name in frame.columns}
     units = {str(k): str(u) for k, u in dict(frame.attrs.get("units", {})).items()}
-    return recording_of(
-        Columns("the data frame", arrays, units, kind="data frame"), Layout.of(layout), _texts(frame.attrs)
-    )
+    found = Columns("the data frame", arrays, units, kind="data frame", about=_texts(frame.attrs))
+    return recording_of(found, Layout.of(layout), {})
 
 
 def from_xarray(data: Any, **layout: Any) -> Recording:
@@ -133,7 +135,7 @@ def from_xarray(data: Any, **layout: Any) -> Recording:
         recording = jn.recordings.from_xarray(dataset, v="membrane_potential")
         ```
     """
-    return recording_of(_dataset(data, "the dataset", "xarray"), Layout.of(layout), _texts(data.attrs))
+    return recording_of(_dataset(data, "the dataset", "xarray"), Layout.of(layout), {})
 
 
 def _texts(attributes: Mapping[str, Any]) -> dict[str, str]:
@@ -170,7 +172,7 @@ def _dataset(data: Any, where: str, kind: str) -> Columns:
     if not arrays:
         listed = {k: v[0] for k, v in _DIMENSIONS.items()}
         raise ReadError(f"{where}: no variable has the dimensions {', '.join(listed)}; it has {', '.join(skipped)}")
-    return Columns(where, arrays, units, kind=kind)
+    return Columns(where, arrays, units, kind=kind, about=_texts(data.attrs))
 
 
 # Files
@@ -272,8 +274,8 @@ def _numpy(path: Path) -> Columns:
         return Columns(str(path), arrays, {}, kind="NPY")
     with found:
         arrays = parsed(path, lambda: {n: found[n] for n in found.files})
-    units = {n.removeprefix("unit_"): str(x) for n, x in arrays.items() if n.startswith("unit_") and x.ndim == 0}
-    return Columns(str(path), {n: x for n, x in arrays.items() if not n.startswith("unit_")}, units, kind="NPZ")
+    about = parsed(path, lambda: json.loads(str(arrays["about"]))) if "about" in arrays else {}
+    return dataclasses.replace(_with_texts(path, arrays, {}, "NPZ"), about=_texts(about))
 
 
 def _mat(path: Path) -> Columns:
