@@ -372,8 +372,10 @@ class CellProblem(Problem):
         for what, found in zip(("v", "current"), target.units, strict=True):
             about = simulator.recordables.get(what)
             if about is not None and found != about.unit:
+                by_area = found == "pA" and about.unit == "µA/cm²"
+                remedy = "say the membrane's area, recording: {electrode: {area_um2: …}}, or " * by_area
                 raise ValueError(
-                    f"the recording's {what!r} is in {found}, that of {name} in {about.unit}; convert one into "
+                    f"the recording's {what!r} is in {found}, that of {name} in {about.unit}; {remedy}convert one into "
                     "the other" + ", by the membrane's area or capacitance" * (what == "current")
                 )
         state = jax.eval_shape(simulator.init, jax.random.key(0))

@@ -244,12 +244,14 @@ def _dialect(path: Path, lines: Sequence[str], delimiter: str | None) -> tuple[s
             continue
         for sign in [delimiter] if delimiter is not None else [*(d for d in "\t;," if d in line), None]:
             fields = _fields(line, sign)
-            for decimal in (".", ",") if sign != "," else (".",):
-                if fields and sum(_number(x, decimal) for x in fields) > len(fields) / 2:
-                    later = [_fields(x, sign) for x in lines[at + 1 : at + 4] if x.strip()]
-                    # A title such as "2 3" above a table is no row of it.
-                    if not later or all(len(x) == len(fields) for x in later[:-1] or later):
-                        return sign, decimal, at
+            later = [_fields(x, sign) for x in lines[at + 1 : at + 101] if x.strip()]
+            # Signs of decimals may be missing in the first row, as in "0;-65;0".
+            comma = sign != "," and any("," in x and _number(x, ",") for row in (fields, *later) for x in row)
+            decimal = "," if comma else "."
+            # A title such as "2 3" above a table is no row of it.
+            alike = all(len(x) == len(fields) for x in later[:3][:-1] or later[:1])
+            if fields and alike and sum(_number(x, decimal) for x in fields) > len(fields) / 2:
+                return sign, decimal, at
     raise ReadError(f"{path}: no line of numbers is found in its beginning; is it a table? Say delimiter=…")
 
 
