@@ -62,7 +62,7 @@ def row_of(path, name):
     units = ", ".join(f"{name} {unit}" for name, unit in found.units.items())
     span = f"{v.min():.4g} … {v.max():.4g}; {current.min():.4g} … {current.max():.4g}"
     equal, beside = of_pyabf(path, found) if path.suffix.lower() == ".abf" else (True, "")
-    said = "; ".join(x for x in (found.about["current"], found.about.get("others", "")) if x)
+    said = "; ".join(x for x in (found.about["current"], found.about.get("others"), found.about.get("cells")) if x)
     outcome = "read" if equal else "FAULT: potential differs from pyabf's"
     return [name, outcome, size, units, span, beside, said], not equal
 

@@ -14,7 +14,7 @@ from jneuro.core.files import written
 from jneuro.core.types import Float
 from jneuro.recordings.pairing import Channel, find_channel, start_shift, sweeps_recording
 from jneuro.recordings.readers import ReadError, check_sweeps, extra, parsed
-from jneuro.recordings.recording import Recording
+from jneuro.recordings.recording import Recording, even_steps
 from jneuro.recordings.units import factor_to, unit_factor
 
 __all__ = ["read_nwb", "write_nwb"]
@@ -144,6 +144,9 @@ def _recording(
         "format": "NWB",
         "current": "; ".join(dict.fromkeys(r.how for rows in chosen for r in rows)),
     }
+    if len(chosen) > 1:
+        names = [str(rows[0].response.electrode.name) for rows in chosen]
+        about["cells"] = f"{len(names)} electrodes, read as neurons: {', '.join(names)}; one of them with channel=…"
     if bias:
         about["bias_current"] = f"{sorted(bias)} A in the responses' metadata, not added to the current"
     named = [units[1] or str(r.stimulus.unit) for rows in chosen for r in rows if r.stimulus is not None] or ["pA"]
@@ -214,13 +217,13 @@ def _paired(path: Path, response: Any, stimuli: Sequence[Any]) -> _Sweep:
 
 def _aligned(path: Path, row: _Sweep, overlap: bool) -> _Sweep:
     """The parts of a response and its stimulus that are of one time; refused, unless wanted, where not all are."""
-    if row.stimulus is None or row.response.rate is None or row.stimulus.rate is None:
+    if row.stimulus is None:
         return row
     ends = []
     for series, part in ((row.response, row.response_part), (row.stimulus, row.stimulus_part)):
         begin, end, _ = part.indices(len(series.data))
-        start = 0.0 if series.starting_time is None else float(series.starting_time)
-        ends.append((series.name, start + begin / series.rate, float(series.rate), begin, end - begin))
+        rate, start = _clock(path, series)
+        ends.append((series.name, start + begin / rate, rate, begin, end - begin))
     (name, start, rate, at, length), (other, later, _, other_at, other_length) = ends
     shift = 0
     # A stimulus that starts at 0 and is over before its response starts counts time from its sweep.
@@ -255,11 +258,26 @@ def _number(series: Any) -> int:
     return int(digits[-1]) if digits else 0
 
 
+def _clock(path: Path, series: Any) -> tuple[float, float]:
+    """Rate [Hz] and start [s], as the file says them, or as even time stamps do."""
+    if series.rate is not None:
+        return float(series.rate), 0.0 if series.starting_time is None else float(series.starting_time)
+    try:
+        times = parsed(path, lambda: np.asarray(series.timestamps[:], float))
+        step, away, at = even_steps(times)
+    except ValueError as error:
+        raise ReadError(f"{path}: '{series.name}' has no sampling rate, and its {error}") from error
+    if away > 0.01:
+        raise ReadError(
+            f"{path}: '{series.name}' has uneven time stamps, {1e3 * (times[at] - times[at - 1]):g} ms before sample "
+            f"{at}, mostly {1e3 * step:g} ms; resample it to a fixed rate"
+        )
+    return 1 / step, float(times[0])
+
+
 def _interval(path: Path, series: Any) -> float:
     """Time between samples [ms]."""
-    if series.rate is None:
-        raise ReadError(f"{path}: '{series.name}' has time stamps and no sampling rate; resample it to a fixed rate")
-    return float(f"{1e3 / series.rate:.12g}")
+    return float(f"{1e3 / _clock(path, series)[0]:.9g}")
 
 
 def _samples(path: Path, series: Any, part: slice, unit: str, said: str | None) -> Float[np.ndarray, " time"]:
