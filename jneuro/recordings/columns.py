@@ -181,6 +181,7 @@ def recording_of(columns: Columns, layout: Layout, about: Mapping[str, str]) -> 
     variables = _variables(columns, layout, used)
     time, dt, said = _times(columns, layout, index["time"], variables)
     arrays = {n: [columns.numbers(label) for label in labels] for n, labels in variables.items()}
+    values: dict[str, Any]
     try:
         if index["trial"] or index["neuron"] or (time is not None and (np.diff(time) <= 0).any()):
             values, time, more = _by_index(columns, index, variables, arrays, time, dt)
@@ -398,7 +399,7 @@ def _by_index(
         same = np.diff(time) <= 0
         if (same & (np.diff(neuron) == 0)).any():
             back = np.flatnonzero(same) + 1
-            if index["neuron"] is not None or len(set(np.diff([0, *back, rows]))) > 1:
+            if index["neuron"] is not None or len(set(np.diff(np.asarray([0, *back, rows])))) > 1:
                 at = int(back[0])
                 raise ReadError(
                     f"{where}: time {time[at - 1]:g} ms is followed by {time[at]:g} ms{columns.place(at)}; if trials "

@@ -64,8 +64,8 @@ def read_neo(
         blocks = parsed(path, lambda: reader.read(lazy=False))
     if not 0 <= block < len(blocks):
         raise ReadError(f"{path}: block = {block} must be one of 0 to {len(blocks) - 1}")
-    how = {"channel": channel, "current_channel": current_channel, "unit": unit, "current_unit": current_unit}
-    limits = {"limit_mv": limit_mv, "limit_pa": limit_pa}
+    how: Any = {"channel": channel, "current_channel": current_channel, "unit": unit, "current_unit": current_unit}
+    limits: Any = {"limit_mv": limit_mv, "limit_pa": limit_pa}
     return from_neo(blocks[block], sweeps, dt=dt, where=str(path), **how, **limits)
 
 
@@ -131,9 +131,7 @@ def from_neo(
     return found
 
 
-def _together(
-    where: str, columns: Sequence[Any], chosen: dict[str, tuple[int, float]]
-) -> tuple[dict[str, np.ndarray], float]:
+def _together(where: str, columns: Sequence[Any], chosen: dict[str, tuple[int, float]]) -> tuple[dict[str, Any], float]:
     """The chosen signals of all segments, scaled, and their step."""
     steps = {c[i][2] for c in columns for i, _ in chosen.values()}
     lengths = {len(c[i][3]) for c in columns for i, _ in chosen.values()}

@@ -345,6 +345,7 @@ def _with_texts(path: Path, arrays: Mapping[str, np.ndarray], units: Mapping[str
 def _netcdf(path: Path) -> Columns:
     """The variables of a netCDF file."""
     import xarray as xr
+    from xarray.backends import list_engines
 
     def load() -> Any:
         with xr.open_dataset(path, decode_times=False) as data:
@@ -352,7 +353,7 @@ def _netcdf(path: Path) -> Columns:
 
     with path.open("rb") as file:
         classic = file.read(3) == b"CDF"
-    if not classic and not {"h5netcdf", "netcdf4"} & set(xr.backends.list_engines()):
+    if not classic and not {"h5netcdf", "netcdf4"} & set(list_engines()):
         raise ReadError(f"{path}: is netCDF 4, which needs a package; install it with pip install h5netcdf")
     return _dataset(parsed(path, load), str(path), "netCDF")
 
