@@ -269,13 +269,17 @@ def _header(path: Path, above: Sequence[str], count: int, delimiter: str | None)
 
 def _numpy(path: Path) -> Columns:
     """An array, or several by name."""
-    found = parsed(path, lambda: np.load(path, allow_pickle=False))
-    if isinstance(found, np.ndarray):
-        names = found.dtype.names
-        arrays = {n: found[n] for n in names} if names else {"array": found}
-        return Columns(str(path), arrays, {}, kind="NPY")
-    with found:
-        arrays = parsed(path, lambda: {n: found[n] for n in found.files})
+
+    def load() -> Any:
+        with path.open("rb") as file:  # which NumPy leaves open if it is damaged
+            found = np.load(file, allow_pickle=False)
+            return found if isinstance(found, np.ndarray) else {n: found[n] for n in found.files}
+
+    arrays = parsed(path, load)
+    if isinstance(arrays, np.ndarray):
+        names = arrays.dtype.names
+        columns = {n: arrays[n] for n in names} if names else {"array": arrays}
+        return Columns(str(path), columns, {}, kind="NPY")
     about = parsed(path, lambda: json.loads(str(arrays["about"]))) if "about" in arrays else {}
     return dataclasses.replace(_with_texts(path, arrays, {}, "NPZ"), about=_texts(about))
 
