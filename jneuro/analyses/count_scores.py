@@ -13,7 +13,7 @@ from jneuro.evaluation.comparison import compare_ratios, holm
 from jneuro.evaluation.count_ceiling import count_ceiling, futures_of_counts
 from jneuro.evaluation.forecasts import forecast, targets
 from jneuro.evaluation.metrics import interval, ratio_error, sums_by_run
-from jneuro.recordings import open_recording, populations
+from jneuro.recordings import open_recording, populations_of
 from jneuro.report.components import Estimate, Plot, Section, Table, estimate, forest, number, quantity
 from jneuro.report.style import COLOURS, GREY, INK, panels
 
@@ -70,7 +70,7 @@ class CountScores(Analysis):
         same = {n: w for n, w in study.windows_of.items() if (w.dt, w.horizons[0]) == (main.dt, main.horizons[0])}
         kept = {n: _kept(study, w, total) for n, w in same.items()}
         main = _kept(study, study.windows, total)
-        groups = {"all": np.ones(total, bool)} | populations(data)
+        groups = {"all": np.ones(total, bool)} | populations_of(data)
         groups["shared"] = np.bincount(np.concatenate([main, *kept.values()]), minlength=total) == len(kept) + 1
         rate = np.ones(total)
         rate[main] = mean_rate(_counts(study.windows, targets(study.windows, study.windows.starts["train"])))

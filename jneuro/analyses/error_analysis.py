@@ -10,7 +10,7 @@ from jneuro.datasets import WindowConfig
 from jneuro.evaluation.analysis import Analysis, Findings, Study
 from jneuro.evaluation.forecasts import targets
 from jneuro.evaluation.metrics import ratio_error
-from jneuro.recordings import open_recording, populations, read_recording
+from jneuro.recordings import open_recording, populations_of, read_recording
 from jneuro.report.components import Plot, Section
 from jneuro.report.style import COLOURS, GREY, panels
 
@@ -79,7 +79,7 @@ class ErrorAnalysis(Analysis):
                 rmse, se, r2 = binned_error(forecast[:, 0] * scale - truth, truth, value, edges, runs)
                 for what, values in {"rmse": rmse, "rmse_se": se, "r2": r2}.items():
                     arrays[f"{name}.{what}.{predictor}"] = ((f"{name}_bin",), values)
-        for title, mask in populations(data).items():
+        for title, mask in populations_of(data).items():
             numbers["populations"][title] = {
                 predictor: 1
                 - float(

@@ -32,7 +32,7 @@ from jneuro.experiment.config import EvaluationConfig, ExperimentConfig, ModelEn
 from jneuro.experiment.estimates import Data, evaluated, recorded, simulated, trained
 from jneuro.experiment.folder import RunFolder, Stage
 from jneuro.models.base import Sizes, check_shapes, sized
-from jneuro.recordings.store import has_events, open_recording, provenance
+from jneuro.recordings.store import has_events, open_recording, provenance_of
 from jneuro.simulators.config import SimulationConfig
 from jneuro.training.losses import cost
 from jneuro.training.recipe import TrainConfig
@@ -254,7 +254,7 @@ def _source(config: ExperimentConfig) -> tuple[Data, SimulationConfig | None, in
         return Data(frames * found.dt, found.dt, trials, neurons, list(found.values)), None, config.seed
     store = open_recording(given.path)
     sampled = [str(n) for n in store if store[n].dims == ("trial", "time", "neuron")]
-    sizes, dt, made_by = store.sizes, store.attrs["dt"], provenance(store)
+    sizes, dt, made_by = store.sizes, store.attrs["dt"], provenance_of(store)
     variables = [*sampled, *(["spikes"] if has_events(given.path) else [])]
     data = Data(sizes["time"] * dt, dt, sizes["trial"], sizes["neuron"], variables)
     if "simulation" not in made_by:

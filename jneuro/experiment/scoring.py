@@ -39,7 +39,7 @@ from jneuro.recordings import (
     Recording,
     has_events,
     open_recording,
-    populations,
+    populations_of,
     read_events,
     read_recording,
     read_state,
@@ -245,7 +245,7 @@ def _describe(store: Path, discard_ms: float, recording: Recording) -> dict[str,
     time, trial, neuron = read_events(store)
     seconds = duration * 1e-3 * runs
     found["rate_hz"] = len(time) / neurons / seconds
-    for name, of in populations(data).items():
+    for name, of in populations_of(data).items():
         if of.any():
             found[f"rate_{name[0]}_hz"] = float(of[neuron].sum() / of.sum() / seconds)
     return found | {"isi_cv": isi_cv(time, trial, neuron)}

@@ -13,8 +13,8 @@ from .store import RecordingWriter as RecordingWriter
 from .store import StoreError as StoreError
 from .store import has_events as has_events
 from .store import open_recording as open_recording
-from .store import populations as populations
-from .store import provenance as provenance
+from .store import populations_of as populations_of
+from .store import provenance_of as provenance_of
 from .store import read_events as read_events
 from .store import read_recording as read_recording
 from .store import read_state as read_state

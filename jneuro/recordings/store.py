@@ -29,8 +29,8 @@ __all__ = [
     "has_events",
     "open_recording",
     "plain_attributes",
-    "populations",
-    "provenance",
+    "populations_of",
+    "provenance_of",
     "read_events",
     "read_recording",
     "read_state",
@@ -221,7 +221,7 @@ def open_recording(path: Path | str) -> xr.Dataset:
 
     Returns:
         The sampled arrays with the coordinate `time` [ms]; attributes `dt` [ms] and `provenance` (JSON; see
-        `provenance`). All attributes are such that netCDF takes them: `open_recording(path).to_netcdf("a.nc")`.
+        `provenance_of`). All attributes are such that netCDF takes them: `open_recording(path).to_netcdf("a.nc")`.
 
     Raises:
         StoreError: if the store is missing, unfinished, truncated, or of another format.
@@ -259,7 +259,7 @@ def plain_attributes(data: xr.Dataset) -> xr.Dataset:
     return data
 
 
-def provenance(data: xr.Dataset) -> dict[str, Any]:
+def provenance_of(data: xr.Dataset) -> dict[str, Any]:
     """What made a recording or a sweep.
 
     Args:
@@ -268,7 +268,7 @@ def provenance(data: xr.Dataset) -> dict[str, Any]:
     return json.loads(data.attrs["provenance"])
 
 
-def populations(data: xr.Dataset) -> dict[str, np.ndarray]:
+def populations_of(data: xr.Dataset) -> dict[str, np.ndarray]:
     """Which neurons belong to which population.
 
     Args:
@@ -339,7 +339,7 @@ def read_recording(path: Path | str, names: Sequence[str] = ("v",)) -> Recording
             trials = slice(first, first + together)
             values[name][trials] = _read(path, array, name, trials)
     units = {n: data[n].attrs["units"] if n in data else "1" for n in names}
-    about = {key: said for key, said in provenance(data).items() if isinstance(said, str)}
+    about = {key: said for key, said in provenance_of(data).items() if isinstance(said, str)}
     recording = from_arrays(dt=data.attrs["dt"], units=units, about=about, **values)
     first: Any = np.asarray(round(float(data.time[0]) / recording.dt) - 1)
     return dataclasses.replace(recording, first_step=first)

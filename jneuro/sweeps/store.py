@@ -208,7 +208,7 @@ def open_sweep(path: Path | str, *, complete: bool = True) -> xr.Dataset:
     Returns:
         What was measured, and raw traces if they were kept. Dimensions are the axes of a grid, or else `point`, along
         which the axes are coordinates; then `seed`, if there are several; then a quantity's own. `ok` says which
-        points stayed finite. The attribute `provenance` is JSON; see `jneuro.recordings.provenance`. The dataset
+        points stayed finite. The attribute `provenance` is JSON; see `jneuro.recordings.provenance_of`. The dataset
         can be written with `to_netcdf`.
 
     Raises:

@@ -166,7 +166,7 @@ def test_predictions_are_those_that_were_scored(tiny):
 def test_the_recording_is_that_of_its_parts(tiny):
     data = open_recording(tiny.folder / "recording.zarr")
     assert dict(data.sizes) == {"trial": 5, "time": 400, "neuron": 20}
-    assert store.provenance(data)["seed"] == 3
+    assert store.provenance_of(data)["seed"] == 3
     # Every run has its own network and its own noise.
     assert len({data["v"].values[n].tobytes() for n in range(5)}) == 5
     v, last = data["v"].values, zarr.open_array(tiny.folder / "recording.zarr" / "states" / "y.v", mode="r")

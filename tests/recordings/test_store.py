@@ -119,10 +119,10 @@ def test_xarray_opens_it(finished):
     assert "provenance" in data.attrs
     ours = open_recording(path)
     assert set(ours.coords) == {"time", "population"}
-    assert store.provenance(ours) == PROVENANCE
+    assert store.provenance_of(ours) == PROVENANCE
     assert ours.attrs["dt"] == 1.0
     assert ours["population"].values.tolist() == [0, 0, 0, 1, 1]
-    assert {n: m.tolist() for n, m in store.populations(ours).items()} == {
+    assert {n: m.tolist() for n, m in store.populations_of(ours).items()} == {
         "excitatory": [True] * 3 + [False] * 2,
         "inhibitory": [False] * 3 + [True] * 2,
     }
@@ -136,8 +136,8 @@ def test_what_other_tools_open(finished, tmp_path):
     open_recording(str(path)).to_netcdf(tmp_path / "a.nc")
     with xr.open_dataset(tmp_path / "a.nc") as back:
         np.testing.assert_array_equal(back["v"].values, whole.values["v"])
-        assert store.provenance(back) == PROVENANCE
-        assert [*store.populations(back)] == [*POPULATIONS]
+        assert store.provenance_of(back) == PROVENANCE
+        assert [*store.populations_of(back)] == [*POPULATIONS]
     assert len(read_events(str(path))[0]) == whole.values["spikes"].sum()
 
 
