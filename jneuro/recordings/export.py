@@ -93,7 +93,11 @@ def spike_trains(recording: Recording) -> list[list[np.ndarray]]:
 
 
 def to_xarray(recording: Recording) -> Any:
-    """A recording as an xarray `Dataset`, whose attributes netCDF takes; see `Recording.to_xarray`."""
+    """A recording as an xarray `Dataset`, whose attributes netCDF takes; see `Recording.to_xarray`.
+
+    Args:
+        recording: the recording.
+    """
     import xarray as xr
 
     recording = as_trials(recording)
@@ -107,7 +111,12 @@ def to_xarray(recording: Recording) -> Any:
 
 
 def to_pandas(recording: Recording, names: Sequence[str] | None = None) -> Any:
-    """A recording as a pandas `DataFrame`; see `Recording.to_pandas`."""
+    """A recording as a pandas `DataFrame`; see `Recording.to_pandas`.
+
+    Args:
+        recording: the recording.
+        names: which arrays; all by default.
+    """
     import pandas as pd
 
     recording = as_trials(recording)
@@ -124,7 +133,11 @@ def to_pandas(recording: Recording, names: Sequence[str] | None = None) -> Any:
 
 
 def to_neo(recording: Recording) -> Any:
-    """A recording as a Neo `Block`; see `Recording.to_neo`."""
+    """A recording as a Neo `Block`; see `Recording.to_neo`.
+
+    Args:
+        recording: the recording.
+    """
     neo, quantities = extra("neo", "a recording"), extra("quantities", "a recording")
     recording, time = as_trials(recording), recording.time
     block = neo.Block(name=recording.about.get("cell"), file_origin=recording.about.get("file"))

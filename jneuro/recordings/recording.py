@@ -261,7 +261,7 @@ def from_arrays(
         dt: time between samples [ms]; the first stands at time 0. Or say
         time: the time of every sample [ms], in even steps.
         units: unit of each array; by default mV for `v`, else "1". Potentials and currents are converted to mV, and to
-            pA or µA/cm².
+            pA or µA/cm², and from whole to real numbers.
         axes: the axes of arrays whose axes are others than below, such as "trial time" or "neuron time".
         about: what is known of its origin.
         arrays: further ones by name: `[time]`, `[time, neuron]`, or `[trial, time, neuron]`.
@@ -290,7 +290,9 @@ def from_arrays(
     values = _together(given, axes, frames)
     named = {"v": "mV"} | dict(units or {})
     said = {n: canonical(n, named.get(n, "1")) for n in values}
-    values = {n: x if said[n][1] == 1 else x * np.asarray(said[n][1], _real(x)) for n, x in values.items()}
+    whole = [n for n, x in values.items() if n in ("v", "current") and x.dtype.kind in "iu"]  # would wrap, and round
+    values |= {n: values[n].astype(np.float64) for n in whole}
+    values = {n: x if said[n][1] == 1 else x * np.asarray(said[n][1], x.dtype) for n, x in values.items()}
     return Recording(
         values=values,  # pyright: ignore
         ok=np.asarray(True),  # pyright: ignore
@@ -313,10 +315,6 @@ def _together(given: Mapping[str, Any], axes: str | None, frames: int | None) ->
     if frames not in (None, found):
         raise ValueError(f"there are {frames} times, but the arrays have {found} samples")
     return values
-
-
-def _real(x: np.ndarray) -> Any:
-    return x.dtype if x.dtype.kind == "f" else np.float64
 
 
 def _clock(dt: float | None, time: Any) -> tuple[float, int, int | None]:

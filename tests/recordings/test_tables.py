@@ -227,6 +227,9 @@ def test_arrays_that_are_refused(given, message):
 
 
 def test_arrays_in_one_call():
+    whole = from_arrays(v=np.array([-65, -64], np.int8), current=[1, 2], spikes=[0, 1], dt=1, units={"current": "nA"})
+    assert [x.dtype.kind for x in whole.values.values()] == ["f", "f", "i"]
+    np.testing.assert_array_equal(whole["current"].ravel(), [1000, 2000])
     v, units = np.stack([V, V]), {"v": "V", "current": "uA/cm2"}
     found = from_arrays(1e-3 * v, I, time=T + 5, units=units, about={"cell": "<c7>"})
     np.testing.assert_allclose(found["v"][..., 0], v)
