@@ -1,4 +1,4 @@
-"""The command line: `jneuro run|sweep|simulate|train|evaluate|report|claims|convert|bench|list|doctor`.
+"""The command line: `jneuro run|sweep|simulate|train|evaluate|report|check|claims|convert|bench|list|doctor`.
 
 Exit codes: 0 fine, 1 failed or stopped, 2 the user's mistake. Heavy imports happen inside the commands.
 """
@@ -194,6 +194,24 @@ def report(run: Run, code: Code = None) -> None:
     plan, folder = reopen(run, code)
     with folder.lock():
         _say_report(report_stage(plan, folder))
+
+
+@app.command()
+def check(
+    paths: Annotated[list[Path], typer.Argument(metavar="RUN|STORE...", help="Run folders, or single stores.")],
+) -> None:
+    """Verify run folders and stores from end to end; exit code 1 if anything is damaged."""
+    from jneuro.experiment.checking import check_folder
+
+    console, damaged = Console(soft_wrap=True, highlight=False), False
+    for path in paths:
+        for finding in (found := check_folder(path)):
+            console.print(str(finding), markup=False)
+        damaged = damaged or bool(found)
+        if not found:
+            console.print(f"{path}: all is as it was written", markup=False)
+    if damaged:
+        raise typer.Exit(1)
 
 
 @app.command()

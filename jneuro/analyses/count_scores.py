@@ -70,7 +70,8 @@ class CountScores(Analysis):
         same = {n: w for n, w in study.windows_of.items() if (w.dt, w.horizons[0]) == (main.dt, main.horizons[0])}
         kept = {n: _kept(study, w, total) for n, w in same.items()}
         main = _kept(study, study.windows, total)
-        groups = {"all": np.ones(total, bool)} | populations_of(data)
+        groups = {"all": np.ones(total, bool)}
+        groups |= populations_of(data)
         groups["shared"] = np.bincount(np.concatenate([main, *kept.values()]), minlength=total) == len(kept) + 1
         rate = np.ones(total)
         rate[main] = mean_rate(_counts(study.windows, targets(study.windows, study.windows.starts["train"])))

@@ -208,11 +208,11 @@ class _Looked:
             networks = [source.of_run(int(r)) for r in (self.runs if source.per_run else self.runs[:1])]
             self.synapse = np.stack([_synapses(n) for n in networks])
         data = open_recording(study.recording)
-        found = {"other": np.ones(study.windows.outputs, bool)}
+        populations = {"other": np.ones(study.windows.outputs, bool)}
         if "population" in data and study.config.neurons is None:
-            found = {title: mask for title, mask in populations_of(data).items() if mask.any()}
-        self.populations = found
-        self.groups = input_groups(found, self.synapse, rng)
+            populations = {title: mask for title, mask in populations_of(data).items() if mask.any()}
+        self.populations = populations
+        self.groups = input_groups(populations, self.synapse, rng)
         run, target = self.places(self.starts)
         self.other = shuffled_within(run, rng)
         self.settings = {

@@ -13,6 +13,7 @@ from jneuro.core.code import loaded_code
 from jneuro.core.config import content_of
 from jneuro.core.devices import double_precision
 from jneuro.core.resources import Estimate, Part
+from jneuro.core.seals import digest
 from jneuro.datasets.variables import frames_in
 from jneuro.experiment.estimates import Data, fitted, recorded, simulated
 from jneuro.experiment.folder import RunFolder, Stage
@@ -96,7 +97,8 @@ def resolve_fit(config: FitConfig) -> FitPlan:
         "fit": ("metrics.json", "fit.zarr", "pieces"),
         "report": ("report.html", "figures"),
     }
-    stages = {name: Stage(name, content_of(config, name), outputs) for name, outputs in named.items()}
+    data = digest(config.recording.path) if config.recording else ""
+    stages = {name: Stage(name, content_of(config, name, data), outputs) for name, outputs in named.items()}
     if config.simulation is not None:
         first = Stage("simulate", content_of(config.simulation, config.seed), ("recording.zarr",))
         stages = {"simulate": first, **stages}

@@ -33,7 +33,7 @@ from jneuro.evaluation.baselines import allowed_baselines
 from jneuro.evaluation.results import dump
 from jneuro.experiment.folder import RunFolder
 from jneuro.experiment.plan import Plan, Training
-from jneuro.experiment.simulation import build_runs, initial_states
+from jneuro.experiment.simulation import build_runs, initial_states, require_recording
 from jneuro.experiment.training import cut_windows, load_model
 from jneuro.recordings import (
     Recording,
@@ -62,6 +62,7 @@ def evaluate_stage(plan: Plan, folder: RunFolder, tell: Callable[[str], None]) -
         The metrics.
     """
     config = plan.config
+    require_recording(plan, folder)
     with folder.stage(plan.stages["evaluate"]):
         scored = _score(plan, folder, tell)
         metrics = scored.metrics
@@ -245,9 +246,9 @@ def _describe(store: Path, discard_ms: float, recording: Recording) -> dict[str,
     time, trial, neuron = read_events(store)
     seconds = duration * 1e-3 * runs
     found["rate_hz"] = len(time) / neurons / seconds
-    for name, of in populations_of(data).items():
-        if of.any():
-            found[f"rate_{name[0]}_hz"] = float(of[neuron].sum() / of.sum() / seconds)
+    for name, mask in populations_of(data).items():
+        if mask.any():
+            found[f"rate_{name[0]}_hz"] = float(np.sum(mask[neuron]) / mask.sum() / seconds)
     return found | {"isi_cv": isi_cv(time, trial, neuron)}
 
 
