@@ -17,6 +17,7 @@ import xarray as xr
 from jneuro.core.config import ConfigError
 from jneuro.core.devices import double_precision
 from jneuro.core.files import remove, written
+from jneuro.core.guard import check_archive, parse_json
 from jneuro.core.progress import Progress
 from jneuro.core.random import stream, trial_keys
 from jneuro.core.types import Array, Key
@@ -69,13 +70,15 @@ class Pieces:
         """Read a piece that is there, or make it and write it."""
         file = self._path / f"{re.sub(r'[^a-z0-9]+', '-', name)}.npz"
         # What is damaged is made again, as what is missing.
-        damaged = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
-        with contextlib.suppress(*damaged), np.load(file) as stored:
-            plain = json.loads(str(stored["plain"]))
-            if plain.pop("piece") != name:
-                raise ValueError("another piece")
-            self._first |= {name} if plain.pop("first") else set()
-            return kind(**plain, **{k: jnp.asarray(stored[k]) for k in stored.files if k != "plain"})
+        damaged = (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, zipfile.BadZipFile)
+        with contextlib.suppress(*damaged):
+            check_archive(file)
+            with np.load(file) as stored:
+                plain = parse_json(str(stored["plain"]))
+                if plain.pop("piece") != name:
+                    raise ValueError("another piece")
+                self._first |= {name} if plain.pop("first") else set()
+                return kind(**plain, **{k: jnp.asarray(stored[k]) for k in stored.files if k != "plain"})
         method = name.partition("fit ")[0]
         first = method not in self._begun
         self._begun.add(method)

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jneuro.core.files import written
+from jneuro.core.guard import check_memory
 from jneuro.core.types import Float
 from jneuro.recordings.pairing import Channel, find_channel, start_shift, sweeps_recording
-from jneuro.recordings.readers import ReadError, check_sweeps, extra, parsed
+from jneuro.recordings.readers import ReadError, check_sweeps, extra, from_elsewhere, parsed
 from jneuro.recordings.recording import Recording, even_steps
 from jneuro.recordings.units import factor_to, unit_factor
 
@@ -31,6 +32,7 @@ class _Sweep(NamedTuple):
     """How they were paired; without a stimulus, what was seen instead."""
 
 
+@from_elsewhere("pynwb", "jneuro.core.hdf5:walk")
 def read_nwb(
     path: Path,
     sweeps: Sequence[int] | None = None,
@@ -120,6 +122,13 @@ def _recording(
 ) -> Recording:
     """The samples of some sweeps, electrode by electrode."""
     dt = {_interval(path, row.response) for rows in chosen for row in rows}
+    series = [
+        (s, p)
+        for rows in chosen
+        for r in rows
+        for s, p in ((r.response, r.response_part), (r.stimulus, r.stimulus_part))
+    ]
+    check_memory("sweeps", sum(8 * len(range(*p.indices(len(s.data)))) for s, p in series if s is not None))
     v = [[_samples(path, r.response, r.response_part, "mV", units[0]) for r in rows] for rows in chosen]
     current = [
         [

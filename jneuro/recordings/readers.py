@@ -1,17 +1,20 @@
 """Recordings by their path, whatever wrote them: stores of ours, files of other programs, files that you can read."""
 
 import dataclasses
+import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 
 from jneuro.core.config import first_error
+from jneuro.core.guard import Unreadable, check_memory, found_in, one_line, rehearse, shortened
 from jneuro.core.registry import accepted
 from jneuro.core.types import Float
+from jneuro.core.zarrs import check_zarr
 from jneuro.recordings.electrode import Electrode
 from jneuro.recordings.kinds import READERS
 from jneuro.recordings.recording import Recording, by_trial
@@ -22,11 +25,15 @@ __all__ = [
     "check_sweeps",
     "clipped",
     "extra",
+    "from_elsewhere",
     "parsed",
     "read",
     "read_store",
     "reader_of",
 ]
+
+
+P = ParamSpec("P")
 
 
 class ReadError(StoreError):
@@ -94,6 +101,8 @@ def read(
         values = by_trial(found.values)
     except ValueError as error:
         raise ReadError(f"{path}: the reader {block.name} gives no recording: {error}") from None
+    if not 0 < found.dt < float("inf"):
+        raise ReadError(f"{path}: dt = {found.dt} ms must be positive; mend it, or take another recording")
     if missing := [n for n in values if n not in found.units]:
         raise ReadError(f"{path}: the reader {block.name} gives no unit for {missing[0]!r}")
     for name, x in values.items():
@@ -163,8 +172,13 @@ def read_store(path: Path, sweeps: Sequence[int] | None = None, variables: Seque
     Raises:
         StoreError: if it is damaged, unfinished, or has no such array.
     """
-    names = variables or [*sampled_arrays(open_recording(path)), *(["spikes"] if has_events(path) else [])]
-    recording = read_recording(path, tuple(names))
+    try:
+        sizes = check_zarr(path)
+        names = variables or [*sampled_arrays(open_recording(path)), *(["spikes"] if has_events(path) else [])]
+        check_memory(" and ".join(names), sum(sizes.get(v, 0) for v in names))
+    except Unreadable as error:
+        raise StoreError(f"{path}: {error}; make it anew, or restore it from a copy") from error
+    recording = parsed(path, lambda: read_recording(path, tuple(names)))
     return recording if sweeps is None else _chosen(path, recording, sweeps)
 
 
@@ -231,18 +245,50 @@ def parsed(path: Path, parse: Callable[[], Any]) -> Any:
         What it returns.
 
     Raises:
-        ReadError: whatever the parser raises.
+        ReadError: whatever the parser raises; an error of ours in one line.
     """
     try:
         return parse()
+    except Unreadable as error:
+        raise ReadError(f"{path}: {error}") from error
+    except StoreError as error:
+        raise shortened(error, path) from error.__cause__
     except Exception as error:  # the parsers raise whatever they like
-        said = " ".join(str(error).split())
+        said = one_line(f"{type(error).__name__}: {error}", most=100)
         if isinstance(error, PermissionError):
             raise ReadError(f"{path}: cannot be opened ({error.strerror}); ask for the right to read it") from error
-        raise ReadError(
-            f"{path}: cannot be read ({type(error).__name__}: {said}); it is damaged, or not of the format that its "
-            "name promises"
-        ) from error
+        message = (
+            f"{path}: cannot be read ({said}); it is {found_in(path)}: damaged, or not of the format that its name"
+            " promises; get it anew, or name its reader, reader=…"
+        )
+        raise ReadError(one_line(message, name=path)) from error
+
+
+def from_elsewhere(package: str, rehearsal: str) -> Callable[[Callable[P, Recording]], Callable[P, Recording]]:
+    """Read a file by a package's parser, after another process went through it under limits of time and memory.
+
+    Args:
+        package: the parser.
+        rehearsal: what goes through the file; see `jneuro.core.guard.rehearse`.
+
+    Returns:
+        A decorator of a reader; whatever it raises of a file is a ReadError of one line.
+    """
+
+    def decorate(reader: Callable[P, Recording]) -> Callable[P, Recording]:
+        @functools.wraps(reader)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> Recording:
+            path = Path(kwargs.get("path", args[0] if args else ""))  # pyright: ignore
+            extra(package, path)
+            try:
+                rehearse(rehearsal, path)
+            except Unreadable as error:
+                raise ReadError(f"{path}: {error}") from error
+            return parsed(path, lambda: reader(*args, **kwargs))
+
+        return guarded
+
+    return decorate
 
 
 _FLAT_SAMPLES = 3
