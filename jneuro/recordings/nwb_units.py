@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from jneuro.recordings.readers import ReadError, check_sweeps, extra, parsed
+from jneuro.recordings.readers import ReadError, check_sweeps, extra, parsed, require_readable
 from jneuro.recordings.recording import Recording, from_arrays
 
 __all__ = ["psth", "read_nwb_units", "read_trials"]
@@ -35,6 +35,7 @@ def _tables(path: Path, *, with_units: bool = True) -> tuple[list[tuple[str, np.
     pynwb = extra("pynwb", path)
     if not path.exists():
         raise ReadError(f"{path}: no such file")
+    require_readable(path, "jneuro.core.hdf5:walk")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of schema versions
         with parsed(path, lambda: pynwb.NWBHDF5IO(str(path), "r")) as io:

@@ -30,6 +30,7 @@ __all__ = [
     "read",
     "read_store",
     "reader_of",
+    "require_readable",
 ]
 
 
@@ -264,6 +265,22 @@ def parsed(path: Path, parse: Callable[[], Any]) -> Any:
         raise ReadError(one_line(message, name=path)) from error
 
 
+def require_readable(path: Path, rehearsal: str) -> None:
+    """Let another process go through a file first, under limits of time and memory.
+
+    Args:
+        path: the file.
+        rehearsal: what goes through the file; see `jneuro.core.guard.rehearse`.
+
+    Raises:
+        ReadError: if it takes longer or more memory, or ends the process.
+    """
+    try:
+        rehearse(rehearsal, path)
+    except Unreadable as error:
+        raise ReadError(f"{path}: {error}") from error
+
+
 def from_elsewhere(package: str, rehearsal: str) -> Callable[[Callable[P, Recording]], Callable[P, Recording]]:
     """Read a file by a package's parser, after another process went through it under limits of time and memory.
 
@@ -280,10 +297,7 @@ def from_elsewhere(package: str, rehearsal: str) -> Callable[[Callable[P, Record
         def guarded(*args: P.args, **kwargs: P.kwargs) -> Recording:
             path = Path(kwargs.get("path", args[0] if args else ""))  # pyright: ignore
             extra(package, path)
-            try:
-                rehearse(rehearsal, path)
-            except Unreadable as error:
-                raise ReadError(f"{path}: {error}") from error
+            require_readable(path, rehearsal)
             return parsed(path, lambda: reader(*args, **kwargs))
 
         return guarded

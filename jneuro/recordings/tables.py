@@ -4,14 +4,16 @@ import csv
 import dataclasses
 import json
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from jneuro.core.guard import check_memory
 from jneuro.recordings.columns import Columns, Layout, Name, recording_of
-from jneuro.recordings.readers import ReadError, extra, parsed
+from jneuro.recordings.readers import ReadError, extra, parsed, require_readable
 from jneuro.recordings.recording import Recording
 from jneuro.recordings.units import known_unit
 
@@ -271,6 +273,9 @@ def _numpy(path: Path) -> Columns:
     """An array, or several by name."""
 
     def load() -> Any:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                check_memory("arrays", sum(entry.file_size for entry in archive.infolist()))
         with path.open("rb") as file:  # which NumPy leaves open if it is damaged
             found = np.load(file, allow_pickle=False)
             return found if isinstance(found, np.ndarray) else {n: found[n] for n in found.files}
@@ -310,6 +315,7 @@ def _mat(path: Path) -> Columns:
 def _hdf5(path: Path, kind: str = "HDF5") -> Columns:
     """The data sets of an HDF5 file, by their paths; MATLAB writes their axes in reverse."""
     h5py: Any = extra("h5py", path)
+    require_readable(path, "jneuro.core.hdf5:walk")
     arrays: dict[str, np.ndarray] = {}
     units: dict[str, str] = {}
 
