@@ -290,9 +290,7 @@ def from_arrays(
     values = _together(given, axes, frames)
     named = {"v": "mV"} | dict(units or {})
     said = {n: canonical(n, named.get(n, "1")) for n in values}
-    whole = [n for n, x in values.items() if n in ("v", "current") and x.dtype.kind in "iu"]  # would wrap, and round
-    values |= {n: values[n].astype(np.float64) for n in whole}
-    values = {n: x if said[n][1] == 1 else x * np.asarray(said[n][1], x.dtype) for n, x in values.items()}
+    values = {n: _scaled(n, x, said[n][1]) for n, x in values.items()}
     return Recording(
         values=values,  # pyright: ignore
         ok=np.asarray(True),  # pyright: ignore
@@ -304,6 +302,12 @@ def from_arrays(
         unit_pairs=tuple((n, unit) for n, (unit, _) in said.items()),
         about_pairs=tuple(sorted((about or {}).items())),
     )
+
+
+def _scaled(name: str, x: np.ndarray, factor: float) -> np.ndarray:
+    if name in ("v", "current") and x.dtype.kind in "iu":  # would wrap, and round
+        x = x.astype(np.float64)
+    return x if factor == 1 else x * np.asarray(factor, x.dtype)
 
 
 def _together(given: Mapping[str, Any], axes: str | None, frames: int | None) -> dict[str, np.ndarray]:
