@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from jneuro.core.process import STOPPED, Stopped, at_work, heed_signals, keep_freed_memory, usable_cores
+from jneuro.core.process import STOPPED, Stopped, at_work, heed_signals, keep_freed_memory, leave, usable_cores
 
 if TYPE_CHECKING:
     from jneuro.core.progress import Progress
@@ -318,11 +318,13 @@ def main() -> None:
         app()
     except Stopped:
         say.print(STOPPED)
-        sys.exit(1)
+        leave(1)
     except Exception as error:
         outcome = getattr(error, "outcome", "failed" if isinstance(error, OSError) else None)
         if outcome is None:
             raise
         say.print(f"[red]{outcome}:[/] ", end="")
         say.print(str(error), markup=False)
+        if outcome == "stopped":
+            leave(1)
         sys.exit(2 if outcome == "error" else 1)

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import math
 import os
 import platform
 import shutil
@@ -99,7 +100,7 @@ _COLUMNS = {
 
 
 def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
+    return "–" if value is None or math.isnan(value) else format(value, form)
 
 
 def print_list(console: Console, what: str, code: Path | None = None) -> None:

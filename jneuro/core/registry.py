@@ -109,9 +109,8 @@ class Block(Config):
 
     def _check_number(self, parameter: inspect.Parameter) -> None:
         """Refuse words, true, false and what is not finite where the signature says that a number is meant."""
-        value = self.arguments[parameter.name]
-        said = parameter.annotation if isinstance(parameter.annotation, str) else _written(parameter.annotation)
-        kinds = {kind.strip() for kind in said.split("|")}
+        value, said = self.arguments[parameter.name], parameter.annotation
+        kinds = {kind.strip() for kind in (said.__name__ if inspect.isclass(said) else str(said)).split("|")}
         if not kinds & {"int", "float"} or kinds - {"int", "float", "None"}:
             return
         wrong = ""
@@ -139,11 +138,6 @@ class Block(Config):
             return self.target(**({k: v for k, v in given.items() if k in known} | self.arguments))
         except TypeError as error:
             raise ValueError(f"{self.name}: {error}") from error
-
-
-def _written(annotation: Any) -> str:
-    """An annotation as it is written in a file."""
-    return annotation.__name__ if inspect.isclass(annotation) else str(annotation)
 
 
 _listeners: contextvars.ContextVar[tuple[dict[tuple[str, str], Any], ...]] = contextvars.ContextVar(

@@ -517,9 +517,10 @@ def _report(folder: RunFolder) -> Path:
     stored = folder.load("fit.zarr", xr.Dataset)
     arrays = {str(name): stored[name].values for name in stored.variables}
     info = folder.info
-    run = {k: info.get(k) for k in ("name", "hash", "started", "git_commit", "command")} | maker()
+    made_by = maker()
+    run = {k: info.get(k) for k in ("name", "hash", "started", "git_commit", "command")} | made_by
     run |= {
-        "jneuro_version": run["versions"]["jneuro"],
+        "jneuro_version": made_by["versions"]["jneuro"],
         "seconds": {name: stage["seconds"] for name, stage in info["stages"].items()},
     }
     yaml = (folder.path / "config.yaml").read_text()
