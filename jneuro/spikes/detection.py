@@ -254,18 +254,29 @@ class Detector(Config):
         level, fall = float(fixed.threshold_mv), fixed.return_mv
         if self.slope is not None:
             return Detected([_steep(row, dt, self.slope) for row in v], level, [""] * len(v))
-        times = [crossings(row, dt, level, fall) for row in v]
-        return Detected(times, level, [_doubt(*pair, dt, level, fall) for pair in zip(v, times, strict=True)])
+        times, found = [crossings(row, dt, level, fall) for row in v], self.threshold_mv == "auto"
+        return Detected(times, level, [_doubt(*pair, dt, level, fall, found) for pair in zip(v, times, strict=True)])
 
 
-def _doubt(v: np.ndarray, times: np.ndarray, dt: float, level: float, fall: float) -> str:
-    """Why the crossings of a trace are not its spikes, if they are not."""
-    top = v[spike_like(v, dt)[0]]
-    low, crossed = top[top < level], int(upward(v, level).sum())
+def _doubt(v: np.ndarray, times: np.ndarray, dt: float, level: float, fall: float, found: bool) -> str:
+    """Why the crossings of a trace are not its spikes, if they are not; a threshold may have been found for peaks."""
+    top, crossed = v[spike_like(v, dt)[0]], int(upward(v, level).sum())
+    low, passing = top[top < level], int((top >= level).sum())
     if len(low) > _DOUBTED * (len(low) + len(times)):
         return (
-            f"{len(low)} peaks that look like spikes stay below the threshold of {level:.4g} mV (the highest reaches "
+            f"{_peaks(len(low), 'stay')} below the threshold of {level:.4g} mV (the highest reaches "
             f"{low.max():.1f} mV); set a lower threshold, or threshold_mv: auto"
+        )
+    if passing - len(times) > _DOUBTED * passing:
+        return (
+            f"{_peaks(passing, 'pass')} the threshold of {level:.4g} mV, but before only {len(times)} of them the "
+            f"potential has returned {fall:.4g} mV below it; lower return_mv, set a higher threshold, or "
+            "threshold_mv: auto"
+        )
+    if found and len(times) - passing > max(1, _DOUBTED * len(times)):
+        return (
+            f"of {len(times)} crossings of {level:.4g} mV, {passing} look like spikes, the others are slow, as in a "
+            "depolarisation block; if they are spikes, set the threshold"
         )
     if crossed > 2 * len(times) + 2:
         return (
@@ -279,6 +290,13 @@ def _doubt(v: np.ndarray, times: np.ndarray, dt: float, level: float, fall: floa
             "recording, or raise return_mv"
         )
     return ""
+
+
+def _peaks(count: int, does: str) -> str:
+    """So many peaks that look like spikes do something."""
+    if count == 1:
+        return f"1 peak that looks like a spike {does}{'es' if does.endswith('s') else 's'}"
+    return f"{count} peaks that look like spikes {does}"
 
 
 def _steep(v: np.ndarray, dt: float, slope: float) -> np.ndarray:
