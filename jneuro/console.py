@@ -84,6 +84,8 @@ def print_fit(console: Console, metrics: Mapping[str, Any]) -> None:
         cost, seconds = _number(found["data_cost"], ".4f"), _number(found["seconds"], ".2f")
         table.add_row(found["method"], counts, cost, f"{found['simulations']:,.0f}", seconds)
     console.print(table)
+    if why := metrics.get("not_held_out"):
+        console.print(f"nothing was held out: {escape(why)}", soft_wrap=True)
     if not metrics["fit"]["ok"]:
         console.print(f"[yellow]flagged:[/] {escape(metrics['fit']['reason'])}", soft_wrap=True)
 

@@ -14,7 +14,7 @@ from jneuro.core.config import content_of
 from jneuro.core.devices import double_precision
 from jneuro.experiment.folder import RunFolder, Stage
 from jneuro.experiment.plan import load_with_code
-from jneuro.fitting.config import FitConfig, TrialNumbers, chosen
+from jneuro.fitting.config import FitConfig, chosen, split
 from jneuro.fitting.kinds import METHODS, OBJECTIVES, made
 from jneuro.fitting.objectives import require_residuals
 from jneuro.fitting.parameters import Trainable
@@ -109,8 +109,9 @@ def _check_objectives(config: FitConfig, objectives: tuple[Any, ...]) -> None:
     simulation = config.simulation
     if simulation is None or config.of_network:
         return
-    begin, end = config.cut_ms or (0.0, simulation.duration_ms)
-    dt = config.sample_ms or simulation.frame
+    # What is left to the recording only changes how many samples there are.
+    begin, end = config.cut_ms if isinstance(config.cut_ms, tuple) else (0.0, simulation.duration_ms)
+    dt = config.sample_ms if isinstance(config.sample_ms, float) else simulation.frame
     trials = len(chosen(config.train, simulation.runs * simulation.neurons))
     nothing = np.zeros((trials, max(round((end - begin) / dt), 2)))
     for i, (part, objective) in enumerate(zip(config.fit.objective or (), objectives, strict=True)):
@@ -136,12 +137,7 @@ def _check_simulation(config: FitConfig, simulation: SimulationConfig) -> None:
     if missing:
         raise ValueError(f"simulation.record: must hold '{missing[0]}', to which, or with which, is fitted")
     count = simulation.runs * (1 if config.of_network else simulation.neurons)
-    wanted: dict[str, TrialNumbers] = {"train": config.train, "held_out": config.held_out}
-    for key, trials in wanted.items():
-        try:
-            chosen(trials, count)
-        except ValueError as error:
-            raise ValueError(f"{key}: {error}") from error
+    split(config.train, config.held_out, count)
 
 
 def _truth(config: FitConfig, trainable: Trainable) -> dict[str, float] | None:

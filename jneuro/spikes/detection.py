@@ -222,6 +222,8 @@ class Detector(Config):
             [mV/ms]; the threshold then only serves where a spike must be smooth, in objectives.
         return_mv: how far the potential must fall below the threshold before it can spike again: what rests at the
             threshold, as in a depolarisation block, crosses it without spiking [mV].
+        doubt_slow: whether a trace is in doubt where many crossings are no steep peaks, as slow waves; by default where
+            the threshold is found from those that are.
 
     Example:
         >>> v = np.where(np.arange(150) % 50 == 25, -10.0, -70.0)
@@ -234,6 +236,7 @@ class Detector(Config):
     threshold_mv: float | Literal["auto"] = 0.0
     slope: float | None = Field(default=None, gt=0)
     return_mv: float = Field(default=10.0, ge=0)
+    doubt_slow: bool | None = None
 
     def fixed(self, v: Float[np.ndarray, "trial time"], dt: float) -> "Detector":
         """This, with the threshold that `auto` means for some traces; 0 mV where nothing looks like a spike."""
@@ -241,11 +244,12 @@ class Detector(Config):
             return self
         found = [(row[at], foot) for row in v for at, foot in [spike_like(row, dt)]]
         top, foot = (np.concatenate(x) for x in zip(*found, strict=True))
+        slow = self.doubt_slow is not False
         if not len(top):
-            return self.model_copy(update={"threshold_mv": 0.0})
+            return self.model_copy(update={"threshold_mv": 0.0, "doubt_slow": slow})
         low, high = float(np.quantile(foot, 0.95)), float(np.quantile(top, 0.05))
         level, fall = low + 0.25 * (high - low), min(self.return_mv, 0.2 * (high - low))
-        return self.model_copy(update={"threshold_mv": level, "return_mv": fall})
+        return self.model_copy(update={"threshold_mv": level, "return_mv": fall, "doubt_slow": slow})
 
     def __call__(self, v: Float[np.ndarray, "trial time"], dt: float) -> Detected:
         """Find the spikes of several traces, `dt` ms between samples, and say which traces are in doubt."""
@@ -254,12 +258,12 @@ class Detector(Config):
         level, fall = float(fixed.threshold_mv), fixed.return_mv
         if self.slope is not None:
             return Detected([_steep(row, dt, self.slope) for row in v], level, [""] * len(v))
-        times, found = [crossings(row, dt, level, fall) for row in v], self.threshold_mv == "auto"
-        return Detected(times, level, [_doubt(*pair, dt, level, fall, found) for pair in zip(v, times, strict=True)])
+        times, slow = [crossings(row, dt, level, fall) for row in v], bool(fixed.doubt_slow)
+        return Detected(times, level, [_doubt(*pair, dt, level, fall, slow) for pair in zip(v, times, strict=True)])
 
 
-def _doubt(v: np.ndarray, times: np.ndarray, dt: float, level: float, fall: float, found: bool) -> str:
-    """Why the crossings of a trace are not its spikes, if they are not; a threshold may have been found for peaks."""
+def _doubt(v: np.ndarray, times: np.ndarray, dt: float, level: float, fall: float, slow: bool) -> str:
+    """Why the crossings of a trace are not its spikes, if they are not."""
     top, crossed = v[spike_like(v, dt)[0]], int(upward(v, level).sum())
     low, passing = top[top < level], int((top >= level).sum())
     if len(low) > _DOUBTED * (len(low) + len(times)):
@@ -273,10 +277,10 @@ def _doubt(v: np.ndarray, times: np.ndarray, dt: float, level: float, fall: floa
             f"potential has returned {fall:.4g} mV below it; lower return_mv, set a higher threshold, or "
             "threshold_mv: auto"
         )
-    if found and len(times) - passing > max(1, _DOUBTED * len(times)):
+    if slow and len(times) - passing > max(1, _DOUBTED * len(times)):
         return (
             f"of {len(times)} crossings of {level:.4g} mV, {passing} look like spikes, the others are slow, as in a "
-            "depolarisation block; if they are spikes, set the threshold"
+            "depolarisation block; if they are spikes, set doubt_slow: false"
         )
     if crossed > 2 * len(times) + 2:
         return (
