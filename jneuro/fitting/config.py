@@ -53,8 +53,9 @@ def split(train: TrialNumbers, held_out: TrialNumbers, count: int) -> tuple[list
     Raises:
         ValueError: if a trial does not exist or is in both, or none is fitted.
     """
+    wanted: dict[str, TrialNumbers] = {"train": train, "held_out": held_out}
     found = []
-    for key, trials in (("train", train), ("held_out", held_out)):
+    for key, trials in wanted.items():
         try:
             found.append(chosen(trials, count))
         except ValueError as error:

@@ -266,16 +266,16 @@ def _doubt(v: np.ndarray, times: np.ndarray, dt: float, level: float, fall: floa
     """Why the crossings of a trace are not its spikes, if they are not."""
     top, crossed = v[spike_like(v, dt)[0]], int(upward(v, level).sum())
     low, passing = top[top < level], int((top >= level).sum())
+    other = "" if slow else ", or threshold_mv: auto"
     if len(low) > _DOUBTED * (len(low) + len(times)):
         return (
             f"{_peaks(len(low), 'stay')} below the threshold of {level:.4g} mV (the highest reaches "
-            f"{low.max():.1f} mV); set a lower threshold, or threshold_mv: auto"
+            f"{low.max():.1f} mV); set a lower threshold{other}"
         )
     if passing - len(times) > _DOUBTED * passing:
         return (
             f"{_peaks(passing, 'pass')} the threshold of {level:.4g} mV, but before only {len(times)} of them the "
-            f"potential has returned {fall:.4g} mV below it; lower return_mv, set a higher threshold, or "
-            "threshold_mv: auto"
+            f"potential has returned {fall:.4g} mV below it; lower return_mv, set a higher threshold{other}"
         )
     if slow and len(times) - passing > max(1, _DOUBTED * len(times)):
         return (
