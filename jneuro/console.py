@@ -126,9 +126,9 @@ def print_inspection(console: Console, source: Any, out: Path | None) -> None:
         console.print(f"[yellow]in doubt:[/] {escape(doubt)}", soft_wrap=True, highlight=False)
     if not found.doubts:
         console.print("nothing is in doubt")
-    out = out or source.path.with_name(f"{source.path.name}.inspect.png")
-    found.figure.savefig(out, format="png", dpi=160)
-    console.print(f"figure: {escape(str(out))}", soft_wrap=True, highlight=False)
+    path = out or Path(f"{source.path}.inspect.png")
+    found.figure.savefig(path, format="png", dpi=160)
+    console.print(f"figure: {escape(str(path))}", soft_wrap=True, highlight=False)
 
 
 _COLUMNS = {
