@@ -115,8 +115,8 @@ def _check_objectives(config: FitConfig, objectives: tuple[Any, ...]) -> None:
     if simulation is None or config.of_network:
         return
     # What is left to the recording only changes how many samples there are.
-    begin, end = config.cut_ms if isinstance(config.cut_ms, tuple) else (0.0, simulation.duration_ms)
-    dt = config.sample_ms if isinstance(config.sample_ms, float) else simulation.frame
+    begin, end = config.part or (0.0, simulation.duration_ms)
+    dt = config.sample or simulation.frame
     trials = len(chosen(config.train, simulation.runs * simulation.neurons))
     nothing = np.broadcast_to(np.zeros(()), (trials, max(round((end - begin) / dt), 2)))
     for i, (part, objective) in enumerate(zip(config.fit.objective or (), objectives, strict=True)):
@@ -148,16 +148,14 @@ def _parts(config: FitConfig) -> Iterator[Part]:
 
 def _check_simulation(config: FitConfig, simulation: SimulationConfig) -> None:
     """Refuse a simulation to which one cannot fit, and trials, times and samples that it has not."""
-    if config.cut_ms is not None and config.cut_ms[1] > simulation.duration_ms * (1 + 1e-9):
+    if config.part is not None and config.part[1] > simulation.duration_ms * (1 + 1e-9):
         raise ValueError(f"cut_ms: the recording ends at {simulation.duration_ms:g} ms")
-    if config.sample_ms is not None and not config.of_network:
-        frames_in("sample_ms", config.sample_ms, simulation.frame)
-        if config.sample_ms > simulation.duration_ms:
-            raise ValueError(
-                f"sample_ms = {config.sample_ms:g} is more than the {simulation.duration_ms:g} ms of a trial"
-            )
+    if config.sample is not None and not config.of_network:
+        frames_in("sample_ms", config.sample, simulation.frame)
+        if config.sample > simulation.duration_ms:
+            raise ValueError(f"sample_ms = {config.sample:g} is more than the {simulation.duration_ms:g} ms of a trial")
     if config.fit.dt_ms is not None and not config.of_network:
-        sample = config.sample_ms or simulation.frame
+        sample = config.sample or simulation.frame
         if step_count(sample, config.fit.dt_ms, "the time between samples") < 1:
             raise ValueError(f"fit.dt_ms = {config.fit.dt_ms:g} is more than the {sample:g} ms between samples")
     needed = ("spikes",) if config.of_network else ("v", "current")

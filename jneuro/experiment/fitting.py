@@ -192,7 +192,7 @@ def _runs(plan: FitPlan, folder: RunFolder, recording: Recording) -> list[_Case]
         values = jnp.asarray([truth[name] for name in trainable.names])
         every = np.tile(np.asarray(trainable.unconstrain(values)), (len(problem.target.features), 1))
         keys = trial_keys(stream(key, f"truth {i}"), len(every))
-        warmup = config.cut_ms[0] if isinstance(config.cut_ms, tuple) else 0.0
+        warmup = config.part[0] if config.part else 0.0
         features = simulate_runs(like, every, keys, warmup, method.batch)
         targets.append((truth, problem.target._replace(features=features)))
     return [_Case(plan.simulator, t, stream(key, f"fit {i}"), truth) for i, (truth, t) in enumerate(targets)]

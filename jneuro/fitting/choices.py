@@ -113,9 +113,7 @@ def cut(recording: Recording, config: FitConfig) -> Recording:
     Raises:
         ValueError: if it ends before, or has no such samples.
     """
-    dt, part, sample = recording.dt, config.cut_ms, config.sample_ms
-    assert part != "auto"
-    assert sample != "auto"
+    dt, part, sample = recording.dt, config.part, config.sample
     every = round((sample or dt) / dt)
     if sample is not None and (config.of_network or abs(every * dt - sample) > 1e-6 * dt):
         said = "is for cells" if config.of_network else f"must be a multiple of {dt:g} ms, as the recording has it"

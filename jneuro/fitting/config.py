@@ -165,14 +165,24 @@ class FitConfig(RunConfig):
             raise ValueError("give either 'simulation' or 'recording', the path of a store, an ABF or an NWB file")
         if self.repeats > 1 and self.simulation is None:
             raise ValueError("repeats: only a simulation can be fitted again with new noise; set it to 1")
-        if isinstance(self.cut_ms, tuple) and not 0 <= self.cut_ms[0] < self.cut_ms[1]:
-            raise ValueError(f"cut_ms = {list(self.cut_ms)} must be a beginning and a later end")
+        if self.part is not None and not 0 <= self.part[0] < self.part[1]:
+            raise ValueError(f"cut_ms = {list(self.part)} must be a beginning and a later end")
         self._check_uncertainty()
         if self.of_network:
             self._check_network()
         elif self.truths:
             raise ValueError("truths: is for a network, with the method features; a cell has repeats")
         return self
+
+    @property
+    def part(self) -> tuple[float, float] | None:
+        """`cut_ms` where it says numbers; None for the whole, or what is still to be chosen."""
+        return self.cut_ms if isinstance(self.cut_ms, tuple) else None
+
+    @property
+    def sample(self) -> float | None:
+        """`sample_ms` where it says a number; None for all samples, or what is still to be chosen."""
+        return self.sample_ms if isinstance(self.sample_ms, float) else None
 
     @property
     def of_network(self) -> bool:
