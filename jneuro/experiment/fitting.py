@@ -439,9 +439,9 @@ def _predicted(plan: FitPlan, found: Fit, every: Trials) -> tuple[Numbers, Numbe
 
 
 def _named(plan: FitPlan, trials: int) -> list[int]:
-    """What each trial is called: its sweep's number in the file."""
-    source = plan.config.recording
-    return list(source.sweeps) if source and source.sweeps else [*range(trials)]
+    """What each trial is called: its sweep's number in the file, where each sweep is one trial."""
+    sweeps = plan.config.recording.sweeps if plan.config.recording else None
+    return list(sweeps) if sweeps and len(sweeps) == trials else [*range(trials)]
 
 
 def _uncertainties(

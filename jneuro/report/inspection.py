@@ -9,6 +9,7 @@ import yaml
 
 from jneuro.core.config import ConfigError, first_message
 from jneuro.core.types import Float
+from jneuro.fitting.problem import Trials
 from jneuro.recordings.kinds import RecordingFile
 from jneuro.recordings.readers import clipped
 from jneuro.recordings.recording import Recording
@@ -82,7 +83,7 @@ def inspect(
     """Look at a recording of a cell.
 
     Args:
-        recording: with `v` and `current`, each `[trial, time, neuron]`.
+        recording: with `v` and `current`; cells count as trials, as in a fit.
 
     Other Args:
         sweeps: what its trials are called; by default their numbers from 0.
@@ -94,10 +95,8 @@ def inspect(
     Raises:
         ValueError: if it has no potential or no current.
     """
-    if missing := [n for n in ("v", "current") if n not in recording.values]:
-        raise ValueError(f"the recording has no {missing[0]!r}; it has {', '.join(recording.values)}")
-    every = (np.moveaxis(np.asarray(recording[n], np.float64), -1, 1) for n in ("v", "current"))
-    v, current = (x.reshape(-1, x.shape[-1]) for x in every)
+    trials = Trials.of(recording, allow_clipped=True)
+    v, current = np.asarray(trials.v), np.asarray(trials.current)
     dt, unit = recording.dt, recording.units["current"]
     detected, steps = (detector or Detector(threshold_mv="auto"))(v, dt), steps_of(current, dt)
     names = [*sweeps] if sweeps is not None and len(sweeps) == len(v) else [*range(len(v))]

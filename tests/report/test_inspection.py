@@ -55,7 +55,7 @@ def test_doubts():
         silent = inspect(from_arrays(v=-65 + 0 * TIME, current=current, dt=DT, units={"current": "pA"}))
         assert dict(silent.facts)["steps"] == f"none: {said}"
         assert silent.trials.rows[0][4:] == ["–", "–"]
-    with pytest.raises(ValueError, match="no 'current'; it has v"):
+    with pytest.raises(ValueError, match="the recording has no 'current'"):
         inspect(from_arrays(v=TIME, dt=DT))
 
 
