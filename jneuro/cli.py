@@ -1,4 +1,4 @@
-"""The command line: `jneuro run|sweep|fit|inspect|simulate|train|evaluate|report|claims|convert|bench|list|doctor`.
+"""The command line: `jneuro run|sweep|simulate|train|evaluate|report|claims|convert|bench|list|doctor`.
 
 Exit codes: 0 fine, 1 failed or stopped, 2 the user's mistake. Heavy imports happen inside the commands.
 """
