@@ -45,7 +45,7 @@ _MOST = 300
 """Characters of a message."""
 _SECONDS, _BYTES_PER_SECOND = 30.0, 2e6
 """A rehearsal may take so long, and longer for a large file."""
-_MEMORY = 1 << 30
+_MEMORY = 512 << 20
 """It may take so much memory [bytes], and eight times the size of the file."""
 _JSON = 32 << 20
 """Size of the largest JSON file that is parsed [bytes]; its objects take some thirty times as much."""
