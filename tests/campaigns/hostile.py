@@ -11,6 +11,7 @@ that is too long, no end, something executed.
 import argparse
 import collections
 import copy
+import dataclasses
 import hashlib
 import io
 import json
@@ -229,8 +230,8 @@ def make_store(folder: Path) -> list[Path]:
     from jneuro.recordings.store import RecordingWriter
 
     writer = RecordingWriter(folder / "store.zarr", {"made": "here"})
-    writer.append(recording(2, 100))
-    writer.append(recording(2, 100))
+    for first in (-1, 99):
+        writer.append(dataclasses.replace(recording(2, 100), first_step=np.asarray(first)))
     writer.finish()
     return [folder / "store.zarr"]
 
