@@ -524,8 +524,8 @@ class RunFolder:
         self._write(self.info | entries)
 
     def _write(self, about: Mapping[str, Any]) -> None:
-        about = json.loads(json.dumps(finite(about)))  # as it will be read
-        write_json(self.path / "run.json", about | {"seal": digits(about)})
+        entries = json.loads(json.dumps(finite(about)))  # as it will be read
+        write_json(self.path / "run.json", entries | {"seal": digits(entries)})
 
 
 def wanted(stage: Stage | None, folder: RunFolder, progress: Progress, again: str) -> bool:

@@ -204,8 +204,8 @@ def resolve(config: ExperimentConfig, *, limited: bool = True) -> Plan:
     estimate = Estimate.of(_parts(config, data, simulation), limited=limited)
     models = {name: _sized(config, name, data) for name in config.models}
     config = config.model_copy(update={"models": models})
-    made = content_of(simulation, seed)
-    source = made if config.simulation is not None else content_of(config.recording, digest(config.recording.path))
+    made, given = content_of(simulation, seed), config.recording
+    source = made if given is None else content_of(given, digest(given.path))
     trainings = _trainings(config, source)
     check_claims(
         config.claims,
@@ -301,10 +301,9 @@ def _parts(config: ExperimentConfig, data: Data, simulation: SimulationConfig | 
         yield from simulated(config.simulation)
     _check_windows(config, data)
     frame = config.windows.frame(data.dt) * data.dt
-    sizes = {"counts": config.windows.check(data.duration_ms, data.dt, data.runs)}
-    sizes["horizons"] = config.windows.frames(frame)[-1]
+    counts, horizons = config.windows.check(data.duration_ms, data.dt, data.runs), config.windows.frames(frame)[-1]
     seen = data._replace(dt=frame, neurons=len(config.windows.kept(data.neurons)))
-    yield from evaluated(seen, simulation, **sizes, config=config.evaluate)
+    yield from evaluated(seen, simulation, counts=counts, horizons=horizons, config=config.evaluate)
     for name, entry in config.models.items():
         windows, recipe, model = config.windows_of(name), config.train_config_of(name), _model(config, name, data)
         count = windows.check(data.duration_ms, data.dt, data.runs)["train"]

@@ -55,8 +55,10 @@ def resolve_sweep(config: SweepConfig) -> SweepPlan:
     Returns:
         The plan.
     """
+    estimate = Estimate.of(swept(config))
+    _ = config.problem().like  # measures that cannot be computed are refused before there is a folder
     stage = Stage("report", content_of(config), ("report.html", "figures", "sweep.zarr"))
-    return SweepPlan(config, {"report": stage}, loaded_code(), Estimate.of(swept(config)))
+    return SweepPlan(config, {"report": stage}, loaded_code(), estimate)
 
 
 load_sweep = partial(load_with_code, SweepConfig, resolve_sweep)

@@ -10,6 +10,7 @@ holds those of the finished store (`jneuro.core.seals`). Attributes are numbers 
 import dataclasses
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ __all__ = [
     "FORMAT",
     "RecordingWriter",
     "StoreError",
+    "consolidate",
     "has_events",
     "open_recording",
     "populations_of",
@@ -39,6 +41,7 @@ __all__ = [
     "read_recording",
     "read_state",
     "require_whole",
+    "sampled_arrays",
     "whole_pieces",
 ]
 
@@ -75,7 +78,9 @@ class RecordingWriter:
         frames: frames written and committed.
     """
 
-    def __init__(self, path: Path, provenance: Mapping[str, Any], populations: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, path: Path | str, provenance: Mapping[str, Any], populations: Mapping[str, int] | None = None
+    ) -> None:
         """Begin a store, or go on with the unfinished one of the same provenance.
 
         Args:
@@ -86,7 +91,7 @@ class RecordingWriter:
         Raises:
             StoreError: if the folder holds another recording.
         """
-        self.path = path
+        self.path = path = Path(path)
         self._about = {"jneuro_format": FORMAT, "provenance": json.dumps(provenance, sort_keys=True)}
         self._populations = dict(populations or {})
         self.frames, self._commits = 0, []
@@ -97,7 +102,7 @@ class RecordingWriter:
             return
         if damage := store_damages(path, under=None):
             raise StoreError(f"{damage[0]}, so {path} is not gone on with; choose another folder, or remove it")
-        self._root = zarr.open_group(path, mode="a")
+        self._root = zarr.open_group(path, mode="a", use_consolidated=False)
         if any(self._root.attrs.get(key) != value for key, value in self._about.items()):
             raise StoreError(f"{path}: holds another recording; choose another folder, or remove this one")
         commits = json.loads(str(self._root.attrs["committed"]))
@@ -155,9 +160,12 @@ class RecordingWriter:
         Raises:
             StoreError: if the recording says another number of frames than its arrays have; nothing is written.
         """
-        if wrong := [name for name, values in recording.values.items() if values.shape[1] != recording.frames]:
-            has = recording.values[wrong[0]].shape[1]
-            raise StoreError(f"{self.path}: {wrong[0]} has {has} frames, but frames = {recording.frames}; mend it")
+        for name, values in recording.values.items():
+            if np.ndim(values) < 2 or values.shape[1] != recording.frames:
+                raise StoreError(
+                    f"{self.path}: {name!r} is {np.shape(values)}; it must be [trial, time, neuron] with as many times "
+                    f"as the recording has frames, {recording.frames}"
+                )
         with naming(self.path):
             self._append(recording, states)
 
@@ -249,9 +257,24 @@ class RecordingWriter:
                 )
             for leftover in self.path.rglob("*.partial"):
                 remove(leftover)
+            self._root = consolidate(self.path)
             flush(self.path)
             self._commit(complete=True)
             flush(self.path / "zarr.json")
+
+
+def consolidate(path: Path) -> zarr.Group:
+    """Gather the descriptions of all arrays at the root of a finished store, where other tools look for them first.
+
+    Args:
+        path: the store.
+
+    Returns:
+        Its root.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the standard does not have it yet
+        return zarr.consolidate_metadata(path)
 
 
 def whole_pieces(path: Path) -> tuple[int, int]:
@@ -263,7 +286,7 @@ def whole_pieces(path: Path) -> tuple[int, int]:
     Returns:
         How many are whole, and how many were written.
     """
-    root = zarr.open_group(path, mode="r")
+    root = zarr.open_group(path, mode="r", use_consolidated=False)
     commits: Any = json.loads(str(root.attrs["committed"]))
     if store_damages(path, descriptions=True):
         return 0, len(commits)
@@ -285,7 +308,7 @@ def _checksum(values: np.ndarray) -> int:
     return google_crc32c.value(np.ascontiguousarray(values).tobytes())
 
 
-def open_recording(path: Path) -> xr.Dataset:
+def open_recording(path: Path | str) -> xr.Dataset:
     """Open a finished recording, lazily.
 
     Args:
@@ -298,6 +321,7 @@ def open_recording(path: Path) -> xr.Dataset:
     Raises:
         StoreError: if the store is missing, unfinished, truncated, damaged, edited, or of another format.
     """
+    path = Path(path)
     root = _open_root(path, under="")
     try:
         members = [(n, a) for n, a in root.members(max_depth=None) if isinstance(a, zarr.Array)]
@@ -391,7 +415,7 @@ def _open_root(path: Path, under: str | None = None, *, deep: bool = False) -> z
     if not path.exists():
         raise StoreError(f"{path}: no such recording; {remedy(path)}")
     try:
-        root = zarr.open_group(path, mode="r")
+        root = zarr.open_group(path, mode="r", use_consolidated=False)
     except Exception as error:  # Zarr raises whatever it likes
         raise StoreError(f"{path}: not a Zarr store ({type(error).__name__}); {remedy(path)}") from error
     if (found := root.attrs.get("jneuro_format")) not in (1, FORMAT):
@@ -413,7 +437,7 @@ def _read(path: Path, array: Any, name: str, selection: Any = ...) -> np.ndarray
         raise StoreError(f"{path}: '{name}' cannot be read ({said}); {remedy(path)}") from error
 
 
-def read_recording(path: Path, names: Sequence[str] = ("v",)) -> Recording:
+def read_recording(path: Path | str, names: Sequence[str] = ("v",)) -> Recording:
     """Read a finished recording, file by file into one block of memory for each array.
 
     Args:
@@ -421,20 +445,20 @@ def read_recording(path: Path, names: Sequence[str] = ("v",)) -> Recording:
         names: which of the sampled arrays; `spikes` makes counts of the events.
 
     Returns:
-        The recording, as NumPy arrays `[trial, time, neuron]`; without a final state (see `read_state`).
+        The recording, as NumPy arrays `[trial, time, neuron]`; without a final state (see `read_state`). `about` holds
+        what the store says in words of its origin.
 
     Raises:
         StoreError: if the store is damaged or has no such array.
     """
-    data = open_recording(path)
+    path, data = Path(path), open_recording(path)
     values = {}
     for name in names:
         if name == "spikes" and has_events(path):
             values[name] = _counts(path, data)
             continue
         if name not in data or data[name].dims != ("trial", "time", "neuron"):
-            sampled = [str(n) for n in data if data[n].dims == ("trial", "time", "neuron")]
-            raise StoreError(f"{path}: has no sampled array '{name}'; it has {', '.join(sampled)}")
+            raise StoreError(f"{path}: has no sampled array '{name}'; it has {', '.join(sampled_arrays(data))}")
         array = zarr.open_array(path / name, mode="r")
         values[name] = np.empty(array.shape, array.dtype)
         together = array.chunks[0]
@@ -442,14 +466,20 @@ def read_recording(path: Path, names: Sequence[str] = ("v",)) -> Recording:
             trials = slice(first, first + together)
             values[name][trials] = _read(path, array, name, trials)
     units = {n: data[n].attrs["units"] if n in data else "1" for n in names}
-    recording = from_arrays(dt=data.attrs["dt"], units=units, **values)
+    about = {key: said for key, said in provenance_of(data).items() if isinstance(said, str)}
+    recording = from_arrays(dt=data.attrs["dt"], units=units, about=about, **values)
     first: Any = np.asarray(round(float(data.time[0]) / recording.dt) - 1)
     return dataclasses.replace(recording, first_step=first)
 
 
-def has_events(path: Path) -> bool:
+def sampled_arrays(data: xr.Dataset) -> list[str]:
+    """The arrays of an opened recording that have the axes trial, time and neuron."""
+    return [str(n) for n in data if data[n].dims == ("trial", "time", "neuron")]
+
+
+def has_events(path: Path | str) -> bool:
     """Whether a finished recording, the store at `path`, holds spikes."""
-    return "events" in _open_root(path, "events")
+    return "events" in _open_root(Path(path), "events")
 
 
 def _counts(path: Path, data: xr.Dataset) -> np.ndarray:
@@ -466,7 +496,7 @@ def _counts(path: Path, data: xr.Dataset) -> np.ndarray:
     return counts
 
 
-def read_events(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def read_events(path: Path | str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read the spikes of a finished recording.
 
     Args:
@@ -478,6 +508,7 @@ def read_events(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Raises:
         StoreError: if the store is damaged or holds no spikes.
     """
+    path = Path(path)
     root = _open_root(path, "events")
     if "events" not in root:
         raise StoreError(f"{path}: has no spikes")
@@ -485,7 +516,7 @@ def read_events(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return tuple(_read(path, group[n], f"events/{n}") for n in ("time", "trial", "neuron"))  # type: ignore[index]
 
 
-def read_state(path: Path, like: PyTree, snapshots: Any = -1, *, complete: bool = True) -> PyTree:
+def read_state(path: Path | str, like: PyTree, snapshots: Any = -1, *, complete: bool = True) -> PyTree:
     """Read stored simulator states.
 
     Args:
@@ -500,6 +531,7 @@ def read_state(path: Path, like: PyTree, snapshots: Any = -1, *, complete: bool 
     Raises:
         StoreError: if the store holds no states, or those of another simulator.
     """
+    path = Path(path)
     root = _open_root(path, "states") if complete else zarr.open_group(path, mode="r")
     names = list(state_leaves(like))
     if "states" not in root or any(n not in root["states"] for n in names):  # type: ignore[operator]

@@ -23,7 +23,7 @@ from zarr.codecs import Crc32cCodec
 
 from jneuro.core.files import flush, naming, remove, written
 from jneuro.core.seals import chunk_row, read_row, remedy, store_damages, store_seal
-from jneuro.recordings.store import COMPRESSORS, StoreError, provenance_of
+from jneuro.recordings.store import COMPRESSORS, StoreError, consolidate, provenance_of
 
 __all__ = ["SWEEP_FORMAT", "Labelled", "Layout", "SweepStore", "open_sweep"]
 
@@ -119,7 +119,7 @@ class SweepStore:
         self.path, self.layout = path, layout
         self._further = {name: len(like.shape) for name, (_, like, _) in sorted(quantities.items())}
         self._provenance = text
-        root: Any = zarr.open_group(path, mode="r+")
+        root: Any = zarr.open_group(path, mode="r+", use_consolidated=False)
         with zarr.config.set(_EVERY_CHUNK):  # an array keeps what is set when it is opened
             self._arrays = {name: root[name] for name in [*quantities, _ROWS]}
 
@@ -231,8 +231,8 @@ def _lay_out(path: Path, layout: Layout, quantities: Labelled, coords: Labelled,
         compressors=(Crc32cCodec(),),  # read without Zarr
         fill_value=0,
     )
-    seal = store_seal(path, known, later=sorted(quantities), rows=_ROWS)
-    root.update_attributes(known | {"seal": seal})
+    root = consolidate(path)
+    root.update_attributes(known | {"seal": store_seal(path, known, later=sorted(quantities), rows=_ROWS)})
 
 
 def _difference(there: Any, wanted: Any, key: str = "") -> str:
@@ -249,7 +249,7 @@ def _difference(there: Any, wanted: Any, key: str = "") -> str:
 
 def _root(path: Path) -> zarr.Group:
     try:
-        return zarr.open_group(path, mode="r")
+        return zarr.open_group(path, mode="r", use_consolidated=False)
     except (FileNotFoundError, ValueError, KeyError) as error:
         raise StoreError(
             f"{path}: no store of a sweep ({type(error).__name__}); make it with `jneuro sweep`"
@@ -266,7 +266,7 @@ def open_sweep(path: Path | str, *, complete: bool = True) -> xr.Dataset:
     Returns:
         What was measured, and raw traces if they were kept. Dimensions are the axes of a grid, or else `point`, along
         which the axes are coordinates; then `seed`, if there are several; then a quantity's own. `ok` says which
-        points stayed finite. `provenance_of` says what made them.
+        points stayed finite. `provenance_of` says what made them; `to_netcdf` writes them.
 
     Raises:
         StoreError: if the store is missing, unfinished, damaged, or no sweep.

@@ -33,10 +33,12 @@ from typing import Any, NamedTuple, Self
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 from flax import nnx
 
 from jneuro.core.code import digest
 from jneuro.core.config import Config
+from jneuro.core.guard import check_memory
 from jneuro.core.registry import Block
 from jneuro.core.types import Array, Key, PyTree
 from jneuro.datasets.windows import Windows
@@ -193,9 +195,14 @@ def latest(directory: str | Path) -> tuple[Saved | None, list[int]]:
 def _read(directory: Path, step: int) -> Saved:
     folder: Any = directory / str(step)
     record: Any = ocp.JsonCheckpointHandler().restore(folder / "record")
-    as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in record["names"]}
-    read = ocp.PyTreeCheckpointHandler().restore
-    arrays = read(folder / "state", args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+    # One after the other: of several that fail at once, Orbax leaves a traceback each on the screen.
+    base, context = {"driver": "file", "path": f"{folder / 'state'}/"}, tensorstore.Context()
+    arrays = {}
+    for name in record["names"]:
+        where = {"driver": "zarr", "kvstore": {"driver": "ocdbt", "base": base, "path": name}}
+        array = tensorstore.open(where, read=True, open=True, context=context).result()
+        check_memory(name, array.size * array.dtype.numpy_dtype.itemsize)
+        arrays[name] = array.read().result()
     about = {key: record[key] for key in ("step", "histories", "fingerprint")}
     if record["step"] != step or _checksum(arrays, about) != record["checksum"]:
         raise CheckpointError("its content does not match its checksum")

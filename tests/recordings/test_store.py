@@ -97,8 +97,10 @@ def test_spikes_alone_keep_silent_trials_and_neurons(tmp_path):
         frames, first = len(range(6)[part]), spikes.first_step + part.start
         own = {"values": {"spikes": counts[:, part]}, "frames": frames, "first_step": first}
         writer.append(dataclasses.replace(spikes, **own))
-    with pytest.raises(StoreError, match=r"own\.zarr: spikes has 6 frames, but frames = 5; mend it"):
-        writer.append(dataclasses.replace(spikes, frames=5))
+    with pytest.raises(ValueError, match=r"frames = 5, but 'spikes' is \(3, 6, 4\)"):
+        dataclasses.replace(spikes, frames=5)
+    with pytest.raises(StoreError, match=r"own\.zarr: 'spikes' is \(6, 4\); it must be \[trial, time, neuron\]"):
+        writer.append(dataclasses.replace(spikes, values={"spikes": counts[0]}))
     writer.finish()
     back = read_recording(tmp_path / "own.zarr", ("spikes",))
     np.testing.assert_array_equal(back["spikes"], counts)
@@ -121,7 +123,7 @@ def test_xarray_opens_it(finished, tmp_path):
     assert (data["v"].attrs["units"], data["time"].attrs["units"]) == ("mV", "ms")
     np.testing.assert_allclose(data["time"], np.arange(1.0, 13.0), rtol=1e-14)
     assert "provenance" in data.attrs
-    ours = open_recording(path)
+    ours = open_recording(str(path))
     assert set(ours.coords) == {"time", "population"}
     assert provenance_of(ours) == provenance_of(data) == PROVENANCE
     assert ours.attrs["dt"] == 1.0
@@ -130,7 +132,9 @@ def test_xarray_opens_it(finished, tmp_path):
         "excitatory": [True] * 3 + [False] * 2,
         "inhibitory": [False] * 3 + [True] * 2,
     }
-    for opened in (data, ours):
+    plain = xr.open_zarr(str(path))  # a warning would be an error
+    assert len(read_events(str(path))[0]) == whole.values["spikes"].sum()
+    for opened in (data, ours, plain):
         opened.to_netcdf(tmp_path / "a.nc", engine="scipy")
         np.testing.assert_array_equal(xr.load_dataset(tmp_path / "a.nc", engine="scipy").v, whole.values["v"])
     np.testing.assert_array_equal(ours["v"].sel(time=slice(2.5, 5)).values, whole.values["v"][:, 2:5])
@@ -419,6 +423,10 @@ SEALED = {
     "a length": (lambda p: edit(p, "v", shape=[3, 10**12, 5]), "v/zarr.json is not what was written"),
     "chunks exchanged": (swap, "events/neuron/c/0 is another chunk than was written here, and 1 more"),
     "the seal": (lambda p: edit(p, seal="{}"), "zarr.json is damaged"),
+    "what is gathered at the root": (
+        lambda p: (p / "zarr.json").write_text((p / "zarr.json").read_text().replace('"mV"', '"uV"')),
+        "zarr.json is not what was written",
+    ),
     "a population": (lambda p: flip(chunk(p, "population")), "population/c/0 is damaged"),
 }
 
