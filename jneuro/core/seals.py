@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 _BLOCK = 1 << 22
+_MOST_CHUNKS = 10**7
 
 
 class Finding(NamedTuple):
@@ -126,9 +127,9 @@ def unlike(path: Path, sealed: Mapping[str, str], *, deep: bool = True) -> list[
         sealed: what `seal` said of it when it was finished.
         deep: whether all chunks of a store are read, too.
     """
+    if list(sealed) == ["zarr.json"] and not is_store(path):
+        return [Finding(path / "zarr.json", "is missing")]
     now = seal(path)
-    if is_store(path) and list(sealed) != ["zarr.json"]:
-        now |= {f.relative_to(path).as_posix(): "" for f in path.rglob("*") if f.is_file()}
     found = [Finding(path / _top(name, now), "is missing") for name in sealed if name not in now]
     found += [Finding(path / _top(name, sealed), "does not belong here") for name in now if name not in sealed]
     found += [Finding(path / n, "is not what was written") for n in sealed if now.get(n, sealed[n]) != sealed[n]]
@@ -230,7 +231,13 @@ def store_seal(
                 raise FileNotFoundError(2, "vanished while the store was written", str(gone[0]))
             entry += [about["shape"], "".join(words.values())]
     known = {k: digits(v) for k, v in attributes.items() if k != "seal"}
-    return json.dumps({"attributes": known, "later": list(later), "members": members, "rows": rows}, sort_keys=True)
+    said = {"attributes": known, "later": list(later), "members": members, "rows": rows}
+    return json.dumps(said if growing else said | {"root": _rest(_description(path))}, sort_keys=True)
+
+
+def _rest(root: Mapping[str, Any]) -> str:
+    """Checksum of what a root says beside its attributes, such as the descriptions that are gathered there."""
+    return digits({k: v for k, v in root.items() if k != "attributes"})
 
 
 def seal_store(path: Path) -> None:
@@ -293,7 +300,8 @@ def store_damages(
         finished: whether every row must be there, where chunks have rows.
     """
     try:
-        attributes = _description(path)["attributes"]
+        root = _description(path)
+        attributes = root["attributes"]
         sealed = json.loads(attributes["seal"])
         known, members = dict(sealed["attributes"]), {str(k): list(v) for k, v in sealed["members"].items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -303,6 +311,8 @@ def store_damages(
         for key, checksum in known.items()
         if checksum != digits(attributes.get(key))
     ]
+    if not descriptions and sealed.get("root", _rest(root)) != _rest(root):
+        found.append(Finding(path / "zarr.json", "is not what was written"))
     for name, entry in members.items() if under is not None else ():
         if not under or name == under or name.startswith(f"{under}/"):
             found += _member_damages(path / name, entry[:1] if descriptions else entry, deep)
@@ -316,6 +326,8 @@ def _row_damages(
 ) -> list[Finding]:
     """What is wrong with chunks that have rows."""
     found, counts = [], _description(path / rows)["shape"][:-1]
+    if math.prod(counts) > _MOST_CHUNKS:  # as a store from elsewhere may say
+        return [Finding(path / rows / "zarr.json", "cannot have so many chunks")]
     arrays = {name: len(_description(path / name)["shape"]) - len(counts) for name in names}
     for place in itertools.product(*map(range, counts)):
         row, file = read_row(path, rows, place), path.joinpath(rows, "c", *map(str, place), "0")
