@@ -119,6 +119,7 @@ def _read_folder(source: Path) -> nnx.Module:
     known = {training.folder: training for training in plan.trainings}
     if source.name not in known:
         raise ConfigError(f"{source}: {unknown_name(source.name, known, 'model')}")
+    folder.require(known[source.name].stage, f"{source.name} is not trained")
     return load_model(known[source.name], folder)  # pyright: ignore
 
 

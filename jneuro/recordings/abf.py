@@ -20,8 +20,9 @@ from jneuro.recordings.pairing import (
     said_potentials,
     sweeps_recording,
 )
-from jneuro.recordings.readers import ReadError, check_sweeps, extra, factor_to, from_elsewhere, parsed
+from jneuro.recordings.readers import ReadError, check_sweeps, extra, from_elsewhere, parsed
 from jneuro.recordings.recording import Recording
+from jneuro.recordings.units import factor_to
 
 __all__ = ["read_abf"]
 
