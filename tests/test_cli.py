@@ -269,6 +269,13 @@ def test_the_command_itself():
     )
 
 
+def test_more_devices_than_cores_are_told(monkeypatch, capsys):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    jneuro.cli._cpu_devices(10_000)
+    assert capsys.readouterr().err.startswith("note: 10000 devices on ")
+    assert os.environ["XLA_FLAGS"].endswith("device_count=10000")
+
+
 def _started(*arguments):
     """A process of its own whose standard error is read line by line."""
     command = [sys.executable, *arguments]

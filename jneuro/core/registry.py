@@ -27,7 +27,7 @@ from jneuro.core.config import Config
 from jneuro.core.names import shown, unknown_name
 from jneuro.core.outline import summary
 
-__all__ = ["Block", "Registry", "accepted", "names_found", "required"]
+__all__ = ["Block", "Registry", "accepted", "names_found", "required", "takes_any"]
 
 
 def accepted(make: Callable) -> list[str]:
@@ -38,6 +38,11 @@ def accepted(make: Callable) -> list[str]:
 def required(make: Callable) -> list[str]:
     """The names of the arguments that have no default."""
     return [p.name for p in _signature(make) if p.default is p.empty]
+
+
+def takes_any(make: Callable) -> bool:
+    """Whether something takes arguments of any name."""
+    return any(p.kind is p.VAR_KEYWORD for p in _parameters(make))
 
 
 _VARIABLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
@@ -92,9 +97,8 @@ class Block(Config):
             ValueError: with the name, and the one that was probably meant.
         """
         known = accepted(self.target)
-        any_keyword = any(p.kind is p.VAR_KEYWORD for p in _parameters(self.target))
         for key in self.arguments:
-            if key not in known and not any_keyword:
+            if key not in known and not takes_any(self.target):
                 raise ValueError(f"{self.name}: {unknown_name(key, [k for k in known if k not in given], 'argument')}")
         for parameter in _signature(self.target):
             if parameter.name in self.arguments:
