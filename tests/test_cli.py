@@ -226,6 +226,10 @@ def half(prediction, batch):
     assert "has no 'Laek'; it has" in missing.err
 
 
+def test_a_number_that_is_none_is_a_dash():
+    assert [jneuro.console._number(value, ".2f") for value in (None, float("nan"), 0.5)] == ["–", "–", "0.50"]
+
+
 def test_doctor_shows_the_installation(cli, monkeypatch):
     monkeypatch.setenv("JNEURO_ALLOCATOR", "system")
     monkeypatch.setattr(jneuro.console.shutil, "which", lambda _: None)

@@ -238,9 +238,13 @@ def load_config(
     """
     path = Path(path)
     try:
-        data = _parsed(f"{path}:", path.read_bytes())
+        with path.open("rb") as file:
+            text = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); see `jneuro list configs`") from error
+    if len(text) > _MOST_BYTES:
+        raise ConfigError(f"{path}: is larger than {_MOST_BYTES >> 20} MiB; see `jneuro list configs`")
+    data = _parsed(f"{path}:", text)
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: must be a mapping of keys to values")
     for key, command in COMMANDS.items():
@@ -270,6 +274,8 @@ def load_config(
         raise ConfigError(_explain([((), item)], path, overrides)) from error
 
 
+_MOST_BYTES = 256 << 20
+"""Most bytes of a configuration, which may hold a table of points."""
 _DEEPEST = 64
 """Most mappings and lists within each other."""
 _MOST_VALUES = 1_000_000

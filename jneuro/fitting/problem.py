@@ -15,6 +15,7 @@ from jneuro.core.types import Array, Float, PyTree
 from jneuro.fitting.parameters import Trainable, double
 from jneuro.recordings.readers import clipped
 from jneuro.recordings.recording import Recording
+from jneuro.recordings.units import canonical
 from jneuro.simulators.base import Drive, Simulator
 from jneuro.simulators.integration import Stepper
 from jneuro.simulators.ode import ODESimulator
@@ -397,9 +398,11 @@ class CellProblem(Problem):
             raise ValueError(f"{name} is no single cell; fit a network by the method features")
         for what, found in zip(("v", "current"), target.units, strict=True):
             about = simulator.recordables.get(what)
-            if about is not None and found != about.unit:
+            if about is not None and canonical(what, found) != (about.unit, 1.0):
+                by_area = found == "pA" and about.unit == "µA/cm²"
+                remedy = "say the membrane's area, recording: {electrode: {area_um2: …}}, or " * by_area
                 raise ValueError(
-                    f"the recording's {what!r} is in {found}, that of {name} in {about.unit}; convert one into "
+                    f"the recording's {what!r} is in {found}, that of {name} in {about.unit}; {remedy}convert one into "
                     "the other" + ", by the membrane's area or capacitance" * (what == "current")
                 )
         state = jax.eval_shape(simulator.init, jax.random.key(0))

@@ -315,8 +315,10 @@ def _quantities(problem: SweepProblem) -> Labelled:
     """What is stored of every point, with units and meanings."""
     about: dict[str, Any] = {"ok": {"long_name": "whether nothing was raised and all that was recorded is finite"}}
     for measure in problem.measures:
-        meanings = {"meanings": list(measure.meanings)} if measure.meanings else {}
-        about[measure.name] = {"units": measure.unit, "long_name": measure.doc} | meanings
+        about[measure.name] = {"units": measure.unit, "long_name": measure.doc}
+        if measure.meanings:  # as climate data name flags
+            names = " ".join(name.replace(" ", "_") for name in measure.meanings)
+            about[measure.name] |= {"flag_values": [*range(len(measure.meanings))], "flag_meanings": names}
     for name, recordable in problem.simulator.recordables.items():
         if name in problem.keep:
             about[f"{name}_trace"] = {"units": recordable.unit, "long_name": recordable.doc}
@@ -352,6 +354,7 @@ def _coords(points: Points, problem: SweepProblem) -> Labelled:
         time = problem.warmup + steps * problem.recording.step
         coords["time"] = (("time",), time, {"role": "axis", "units": "ms"})
     if "population_rates" in [measure.name for measure in problem.measures]:
-        meaning = {str(k): name for k, name in enumerate(problem.populations)}
-        coords["population"] = (("population",), np.arange(len(meaning)), {"role": "axis", "meaning": meaning})
+        names = [name.replace(" ", "_") for name in problem.populations]
+        flags = {"flag_values": [*range(len(names))], "flag_meanings": " ".join(names)}
+        coords["population"] = (("population",), np.arange(len(names)), {"role": "axis", **flags})
     return coords

@@ -146,8 +146,8 @@ def test_what_cannot_be_learned_from_is_refused():
     with pytest.raises(ValueError, match=r"is the same as run .*, and one is in .*; leave one out"):
         changed(lambda x: x.__setitem__(test, x[train]))
     changed(lambda x: x.__setitem__(test, x[train]), measurement_noise=0.1)
-    with pytest.raises(ValueError, match="v has 60 frames, but frames = 30; mend the recording"):
-        window(dataclasses.replace(recording(runs), frames=30), settings_of(), key=KEY)
+    with pytest.raises(ValueError, match="v has 60 frames, but frames = 8; mend the recording"):
+        window(dataclasses.replace(recording(runs), frames=8), settings_of(), key=KEY)  # its number of runs
     with pytest.raises(ValueError, match=r"v must be \[trial, time, feature\], got shape \(8, 60, 0\)"):
         window(recording(runs[..., :0]), settings_of(), key=KEY)
     assert split.extent == "8 runs × 60 frames × 3 variables"
