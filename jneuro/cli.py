@@ -198,6 +198,24 @@ def report(run: Run, code: Code = None) -> None:
         _say_report(report_stage(plan, folder))
 
 
+@app.command("inspect")
+def inspect_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A recording: a store, or a file that a reader reads.")],
+    said: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[key=value]...", help="How to read it, such as channel=1 or sweeps=[0,2]."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The figure, a PNG file; by default beside FILE, NAME.inspect.png.")
+    ] = None,
+) -> None:
+    """Look at a recording: what is in it, its currents, steps and spikes, what is in doubt; with a figure."""
+    from jneuro.console import print_inspection
+    from jneuro.report.inspection import source_of
+
+    print_inspection(Console(), source_of(file, said or ()), out)
+
+
 @app.command()
 def check(
     paths: Annotated[list[Path], typer.Argument(metavar="RUN|STORE...", help="Run folders, or single stores.")],

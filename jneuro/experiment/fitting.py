@@ -21,16 +21,17 @@ from jneuro.core.guard import check_archive, parse_json
 from jneuro.core.progress import Progress
 from jneuro.core.random import stream, trial_keys
 from jneuro.core.types import Array, Key
-from jneuro.evaluation.metrics import match_traces, spike_scores
+from jneuro.evaluation.metrics import spike_scores
 from jneuro.evaluation.recording_scores import recording_scores
 from jneuro.experiment.fit_plan import FitPlan
 from jneuro.experiment.folder import RunFolder, maker, wanted
 from jneuro.experiment.simulation import simulate_stage
-from jneuro.fitting.config import chosen
+from jneuro.fitting.choices import Choice, choose, cut
+from jneuro.fitting.config import chosen, split
 from jneuro.fitting.fitter import Fit, fit, predict
 from jneuro.fitting.kinds import METHODS, made
 from jneuro.fitting.methods.network import NetworkProblem, Runs, simulate_runs
-from jneuro.fitting.parameters import random_starts
+from jneuro.fitting.parameters import Trainable, random_starts
 from jneuro.fitting.posterior import Posterior, posterior
 from jneuro.fitting.problem import Trials
 from jneuro.fitting.solution import named, probability
@@ -38,6 +39,7 @@ from jneuro.fitting.uncertainty import Intervals, intervals, profile
 from jneuro.recordings import Recording
 from jneuro.recordings.readers import read
 from jneuro.recordings.store import read_recording
+from jneuro.spikes.distances import match_spikes
 
 __all__ = ["Pieces", "fit_stages"]
 
@@ -161,24 +163,25 @@ class _Case(NamedTuple):
     truth: Mapping[str, float] | None
 
 
-def _cut(plan: FitPlan, folder: RunFolder) -> Recording:
-    """The recording, without noise if it is a simulation, cut and thinned to what is wanted."""
+def _read(plan: FitPlan, folder: RunFolder, progress: Progress) -> tuple[FitPlan, Recording, list[Choice]]:
+    """The recording, without noise if it is a simulation, cut and thinned; and the plan for it, and what was chosen."""
     config, path = plan.config, plan.recording(folder)
     network = config.of_network
     if config.recording and not (network and config.recording.is_store):
         recording = config.recording.read()
     else:
         recording = read_recording(path, ("spikes",)) if network else read(path)
-    every = round((config.sample_ms or recording.dt) / recording.dt)
-    if config.sample_ms is not None and (network or abs(every * recording.dt - config.sample_ms) > 1e-6):
-        said = "is for cells" if network else f"must be a multiple of {recording.dt:g} ms, as {path} has it"
-        raise ConfigError(f"sample_ms = {config.sample_ms} {said}")
-    first, last = (round(ms / recording.dt) for ms in config.cut_ms or (0.0, recording.frames * recording.dt))
-    if last > recording.frames:
-        raise ConfigError(f"cut_ms: the recording ends at {recording.frames * recording.dt:g} ms")
-    values = {name: x[:, first:last:every] for name, x in recording.values.items()}
-    step, frames = recording.step * every, len(range(first, last, every))
-    return dataclasses.replace(recording, values=values, step=step, frames=frames)
+    try:
+        if network:
+            return plan, cut(recording, config), []
+        found = choose(config, plan.simulator, recording)
+        trainable = Trainable.of(found.simulator, found.config.fit.trainable)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    for choice in found.choices:
+        progress.note(f"{choice.key}: {choice.value} ({choice.why})")
+    plan = dataclasses.replace(plan, config=found.config, simulator=found.simulator, trainable=trainable)
+    return plan, found.recording, found.choices
 
 
 def _trials(plan: FitPlan, folder: RunFolder, recording: Recording, key: Key[Array, ""]) -> Trials:
@@ -190,11 +193,9 @@ def _trials(plan: FitPlan, folder: RunFolder, recording: Recording, key: Key[Arr
         recording = dataclasses.replace(recording, values={**recording.values, "v": v})
     try:
         every = Trials.of(recording, noise_sd=config.fit.noise_mv)
-        chosen(config.held_out, every.trials)
-        if not chosen(config.train, every.trials):
-            raise ConfigError("train: names no trial")
+        split(config.train, config.held_out, every.trials)
     except ValueError as error:
-        raise error if isinstance(error, ConfigError) else ConfigError(f"{plan.recording(folder)}: {error}") from error
+        raise ConfigError(f"{plan.recording(folder)}: {error}") from error
     return every
 
 
@@ -216,7 +217,8 @@ def _runs(plan: FitPlan, folder: RunFolder, recording: Recording) -> list[_Case]
         like = dataclasses.replace(problem, simulator=made_of)  # one program for all
         values = jnp.asarray([truth[name] for name in trainable.names])
         every = np.tile(np.asarray(trainable.unconstrain(values)), (len(problem.target.features), 1))
-        keys, warmup = trial_keys(stream(key, f"truth {i}"), len(every)), config.cut_ms[0] if config.cut_ms else 0.0
+        keys = trial_keys(stream(key, f"truth {i}"), len(every))
+        warmup = config.part[0] if config.part else 0.0
         features = simulate_runs(like, every, keys, warmup, method.batch)
         targets.append((truth, problem.target._replace(features=features)))
     return [_Case(plan.simulator, t, stream(key, f"fit {i}"), truth) for i, (truth, t) in enumerate(targets)]
@@ -242,7 +244,8 @@ def _repeats(plan: FitPlan, folder: RunFolder, recording: Recording, method: Any
 
 def _fitted(plan: FitPlan, folder: RunFolder, progress: Progress, pieces: Pieces) -> tuple[Numbers, Numbers]:
     """Fit, as often as is asked; then the baselines: metrics.json and fit.zarr."""
-    config, recording = plan.config, _cut(plan, folder)
+    plan, recording, choices = _read(plan, folder, progress)
+    config = plan.config
     network, method = config.of_network, config.fit.method
 
     def fits_of(way: Any, cases: list[_Case], title: str, prefix: str) -> tuple[list[Fit], list[float]]:
@@ -278,6 +281,7 @@ def _fitted(plan: FitPlan, folder: RunFolder, progress: Progress, pieces: Pieces
         "identifiability": certain[0].table() if certain[0] else [],
         "baselines": [_about(m, *b) for m, b in zip(config.fit.baselines, baselines, strict=True)],
         "recording": {"duration_ms": target.duration, "dt_ms": target.dt},
+        "choices": [choice._asdict() for choice in choices],
     }
     arrays = _starts([first, *(b[0] for b, _ in baselines)])
     if network:
@@ -421,25 +425,29 @@ def _network(cases: list[_Case], fits: list[Fit], certain: list[Any]) -> tuple[N
 
 def _predicted(plan: FitPlan, found: Fit, every: Trials) -> tuple[Numbers, Numbers]:
     """How well the trials are predicted that were not fitted; step by step too, where the current goes in steps."""
-    numbers = chosen(plan.config.held_out, every.trials)
+    numbers, asked = chosen(plan.config.held_out, every.trials), plan.config.held_out
+    if not numbers and (plan.simulation is None or asked != "none"):
+        why = f"held_out: {asked} names none of {every.trials} trial{'s' * (every.trials > 1)}"
+        return {"not_held_out": why}, {}
     if not numbers:
         return {}, {}
     detector = plan.config.fit.spikes
     fixed = detector.fixed(np.asarray(every.v), every.dt)
-    crossed = {"threshold": float(fixed.threshold_mv), "fall": fixed.return_mv}
-    held_out = dataclasses.replace(every.of_trials(numbers), **crossed)
+    held_out = dataclasses.replace(every.of_trials(numbers), threshold=float(fixed.threshold_mv), fall=fixed.return_mv)
     simulator: Any = found.simulator
     seen = predict(simulator, held_out, **_how(plan))
     predicted, times = np.array(seen.v), seen.spike_times()
     if simulator.has_reset:  # whose potential is already reset where it spikes
         for row, spikes in zip(predicted, times, strict=True):
             row[np.floor(spikes / held_out.dt + 1).astype(int)] = _PEAK_MV
-    trials, v = [], np.asarray(held_out.v)
-    for true, model, doubt in zip(v, predicted, fixed(v, held_out.dt).doubts, strict=True):
-        scores = spike_scores(match_traces(true[None], model[None], held_out.dt, tolerance=_MATCH_MS, **crossed))
-        scores = dict.fromkeys(scores, np.nan) if doubt else scores  # no score of spikes that are in doubt
-        trials.append({"rmse_mv": float(np.sqrt(np.mean(np.square(true - model)))), **scores})
-    rmse = float(np.mean([t["rmse_mv"] for t in trials]))
+    v, detected = np.asarray(held_out.v), fixed(np.asarray(held_out.v), held_out.dt)
+    named, trials = _named(plan, every.trials), []
+    for i, number in enumerate(numbers):
+        scores = spike_scores([match_spikes(detected.times[i], times[i], _MATCH_MS)])
+        if detected.doubts[i]:  # no score of spikes that are in doubt
+            scores = dict.fromkeys(scores, np.nan)
+        rmse = float(np.sqrt(np.mean(np.square(v[i] - predicted[i]))))
+        trials.append({"number": named[number], "rmse_mv": rmse, **scores})
     steps = recording_scores(
         np.asarray(every.v),
         np.asarray(every.current),
@@ -447,12 +455,21 @@ def _predicted(plan: FitPlan, found: Fit, every: Trials) -> tuple[Numbers, Numbe
         held_out=numbers,
         predicted_v=predicted,
         predicted_times=times,
-        detector=detector,
+        detector=fixed,
     )
+    steps["trials"] = [named[t] for t in steps["trials"]]
+    steps["doubts"] = {str(named[int(t)]): said for t, said in steps["doubts"].items()}
+    rmse = float(np.mean([t["rmse_mv"] for t in trials]))
     metrics = {"held_out": {"tolerance_ms": _MATCH_MS, "rmse_mv": rmse, "trials": trials}}
-    metrics |= {"steps": steps and {**steps, "current_unit": every.units[1]}}
-    both = {"held_out_v": np.asarray(held_out.v), "held_out_prediction": predicted}
+    metrics |= {"steps": {**steps, "current_unit": every.units[1]}}
+    both = {"held_out_v": v, "held_out_prediction": predicted}
     return metrics, {name: (("held_out", "time"), x) for name, x in both.items()}
+
+
+def _named(plan: FitPlan, trials: int) -> list[int]:
+    """What each trial is called: its sweep's number in the file, where each sweep is one trial."""
+    sweeps = plan.config.recording.sweeps if plan.config.recording else None
+    return list(sweeps) if sweeps and len(sweeps) == trials else [*range(trials)]
 
 
 def _uncertainties(
