@@ -193,8 +193,8 @@ def test_in_a_configuration(tmp_path):
         "evaluate: {ceiling: null}\ntrain: {batch_size: 4}\n"
     )
     plan = load_plan(tmp_path / "run.yaml")
-    said = "trace.csv: Recording: 1 trial of 400 frames of 1 ms (1 kHz), 400 ms; v [trial 1 × time 400 × neuron 1] float64"
-    assert read_stage(plan.config.recording, tmp_path / "a.zarr") == f"{said} mV"
+    said = "trace.csv: Recording: 1 trial of 400 frames of 1 ms (1 kHz), 400 ms; v [trial 1 × time 400 × neuron 1]"
+    assert read_stage(plan.config.recording, tmp_path / "a.zarr") == f"{said} float64 mV"
     assert read(tmp_path / "a.zarr").about["columns"] == "v: 'v_mV'"
     adapter = TypeAdapter(RecordingSource)
     source = {"path": tmp_path / "trace.csv", "time": "t", "electrode": {"liquid_junction_mv": 12}}
