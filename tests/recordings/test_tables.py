@@ -48,7 +48,7 @@ READ = {
     "a line of units": ("a.tsv", SECONDS, {}, AMPERES, (1, N, 1), "'Time' in s"),
     "of np.savetxt": ("a.txt", "# t_ms v_mV i_pA\n" + BARE, {}, AMPERES, (1, N, 1), "'t_ms' in ms"),
     "by number": ("a.dat", BARE, BY_NUMBER, AMPERES, (1, N, 1), "column '0' in ms"),
-    "axon text": ("a.atf", ATF, {"v": "Trace #2"}, AMPERES, (1, N, 1), "not read: 'Trace #1 (mV)'"),
+    "axon text": ("a.atf", ATF, {"v": "Trace #2"}, AMPERES, (1, N, 1), "'Trace #1 (mV)'; read with columns="),
     "two sweeps side by side": (
         "a.csv", WIDE, {"unit": "mV", "across": "trial"}, {"v": "mV"}, (2, N, 1), "'v1', 'v2'"
     ),
