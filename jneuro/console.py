@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import inspect
+import math
 import os
 import platform
 import shutil
@@ -142,7 +143,7 @@ _COLUMNS = {
 
 
 def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
+    return "–" if value is None or math.isnan(value) else format(value, form)
 
 
 def print_list(console: Console, what: str, code: Path | None = None) -> None:

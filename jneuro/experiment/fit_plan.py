@@ -13,6 +13,7 @@ from jneuro.core.code import loaded_code
 from jneuro.core.config import content_of
 from jneuro.core.devices import double_precision
 from jneuro.core.resources import Estimate, Part
+from jneuro.core.seals import digest
 from jneuro.datasets.variables import frames_in
 from jneuro.experiment.estimates import Data, fitted, recorded, simulated
 from jneuro.experiment.folder import RunFolder, Stage
@@ -96,7 +97,8 @@ def resolve_fit(config: FitConfig) -> FitPlan:
         "fit": ("metrics.json", "fit.zarr", "pieces"),
         "report": ("report.html", "figures"),
     }
-    stages = {name: Stage(name, content_of(config, name), outputs) for name, outputs in named.items()}
+    data = digest(config.recording.path) if config.recording else ""
+    stages = {name: Stage(name, content_of(config, name, data), outputs) for name, outputs in named.items()}
     if config.simulation is not None:
         first = Stage("simulate", content_of(config.simulation, config.seed), ("recording.zarr",))
         stages = {"simulate": first, **stages}
@@ -140,10 +142,16 @@ def _parts(config: FitConfig) -> Iterator[Part]:
     simulation = config.simulation
     if simulation is not None:
         data = Data(simulation.duration_ms, simulation.frame, simulation.runs, simulation.neurons, [])
-        yield recorded("simulation", data, simulation.recorded)
+        read = [name for name in simulation.recorded if name in _needed(config)]
+        yield recorded("simulation", data, read)
         yield from simulated(simulation)
         _check_simulation(config, simulation)
     yield from fitted(config)
+
+
+def _needed(config: FitConfig) -> tuple[str, ...]:
+    """To what, and with what, is fitted."""
+    return ("spikes",) if config.of_network else ("v", "current")
 
 
 def _check_simulation(config: FitConfig, simulation: SimulationConfig) -> None:
@@ -158,8 +166,7 @@ def _check_simulation(config: FitConfig, simulation: SimulationConfig) -> None:
         sample = config.sample or simulation.frame
         if step_count(sample, config.fit.dt_ms, "the time between samples") < 1:
             raise ValueError(f"fit.dt_ms = {config.fit.dt_ms:g} is more than the {sample:g} ms between samples")
-    needed = ("spikes",) if config.of_network else ("v", "current")
-    missing = [name for name in needed if name not in simulation.recorded]
+    missing = [name for name in _needed(config) if name not in simulation.recorded]
     if missing:
         raise ValueError(f"simulation.record: must hold '{missing[0]}', to which, or with which, is fitted")
     count = simulation.runs * (1 if config.of_network else simulation.neurons)

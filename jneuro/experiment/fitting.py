@@ -17,13 +17,14 @@ import xarray as xr
 from jneuro.core.config import ConfigError
 from jneuro.core.devices import double_precision
 from jneuro.core.files import remove, written
+from jneuro.core.guard import check_archive, parse_json
 from jneuro.core.progress import Progress
 from jneuro.core.random import stream, trial_keys
 from jneuro.core.types import Array, Key
 from jneuro.evaluation.metrics import spike_scores
 from jneuro.evaluation.recording_scores import recording_scores
 from jneuro.experiment.fit_plan import FitPlan
-from jneuro.experiment.folder import RunFolder, wanted
+from jneuro.experiment.folder import RunFolder, maker, wanted
 from jneuro.experiment.simulation import simulate_stage
 from jneuro.fitting.choices import Choice, choose, cut
 from jneuro.fitting.config import chosen, split
@@ -61,21 +62,34 @@ class Pieces:
 
     def __init__(self, path: Path) -> None:
         """Keep pieces in a folder, which is made when there is one."""
-        self._path = path
+        self._path, self._begun, self._first = path, set(), set()
+
+    def compiled_for(self, name: str) -> bool:
+        """Whether a fit was the first of its method in its process, which compiled for the others."""
+        return any(piece.startswith(name) for piece in self._first)
 
     def keep(self, name: str, kind: type[_Piece], make: Callable[[], _Piece]) -> _Piece:
         """Read a piece that is there, or make it and write it."""
         file = self._path / f"{re.sub(r'[^a-z0-9]+', '-', name)}.npz"
         # What is damaged is made again, as what is missing.
-        damaged = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
-        with contextlib.suppress(*damaged), np.load(file) as stored:
-            plain = json.loads(str(stored["plain"]))
-            return kind(**plain, **{k: jnp.asarray(stored[k]) for k in stored.files if k != "plain"})
+        damaged = (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, zipfile.BadZipFile)
+        with contextlib.suppress(*damaged):
+            check_archive(file)
+            with np.load(file) as stored:
+                plain = parse_json(str(stored["plain"]))
+                if plain.pop("piece") != name:
+                    raise ValueError("another piece")
+                self._first |= {name} if plain.pop("first") else set()
+                return kind(**plain, **{k: jnp.asarray(stored[k]) for k in stored.files if k != "plain"})
+        method = name.partition("fit ")[0]
+        first = method not in self._begun
+        self._begun.add(method)
+        self._first |= {name} if first else set()
         piece = make()
         fields = piece._asdict()  # pyright: ignore
         # Arrays as they are; numbers, strings and what is missing as JSON.
         arrays = {k: np.asarray(v) for k, v in fields.items() if isinstance(v, jax.Array | np.ndarray)}
-        plain = json.dumps({k: v for k, v in fields.items() if k not in arrays})
+        plain = json.dumps({"piece": name, "first": first} | {k: v for k, v in fields.items() if k not in arrays})
         with written(file) as fresh, fresh.open("wb") as out:
             np.savez(out, plain=np.asarray(plain), **arrays)  # pyright: ignore
         return piece
@@ -100,22 +114,34 @@ def fit_stages(plan: FitPlan, folder: RunFolder, progress: Progress) -> Path:
         ConfigError: if the recording cannot be fitted.
     """
     with folder.lock():
+        folder.note_makers(plan.stages.values(), progress)
         stage: Any = plan.stages.get("simulate")
         simulation, path = plan.simulation, plan.recording(folder)
         if simulation and wanted(stage, folder, progress, "simulated") and not folder.reuse(stage):
             double = jax.enable_x64(not plan.config.of_network)
-            with double, folder.stage(stage), progress.begin("simulate", unit="s") as task:
+            with double, folder.stage(stage, mends=True), progress.begin("simulate", unit="s") as task:
                 simulate_stage(simulation, plan.seed, path, lambda *ms: task.update(*(1e-3 * t for t in ms)))
         if wanted(plan.stages["fit"], folder, progress, "fitted"):
             pieces = Pieces(folder.path / "pieces")
             precision = contextlib.nullcontext() if plan.config.of_network else double_precision()
             with folder.stage(plan.stages["fit"]), precision:
                 metrics, arrays = _fitted(plan, folder, progress, pieces)
-                folder.save("fit.zarr", xr.Dataset(arrays))
+                folder.save("fit.zarr", _with_units(arrays, metrics))
                 folder.save("metrics.json", metrics)
                 pieces.clear()
         with folder.stage(plan.stages["report"]), progress.begin("report"):
             return _report(folder)
+
+
+def _with_units(arrays: Numbers, metrics: Numbers) -> xr.Dataset:
+    """The arrays with the units of those whose unit does not depend on a parameter."""
+    data = xr.Dataset(arrays)
+    units = dict.fromkeys(("v", "before", "prediction", "held_out_v", "held_out_prediction"), "mV") | {"time": "ms"}
+    if steps := metrics.get("steps"):
+        units["current"] = steps["current_unit"]
+    for name in units.keys() & data.variables.keys():
+        data[name].attrs["units"] = units[name]
+    return data
 
 
 # What is fitted ------------------------------------------------------------------------------------------------------
@@ -222,8 +248,9 @@ def _fitted(plan: FitPlan, folder: RunFolder, progress: Progress, pieces: Pieces
     config = plan.config
     network, method = config.of_network, config.fit.method
 
-    def fits_of(way: Any, cases: list[_Case], title: str, prefix: str) -> list[Fit]:
-        options, found = config.fit.model_copy(update={"method": way}), []
+    def fits_of(way: Any, cases: list[_Case], title: str, prefix: str) -> tuple[list[Fit], list[float]]:
+        """The fits, and the seconds of those for which nothing was compiled."""
+        options, found, seconds = config.fit.model_copy(update={"method": way}), [], []
         with progress.begin(title, 1.0) as task:
             for i, case in enumerate(cases):
                 name = f"fit {i + 1} of {len(cases)}"
@@ -233,11 +260,12 @@ def _fitted(plan: FitPlan, folder: RunFolder, progress: Progress, pieces: Pieces
                     found.append(fit(case.simulator, case.target, plan.trainable, options=options, **how))
                 except (ValueError, ImportError) as error:
                     raise ConfigError(f"fit: {error}") from error
-        return found
+                seconds += [] if pieces.compiled_for(prefix + name) else [found[-1].seconds]
+        return found, seconds
 
     cases = _runs(plan, folder, recording) if network else _repeats(plan, folder, recording, method, own=True)
     many = f", {len(cases)} times" if len(cases) > 1 else ""
-    fits = fits_of(method, cases, f"fit: {_label(method)}{many}", "")
+    fits, seconds = fits_of(method, cases, f"fit: {_label(method)}{many}", "")
     baselines = []
     for i, other in enumerate(config.fit.baselines):
         again = _repeats(plan, folder, recording, other, own=False)[: min(config.repeats, _TIMED)]
@@ -248,21 +276,21 @@ def _fitted(plan: FitPlan, folder: RunFolder, progress: Progress, pieces: Pieces
         for f in (fits if network else fits[:1])
     ]
     metrics: Numbers = {
-        "fit": _about(method, fits),
+        "fit": _about(method, fits, seconds),
         "parameters": _parameters(cases[0].truth, first, certain[0]),
         "identifiability": certain[0].table() if certain[0] else [],
-        "baselines": [_about(m, b) for m, b in zip(config.fit.baselines, baselines, strict=True)],
+        "baselines": [_about(m, *b) for m, b in zip(config.fit.baselines, baselines, strict=True)],
         "recording": {"duration_ms": target.duration, "dt_ms": target.dt},
         "choices": [choice._asdict() for choice in choices],
     }
-    arrays = _starts([first, *(b[0] for b in baselines)])
+    arrays = _starts([first, *(b[0] for b, _ in baselines)])
     if network:
         metrics["recording"]["trials"] = len(target.features)
         metrics["network"], more = _network(cases, fits, certain)
         return metrics, arrays | more
     metrics["recording"]["trials"], metrics["noise_mv"] = target.trials, float(target.noise_sd)
     if config.repeats > 1:
-        metrics["repeats"] = _errors(plan, fits)
+        metrics["repeats"] = _errors(plan, fits, seconds)
     before = predict(first.problem.simulator, target, **_how(plan))
     arrays |= {
         "time": (("time",), target.time),
@@ -288,7 +316,7 @@ def _label(method: Any) -> str:
     return "least_squares, random starts" if getattr(method, "first", "") == "random" else method.name
 
 
-def _about(method: Any, fits: list[Fit]) -> Numbers:
+def _about(method: Any, fits: list[Fit], seconds: list[float]) -> Numbers:
     """What a method did: of the first fit the result, of all the median of simulations and, once compiled, seconds."""
     first = fits[0]
     return {
@@ -299,8 +327,8 @@ def _about(method: Any, fits: list[Fit]) -> Numbers:
         "starts": len(first.solution.cost),
         "agreeing": first.agreeing,
         "simulations": float(np.median([f.simulations for f in fits])),
-        "seconds": float(np.median([f.seconds for f in fits[1:] or fits])),
-        "compiled": len(fits) > 1,
+        "seconds": float(np.median(seconds or [f.seconds for f in fits])),
+        "compiled": bool(seconds),
         "first_seconds": first.seconds,
         "accepted": sum(f.ok for f in fits),
         "fits": len(fits),
@@ -328,14 +356,14 @@ def _starts(fits: list[Fit]) -> Numbers:
     return arrays
 
 
-def _errors(plan: FitPlan, fits: list[Fit]) -> Numbers:
+def _errors(plan: FitPlan, fits: list[Fit], seconds: list[float]) -> Numbers:
     """How good all repeats are, beside the Cramér–Rao bound at the truth."""
     truth = plan.truth
     found: Numbers = {
         "fits": len(fits),
         "ok": sum(f.ok for f in fits),
         "simulations_max": max(f.simulations for f in fits),
-        "seconds_max": max(f.seconds for f in fits[1:]),
+        "seconds_max": max(seconds or [f.seconds for f in fits]),
     }
     if truth is None:
         return found
@@ -506,9 +534,10 @@ def _report(folder: RunFolder) -> Path:
     stored = folder.load("fit.zarr", xr.Dataset)
     arrays = {str(name): stored[name].values for name in stored.variables}
     info = folder.info
-    run = {k: info.get(k) for k in ("name", "hash", "versions", "device", "started", "git_commit", "command")}
+    made_by = maker()
+    run = {k: info.get(k) for k in ("name", "hash", "started", "git_commit", "command")} | made_by
     run |= {
-        "jneuro_version": info["versions"]["jneuro"],
+        "jneuro_version": made_by["versions"]["jneuro"],
         "seconds": {name: stage["seconds"] for name, stage in info["stages"].items()},
     }
     yaml = (folder.path / "config.yaml").read_text()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from jneuro.core.config import Config, RunConfig
 from jneuro.core.names import shown, unknown_name
@@ -158,6 +158,13 @@ class FitConfig(RunConfig):
         if isinstance(data, dict) and data.get("recording") is not None:
             return {**data, "simulation": None}
         return data
+
+    @field_validator("train", "held_out", mode="before")
+    @classmethod
+    def _numbered(cls, value: Any) -> Any:
+        if value in ("all", "even", "odd", "none") or isinstance(value, list | tuple):
+            return value
+        raise ValueError(f"= {shown(value)}: must be all, even, odd, none, or a list of trials by their numbers from 0")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

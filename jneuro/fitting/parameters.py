@@ -77,7 +77,12 @@ class Trainable(eqx.Module):
         if isinstance(names, str):
             raise ValueError(f"trainable = {names!r} must be a list, as in [{names!r}]")
         known = {n: p for n, p in parameters(simulator).items() if not p.static}
-        given = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names)
+        try:
+            given = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names)
+        except TypeError:
+            given = {None: None}
+        if not all(isinstance(name, str) for name in given):
+            raise ValueError(f"trainable = {names!r} must be a list of parameters, or map them to bounds")
         if not given:
             raise ValueError("trainable: name at least one parameter")
         found, shapes = [], []
@@ -170,7 +175,10 @@ def random_starts(
 
 def _bounds(name: str, wanted: Sequence[float] | None, declared: Bounds) -> tuple[float, float]:
     """The bounds that hold, which must lie within the declared ones."""
-    low, high = (declared.low, declared.high) if wanted is None else (float(wanted[0]), float(wanted[1]))
+    ends = np.asarray((declared.low, declared.high) if wanted is None else wanted, object)
+    if ends.shape != (2,) or not all(isinstance(x, int | float | np.number) and x is not True for x in ends):
+        raise ValueError(f"trainable: the bounds of {name} must be two numbers, [lower, upper], got {wanted!r}")
+    low, high = map(float, ends)
     if low == -math.inf and high == math.inf:
         raise ValueError(f"trainable: {name} has no bounds of its own; give some, such as {{{name}: [lower, upper]}}")
     if not low < high:
