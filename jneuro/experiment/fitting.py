@@ -243,8 +243,7 @@ def _repeats(plan: FitPlan, folder: RunFolder, recording: Recording, method: Any
 def _fitted(plan: FitPlan, folder: RunFolder, progress: Progress, pieces: Pieces) -> tuple[Numbers, Numbers]:
     """Fit, as often as is asked; then the baselines: metrics.json and fit.zarr."""
     plan, recording, choices = _read(plan, folder, progress)
-    config = plan.config
-    network, method = config.of_network, config.fit.method
+    config, network, method = plan.config, plan.config.of_network, plan.config.fit.method
 
     def fits_of(way: Any, cases: list[_Case], title: str, prefix: str) -> tuple[list[Fit], list[float]]:
         """The fits, and the seconds of those for which nothing was compiled."""

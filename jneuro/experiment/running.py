@@ -93,7 +93,7 @@ def run_stages(plan: Plan, folder: RunFolder, progress: Progress, last: str = "r
         stage = plan.stages.get("read")
         if source and wanted(stage, folder, progress, "read"):
             with folder.stage(stage), progress.begin("read"):
-                read_stage(source, path)
+                progress.note(read_stage(source, path))
         if "train" in asked:
             _train_all(plan, folder, progress)
         if "evaluate" in asked and wanted(plan.stages["evaluate"], folder, progress, "evaluated"):

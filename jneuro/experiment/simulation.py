@@ -188,18 +188,23 @@ def simulate_stage(config: SimulationConfig, seed: int, path: Path, tell: Callab
     writer.finish()
 
 
-def read_stage(source: RecordingFile, path: Path) -> None:
+def read_stage(source: RecordingFile, path: Path) -> str:
     """Read a recording of another format into a store.
 
     Args:
         source: the recording.
         path: the store.
+
+    Returns:
+        In one line, what was understood: which axis is which.
     """
     recording = source.read()
     remove(path)  # what is left of it may be damaged
     writer = RecordingWriter(path, {"file": str(source.path), **recording.about})
     writer.append(recording)
     writer.finish()
+    lines = repr(recording).splitlines()[: 1 + len(recording.values)]
+    return f"{source.path.name}: {'; '.join(' '.join(x.split()) for x in lines)}"
 
 
 def require_recording(plan: "Plan", folder: RunFolder) -> None:

@@ -204,7 +204,7 @@ def recording_of(columns: Columns, layout: Layout, about: Mapping[str, str]) -> 
         taken = [*used, *(label for labels in variables.values() for label in labels)]
         rest = [n for n, x in columns.arrays.items() if n not in taken and np.size(x) > 1]
         if rest:
-            about["others"] = f"not read: {', '.join(map(repr, rest[:8]))}; read with columns={{name: header}}"
+            about["not_read"] = f"{', '.join(map(repr, rest[:8]))}; read with columns={{name: header}}"
         found = from_arrays(**clock, units=units, about=about, **values)
     except ReadError:
         raise

@@ -15,6 +15,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from jneuro.experiment.plan import load_plan
+from jneuro.experiment.simulation import read_stage
 from jneuro.recordings import Electrode, ReadError, from_arrays, from_pandas, from_xarray, read
 from jneuro.recordings.kinds import RecordingSource
 from jneuro.recordings.units import factor_to, split_unit
@@ -47,7 +48,7 @@ READ = {
     "a line of units": ("a.tsv", SECONDS, {}, AMPERES, (1, N, 1), "'Time' in s"),
     "of np.savetxt": ("a.txt", "# t_ms v_mV i_pA\n" + BARE, {}, AMPERES, (1, N, 1), "'t_ms' in ms"),
     "by number": ("a.dat", BARE, BY_NUMBER, AMPERES, (1, N, 1), "column '0' in ms"),
-    "axon text": ("a.atf", ATF, {"v": "Trace #2"}, AMPERES, (1, N, 1), "not read: 'Trace #1 (mV)'"),
+    "axon text": ("a.atf", ATF, {"v": "Trace #2"}, AMPERES, (1, N, 1), "'Trace #1 (mV)'; read with columns="),
     "two sweeps side by side": (
         "a.csv", WIDE, {"unit": "mV", "across": "trial"}, {"v": "mV"}, (2, N, 1), "'v1', 'v2'"
     ),
@@ -191,7 +192,10 @@ def test_in_a_configuration(tmp_path):
         "windows: {length_ms: 30, horizons_ms: [1], targets: [v], discard_ms: 0, split: time}\n"
         "evaluate: {ceiling: null}\ntrain: {batch_size: 4}\n"
     )
-    load_plan(tmp_path / "run.yaml")
+    plan = load_plan(tmp_path / "run.yaml")
+    said = "trace.csv: Recording: 1 trial of 400 frames of 1 ms (1 kHz), 400 ms; v [trial 1 × time 400 × neuron 1]"
+    assert read_stage(plan.config.recording, tmp_path / "a.zarr") == f"{said} float64 mV"
+    assert read(tmp_path / "a.zarr").about["columns"] == "v: 'v_mV'"
     adapter = TypeAdapter(RecordingSource)
     source = {"path": tmp_path / "trace.csv", "time": "t", "electrode": {"liquid_junction_mv": 12}}
     given = adapter.validate_python(source)
