@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -15,7 +16,7 @@ from jneuro.core.random import require_key, stream
 from jneuro.core.types import Array, Key, PyTree
 from jneuro.recordings.recording import Recording
 from jneuro.simulators.base import Simulator, step_count
-from jneuro.simulators.integration import begin, integrate, require_integrable, too_coarse
+from jneuro.simulators.integration import begin, erred, integrate, require_integrable, too_coarse
 from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.paths import draw, resolve
 from jneuro.simulators.solvers import RK4
@@ -32,7 +33,7 @@ _NOT_FINITE = (
     "or an adaptive solver used up its steps"
 )
 _FLAG = "simulate(..., throw=False) returns the recording with its `ok` flag"
-_NOT_OK = f"{_NOT_FINITE}; or the time step is too coarse for how fast a variable relaxes; {_FLAG}"
+_NOT_OK = f"{_NOT_FINITE}; or the time step is too coarse, for how fast a variable relaxes or a step errs; {_FLAG}"
 
 
 class SimulationError(FloatingPointError):
@@ -296,11 +297,14 @@ def _require_ok(recording: Recording, fault: Callable[[], str]) -> Recording:
 
 def _fault(simulator, solver, dt: float, recording: Recording, coarse: Any) -> str:
     """What is wrong with a recording."""
+    # While a derivative is taken, values are seen without their tangents.
+    recording, coarse = lax.stop_gradient((recording, coarse))
     where = _where(recording)
     found = [] if where is None else [f"{where}: {_NOT_FINITE}"]
     if coarse is not None:
         when = f"at t = {int(coarse.step) * dt:g} ms"
         found += [s for s in [too_coarse(simulator, solver, dt, float(coarse.rate), when)] if s]
+        found = found or [s for s in [erred(simulator, solver, dt, coarse)] if s]
     return "; ".join([*(found or [f"final state: {_NOT_FINITE}"]), _FLAG])
 
 
@@ -308,6 +312,8 @@ def _where(recording: Recording) -> str | None:
     """Name the first value that is not finite."""
     found = []
     for name in recording.units:
+        if isinstance(recording.values[name], Tracer):
+            return "a value"
         bad = ~np.isfinite(np.asarray(recording.values[name], np.float64))
         if bad.any():
             found.append((*(int(i[0]) for i in np.nonzero(bad)[:2]), name))

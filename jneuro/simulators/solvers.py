@@ -17,7 +17,7 @@ Every scheme is a Diffrax solver. `simulate(..., solver=...)` takes
 import abc
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import diffrax
 import equinox as eqx
@@ -25,15 +25,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jneuro.core.types import Array, Float, Int, PyTree
+from jneuro.core.types import Array, Float, PyTree
 from jneuro.simulators.base import Drive
 from jneuro.simulators.stimuli import Stimulus
 
 __all__ = [
     "RK4",
-    "WATCH",
     "Adaptive",
-    "Coarseness",
     "Euler",
     "Heun",
     "MembraneTerm",
@@ -44,22 +42,6 @@ __all__ = [
     "as_scheme",
     "gain",
 ]
-
-
-WATCH = 50
-"""Steps between two looks at how fast the variables relax; one costs no more than a step."""
-
-
-class Coarseness(NamedTuple):
-    """The fastest relaxation along a trajectory, of those looked at.
-
-    Attributes:
-        rate: how fast [1/ms].
-        step: when, in steps.
-    """
-
-    rate: Float[Array, ""]
-    step: Int[Array, ""]
 
 
 def gain(simulator: Any, y: Any, current: Float[Array, "*neuron"] | float) -> Float[Array, "*neuron"]:
@@ -83,9 +65,11 @@ class MembraneTerm(diffrax.AbstractTerm):
     simulator: Any
     """An `ODESimulator`."""
     stimulus: Stimulus | None
+    start: Float[Array, ""] | None = None
+    """Beginning of the step [ms]: what jumps in the step counts by its share; None: the stimulus is that of an instant."""
     end: Float[Array, ""] | None = None
-    """End of the step [ms]; a stage there sees the stimulus as it is just before."""
-    dt: float | None = eqx.field(static=True, default=None)
+    """End of the step [ms]."""
+    dt: float | Float[Array, ""] | None = None
     """Length of the step [ms], where the difference of its rounded ends is not good enough."""
 
     def drive(self, t: Float[Array, ""], y: PyTree) -> Float[Array, "*neuron"] | float | Drive:
@@ -93,11 +77,8 @@ class MembraneTerm(diffrax.AbstractTerm):
         del y
         if self.stimulus is None:
             return 0.0
-        if self.end is not None:
-            # The stimulus rounds its edges in its own precision.
-            types = [x.dtype for x in jax.tree.leaves((self.stimulus, self.end)) if eqx.is_inexact_array(x)]
-            rounding = 5 * max(float(jnp.finfo(kind).eps) for kind in types)
-            t = jnp.minimum(t, self.end * (1 - rounding))
+        if self.start is not None:
+            return self.stimulus.over(t, self.start, self.dt)
         return self.stimulus(t)
 
     def relaxation(self, t: Float[Array, ""], y: Any) -> tuple[Any, Any]:
@@ -149,6 +130,7 @@ class Adaptive(eqx.Module):
     """None: reverse mode. `diffrax.ForwardMode()` for `jax.jvp` and `jax.jacfwd`."""
 
     limit: ClassVar[float] = math.inf
+    tolerance: ClassVar[float] = math.inf
     jumps: ClassVar[bool] = False
 
     def __check_init__(self) -> None:
@@ -179,6 +161,8 @@ class Scheme(diffrax.AbstractSolver):
     limit: ClassVar[float] = 2.0
     """Largest product of step and rate: of an explicit scheme, at which a decay does not grow (2, for those of first
     and second order); of others, at which it is still followed."""
+    tolerance: ClassVar[float] = 0.03
+    """Largest local error of a step, as a share of the range that the potential covers in the run."""
     jumps: ClassVar[bool] = True
     """Whether a state may be set to another one between two steps, as a reset does."""
 
@@ -307,6 +291,8 @@ class Euler(_Explicit):
     """Forward Euler."""
 
     limit: ClassVar = 2.0
+    # Of first order, as programs that use it have it.
+    tolerance: ClassVar = 0.1
     nodes: ClassVar = (0.0,)
     coupling: ClassVar = (0.0,)
     weights: ClassVar = (1.0,)
@@ -337,6 +323,7 @@ class RK4(_Explicit):
     """
 
     limit: ClassVar = 2.785
+    tolerance: ClassVar = 0.01
     nodes: ClassVar = (0.0, 0.5, 0.5, 1.0)
     coupling: ClassVar = (0.0, 0.5, 0.5, 1.0)
     weights: ClassVar = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
@@ -430,6 +417,8 @@ class SequentialEuler(Scheme):
         Izhikevich E. M., IEEE Transactions on Neural Networks 14 (2003) 1569, the program of Figure 3: 1 ms in 2 parts.
     """
 
+    # As much as the published program allows itself in its steps of 1 ms.
+    tolerance: ClassVar = 0.5
     substeps: int = eqx.field(static=True, default=1)
     """Parts in which the potential, the first variable, takes a step."""
 
