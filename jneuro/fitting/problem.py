@@ -173,6 +173,12 @@ class Trials(eqx.Module):
         return Sampled(jnp.concatenate([current[:1], current]), jnp.asarray(self.dt), hold=True)
 
 
+def _spelled(unit: str) -> str:
+    """A unit in one spelling: the Greek letter or a u for the micro sign, and plain exponents."""
+    unit = unit.replace("\N{GREEK SMALL LETTER MU}", "µ").replace("cm^2", "cm²").replace("cm2", "cm²")
+    return "µ" + unit[1:] if unit[:2] in ("uA", "uF", "uS") else unit
+
+
 def clamped(simulator: ODESimulator, target: Trials) -> Any:
     """The states at time 0: the known ones, or those in which a cell held at its first potential would be.
 
@@ -371,7 +377,7 @@ class CellProblem(Problem):
             raise ValueError(f"{name} is no single cell; fit a network by the method features")
         for what, found in zip(("v", "current"), target.units, strict=True):
             about = simulator.recordables.get(what)
-            if about is not None and found != about.unit:
+            if about is not None and _spelled(found) != _spelled(about.unit):
                 raise ValueError(
                     f"the recording's {what!r} is in {found}, that of {name} in {about.unit}; convert one into "
                     "the other" + ", by the membrane's area or capacitance" * (what == "current")

@@ -1,8 +1,9 @@
 """Whether the steps of a run were fine enough: how fast variables relaxed, and by how much a step erred.
 
-Both are watched along the whole trajectory, at next to no cost. In the loop, each cell notes only how far its potential moved
-in its steepest step, and every few steps there is a look. The window between two looks that had the steepest step of all
-is run once more at the end, and where each cell is steepest in it, steps of the same and of half the length are compared.
+Both are watched along the whole trajectory, at next to no cost. In the loop, each cell notes only how far its potential
+moved in its steepest step, and every few steps there is a look. The window between two looks that had the steepest step
+of all is run once more at the end, and where each cell is steepest in it, steps of the same and of half the length are
+compared.
 """
 
 import dataclasses
@@ -107,9 +108,7 @@ class Watch(NamedTuple):
         zero, place = jnp.zeros((), v.dtype), lax.stop_gradient(place)
         return cls(Coarseness(zero, place.step), v, v, zero, place, place)
 
-    def looked(
-        self, rates: Any, v: Float[Array, "*neuron"], rise: Float[Array, "*neuron"], place: Place
-    ) -> "Watch":
+    def looked(self, rates: Any, v: Float[Array, "*neuron"], rise: Float[Array, "*neuron"], place: Place) -> "Watch":
         """After a look; all of it without derivatives.
 
         Args:

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import inspect
 import math
 import reprlib
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jneuro.core.names import unknown_name
 from jneuro.core.types import Array, Float, Key, PyTree
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "REAL",
     "Bounds",
     "Drive",
+    "Named",
     "Param",
     "Parameter",
     "Recordable",
@@ -325,7 +328,22 @@ class Recordable(NamedTuple):
     doc: str
 
 
-class Simulator(eqx.Module):
+class Named(eqx.Module):
+    """An object whose arguments have names; abstract. An unknown one is refused, with the one that was meant."""
+
+    def __new__(cls, *args: Any, **arguments: Any) -> Self:
+        """Refuse an argument that is unknown, before Python does with less to say."""
+        if arguments:
+            taken = inspect.signature(cls.__init__).parameters
+            anything = any(p.kind is p.VAR_KEYWORD for p in taken.values())
+            unknown = [] if anything else [n for n in arguments if n not in taken]
+            if unknown:
+                known = [n for n in taken if n != "self"]
+                raise ValueError(f"{cls.__name__.lstrip('_')}: {unknown_name(unknown[0], known, 'parameter')}")
+        return super().__new__(cls)
+
+
+class Simulator(Named):
     """A neural simulator: abstract here, final in its subclasses."""
 
     recordables: ClassVar[Mapping[str, Recordable]]

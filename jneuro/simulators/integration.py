@@ -21,6 +21,7 @@ from jneuro.simulators.solvers import (
     Adaptive,
     MembraneTerm,
     RushLarsen,
+    Saltating,
     Scheme,
     StaggeredCrankNicolson,
     as_scheme,
@@ -38,7 +39,7 @@ from jneuro.simulators.spiking import (
 from jneuro.simulators.stepping import Frames
 from jneuro.simulators.stimuli import Sampled, Stimulus
 
-__all__ = ["ODEState", "Stepper", "begin", "erred", "integrate", "require_integrable", "too_coarse"]
+__all__ = ["ODEState", "Stepper", "begin", "cells_of", "erred", "integrate", "require_integrable", "too_coarse"]
 
 
 class ODEState(eqx.Module):
@@ -145,8 +146,16 @@ def require_integrable(
                 f"the stimulus is sampled every {float(sampled.dt):g} ms, more coarsely than dt = {dt:g} ms; say what "
                 "happens between samples: Sampled(..., hold=True) keeps the last, hold=False interpolates"
             )
+        held = isinstance(sampled, Sampled) and sampled.hold is not False and not _traced(sampled.dt)
+        if held and float(sampled.dt) < dt * 0.9999:
+            raise ValueError(
+                f"the stimulus is sampled every {float(sampled.dt):g} ms, more finely than dt = {dt:g} ms, so samples "
+                f"would be skipped; take dt = {float(sampled.dt):g} or less, or average them over {dt:g} ms"
+            )
+    if isinstance(solver, Adaptive) and stimulus is not None and stimulus.jumps().ndim != 1:
+        raise ValueError("Adaptive stops at the jumps of the stimulus, which must be one row of times: jumps() is not")
     _require_state(simulator, start)
-    _shape(simulator, stimulus, start)
+    cells_of(simulator, stimulus, start)
     if not _traced((simulator, _state(start))):
         _require_resolved(simulator, solver, dt, start)
 
@@ -228,9 +237,9 @@ def erred(simulator: ODESimulator, solver: Any, dt: float, coarse: Coarseness) -
         return None
     name = "v" if "v" in simulator.State._fields else simulator.State._fields[0]
     return (
-        f"dt = {dt:g} ms is too coarse for {type(solver).__name__}: at t = {int(coarse.erred) * dt:g} ms one step errs "
-        f"by {100 * error:.2g} % of the range that {name} covers (cell {int(coarse.cell)}), and {100 * most:g} % is the "
-        f"most; take dt below {dt * max((most / error) ** 0.5, 1e-2):.2g} ms"
+        f"dt = {dt:g} ms is too coarse for {type(solver).__name__}: at t = {int(coarse.erred) * dt:g} ms a step errs "
+        f"by {100 * error:.2g} % of the range that {name} covers (cell {int(coarse.cell)}), and {100 * most:g} % is "
+        f"the most; take dt below {dt * max((most / error) ** 0.5, 1e-2):.2g} ms"
     )
 
 
@@ -253,8 +262,17 @@ def _require_resolved(simulator, solver, dt, start):
         raise ValueError(fault)
 
 
-def _shape(simulator, stimulus, start) -> tuple[int, ...]:
-    """The shape of a variable, from all that has one value a cell."""
+def cells_of(simulator: ODESimulator, stimulus: Stimulus | None, start: Any) -> tuple[int, ...]:
+    """The shape of a variable, from all that has one value a cell.
+
+    Args:
+        simulator: what is simulated.
+        stimulus: what drives it.
+        start: the initial state, or None.
+
+    Raises:
+        ValueError: if they do not agree.
+    """
     shapes = {"parameters": None, "stimulus": (), "initial state": ()}
     try:
         shapes["parameters"] = simulator.cells
@@ -292,7 +310,7 @@ def begin(
     """
     if not isinstance(start, ODEState):
         start = ODEState(simulator.init(key) if start is None else start, None, jnp.int32(0))
-    shape = _shape(simulator, stimulus, start)
+    shape = cells_of(simulator, stimulus, start)
     dtype = _dtype(simulator, start.y)
     y = jax.tree.map(lambda x: jnp.broadcast_to(x, shape).astype(dtype), start.y)
     if isinstance(solver, Adaptive):
@@ -538,16 +556,18 @@ def _adaptive(simulator, stimulus, start, solver, frames):
     first = start.step + frames.warmup
     times = (first + frames.every * jnp.arange(1, frames.count + 1)).astype(dtype) * dt
     t0 = start.step.astype(dtype) * dt
+    adjoint = solver.adjoint or diffrax.RecursiveCheckpointAdjoint(checkpoints=frames.checkpoint or 64)
+    term, scheme, y = MembraneTerm(simulator, stimulus), _differentiable(solver.solver, stimulus, adjoint), start.y
     solution = diffrax.diffeqsolve(
-        MembraneTerm(simulator, stimulus),
-        solver.solver,
+        term,
+        scheme,
         t0,
         times[-1],
         None,
-        start.y,
+        scheme.moved(term, t0, y) if isinstance(scheme, Saltating) else y,
         saveat=diffrax.SaveAt(ts=jnp.concatenate([(first.astype(dtype) * dt)[None], times])),
         stepsize_controller=_controller(stimulus, solver, t0, times[-1]),
-        adjoint=solver.adjoint or diffrax.RecursiveCheckpointAdjoint(checkpoints=frames.checkpoint or 64),
+        adjoint=adjoint,
         max_steps=solver.max_steps,
         throw=False,
     )
@@ -561,12 +581,25 @@ def _adaptive(simulator, stimulus, start, solver, frames):
     return final, values, solution.result == diffrax.RESULTS.successful
 
 
+def _differentiable(solver, stimulus, adjoint):
+    """The solver, also with respect to the times of the stimulus's jumps; it is told how to loop, as Diffrax would."""
+    if stimulus is None or not stimulus.jumps().size:
+        return solver
+    if isinstance(solver, diffrax.AbstractRungeKutta) and solver.scan_kind is None:
+        kinds = {diffrax.DirectAdjoint: "bounded", diffrax.ForwardMode: "lax"}
+        solver = eqx.tree_at(lambda s: s.scan_kind, solver, kinds.get(type(adjoint)), is_leaf=lambda x: x is None)
+    return Saltating(solver)
+
+
 def _controller(stimulus, solver, t0, t1):
     """The step-size controller, told of the stimulus's jumps."""
     controller = diffrax.PIDController(rtol=solver.rtol, atol=solver.atol)
     jumps = None if stimulus is None else lax.stop_gradient(stimulus.jumps())
     if jumps is None or jumps.size == 0:
         return controller
-    # Jumps outside of the run, infinite ones among them, are moved to its end, where they cost nothing.
-    inside = (jumps > t0) & (jumps < t1)
+    # Jumps outside of the run, infinite ones among them, are moved to its end, where they cost nothing; and so are
+    # those that come together with others but for rounding.
+    jumps = jnp.sort(jumps)
+    near = 16 * jnp.finfo(jumps.dtype).eps * (1 + jnp.abs(jumps))
+    inside = (jumps > t0 + near) & (jumps < t1) & (jnp.diff(jumps, prepend=-jnp.inf) > near)
     return diffrax.ClipStepSizeController(controller, jump_ts=jnp.sort(jnp.where(inside, jumps.astype(t1.dtype), t1)))

@@ -17,7 +17,7 @@ Every scheme is a Diffrax solver. `simulate(..., solver=...)` takes
 import abc
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import diffrax
 import equinox as eqx
@@ -27,7 +27,7 @@ from jax import lax
 
 from jneuro.core.types import Array, Float, PyTree
 from jneuro.simulators.base import Drive
-from jneuro.simulators.stimuli import Stimulus
+from jneuro.simulators.stimuli import Stimulus, moved_jumps
 
 __all__ = [
     "RK4",
@@ -36,6 +36,7 @@ __all__ = [
     "Heun",
     "MembraneTerm",
     "RushLarsen",
+    "Saltating",
     "Scheme",
     "SequentialEuler",
     "StaggeredCrankNicolson",
@@ -66,7 +67,7 @@ class MembraneTerm(diffrax.AbstractTerm):
     """An `ODESimulator`."""
     stimulus: Stimulus | None
     start: Float[Array, ""] | None = None
-    """Beginning of the step [ms]: what jumps in the step counts by its share; None: the stimulus is that of an instant."""
+    """Beginning of the step [ms]: what jumps in it counts by its share; None: the stimulus is that of an instant."""
     end: Float[Array, ""] | None = None
     """End of the step [ms]."""
     dt: float | Float[Array, ""] | None = None
@@ -151,6 +152,74 @@ class Adaptive(eqx.Module):
                 f"Adaptive: {type(self.adjoint).__name__} is not offered, because its gradients are those of another "
                 "equation; take RecursiveCheckpointAdjoint, ForwardMode or DirectAdjoint"
             )
+
+
+class Saltating(diffrax.AbstractWrappedSolver):
+    """A solver after whose stops at jumps of the stimulus the state depends on when they are.
+
+    That the step ends at a jump is no derivative: times of steps are constants. At the jump the state moves by its time
+    times the difference of the slopes before and after it, as for any jump of a vector field.
+
+    References:
+        Dieci L., Lopez L., Journal of Computational and Applied Mathematics 236 (2012) 3967, for the saltation matrix.
+    """
+
+    solver: diffrax.AbstractSolver
+
+    @property
+    def term_structure(self):  # pyright: ignore
+        """See Diffrax."""
+        return self.solver.term_structure
+
+    @property
+    def interpolation_cls(self):  # pyright: ignore
+        """See Diffrax."""
+        return self.solver.interpolation_cls
+
+    @property
+    def scan_kind(self) -> Any:
+        """How the solver loops over its stages, which it has been told."""
+        return cast(Any, self.solver).scan_kind or "checkpointed"
+
+    @property
+    def root_finder(self) -> Any:
+        """That of an implicit solver."""
+        return cast(Any, self.solver).root_finder
+
+    def order(self, terms):
+        """Order of convergence."""
+        return self.solver.order(terms)
+
+    def error_order(self, terms):
+        """See Diffrax."""
+        return self.solver.error_order(terms)
+
+    def init(self, terms, t0, t1, y0, args):
+        """See Diffrax."""
+        return self.solver.init(terms, t0, t1, y0, args)
+
+    def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
+        """See Diffrax."""
+        y0 = lax.cond(jnp.asarray(made_jump), lambda y: self.moved(_unwrapped(terms), t0, y), lambda y: y, y0)
+        return self.solver.step(terms, t0, t1, y0, args, solver_state, made_jump)
+
+    def func(self, terms, t0, y0, args):
+        """See Diffrax."""
+        return self.solver.func(terms, t0, y0, args)
+
+    @staticmethod
+    def moved(term: MembraneTerm, t: Any, y: Any) -> Any:
+        """The state after a jump of the stimulus, with its derivative with respect to when that is.
+
+        Args:
+            term: what is integrated.
+            t: when [ms], up to rounding.
+            y: the state before.
+        """
+        drive = term.drive(jnp.asarray(t), y)
+        shift = moved_jumps(cast(Stimulus, term.stimulus), jnp.asarray(t))
+        there, here = (term.simulator.vector_field(y, i) for i in (drive + shift, drive))
+        return jax.tree.map(lambda x, a, b: x + (a - b).astype(x.dtype), y, there, here)
 
 
 class Scheme(diffrax.AbstractSolver):

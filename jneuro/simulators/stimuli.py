@@ -3,9 +3,9 @@
 Amplitudes are in the simulator's own unit, times in ms, frequencies in Hz. An amplitude may have the shape of the
 neurons, and then each gets its own; every array is a leaf, so a stimulus can be batched and differentiated.
 
-A stimulus is asked in two ways: for its value at a time (by networks, adaptive solvers and recordings), and by fixed-step
-solvers for its value within a step, in which what jumps counts by its share of the step (`Stimulus.over`). So charge is
-kept wherever a jump lies, and derivatives with respect to its time are right.
+A stimulus is asked in two ways: for its value at a time, by networks, adaptive solvers and recordings; and by
+fixed-step solvers for its value within a step, in which what jumps counts by its share of the step (`Stimulus.over`).
+So charge is kept wherever a jump lies, and derivatives with respect to its time are right.
 """
 
 import abc
@@ -26,6 +26,7 @@ from jneuro.simulators.base import (
     POSITIVE,
     REAL,
     Bounds,
+    Named,
     Param,
     _to_array,
     is_number,
@@ -47,6 +48,7 @@ __all__ = [
     "Sum",
     "WhiteNoise",
     "draw_outside_loops",
+    "moved_jumps",
 ]
 
 
@@ -59,7 +61,7 @@ _FEW_JUMPS = 16
 """Most jumps of a stimulus of one's own of which every step asks whether they lie in it."""
 
 
-class Stimulus(eqx.Module):
+class Stimulus(Named):
     """A function of time; abstract. Stimuli and numbers are added and subtracted, and scaled by numbers.
 
     One of one's own needs `__call__` alone, and `jumps` where it jumps:
@@ -172,8 +174,9 @@ def _require_end_after_onset(stimulus: Any, *, equal: bool = False) -> None:
 
 def _edge(when):
     """The instant from which `when` counts as reached: a multiple of the step may lie before it by its last bits."""
-    when = lax.stop_gradient(jnp.asarray(when, jnp.result_type(when, 1.0)))
-    return when - 2 * jnp.finfo(when.dtype).eps * jnp.where(jnp.isfinite(when), jnp.abs(when), 0)
+    when = jnp.asarray(when, jnp.result_type(when, 1.0))
+    size = lax.stop_gradient(jnp.where(jnp.isfinite(when), jnp.abs(when), 0))
+    return when - 2 * jnp.finfo(when.dtype).eps * size
 
 
 def _edges(*times):
@@ -451,9 +454,7 @@ class Sampled(Stimulus):
         before = _sample(start, self.onset, self.dt)[1]
         share = _share_before(_place(self.onset + (before + 1) * self.dt, start, dt)).astype(self.values.dtype)
         index = before.astype(jnp.int32)
-        here, after = (
-            jnp.where((i >= 0) & (i < self.values.shape[0]), self._at(i), 0.0) for i in (index, index + 1)
-        )
+        here, after = (jnp.where((i >= 0) & (i < self.values.shape[0]), self._at(i), 0.0) for i in (index, index + 1))
         return here * share + after * (1 - share)
 
     def _at(self, index):
@@ -579,6 +580,29 @@ def draw_outside_loops(stimulus: PyTree) -> PyTree:
         return isinstance(s, WhiteNoise)
 
     return jax.tree.map(lambda s: s.drawn() if noisy(s) else s, stimulus, is_leaf=noisy)
+
+
+def moved_jumps(stimulus: Stimulus, at: Float[Array, ""]) -> Float[Array, "*neuron"]:
+    """What the jump at a time adds to the state of a cell when it moves: zero, whose derivative is not.
+
+    Args:
+        stimulus: what jumps.
+        at: when [ms], up to rounding.
+
+    Returns:
+        Zero, with the derivative of the charge [unit of the stimulus times ms] with respect to the jump's time.
+    """
+    if isinstance(stimulus, Sum):
+        return _total([moved_jumps(part, at) for part in stimulus.parts])
+    jumps = stimulus.jumps()
+    if not jumps.size:
+        return jnp.zeros((), jumps.dtype)
+    here = lax.stop_gradient(jnp.argmin(jnp.abs(jumps - at)))
+    when = lax.stop_gradient(jumps[here])
+    near = 8 * _rounding(*(x for x in jax.tree.leaves((stimulus, at)) if eqx.is_inexact_array(x)))
+    near = near * (1 + jnp.abs(when))
+    change = lax.stop_gradient(stimulus(when - near) - stimulus(when + near))
+    return jnp.where(jnp.abs(when - at) <= near, (jumps[here] - when) * change, 0)
 
 
 class Sum(Stimulus):

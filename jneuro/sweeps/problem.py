@@ -30,6 +30,7 @@ from jneuro.sweeps.measures import Measure, result_like, result_names, unwrapped
 __all__ = ["REASON", "StimulusRecipe", "SweepProblem", "described", "source_of"]
 
 REASON = "reason"
+FINITE = "finite"
 """The quantity that says why a point failed."""
 
 
@@ -265,7 +266,7 @@ class SweepProblem:
         if self.design.draws == "per_point":
             key = jax.random.fold_in(key, index)
         recording = self._simulated(key, values)
-        found = {"ok": recording.ok}
+        found = {"ok": recording.ok, FINITE: finite(recording.values)}
         for measure in self.measures:
             for label, array in result_names(measure.name, measure(recording, [*self.populations.values()])).items():
                 floating = jnp.issubdtype(array.dtype, jnp.floating)
