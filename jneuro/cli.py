@@ -5,7 +5,6 @@ Exit codes: 0 fine, 1 failed or stopped, 2 the user's mistake. Heavy imports hap
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from jneuro.core.process import keep_freed_memory, usable_cores
+from jneuro.core.process import STOPPED, Stopped, at_work, heed_signals, keep_freed_memory, usable_cores
 
 if TYPE_CHECKING:
     from jneuro.core.progress import Progress
@@ -53,7 +52,7 @@ def _at_work(plan: "Planned", folder: "RunFolder") -> Iterator[tuple[Console, "P
 
     console = Console()
     console.print(f"[bold]{plan.config.name}[/] in {folder.path}", soft_wrap=True)
-    with showing(True, console) as progress:
+    with at_work(), showing(True, console) as progress:
         yield console, progress
 
 
@@ -181,7 +180,7 @@ def evaluate(run: Run, code: Code = None) -> None:
     plan, folder = reopen(run, code)
     require_trained(plan, folder)
     console = Console()
-    with folder.lock(), showing(True, console) as progress, progress.begin("evaluate") as task:
+    with folder.lock(), at_work(), showing(True, console) as progress, progress.begin("evaluate") as task:
         metrics = evaluate_stage(plan, folder, lambda text: task.update(text=text))
     print_scores(console, metrics)
 
@@ -256,7 +255,8 @@ def run_benchmark(arguments: Sequence[str]) -> int:
     """
     here = Path("benchmarks")
     folder = here if (here / "suite.py").exists() else Path(__file__).parent / "benchmarks"
-    return subprocess.run([sys.executable, str(folder / "suite.py"), *arguments]).returncode
+    with at_work():
+        return subprocess.run([sys.executable, str(folder / "suite.py"), *arguments]).returncode
 
 
 @app.command("list")
@@ -285,15 +285,6 @@ def doctor() -> None:
 
 
 _allocator = False
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-class _Stopped(BaseException):
-    """SIGTERM or Ctrl-C, where no training is there to save itself first."""
-
-
-def _stop(number: int, frame: object) -> None:
-    raise _Stopped
 
 
 def main() -> None:
@@ -304,14 +295,11 @@ def main() -> None:
     global _allocator
     _allocator = keep_freed_memory()
     say = Console(stderr=True, soft_wrap=True, highlight=False)
+    heed_signals()
     try:
-        for number in _SIGNALS:
-            signal.signal(number, _stop)
         app()
-    except _Stopped:
-        for number in _SIGNALS:  # what is left is to end, and Ctrl-C is often pressed twice
-            signal.signal(number, signal.SIG_IGN)
-        say.print("stopped; what is written stays, continue with --resume")
+    except Stopped:
+        say.print(STOPPED)
         sys.exit(1)
     except Exception as error:
         outcome = getattr(error, "outcome", "failed" if isinstance(error, OSError) else None)

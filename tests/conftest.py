@@ -7,11 +7,12 @@ import os
 from pathlib import Path
 
 # Most of the suite's time is compilation, which the lowest level of LLVM's optimisation and XLA's older emitters, where
-# there still are any, shorten to a third. Flags of the environment come last, and win.
+# there still are any, shorten to a third; a module marked `optimized` is compiled as users compile, because its time is
+# that of running. Flags of the environment come last, and win.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 os.environ["XLA_FLAGS"] = " ".join(
     [
         "--xla_force_host_platform_device_count=2",
-        "--xla_backend_optimization_level=0",
         "--xla_cpu_use_fusion_emitters=false" if importlib.metadata.version("jaxlib") < "0.11" else "",
         os.environ.get("XLA_FLAGS", ""),
     ]
@@ -51,11 +52,22 @@ def _strict():
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _few_programs():
-    """Drop compiled programs when they are many: beside memory they take memory maps, of which Linux allows 65,530."""
+def _programs(request):
+    """Compile a module marked `optimized` as users do, and drop what was compiled otherwise.
+
+    Compiled programs are also dropped when they are many: beside memory they take memory maps, of which Linux allows
+    65,530.
+    """
+    optimized = request.node.get_closest_marker("optimized") is not None
+    if optimized:
+        jax.clear_caches()
+        jax.config.update("jax_disable_most_optimizations", False)
     yield
+    if optimized:
+        jax.config.update("jax_disable_most_optimizations", True)
     statm = Path("/proc/self/statm")
-    if statm.exists() and int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > MOST_HELD:
+    held = int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
+    if optimized or held > MOST_HELD:
         jax.clear_caches()
         gc.collect()
         # glibc holds on to what is free; other C libraries have no such function.

@@ -36,6 +36,7 @@ ORDER = (
     {"testing"},
     {"console"},
     {"cli"},
+    {"__main__"},
 )
 PLACE = {name: place for place, names in enumerate(ORDER) for name in names}
 LIGHT = [["--help"], ["run", "--help"], ["list"], ["list", "losses"], ["list", "lstm"], ["list", "brunel"]]

@@ -13,6 +13,7 @@ import pytest
 import jneuro.cli
 import jneuro.console
 import jneuro.experiment.running
+from jneuro.core.process import STOPPED, Stopped
 from jneuro.core.registry import Registry
 from jneuro.models import MODELS
 from jneuro.simulators import SIMULATORS, SimulationError, parameters
@@ -29,7 +30,7 @@ def cli(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setattr(jneuro.cli, "keep_freed_memory", lambda: False)
-    former = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    monkeypatch.setattr(jneuro.cli, "heed_signals", lambda: None)
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["jneuro", *map(str, arguments)])
@@ -38,9 +39,7 @@ def cli(monkeypatch, capsys):
         out, err = capsys.readouterr()
         return SimpleNamespace(code=caught.value.code or 0, out=out, err=err)
 
-    yield call
-    for number, handler in former.items():
-        signal.signal(number, handler)
+    return call
 
 
 COMMANDS = ("run", "simulate", "train", "evaluate", "report", "convert", "list", "doctor")
@@ -110,7 +109,7 @@ FAILURES = {
     "training": (TrainingDiverged("the loss", 7, 0, 0.1, 2.0), "the loss is not finite at step 7"),
     "interrupted": (TrainingInterrupted("saved step 7"), "saved step 7"),
     "disk": (OSError(28, "No space left on device"), "No space left on device"),
-    "stopped": (jneuro.cli._Stopped(), "stopped; what is written stays, continue with --resume"),
+    "stopped": (Stopped(), "stopped; what is written stays, continue with --resume"),
 }
 
 
@@ -126,9 +125,6 @@ def test_a_failed_run_is_one_message_and_exit_code_1(cli, monkeypatch, tmp_path,
     assert found.code == 1
     assert expected in found.err
     assert found.err.count("\n") == 1
-    # Whoever presses Ctrl-C twice does not stop the end.
-    ignored = [signal.getsignal(n) is signal.SIG_IGN for n in (signal.SIGTERM, signal.SIGINT)]
-    assert ignored == [case == "stopped"] * 2
     assert f"voltage_forecast_quick in {tmp_path / 'a'}" in found.out
 
 
@@ -267,3 +263,44 @@ def test_the_command_itself():
     assert done.stderr == (
         "error: missing.yaml: cannot be read (No such file or directory); see `jneuro list configs`\n"
     )
+
+
+def _started(*arguments):
+    """A process of its own whose standard error is read line by line."""
+    command = [sys.executable, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+STUBBORN = """
+import sys, time
+from jneuro.core.process import Stopped, at_work, heed_signals
+heed_signals()
+with at_work():
+    print("begun", file=sys.stderr, flush=True)
+    while True:
+        try:
+            time.sleep(60)
+        except Stopped:  # as code that was not written for it does
+            print("swallowed", file=sys.stderr, flush=True)
+"""
+
+
+def test_a_signal_ends_the_program_at_any_moment(tmp_path):
+    """While it imports, at once; in the midst of work, in order; and at the second signal in any case."""
+    out = ("--out", str(tmp_path / "a"))
+    importing = [_started("-X", "importtime", "-m", "jneuro", "run", QUICK, *out) for _ in range(2)]
+    working = _started("-c", STUBBORN)
+    for process, number, moment in zip(importing, (signal.SIGINT, signal.SIGTERM), ("typer", "jax._src"), strict=True):
+        while moment not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(number)
+        said = [line for line in process.communicate(timeout=60)[1].splitlines() if "import time" not in line]
+        assert (process.returncode, [line for line in said if line]) == (1, [STOPPED])
+    assert working.stderr.readline() == "begun\n"
+    working.send_signal(signal.SIGINT)
+    # The thread and the main thread speak in either order.
+    heard = {line for line in (working.stderr.readline().strip() for _ in range(3)) if line}
+    assert heard == {"swallowed", "stopping … (once more: at once)"}
+    working.send_signal(signal.SIGTERM)
+    assert (working.communicate(timeout=60)[1], working.returncode) == ("", 1)
+    assert not (tmp_path / "a").exists()

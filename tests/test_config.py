@@ -84,6 +84,15 @@ OVERRIDES = {
     "simulation.runs=0": ("simulation.runs = 0", "greater than or equal to 1"),
     "simulation.runs=true": ("simulation.runs = True: must be a number",),
     "simulation.runs=1000000000": ("runs = 1000000000 of duration_ms = 400", "GiB of memory, of", "take fewer"),
+    "simulation.runs=2147483648": ("GiB of memory, of", "JNEURO_LIMITS=off lifts this limit"),
+    "simulation.runs=18446744073709551616": ("simulation.runs = 18446744073709551616: is more than can be counted",),
+    "simulation.simulator.n_excitatory=18446744073709551616": ("is more than can be counted",),
+    "simulation.simulator.n_excitatory=[]": ("n_excitatory = [] must be a number, or a list of numbers",),
+    "simulation.simulator.tau_m=['20']": ("tau_m = ['20'] must be a number, or a list of numbers",),
+    "simulation.stimulus={name: step, amplitude: [1, true]}": ("amplitude = [1, True] must be a number, or a list",),
+    "simulation.stimulus={name: step, amplitude: [[1], [1, 2]]}": ("has rows of different lengths",),
+    "simulation.stimulus={name: step, amplitude: .nan}": ("amplitude = nan lies outside",),
+    "simulation.stimulus={name: step, amplitude: '1e400'}": ("amplitude = '1e400' must be a number",),
     "simulation.duration_ms=1e13": ("of duration_ms = 1e+13", "GiB that this machine has; take fewer or shorter runs"),
     "simulation.dt_ms=0.1": ("brunel brings its own scheme; leave out dt_ms and solver",),
     "simulation.record=[v, w]": ("record: unknown variable 'w'",),
@@ -95,6 +104,12 @@ OVERRIDES = {
     "windows.length_ms=1000": ("length_ms = 1000", "do not fit into a run of 400 ms less discard_ms = 50"),
     "windows.length_ms=20.5": ("length_ms = 20.5 must be a multiple of the recording's 1 ms",),
     "windows.stride_ms=1e-3": ("stride_ms = 0.001 must be a multiple of the recording's 1 ms, at least 1",),
+    "windows.length_ms=1e300": (
+        "windows.length_ms = 1e+300: is beyond what single precision holds, 1.2e-38 to 3.4e+38",
+    ),
+    "windows={length_ms: 1e12}": ("length_ms = 1e+12 is 1,000,000,000,000 frames, of 10,000,000 at most",),
+    "models.m.windows={horizons_ms: {first_ms: 1, last_ms: 1e12}}": ("horizons_ms has 999,999,999,999 frames, of 10",),
+    "windows={fractions: {train: 1e-30, validation: 0.5, test: 0.5}}": ("leave nothing for train", "are enough"),
     "windows.horizons_ms=[2,1]": ("horizons_ms = [2, 1] frames must ascend",),
     "windows.horizons_ms=both": ("windows.horizons_ms = 'both'", "'next_window' or 'same_window'"),
     "windows.fractions={train: 0.5, validation: 0.49, test: 0.01}": ("of 10 leave nothing for test; use more runs",),
@@ -110,11 +125,29 @@ OVERRIDES = {
     "models={m.1: {model: {name: lstm}}, m: {seeds: 2, model: {name: lstm}}}": (
         "'m.1' and 'm (seed 1)' would both be trained in models/m.1; rename one",
     ),
+    "models={m: {model: {name: lstm}, seeds: 2}, M.1: {model: {name: lstm}}}": (
+        "'m (seed 1)' and 'M.1' would both be trained in models/M.1; rename one",
+    ),
     "models={lookup: {model: {name: compact}}}": ("'lookup' is the name of a baseline; choose another",),
+    "models={Mean: {model: {name: compact}}}": ("'Mean' is the name of a baseline; choose another",),
+    "models={'': {model: {name: compact}}}": ("models: '' must be made of letters",),
     "models={..: {model: {name: compact}}}": ("models: '..' must be made of letters",),
+    "models={con.1: {model: {name: compact}}}": ("models: 'con.1' is reserved on Windows",),
+    "models={a.: {model: {name: compact}}}": ("models: 'a.' must not end with a dot",),
+    "models.m.model={name: lstm, hidden: 1000000000}": ("models.m.model.hidden = 1000000000 is more than 16,777,216",),
+    "models.m.model={name: lstm, hidden: 100000}": ("parameters in", "GiB that this machine has; lower the sizes of"),
+    "models.m.model={name: 'flax.nnx:Linear', in_features: '3', out_features: 4}": ("in_features = '3' must be a num",),
+    "models.m.model={name: 'flax.nnx:Linear', in_features: 3, out_features: true}": ("out_features = True must be a",),
     "models.a b.model.name=compact": ("models: 'a b' must be made of letters",),
     "models.m.seeds=true": ("models.m.seeds = True: must be a number",),
     "models.m.train.epochs=0": ("models.m.train.epochs = 0", "greater than or equal to 1"),
+    "train.epochs=18446744073709551616": ("train.epochs = 18446744073709551616: is more than can be counted",),
+    "train.epochs=1000000000": ("epochs = 1000000000 of 14 steps are more steps than can be counted",),
+    "train={warmup_epochs: 50, epochs: 20}": (
+        "warmup_epochs = 50 is more than epochs = 20, so the learning rate would",
+    ),
+    "train.plateau.min_lr=1": ("plateau.min_lr = 1 is more than the learning rate, 0.001; lower it",),
+    "train.optimizer={name: adamw, weight_decay: 1e300}": ("weight_decay = 1e+300: is beyond what single precision",),
     "train.epochs=2.5": ("train.epochs = 2.5", "valid integer"),
     "train.epochs=": ("train.epochs = None", "valid integer"),
     "train.batch_size=463": ("train.batch_size = 463 is more than the 462 training windows; lower it",),
@@ -152,6 +185,12 @@ OVERRIDES = {
     ),
     "evaluate.baselines=[{name: ar, oder: 3}]": ("evaluate.baselines.0: unknown key 'oder'; did you mean 'order'",),
     "evaluate.baselines=[ar, ar]": ("baseline 'ar' stands there twice",),
+    "evaluate.ceiling={futures: 10000000000000}": (
+        "futures = 10000000000000 of",
+        "of 1e+14 at most; lower",
+    ),
+    "evaluate.baselines=[{name: lookup, bins: 1000000000}]": ("bins = 1000000000", "less than or equal to 1000000"),
+    "evaluate.trace_ms=1e9": ("evaluate.trace_ms = 1e+09 is more than the 400 ms of a run",),
     "evaluate.ceiling.futures=1": ("evaluate.ceiling.futures = 1", "greater than or equal to 2"),
     "seed=-1": ("seed = -1", "greater than or equal to 0"),
     "seed={{x}}": ("'seed={{x}}' is not valid YAML", "quotes"),
@@ -172,6 +211,54 @@ def test_a_bad_override_is_explained(tiny, override):
     assert message.startswith("command line: ")
     for part in OVERRIDES[override]:
         assert part in message
+
+
+FITS = {
+    "fit.trainable=[g_na, {a: 1}]": "fit.trainable = ['g_na', {'a': 1}]: {'a': 1} must be a parameter's name",
+    "fit.trainable=3": "fit.trainable = 3 must be a list of parameters, or a mapping of them to their bounds",
+    "fit.dt_ms=96459": "fit.dt_ms = 96459 is more than the 0.05 ms between samples",
+    "fit.dt_ms=1e-30": "of 1e+14 at most; take fewer repeats",
+    "fit.noise_mv=5e-324": "fit.noise_mv = 5e-324: is beyond what single precision holds",
+    "fit.method.spread=9223372036854775808": "fit.method.spread = 9223372036854775808",
+    "fit.method={name: cma, evaluations: 1000000000000000}": "steps, of 1e+14 at most",
+    "fit.uncertainty.posterior={draws: 1000000000}": "draws = 1000000000, calibration = 0 needs",
+    "fit.uncertainty={profile: [g_na], points: 100000000000}": "fit.uncertainty: points = 100000000000",
+    "repeats=100000000000": "fit: repeats = 100000000000, ",
+    "cut_ms=[0, 1e9]": "cut_ms: the recording ends at 100 ms",
+    "sample_ms=1e9": "sample_ms = 1e+09 is more than the 100 ms of a trial",
+    "simulation.runs=1000000000": "of duration_ms = 100, with 1 neurons every 0.05 ms: v, current alone needs",
+    "fit.objective=[{name: voltag}]": "fit.objective.0: unknown objective 'voltag'; did you mean 'voltage'",
+}
+SWEEPS = {
+    "sweep={axes: {g: {low: 2, high: 5, points: 100000000000}}, max_points: 1000000000000}": "100,000,000,000 points",
+    "simulation.duration_ms=1e9": "is 10,000,001,000 steps, more than can be counted",
+    "simulation.simulator.n_excitatory=1000000000": "simulation: a recording of 300 ms every 0.1 ms, with 1000000020",
+    "sweep.axes={g: [a]}": "sweep.axes.g.values = ['a']: 'a' must be a number",
+}
+
+
+@pytest.mark.parametrize("override", [*FITS, *SWEEPS])
+def test_a_bad_override_of_fits_and_sweeps_is_explained(override):
+    load, name = (load_fit, "fit_hodgkin_huxley") if override in FITS else (load_sweep, "sweep_brunel")
+    with pytest.raises(ConfigError) as caught:
+        load(ROOT / "configs" / "quick" / f"{name}.yaml", [override])
+    assert (FITS | SWEEPS)[override] in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300 + len(str(ROOT))
+
+
+def test_limits_can_be_lifted_and_an_estimate_adds_up(tiny, monkeypatch):
+    found = load_plan(tiny).estimate
+    assert (found.steps, found.memory) == (10 * 4000 + 14 + 32 * (2 * 8) * 10, 10 * 100 * 400 * 4)
+    assert found.disk == 10 * 100 * 400 * 4 + 4 * 100 * 132
+    monkeypatch.setattr("jneuro.core.resources.free_disk", lambda path: 1000)
+    with pytest.raises(ValueError, match=r"x: the results need up to 0.0 GiB, .* most of it for simulation: runs = 10"):
+        found.require_disk(Path("x"))
+    monkeypatch.setattr("jneuro.core.resources.total_memory", lambda: 1000)
+    with pytest.raises(ConfigError, match="JNEURO_LIMITS=off lifts this limit"):
+        load_plan(tiny)
+    monkeypatch.setenv("JNEURO_LIMITS", "off")
+    load_plan(tiny).estimate.require_disk(Path("x"))
 
 
 def test_a_leaky_twin_and_a_model_are_not_trained_in_one_folder(tiny):
@@ -225,6 +312,10 @@ def test_several_errors_are_several_lines(tiny):
     ]
 
 
+BOMB = "seed: &a0 [0]\n" + "".join(f"x{i}: &a{i} [{', '.join(9 * [f'*a{i - 1}'])}]\n" for i in range(1, 9))
+"""Nine times nine times nine … values in nine lines."""
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -236,11 +327,19 @@ def test_several_errors_are_several_lines(tiny):
         ("seed: !!int foo", "x.yaml: not valid YAML: ValueError: invalid literal"),
         ("seed: !!bool maybe", "x.yaml: not valid YAML: KeyError: 'maybe'"),
         ("seed: !!timestamp 1", "x.yaml: not valid YAML: AttributeError"),
-        ("seed: !!map [a]", "x.yaml: not valid YAML: TypeError"),
+        ("seed: !!map [a]", "x.yaml: not valid YAML: expected a mapping node, but found sequence"),
+        ("seed: 0x" + 5000 * "f", "x.yaml: not valid YAML: a number of 20,000 bits"),
+        ("seed: &x [*x]", "x.yaml: not valid YAML: nested more than 64 deep"),
+        (BOMB, "x.yaml: not valid YAML: more than 1,000,000 values, with those that aliases repeat"),
+        ("seed: !!set {a}", "x.yaml: not valid YAML: {'a'} is neither text, number, list nor mapping"),
+        ("models: {1: lstm}", "x.yaml: not valid YAML: the key 1 at line 1 is not a word; put it in quotes"),
+        ("train: {null: 3}", "the key None at line 1 is not a word; put it in quotes"),
+        ('"a\\x1b\\nb": 3', r"unknown key 'a\x1b\nb'"),
+        ("seed: -0.0", "seed = -0.0: must be a whole number"),
         ("seed: " + 2000 * "[", "x.yaml: not valid YAML: RecursionError"),
         ("seed: " + 5000 * "9", "x.yaml: not valid YAML: ValueError: Exceeds the limit"),
         ("seed: 4294967296", "seed = 4294967296: input should be less than 4294967296"),
-        ("seed: '" + 5000 * "x" + "'", "xxx…: "),
+        ("seed: '" + 5000 * "x" + "'", "xxx...xxx"),
     ],
     ids=lambda text: str(text)[:20],
 )
@@ -251,7 +350,7 @@ def test_no_configuration(tmp_path, text, expected):
     with pytest.raises(ConfigError, match=re.escape(str(path))) as caught:
         load_experiment(path)
     assert expected in str(caught.value)
-    assert len(str(caught.value)) < 1000
+    assert max(map(len, str(caught.value).splitlines())) < 300 + len(str(path))
 
 
 def test_binary_and_folders_are_no_configuration(tmp_path):

@@ -19,6 +19,7 @@ def command(tmp_path, monkeypatch, capsys):
     """Copy a folder of examples, and run a command in the copy; returns where the results are, and what was said."""
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(jneuro.cli, "keep_freed_memory", lambda: False)
+    monkeypatch.setattr(jneuro.cli, "heed_signals", lambda: None)
     former = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
 
     def call(example, name, file):

@@ -2,7 +2,9 @@
 
 import functools
 import hashlib
+import itertools
 import json
+import math
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +25,7 @@ from pydantic import (
 )
 
 from jneuro.core.code import code_folder, digest, source_files
-from jneuro.core.names import unknown_name
+from jneuro.core.names import one_line, shown, unknown_name
 
 __all__ = [
     "COMMANDS",
@@ -41,6 +43,7 @@ __all__ = [
     "first_error",
     "first_message",
     "load_config",
+    "numbers_in",
     "to_yaml",
 ]
 
@@ -52,6 +55,32 @@ def _kinds(annotation: Any) -> frozenset[Any]:
         return frozenset(map(type, get_args(annotation)))
     parts = get_args(annotation)
     return frozenset().union(*map(_kinds, parts)) if parts else frozenset([annotation])
+
+
+def numbers_in(value: Any) -> Iterator[Any]:
+    """All that lies in lists and mappings, however deep; a value alone is itself."""
+    if isinstance(value, list | tuple | Mapping):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from numbers_in(item)
+    else:
+        yield value
+
+
+def _wrong_number(item: Any, kinds: frozenset[Any]) -> str:
+    """What is wrong with one value of a key that takes numbers; empty if nothing."""
+    if isinstance(item, bool) or (isinstance(item, str) and kinds <= {int, float, type(None), ...}):
+        return "must be a number"
+    if isinstance(item, int) and abs(item) >= 2**63 and float not in kinds:
+        return "is more than can be counted"
+    if isinstance(item, float) and item and math.isfinite(item) and not _SINGLE[0] <= abs(item) <= _SINGLE[1]:
+        return f"is beyond what single precision holds, {_SINGLE[0]:.2g} to {_SINGLE[1]:.2g}"
+    if isinstance(item, float) and float not in kinds and not item and math.copysign(1, item) < 0:
+        return "must be a whole number"
+    return ""
+
+
+_SINGLE = (2.0**-126, 2.0**128 - 2.0**104)
+"""The least and the greatest normal number of single precision."""
 
 
 class Config(BaseModel):
@@ -78,14 +107,14 @@ class Config(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse true, false and words where numbers alone are meant; they would be taken for numbers."""
+        """Refuse true, false and words where numbers alone are meant, and numbers that a computer has not."""
         kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
-        words = bool if not kinds <= {int, float, type(None), ...} else bool | str
-        if kinds & {int, float} and not kinds & {bool, Any}:
-            for item in value if isinstance(value, list | tuple) else [value]:
-                if isinstance(item, words):
-                    said = "must be a number" if item is value else f"{_short(item)} must be a number"
-                    raise ValueError(f"= {_short(value)}: {said}")
+        if not kinds & {int, float} or kinds & {bool, Any}:
+            return value
+        for item in numbers_in(value):
+            wrong = _wrong_number(item, kinds)
+            if wrong:
+                raise ValueError(f"= {shown(value)}: {'' if item is value else f'{shown(item)} '}{wrong}")
         return value
 
     @property
@@ -110,14 +139,19 @@ class Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node, deep=False):
         seen = set()
-        for key, _ in node.value:
+        # What is tagged as a mapping may be something else.
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.MarkedYAMLError(
                     problem=f"the key at line {line} is not a word; text with braces needs quotes"
                 )
-            if (name := self.construct_object(key, deep=True)) in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {name!r} stands twice, again at line {line}")
+            if not isinstance(name := self.construct_object(key, deep=True), str):
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {shown(name)} at line {line} is not a word; put it in quotes"
+                )
+            if name in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {shown(name)} stands twice, again at line {line}")
             seen.add(name)
         return super().construct_mapping(node, deep)
 
@@ -212,41 +246,58 @@ def load_config(
             return resolve(kind.model_validate(data))
     except ValidationError as error:
         raise ConfigError(_explain(_flat(error), path, overrides)) from error
-    except ValueError as error:
-        item = {"type": "value_error", "ctx": {"error": error}}
+    except (ValueError, OverflowError, MemoryError) as error:
+        # The last two come of numbers that nobody can have meant.
+        known = error if isinstance(error, ValueError) else f"a number is too large ({one_line(error, 200)})"
+        item = {"type": "value_error", "ctx": {"error": known}}
         raise ConfigError(_explain([((), item)], path, overrides)) from error
+
+
+_DEEPEST = 64
+"""Most mappings and lists within each other."""
+_MOST_VALUES = 1_000_000
+"""Most values of a configuration, those that an alias repeats counted each time."""
 
 
 def _parsed(where: str, text: str | bytes) -> Any:
     """Read YAML; what PyYAML itself trips over, such as `!!int foo` or a thousand brackets, is no YAML either."""
     try:
-        return yaml.load(text if isinstance(text, str) else text.decode("utf-8"), Loader)
+        value = yaml.load(text if isinstance(text, str) else text.decode("utf-8"), Loader)
+        _check_plain(value, itertools.count(1))
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         kind = "" if isinstance(error, yaml.YAMLError) else f"{type(error).__name__}: "
-        raise ConfigError(f"{where} not valid YAML: {kind}{' '.join(str(error).split())}") from error
+        raise ConfigError(f"{where} not valid YAML: {kind}{one_line(error, 200)}") from error
+    return value
 
 
-def _short(value: Any) -> str:
-    """A value as a message shows it."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-
-
-_SHOWN = 200
+def _check_plain(value: Any, count: Iterator[int], depth: int = 0) -> None:
+    """Refuse what is nested without end, what aliases make of a few lines, and what JSON does not know."""
+    if depth > _DEEPEST:
+        raise yaml.MarkedYAMLError(problem=f"nested more than {_DEEPEST} deep")
+    if next(count) > _MOST_VALUES:
+        raise yaml.MarkedYAMLError(problem=f"more than {_MOST_VALUES:,} values, with those that aliases repeat")
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_plain(item, count, depth + 1)
+    elif isinstance(value, int) and value.bit_length() > 1024:
+        raise yaml.MarkedYAMLError(problem=f"a number of {value.bit_length():,} bits is beyond any that is meant")
+    elif not isinstance(value, str | int | float | None):
+        raise yaml.MarkedYAMLError(problem=f"{shown(value)} is neither text, number, list nor mapping")
 
 
 def _override(data: dict[str, Any], text: str) -> None:
     """Apply one `a.b=value`."""
     key, separator, value = text.partition("=")
     if not separator or not key:
-        raise ConfigError(f"command line: {text!r} must have the form key=value, such as train.epochs=3")
+        raise ConfigError(f"command line: {shown(text)} must have the form key=value, such as train.epochs=3")
     *parents, last = key.split(".")
     here = data
     for depth, parent in enumerate(parents):
         here = here.setdefault(parent, {})
         if not isinstance(here, dict):
-            raise ConfigError(f"command line: {text!r}: {'.'.join(parents[: depth + 1])} is a value and has no keys")
-    here[last] = _parsed(f"command line: {_short(text)} is", value)
+            said = f"{'.'.join(parents[: depth + 1])} is a value and has no keys"
+            raise ConfigError(f"command line: {shown(text)}: {said}")
+    here[last] = _parsed(f"command line: {shown(text)} is", value)
 
 
 def first_message(error: ValueError) -> str:
@@ -284,11 +335,11 @@ def _message(error: Any) -> str:
         known = [t.strip(" '") for t in context["expected_tags"].split(",")]
         return unknown_name(str(context["tag"]), known, "name")
     value = error["input"]
-    shown = f"= {_short(value)}: " if isinstance(value, str | int | float | bool | list | tuple | type(None)) else ""
+    before = f"= {shown(value)}: " if isinstance(value, str | int | float | bool | list | tuple | type(None)) else ""
     text = error["msg"]
     if kind == "float_parsing" or kind == "int_parsing":
         text = "must be a number"
-    return f"{shown}{text[0].lower()}{text[1:]}"
+    return f"{before}{text[0].lower()}{text[1:]}"
 
 
 _UNIONS = ("horizons_ms",)
@@ -297,15 +348,24 @@ _UNIONS = ("horizons_ms",)
 
 def _explain(found: Iterable[tuple[tuple[str, ...], Any]], path: Path, overrides: Sequence[str]) -> str:
     """All errors, one a line: file or command line, key, value and remedy."""
-    lines = []
+    lines, found = [], [*found]
     for keys, item in found:
+        if item["type"] == "too_short" and any(other[: len(keys)] == keys != other for other, _ in found):
+            continue  # what it counts is what is right
         # Behind a union's key, pydantic puts the tag that chose the member.
         loc = ["", *keys]
         key = ".".join(k for before, k in pairwise(loc) if before not in _UNIONS or k == "name")
         text = f"{key + ': ' if key else ''}{_message(item)}".replace(": = ", " = ")
         where = "command line" if any(_blames(text, o, key) for o in overrides) else str(path)
-        lines.append(f"{where}: {text}")
-    return "\n".join(lines)
+        lines.append(f"{where}: {one_line(text, max(_LINE - len(where) - 2, _LINE // 2))}")
+    more = [f"{path}: and {len(lines) - _LINES} errors more"] if len(lines) > _LINES else []
+    return "\n".join(lines[:_LINES] + more)
+
+
+_LINE = 300
+"""Most characters of a line."""
+_LINES = 20
+"""Most errors that are told at once."""
 
 
 def _blames(text: str, override: str, key: str) -> bool:

@@ -1,10 +1,14 @@
-"""Resources of this process: CPU cores and the C library's memory allocator; imports no JAX."""
+"""This process: its CPU cores, the C library's memory allocator, and how it is stopped; imports nothing heavy."""
 
-import ctypes
+import contextlib
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
 
-__all__ = ["keep_freed_memory", "usable_cores"]
+__all__ = ["STOPPED", "Stopped", "at_work", "heed_signals", "keep_freed_memory", "usable_cores"]
 
 
 def usable_cores() -> int:
@@ -33,8 +37,104 @@ def keep_freed_memory() -> bool:
     """
     if sys.platform != "linux" or os.environ.get("JNEURO_ALLOCATOR") == "system":
         return False
+    import ctypes
+
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
     return all(mallopt(parameter, value) == 1 for parameter, value in _SETTINGS.items())
+
+
+# How a program is stopped -----------------------------------------------------------------------------------------
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOPPED = "stopped; what is written stays, continue with --resume"
+"""What is said when a signal has ended the program."""
+
+
+class Stopped(BaseException):
+    """SIGTERM or Ctrl-C, where no training is there to save itself first."""
+
+
+class _State:
+    """Of this process; only the program itself, never a user's own, lets signals be heeded."""
+
+    heeded = False
+    working = False
+    """Whether there is something that would rather end its piece of work in order."""
+    stopping = False
+
+
+def heed_signals() -> None:
+    """Let Ctrl-C and SIGTERM end this program, whatever it is doing; called first of all, before anything is imported.
+
+    Python tells of a signal only when the main thread is back from what it computes or compiles, which may take a
+    minute; what is raised while modules are imported may be swallowed by them. A thread of its own therefore reads the
+    signals: it says `stopping …` at once, ends a program that has begun nothing, and a second signal ends any. Nothing
+    is lost by that, since files and folders appear whole or not at all. What has begun gets `Stopped`.
+    """
+    if _State.heeded or threading.current_thread() is not threading.main_thread():
+        return
+    _State.heeded = True
+    for number in _SIGNALS:
+        signal.signal(number, _stop)
+    if sys.platform == "win32":  # there, signals come through sockets alone
+        return
+    signal.signal(signal.SIGALRM, _stop)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # a child's signals are not this program's
+    threading.Thread(target=_watch, args=(reader,), name="signals", daemon=True).start()
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Raise in the main thread, once: whoever presses Ctrl-C again does not disturb the end."""
+    del number
+    if sys.platform != "win32":
+        if _State.stopping or not _State.working:
+            return
+        while frame is not None:
+            if frame.f_code.co_name in _SWALLOWING:
+                signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+                return
+            frame = frame.f_back
+    _State.stopping = True
+    raise Stopped
+
+
+_SWALLOWING = ("__del__", "_xla_gc_callback")
+"""Functions that Python calls by itself, where what is raised goes nowhere."""
+_AGAIN_S = 0.02
+
+
+def _watch(reader: int) -> None:
+    """Read the numbers of signals, as they come."""
+    come = 0
+    while number := os.read(reader, 1):
+        if number[0] not in _SIGNALS:
+            continue
+        come += 1
+        if come == 1 and _State.working:
+            _say("stopping … (once more: at once)")
+            continue
+        if come == 1:
+            _say(STOPPED)
+        os._exit(1)
+
+
+def _say(text: str) -> None:
+    """Write on standard error without a look at what else is just being written there."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"\n{text}\n".encode())
+
+
+@contextlib.contextmanager
+def at_work() -> Iterator[None]:
+    """Let a first signal raise `Stopped` for the duration of a `with` block, so that what has begun ends in order."""
+    _State.working = True
+    try:
+        yield
+    finally:
+        _State.working = False

@@ -14,6 +14,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ from pydantic_core import core_schema
 
 from jneuro.core.code import CodeError, load_object
 from jneuro.core.config import Config
-from jneuro.core.names import unknown_name
+from jneuro.core.names import shown, unknown_name
 from jneuro.core.outline import summary
 
 __all__ = ["Block", "Registry", "accepted", "names_found", "required"]
@@ -95,9 +96,29 @@ class Block(Config):
         for key in self.arguments:
             if key not in known and not any_keyword:
                 raise ValueError(f"{self.name}: {unknown_name(key, [k for k in known if k not in given], 'argument')}")
+        for parameter in _signature(self.target):
+            if parameter.name in self.arguments:
+                self._check_number(parameter)
         missing = [k for k in required(self.target) if k not in self.arguments and k not in given]
         if missing:
             raise ValueError(f"{self.name}: {missing[0]} is missing; it takes {', '.join(known)}")
+
+    def _check_number(self, parameter: inspect.Parameter) -> None:
+        """Refuse words, true, false and what is not finite where the signature says that a number is meant."""
+        value = self.arguments[parameter.name]
+        said = parameter.annotation if isinstance(parameter.annotation, str) else _written(parameter.annotation)
+        kinds = {kind.strip() for kind in said.split("|")}
+        if not kinds & {"int", "float"} or kinds - {"int", "float", "None"}:
+            return
+        wrong = ""
+        if isinstance(value, str | bool | list | tuple | Mapping) or (value is None and "None" not in kinds):
+            wrong = "must be a number"
+        elif isinstance(value, float) and not math.isfinite(value) and value != parameter.default:
+            wrong = "must be finite"
+        elif isinstance(value, float) and "float" not in kinds and not value.is_integer():
+            wrong = "must be a whole number"
+        if wrong:
+            raise ValueError(f"{self.name}: {parameter.name} = {shown(value)} {wrong}")
 
     def build(self, **given: Any) -> Any:
         """Call the target with the arguments of the block.
@@ -114,6 +135,11 @@ class Block(Config):
             return self.target(**({k: v for k, v in given.items() if k in known} | self.arguments))
         except TypeError as error:
             raise ValueError(f"{self.name}: {error}") from error
+
+
+def _written(annotation: Any) -> str:
+    """An annotation as it is written in a file."""
+    return annotation.__name__ if inspect.isclass(annotation) else str(annotation)
 
 
 _listeners: contextvars.ContextVar[tuple[dict[tuple[str, str], Any], ...]] = contextvars.ContextVar(
@@ -161,6 +187,11 @@ class Registry:
         """
         self.kind, self._builtin, self._check, self._given = kind, dict(builtin), check, given
         Registry.every[kind] = self
+
+    @property
+    def ours(self) -> tuple[str, ...]:
+        """The names that come with this package, without a look at others."""
+        return tuple(self._builtin)
 
     def entries(self) -> dict[str, _Entry]:
         """All names: ours first, then those of installed packages."""
@@ -233,7 +264,7 @@ class Registry:
     def require(self, thing: Any) -> Any:
         """Return an object that is of this kind; refuse another, in words."""
         if (lacks := self._check(thing)) is not None:
-            raise ValueError(f"{thing!r} is no {self.kind}: {lacks}")
+            raise ValueError(f"{shown(thing)} is no {self.kind}: {lacks}")
         return thing
 
     def block(self, value: Any) -> Any:
@@ -256,7 +287,7 @@ class Registry:
         arguments = {str(k): v for k, v in value.items()}
         name = arguments.pop("name", None)
         if not isinstance(name, str):
-            said = "is missing" if name is None else f"= {name!r} must be a name"
+            said = "is missing" if name is None else f"= {shown(name)} must be a name"
             raise ValueError(f"name {said}; known are {', '.join(self)}, or module:name of your own")
         target = self.find(name)
         if inspect.isclass(target) and issubclass(target, Config):

@@ -1,6 +1,5 @@
 """From a recording to windows: what is to be predicted from what, and what may be learned from."""
 
-import itertools
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple, Self
@@ -24,6 +23,7 @@ __all__ = [
     "Horizons",
     "Scale",
     "WindowConfig",
+    "split_counts",
     "split_indices",
     "window",
 ]
@@ -57,6 +57,30 @@ class Fractions(Config):
         return train, train + round(count * self.validation)
 
 
+def split_counts(count: int, fractions: Fractions) -> dict[str, int]:
+    """How many of `count` things each split gets.
+
+    Args:
+        count: how many there are.
+        fractions: the shares.
+
+    Raises:
+        ValueError: if a split would be empty, with the number that it takes.
+    """
+    first, second = fractions.bounds(count)
+    counts = dict(zip(SPLITS, (first, second - first, count - second), strict=True))
+    if empty := [name for name, share in counts.items() if share < 1]:
+        least = max(count + 1, int(0.5 / min(fractions.train, fractions.validation)))
+        few = (n for n in range(least, least + 10_000) if 0 < fractions.bounds(n)[0] < fractions.bounds(n)[1] < n)
+        enough = next(few, 1 / min(fractions.train, fractions.validation, fractions.test))
+        raise ValueError(
+            f"fractions {fractions.train:g}/{fractions.validation:g}/{fractions.test:g} of {count} "
+            f"leave nothing for {empty[0]}; use more runs or a larger share: {enough:.10g} are enough; "
+            "one long run can be cut in time, by split = 'time'"
+        )
+    return counts
+
+
 def split_indices(count: int, fractions: Fractions, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Shuffle `count` things and deal them out.
 
@@ -71,15 +95,9 @@ def split_indices(count: int, fractions: Fractions, rng: np.random.Generator) ->
     Raises:
         ValueError: if a split would be empty, with the number that it takes.
     """
-    dealt = dict(zip(SPLITS, np.split(rng.permutation(count), fractions.bounds(count)), strict=True))
-    if empty := [name for name, indices in dealt.items() if not len(indices)]:
-        enough = (n for n in itertools.count(count + 1) if 0 < fractions.bounds(n)[0] < fractions.bounds(n)[1] < n)
-        raise ValueError(
-            f"fractions {fractions.train:g}/{fractions.validation:g}/{fractions.test:g} of {count} "
-            f"leave nothing for {empty[0]}; use more runs or a larger share: {next(enough)} are enough; "
-            "one long run can be cut in time, by split = 'time'"
-        )
-    return {name: np.sort(indices) for name, indices in dealt.items()}
+    counts = split_counts(count, fractions)
+    ends = np.cumsum([*counts.values()])[:-1]
+    return {n: np.sort(dealt) for n, dealt in zip(counts, np.split(rng.permutation(count), ends), strict=True)}
 
 
 class HorizonRange(Config):
@@ -104,6 +122,27 @@ Horizons = Annotated[
 
 Scale = Literal["zscore", "inputs", "none"]
 """How values are scaled."""
+
+
+_MOST_FRAMES = 10_000_000
+"""Most frames, and most horizons, of a window."""
+
+
+class _Layout(NamedTuple):
+    """Where windows may lie: frames of a run less the discarded ones, and of each split the part of a run that is its.
+
+    Without parts, whole runs, or the windows of all runs end to end, are dealt out.
+    """
+
+    frames: int
+    length: int
+    stride: int
+    ahead: int
+    parts: dict[str, tuple[int, int]]
+
+    def count(self, first: int, end: int) -> int:
+        """How many windows lie from one frame to another."""
+        return max(0, (end - first - self.length - self.ahead) // self.stride + 1)
 
 
 class _Dealt(NamedTuple):
@@ -197,6 +236,8 @@ class WindowConfig(VariableConfig):
             ValueError: if a time is not a positive multiple of `dt` [ms], or the horizons do not ascend.
         """
         length = frames_in("length_ms", self.length_ms, dt)
+        if length > _MOST_FRAMES:
+            raise ValueError(f"length_ms = {self.length_ms:g} is {length:,} frames, of {_MOST_FRAMES:,} at most")
         match self.horizons_ms:
             case "next_window":
                 horizons = tuple(range(1, length + 1))
@@ -204,6 +245,8 @@ class WindowConfig(VariableConfig):
                 horizons = tuple(range(1 - length, 1))
             case HorizonRange(first_ms=first, last_ms=last):
                 ends = [frames_in("horizons_ms", h, dt, 1 - length) for h in (first, last)]
+                if ends[1] - ends[0] > _MOST_FRAMES:
+                    raise ValueError(f"horizons_ms has {ends[1] - ends[0]:,} frames, of {_MOST_FRAMES:,} at most")
                 horizons = tuple(range(ends[0], ends[1] + 1))
             case times:
                 horizons = tuple(frames_in("horizons_ms", h, dt) for h in times)
@@ -226,11 +269,16 @@ class WindowConfig(VariableConfig):
         Raises:
             ValueError: with the key and the remedy.
         """
-        dealt = self._deal(duration_ms, dt, runs, np.random.default_rng(0))
-        return {name: len(starts) for name, starts in dealt.starts.items()}
+        layout = self._layout(duration_ms, dt, runs)
+        if self.split == "report":
+            return split_counts(layout.count(0, runs * layout.frames), self.fractions)
+        if self.split == "run":
+            each = layout.count(0, layout.frames)
+            return {name: count * each for name, count in split_counts(runs, self.fractions).items()}
+        return {name: runs * layout.count(*part) for name, part in layout.parts.items()}
 
-    def _deal(self, duration_ms: float, dt: float, runs: int, rng: np.random.Generator) -> _Dealt:
-        """The windows of each split, by their first frame after the discarded ones, runs end to end."""
+    def _layout(self, duration_ms: float, dt: float, runs: int) -> _Layout:
+        """Where windows may lie; refuse what leaves none."""
         dt = self.frame(dt) * dt
         discard, length, stride, horizons = self.frames(dt)
         total, ahead = int(duration_ms / dt + 1e-6), max(horizons[-1], 0)
@@ -241,24 +289,36 @@ class WindowConfig(VariableConfig):
                 f"do not fit into a run of {duration_ms:g} ms less discard_ms = {self.discard_ms:g}; the recording is "
                 f"taken for {runs} runs of {total} frames each"
             )
-        sizes = {"length": length, "stride": stride, "reach": ahead}
+        if runs * frames >= 2**31:
+            raise ValueError(
+                f"{runs} runs of {frames:,} frames are more frames than windows can be counted in, {2**31:,}; take "
+                "fewer or shorter runs, or a longer frame_ms"
+            )
+        gap, ends = frames_in("gap_ms", self.gap_ms, dt, 0), (*self.fractions.bounds(frames), frames)
+        parts = dict(zip(SPLITS, zip((0, ends[0] + gap, ends[1] + gap), ends, strict=True), strict=True))
+        layout = _Layout(frames, length, stride, ahead, parts)
+        for name, (first, end) in parts.items():
+            if self.split == "time" and not layout.count(first, end):
+                raise ValueError(
+                    f"split = 'time' leaves {max(end - first, 0)} frames of each run for {name}, but a window and its "
+                    f"farthest horizon take {reach}; use a larger share, a smaller gap_ms or length_ms, or longer runs"
+                )
+        return layout
+
+    def _deal(self, duration_ms: float, dt: float, runs: int, rng: np.random.Generator) -> _Dealt:
+        """The windows of each split, by their first frame after the discarded ones, runs end to end."""
+        layout = self._layout(duration_ms, dt, runs)
+        frames, sizes = layout.frames, {"length": layout.length, "stride": layout.stride, "reach": layout.ahead}
         if self.split == "report":
-            every = np.arange(0, runs * frames - reach + 1, stride, dtype=np.int32)
+            every = np.arange(layout.count(0, runs * frames), dtype=np.int32) * np.int32(layout.stride)
             dealt = split_indices(len(every), self.fractions, rng)
             return _Dealt({name: every[index] for name, index in dealt.items()})
         if self.split == "run":
             dealt = split_indices(runs, self.fractions, rng)
             return _Dealt({n: window_starts(own, frames, **sizes) for n, own in dealt.items()}, dealt["train"])
-        gap, ends = frames_in("gap_ms", self.gap_ms, dt, 0), (*self.fractions.bounds(frames), frames)
-        starts = {}
-        for name, first, end in zip(SPLITS, (0, ends[0] + gap, ends[1] + gap), ends, strict=True):
-            starts[name] = window_starts(range(runs), frames, **sizes, discard=first, end=end)
-            if not len(starts[name]):
-                raise ValueError(
-                    f"split = 'time' leaves {max(end - first, 0)} frames of each run for {name}, but a window and its "
-                    f"farthest horizon take {reach}; use a larger share, a smaller gap_ms or length_ms, or longer runs"
-                )
-        return _Dealt(starts, frames=slice(ends[0]))
+        parts = layout.parts.items()
+        starts = {n: window_starts(range(runs), frames, **sizes, discard=first, end=end) for n, (first, end) in parts}
+        return _Dealt(starts, frames=slice(layout.parts["train"][1]))
 
 
 def window(recording: Recording, config: WindowConfig, *, key: Key[Array, ""]) -> Windows:

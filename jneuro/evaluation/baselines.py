@@ -131,7 +131,7 @@ class LookupConfig(BaselineConfig):
 
     own_past: ClassVar[bool] = True
     name: Literal["lookup"] = "lookup"
-    bins: int = Field(default=100, ge=2)
+    bins: int = Field(default=100, ge=2, le=1_000_000)
 
     def fit(self, windows: Windows, batch_size: int = _BATCH) -> "Lookup":
         """One table for all neurons."""

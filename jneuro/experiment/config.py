@@ -1,17 +1,16 @@
 """An experiment as one YAML file."""
 
-import re
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from jneuro.core.config import Config, RunConfig
-from jneuro.core.names import unknown_name
+from jneuro.core.names import shown, unknown_name, unusable_name
 from jneuro.datasets import Horizons, Scale, WindowConfig
 from jneuro.evaluation import CeilingConfig
 from jneuro.evaluation.baselines import DEFAULTS, Baselines, label_of
 from jneuro.evaluation.claims import Claim
-from jneuro.evaluation.kinds import ANALYSES
+from jneuro.evaluation.kinds import ANALYSES, BASELINES
 from jneuro.models.kinds import MODELS
 from jneuro.recordings.kinds import RecordingSource
 from jneuro.simulators.config import SimulationConfig
@@ -104,11 +103,11 @@ class ExperimentConfig(RunConfig):
     def _consistent(self) -> Self:
         if (self.simulation is None) == (self.recording is None):
             raise ValueError("give either 'simulation' or 'recording', the path of a finished one")
+        taken = {name.lower() for name in (*BASELINES.ours, *map(label_of, self.evaluate.baselines))}
         for name in self.models:
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-                made_of = "must be made of letters, digits, '_', '.' and '-', and begin with a letter or digit"
-                raise ValueError(f"models: {name!r} {made_of}")
-            if name in map(label_of, (*DEFAULTS, *self.evaluate.baselines)):
+            if why := unusable_name(name):
+                raise ValueError(f"models: {shown(name)} {why}")
+            if name.lower() in taken:
                 raise ValueError(f"models: {name!r} is the name of a baseline; choose another")
         if self.evaluate.leaky_twins and self.windows.split == "report":
             raise ValueError("evaluate.leaky_twins: windows.split = 'report' is the leaky split already; leave one out")

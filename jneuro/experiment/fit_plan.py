@@ -1,7 +1,7 @@
 """What a fit will do: all that it names is built and checked against the rest once, before anything runs."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,9 @@ import numpy as np
 from jneuro.core.code import loaded_code
 from jneuro.core.config import content_of
 from jneuro.core.devices import double_precision
+from jneuro.core.resources import Estimate, Part
+from jneuro.datasets.variables import frames_in
+from jneuro.experiment.estimates import Data, fitted, recorded, simulated
 from jneuro.experiment.folder import RunFolder, Stage
 from jneuro.experiment.plan import load_with_code
 from jneuro.fitting.config import FitConfig, TrialNumbers, chosen
@@ -19,6 +22,7 @@ from jneuro.fitting.kinds import METHODS, OBJECTIVES, made
 from jneuro.fitting.objectives import require_residuals
 from jneuro.fitting.parameters import Trainable
 from jneuro.fitting.problem import Trials
+from jneuro.simulators.base import step_count
 from jneuro.simulators.config import SimulationConfig
 from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.stepped import SteppedSimulator
@@ -38,6 +42,7 @@ class FitPlan:
         truth: the values that the fit should find; None where nobody knows them, or where the model is another one.
         stages: the stages by name, in order.
         code: the folder of code of one's own that the configuration names, and the hashes of its files.
+        estimate: what all that takes at least.
     """
 
     config: FitConfig
@@ -47,6 +52,7 @@ class FitPlan:
     truth: dict[str, float] | None
     stages: Mapping[str, Stage]
     code: tuple[Path | None, Mapping[str, str]]
+    estimate: Estimate
 
     @property
     def simulation(self) -> SimulationConfig | None:
@@ -85,8 +91,7 @@ def resolve_fit(config: FitConfig) -> FitPlan:
         if not isinstance(simulator, SteppedSimulator):
             raise ValueError(f"fit.method: features are those of a network, and {config.simulator.name} is none")
         _check_truths(config, trainable)
-    if config.simulation is not None:
-        _check_simulation(config, config.simulation)
+    estimate = Estimate.of(_parts(config))
     named: dict[str, tuple[str, ...]] = {
         "fit": ("metrics.json", "fit.zarr", "pieces"),
         "report": ("report.html", "figures"),
@@ -101,7 +106,7 @@ def resolve_fit(config: FitConfig) -> FitPlan:
         _check_objectives(config, objectives)
     except ValueError as error:
         raise ValueError(f"fit.{error}" if str(error).startswith("objective.") else f"fit: {error}") from error
-    return FitPlan(config, simulator, trainable, objectives, _truth(config, trainable), stages, loaded_code())
+    return FitPlan(config, simulator, trainable, objectives, _truth(config, trainable), stages, loaded_code(), estimate)
 
 
 def _check_objectives(config: FitConfig, objectives: tuple[Any, ...]) -> None:
@@ -112,7 +117,7 @@ def _check_objectives(config: FitConfig, objectives: tuple[Any, ...]) -> None:
     begin, end = config.cut_ms or (0.0, simulation.duration_ms)
     dt = config.sample_ms or simulation.frame
     trials = len(chosen(config.train, simulation.runs * simulation.neurons))
-    nothing = np.zeros((trials, max(round((end - begin) / dt), 2)))
+    nothing = np.broadcast_to(np.zeros(()), (trials, max(round((end - begin) / dt), 2)))
     for i, (part, objective) in enumerate(zip(config.fit.objective or (), objectives, strict=True)):
         like = Trials(nothing, nothing, np.ones(()), None, dt, ("mV", "1"))  # pyright: ignore
         require_residuals(objective, like, f"objective.{i}: {part.name}", values=False)
@@ -129,8 +134,31 @@ def _check_truths(config: FitConfig, trainable: Trainable) -> None:
                 raise ValueError(f"truths: {said}")
 
 
+def _parts(config: FitConfig) -> Iterator[Part]:
+    """What a fit takes, the simplest first; what its simulation has not is refused on the way."""
+    simulation = config.simulation
+    if simulation is not None:
+        data = Data(simulation.duration_ms, simulation.frame, simulation.runs, simulation.neurons, [])
+        yield recorded("simulation", data, simulation.recorded)
+        yield from simulated(simulation)
+        _check_simulation(config, simulation)
+    yield from fitted(config)
+
+
 def _check_simulation(config: FitConfig, simulation: SimulationConfig) -> None:
-    """Refuse a simulation to which one cannot fit, and trials that it has not."""
+    """Refuse a simulation to which one cannot fit, and trials, times and samples that it has not."""
+    if config.cut_ms is not None and config.cut_ms[1] > simulation.duration_ms * (1 + 1e-9):
+        raise ValueError(f"cut_ms: the recording ends at {simulation.duration_ms:g} ms")
+    if config.sample_ms is not None and not config.of_network:
+        frames_in("sample_ms", config.sample_ms, simulation.frame)
+        if config.sample_ms > simulation.duration_ms:
+            raise ValueError(
+                f"sample_ms = {config.sample_ms:g} is more than the {simulation.duration_ms:g} ms of a trial"
+            )
+    if config.fit.dt_ms is not None and not config.of_network:
+        sample = config.sample_ms or simulation.frame
+        if step_count(sample, config.fit.dt_ms, "the time between samples") < 1:
+            raise ValueError(f"fit.dt_ms = {config.fit.dt_ms:g} is more than the {sample:g} ms between samples")
     needed = ("spikes",) if config.of_network else ("v", "current")
     missing = [name for name in needed if name not in simulation.recorded]
     if missing:

@@ -35,6 +35,7 @@ from pydantic import TypeAdapter
 from jneuro.core.config import ConfigError, Content, RunConfig, content_hash, to_yaml
 from jneuro.core.files import flush, remove, write_json, write_text, written
 from jneuro.core.progress import Progress
+from jneuro.core.resources import Estimate
 
 __all__ = ["FORMAT", "Planned", "RunFolder", "Stage", "versions", "wanted"]
 
@@ -107,6 +108,11 @@ class Planned(Protocol):
         """The folder of code of one's own that the configuration names, and the hashes of its files."""
         ...
 
+    @property
+    def estimate(self) -> Estimate:
+        """What all that takes at least."""
+        ...
+
 
 class RunFolder:
     """Storage of one run; knows nothing of what is stored."""
@@ -156,6 +162,10 @@ class RunFolder:
         allowed = ("run.json", ".new-run.json", ".new-config.yaml", ".lock")
         if path.exists() and any(f.name not in allowed for f in path.iterdir()):
             raise ConfigError(f"{path}: is not empty and not a run folder; choose another --out")
+        try:
+            plan.estimate.require_disk(path)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
         path.mkdir(parents=True, exist_ok=True)
         folder = cls(path)
         about = {

@@ -1,13 +1,12 @@
 """What an experiment will do: all that it names is built and checked against the rest once, before anything runs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import psutil
 
 from jneuro.core.code import changed_files, loaded_code
 from jneuro.core.config import (
@@ -23,12 +22,14 @@ from jneuro.core.config import (
 from jneuro.core.names import unknown_name
 from jneuro.core.random import stream
 from jneuro.core.registry import Block
+from jneuro.core.resources import Estimate, Part
 from jneuro.core.types import Array, Key
 from jneuro.datasets.variables import FROM_SPIKES, columns_of, needed
 from jneuro.datasets.windowing import WindowConfig
 from jneuro.evaluation.baselines import check_baselines, label_of
 from jneuro.evaluation.claims import check_claims
-from jneuro.experiment.config import ExperimentConfig, ModelEntry
+from jneuro.experiment.config import EvaluationConfig, ExperimentConfig, ModelEntry
+from jneuro.experiment.estimates import Data, evaluated, recorded, simulated, trained
 from jneuro.experiment.folder import RunFolder, Stage
 from jneuro.models.base import Sizes, check_shapes, sized
 from jneuro.recordings.store import has_events, open_recording
@@ -84,6 +85,7 @@ class Plan:
         trainings: the models, then the leaky twins, each with all its seeds.
         stages: the stages by name, in order.
         code: the folder of code of one's own that the configuration names, and the hashes of its files.
+        estimate: what all that takes at least.
     """
 
     config: ExperimentConfig
@@ -92,21 +94,12 @@ class Plan:
     trainings: tuple[Training, ...]
     stages: Mapping[str, Stage]
     code: tuple[Path | None, Mapping[str, str]]
+    estimate: Estimate
 
     def recording(self, folder: RunFolder) -> Path:
         """The recording: simulated into the run folder, or one that the configuration names."""
         given = self.config.recording
         return given.path if given and given.is_store else folder.path / "recording.zarr"
-
-
-class _Data(NamedTuple):
-    """What is known of the recording, whether it exists or not."""
-
-    duration_ms: float
-    dt: float
-    runs: int
-    neurons: int
-    variables: list[str]
 
 
 def load_with_code(
@@ -178,17 +171,18 @@ def reopen(run: Path, code: Path | None = None) -> tuple[Plan, RunFolder]:
         ConfigError: if it is no run folder, its config.yaml or the code that it names has changed, or that has gone.
     """
     folder = RunFolder.find(run)
-    plan = load_plan(run / "config.yaml", code=code)
+    plan = load_with_code(ExperimentConfig, partial(resolve, limited=False), run / "config.yaml", code=code)
     if content_hash(plan.config, code=False) != folder.info["hash"]:
         raise ConfigError(f"{run / 'config.yaml'}: has changed since the run; restore it, or run it with another --out")
     return plan, folder
 
 
-def resolve(config: ExperimentConfig) -> Plan:
+def resolve(config: ExperimentConfig, *, limited: bool = True) -> Plan:
     """Build and check all that an experiment names.
 
     Args:
         config: the experiment.
+        limited: whether to refuse what is beyond this machine; not where it has been done already.
 
     Returns:
         The plan.
@@ -202,9 +196,9 @@ def resolve(config: ExperimentConfig) -> Plan:
         except ValueError as error:
             raise ValueError(f"evaluate.analyses: {error}") from error
     data, simulation, seed = _source(config)
-    _check_windows(config, data)
-    own = [(name, config.windows_of(name), config.train_config_of(name)) for name in config.models]
-    models = {name: _sized(config, name, windows, recipe, data) for name, windows, recipe in own}
+    _check_names(config, data)
+    estimate = Estimate.of(_parts(config, data, simulation), limited=limited)
+    models = {name: _sized(config, name, data) for name in config.models}
     config = config.model_copy(update={"models": models})
     made = content_of(simulation, seed)
     source = made if config.simulation is not None else content_of(config.recording)
@@ -226,7 +220,7 @@ def resolve(config: ExperimentConfig) -> Plan:
     stages.append(
         Stage("report", content_of(config.name, scored, list(config.claims)), ("report.html", "claims.json", "figures"))
     )
-    return Plan(config, simulation, seed, trainings, {s.name: s for s in stages}, loaded_code())
+    return Plan(config, simulation, seed, trainings, {s.name: s for s in stages}, loaded_code(), estimate)
 
 
 def _check_ceiling(config: ExperimentConfig, simulation: SimulationConfig) -> None:
@@ -246,23 +240,23 @@ def _check_ceiling(config: ExperimentConfig, simulation: SimulationConfig) -> No
         )
 
 
-def _source(config: ExperimentConfig) -> tuple[_Data, SimulationConfig | None, int]:
+def _source(config: ExperimentConfig) -> tuple[Data, SimulationConfig | None, int]:
     """What is known of the recording; the simulation that makes, or has made it, and its seed."""
     simulation: SimulationConfig | None = config.simulation
     if simulation is not None:
         _check_ceiling(config, simulation)
         sizes = simulation.duration_ms, simulation.record_every_ms, simulation.runs, simulation.neurons
-        return _Data(*sizes, list(simulation.recorded)), simulation, config.seed
+        return Data(*sizes, list(simulation.recorded)), simulation, config.seed
     given: Any = config.recording
     if not given.is_store:
         found = given.read()
         trials, frames, neurons = next(iter(found.values.values())).shape
-        return _Data(frames * found.dt, found.dt, trials, neurons, list(found.values)), None, config.seed
+        return Data(frames * found.dt, found.dt, trials, neurons, list(found.values)), None, config.seed
     store = open_recording(given.path)
     sampled = [str(n) for n in store if store[n].dims == ("trial", "time", "neuron")]
     sizes, dt, made_by = store.sizes, store.attrs["dt"], store.attrs["provenance"]
     variables = [*sampled, *(["spikes"] if has_events(given.path) else [])]
-    data = _Data(sizes["time"] * dt, dt, sizes["trial"], sizes["neuron"], variables)
+    data = Data(sizes["time"] * dt, dt, sizes["trial"], sizes["neuron"], variables)
     if "simulation" not in made_by:
         return data, None, config.seed
     try:
@@ -276,22 +270,45 @@ def _source(config: ExperimentConfig) -> tuple[_Data, SimulationConfig | None, i
         ) from error
 
 
-def _check_windows(config: ExperimentConfig, data: _Data) -> None:
-    """Refuse windows and baselines that do not fit the recording, and a recording that no memory holds."""
-    every = {f"models.{n}.windows": config.windows_of(n) for n, entry in config.models.items() if entry.windows}
-    every = {"windows": config.windows} | every
+def _windows_by_key(config: ExperimentConfig) -> dict[str, WindowConfig]:
+    """The experiment's windows and those of models that have their own, by their key."""
+    own = {f"models.{n}.windows": config.windows_of(n) for n, entry in config.models.items() if entry.windows}
+    return {"windows": config.windows} | own
+
+
+def _check_names(config: ExperimentConfig, data: Data) -> None:
+    """Refuse windows of variables that the recording has not."""
     derived = FROM_SPIKES if "spikes" in data.variables else ()
     known = [*(n for n in data.variables if n not in FROM_SPIKES), *derived]
-    for key, windows in every.items():
+    for key, windows in _windows_by_key(config).items():
         for name in windows.variables:
             if name not in known:
                 raise ValueError(f"{key}: {unknown_name(name, known, 'variable')}")
-    _check_memory(
-        "simulation" if config.simulation else "recording",
-        data,
-        needed(n for windows in every.values() for n in windows.variables),
-    )
-    for key, windows in every.items():
+
+
+def _parts(config: ExperimentConfig, data: Data, simulation: SimulationConfig | None) -> Iterator[Part]:
+    """What an experiment takes, the simplest first; what does not fit together is refused on the way."""
+    every = _windows_by_key(config)
+    names = needed(n for windows in every.values() for n in windows.variables)
+    yield recorded("simulation" if config.simulation else "recording", data, names)
+    if config.simulation is not None:
+        yield from simulated(config.simulation)
+    _check_windows(config, data)
+    frame = config.windows.frame(data.dt) * data.dt
+    sizes = {"counts": config.windows.check(data.duration_ms, data.dt, data.runs)}
+    sizes["horizons"] = config.windows.frames(frame)[-1]
+    seen = data._replace(dt=frame, neurons=len(config.windows.kept(data.neurons)))
+    yield from evaluated(seen, simulation, **sizes, config=config.evaluate)
+    for name, entry in config.models.items():
+        windows, recipe, model = config.windows_of(name), config.train_config_of(name), _model(config, name, data)
+        count = windows.check(data.duration_ms, data.dt, data.runs)["train"]
+        how = {"epochs": recipe.epochs, "batch_size": recipe.batch_size, "seeds": entry.seeds}
+        yield trained(name, model, windows=count, **how)
+
+
+def _check_windows(config: ExperimentConfig, data: Data) -> None:
+    """Refuse windows and baselines that do not fit the recording, and a stretch that is longer than it."""
+    for key, windows in _windows_by_key(config).items():
         try:
             windows.check(data.duration_ms, data.dt, data.runs)
             windows.kept(data.neurons)
@@ -302,23 +319,25 @@ def _check_windows(config: ExperimentConfig, data: _Data) -> None:
                 check_baselines(config.evaluate.baselines, windows.frames(frame)[1], observed=observed)
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from error
-
-
-def _check_memory(key: str, data: _Data, names: Sequence[str]) -> None:
-    """Refuse a recording that this machine could never hold, before as much as its windows are counted."""
-    each = sum(1 if name == "spikes" else 4 for name in names)
-    need, there = data.runs * data.neurons * data.duration_ms / data.dt * each, psutil.virtual_memory().total
-    if need > there:
+    # The default is longer than a short recording.
+    longest = max(data.duration_ms, EvaluationConfig().trace_ms)
+    if config.evaluate.trace_ms > longest:
         raise ValueError(
-            f"{key}: runs = {data.runs} of duration_ms = {data.duration_ms:g}, with {data.neurons} neurons every "
-            f"{data.dt:g} ms: {', '.join(names)} alone needs {need / 2**30:,.1f} GiB of memory, of "
-            f"{there / 2**30:,.1f} GiB that this machine has; take fewer or shorter runs, or record less often"
+            f"evaluate.trace_ms = {config.evaluate.trace_ms:g} is more than the {data.duration_ms:g} ms of a run"
         )
 
 
-def _sized(config: ExperimentConfig, name: str, windows: WindowConfig, recipe: TrainConfig, data: _Data) -> ModelEntry:
+def _model(config: ExperimentConfig, name: str, data: Data) -> Any:
+    """A model with the sizes of its data."""
+    try:
+        return sized(config.models[name].model, _sizes(config.windows_of(name), data))
+    except ValueError as error:
+        raise ValueError(f"models.{name}.model: {first_message(error)}") from error
+
+
+def _sized(config: ExperimentConfig, name: str, data: Data) -> ModelEntry:
     """A model with the sizes of its data; refuse one, or a training, that does not fit them."""
-    entry = config.models[name]
+    entry, windows, recipe = config.models[name], config.windows_of(name), config.train_config_of(name)
     twins = [windows.model_copy(update={"split": "report"})] if name in config.evaluate.leaky_twins else []
     least = min(w.check(data.duration_ms, data.dt, data.runs)["train"] for w in [windows, *twins])
     if recipe.batch_size > least:
@@ -326,17 +345,16 @@ def _sized(config: ExperimentConfig, name: str, windows: WindowConfig, recipe: T
         raise ValueError(
             f"{key} = {recipe.batch_size} is more than the {least} training windows; lower it or windows.stride_ms"
         )
-    sizes = _sizes(windows, data)
-    try:
-        model = sized(entry.model, sizes)
-        if isinstance(model, Block):  # one of the user's own, of which nothing else is known before it is called
-            check_shapes(model, sizes, check=cost(recipe.loss))
-    except ValueError as error:
-        raise ValueError(f"models.{name}.model: {first_message(error)}") from error
+    model = _model(config, name, data)
+    if isinstance(model, Block):  # one of the user's own, of which nothing else is known before it is called
+        try:
+            check_shapes(model, _sizes(windows, data), check=cost(recipe.loss))
+        except ValueError as error:
+            raise ValueError(f"models.{name}.model: {first_message(error)}") from error
     return entry.model_copy(update={"model": model})
 
 
-def _sizes(windows: WindowConfig, data: _Data) -> Sizes:
+def _sizes(windows: WindowConfig, data: Data) -> Sizes:
     """What a model takes from its data."""
     _, length, _, horizons = windows.frames(windows.frame(data.dt) * data.dt)
     neurons = len(windows.kept(data.neurons))
@@ -359,11 +377,13 @@ def _trainings(config: ExperimentConfig, source: Content) -> tuple[Training, ...
         common = content_of(source, config.seed, windows, leaks, name, entry.model, recipe)
         for seed in range(entry.seeds):
             said, where = (f"{label} (seed {seed})", f"{folder}.{seed}") if seed else (label, folder)
-            if where in found:
-                both = f"{found[where].label!r} and {said!r} would both be trained in models/{where}"
+            # Some file systems do not tell capitals from small letters.
+            if (other := found.get(where.lower())) is not None:
+                both = f"{other.label!r} and {said!r} would both be trained in models/{where}"
                 raise ValueError(f"models: {both}; rename one")
             stage = Stage(f"train {said}", content_of(common, seed), (f"models/{where}",))
-            found[where] = Training(name, said, where, leaks, seed, entry.model, windows, recipe, config.seed, stage)
+            how = (entry.model, windows, recipe, config.seed, stage)
+            found[where.lower()] = Training(name, said, where, leaks, seed, *how)
     return tuple(found.values())
 
 

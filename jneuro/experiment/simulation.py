@@ -1,7 +1,6 @@
 """The stage that makes the recording: all runs simulated in one program, chunk by chunk; or a file that is read."""
 
 import dataclasses
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from jax import lax
 
 from jneuro.core.random import stream, trial_keys
+from jneuro.core.resources import free_disk
 from jneuro.core.types import Array, Key, PyTree
 from jneuro.recordings.kinds import RecordingFile
 from jneuro.recordings.recording import Recording
@@ -155,7 +155,7 @@ def simulate_stage(config: SimulationConfig, seed: int, path: Path, tell: Callab
         return
     arrays = len(set(config.recorded) - {"spikes"})  # those are stored as a list
     need = 4 * arrays * config.runs * config.neurons * config.duration_ms / config.record_every_ms
-    if not writer.frames and need > (free := shutil.disk_usage(path).free):
+    if not writer.frames and need > (free := free_disk(path)):
         raise StoreError(
             f"{path}: the recording needs up to {need / 2**30:,.1f} GiB, of {free / 2**30:,.1f} GiB that are free; "
             "simulate fewer or shorter runs, or record less"

@@ -1,17 +1,23 @@
 """A sweep from its configuration to its figures, by one process or by several."""
 
+import os
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import jax
-
 from jneuro.core.code import loaded_code
 from jneuro.core.config import ConfigError, content_of
 from jneuro.core.files import remove
+from jneuro.core.names import one_line, shown
+from jneuro.core.process import at_work
 from jneuro.core.progress import Progress
+from jneuro.core.resources import Estimate
+from jneuro.experiment.estimates import swept
 from jneuro.experiment.folder import RunFolder, Stage
 from jneuro.experiment.plan import load_with_code
 from jneuro.sweeps.config import SweepConfig
@@ -30,11 +36,13 @@ class SweepPlan:
         config: the configuration.
         stages: the stages by name, in order.
         code: the folder of code of one's own that the configuration names, and the hashes of its files.
+        estimate: what all that takes at least.
     """
 
     config: SweepConfig
     stages: Mapping[str, Stage]
     code: tuple[Path | None, Mapping[str, str]]
+    estimate: Estimate
 
 
 def resolve_sweep(config: SweepConfig) -> SweepPlan:
@@ -47,7 +55,7 @@ def resolve_sweep(config: SweepConfig) -> SweepPlan:
         The plan.
     """
     stage = Stage("report", content_of(config), ("report.html", "figures"))
-    return SweepPlan(config, {"report": stage}, loaded_code())
+    return SweepPlan(config, {"report": stage}, loaded_code(), Estimate.of(swept(config)))
 
 
 load_sweep = partial(load_with_code, SweepConfig, resolve_sweep)
@@ -85,15 +93,41 @@ def join_processes(
         return process, processes
     if not detect:
         return 0, 1
-    try:
-        jax.distributed.initialize(coordinator)
-    except (ValueError, RuntimeError) as error:
+    if coordinator is not None:
+        _require_address(coordinator)
+    with at_work():
+        command, cpu = [sys.executable, "-c", _MEET, coordinator or ""], os.environ | {"JAX_PLATFORMS": "cpu"}
+        done = subprocess.run(command, env=cpu, capture_output=True, text=True)
+    if done.returncode != 0:
+        said = next((line for line in reversed(done.stderr.splitlines()) if "Error: " in line), _NOBODY)
         raise ConfigError(
-            f"command line: the processes cannot meet ({error}); say --processes and --process, for each its own"
-        ) from error
-    found = jax.process_index(), jax.process_count()
-    jax.distributed.shutdown()
-    return found
+            f"command line: the processes cannot meet ({one_line(said, 120)}); say --processes and --process, for each "
+            "its own"
+        )
+    index, count = done.stdout.split()[-2:]
+    return int(index), int(count)
+
+
+_MEET = f"""
+import sys, jax
+jax.distributed.initialize(sys.argv[1] or None, initialization_timeout={_PATIENCE_S:.0f})
+print(jax.process_index(), jax.process_count(), flush=True)
+jax.distributed.shutdown()
+"""
+"""Asked in a process of its own, since JAX ends one in which nobody else comes."""
+_NOBODY = f"not all of them came within {_PATIENCE_S:.0f} s"
+
+
+def _require_address(coordinator: str) -> None:
+    """Refuse an address that is none; who waits there for nobody is ended by JAX, and not in one line."""
+    host, _, port = coordinator.rpartition(":")
+    try:
+        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise ValueError("it must be HOST:PORT")
+        socket.getaddrinfo(host.strip("[]"), int(port))
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise ConfigError(f"command line: --coordinator {shown(coordinator)} is no address ({said})") from error
 
 
 def open_folder(plan: SweepPlan, out: Path | None, *, resume: bool, process: int) -> RunFolder:

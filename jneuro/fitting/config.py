@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from jneuro.core.config import Config, RunConfig
-from jneuro.core.names import unknown_name
+from jneuro.core.names import shown, unknown_name
 from jneuro.fitting.fitter import FitOptions
 from jneuro.fitting.kinds import METHODS, of_networks
 from jneuro.fitting.posterior import PosteriorOptions
@@ -53,6 +53,17 @@ class UncertaintyOptions(Config):
     posterior: PosteriorOptions | None = None
 
 
+def _named(value: Any) -> Any:
+    """Parameters with their bounds, of a mapping or a list of names."""
+    if isinstance(value, list | tuple):
+        if wrong := [name for name in value if not isinstance(name, str)]:
+            raise ValueError(f"= {shown(value)}: {shown(wrong[0])} must be a parameter's name")
+        return dict.fromkeys(value)
+    if not isinstance(value, Mapping):
+        raise ValueError(f"= {shown(value)} must be a list of parameters, or a mapping of them to their bounds")
+    return value
+
+
 class FitSection(FitOptions):
     """What is fitted, and how.
 
@@ -64,7 +75,7 @@ class FitSection(FitOptions):
 
     trainable: Annotated[
         dict[str, tuple[float, float] | None],
-        BeforeValidator(lambda x: x if isinstance(x, Mapping) else dict.fromkeys(x)),
+        BeforeValidator(_named),
     ] = Field(min_length=1)
     baselines: tuple[Annotated[Any, METHODS.field()], ...] = ()
     uncertainty: UncertaintyOptions = UncertaintyOptions()

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal, Self
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from pydantic import Field, PrivateAttr, model_validator
 
-from jneuro.core.config import Config
-from jneuro.core.names import unknown_name
+from jneuro.core.config import Config, numbers_in
+from jneuro.core.names import shown, unknown_name
 from jneuro.core.random import stream
 from jneuro.core.registry import Block, Registry, accepted, names_found
 from jneuro.core.types import Array, Key
@@ -68,8 +69,8 @@ class _Physical(Block):
             if known is not None and (name not in known or name in given):
                 names = [n for n in known if n not in given]
                 raise ValueError(f"{self.name}: {unknown_name(name, names, 'parameter')}")
-            if name not in words and (isinstance(value, str | bool) or value is None):
-                raise ValueError(f"{self.name}: {name} = {value!r} must be a number")
+            if name not in words and (said := _not_numeric(value)):
+                raise ValueError(f"{self.name}: {name} = {shown(value)} {said}")
             if name in fixed and isinstance(value, Distribution):
                 raise ValueError(f"{self.name}: {name} is part of the compiled program and cannot be drawn")
         if not made(make):
@@ -92,6 +93,21 @@ class _Physical(Block):
                 except ValueError as error:
                     raise ValueError(f"{self.name}: {name}: {error}") from error
         return read
+
+
+def _not_numeric(value: Any) -> str:
+    """Why what stands for a number, or for one for each neuron, is none; empty if it is."""
+    if any(isinstance(item, int) and abs(item) >= 2**63 for item in numbers_in(value)):
+        return "is more than can be counted"
+    if not isinstance(value, list | tuple):
+        return "must be a number" if value is None or isinstance(value, str | bool) else ""
+    if not value or any(item is None or isinstance(item, str | bool) for item in numbers_in(value)):
+        return "must be a number, or a list of numbers"
+    try:
+        np.shape(value)
+    except ValueError:
+        return "has rows of different lengths"
+    return ""
 
 
 def _arguments(make: Any, owner: Any) -> tuple[set[str], list[str] | None, set[str]]:

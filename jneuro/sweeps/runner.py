@@ -1,7 +1,6 @@
 """The verb: simulate many points, and stream what is measured into one store."""
 
 import inspect
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from jneuro.core.devices import available_memory
 from jneuro.core.progress import Progress, showing
 from jneuro.core.random import require_key
 from jneuro.core.registry import accepted
+from jneuro.core.resources import free_disk
 from jneuro.core.types import Array, Key
 from jneuro.simulators.base import Simulator
 from jneuro.simulators.kinds import SIMULATORS, as_solver
@@ -276,7 +276,7 @@ def _groups(points: Points, layout: Layout, chunk: int, lanes: int) -> Iterator[
 def _require_room(path: Path, points: Points, problem: SweepProblem) -> None:
     """Refuse results that do not fit on the disk, before anything is laid out."""
     need = points.count * problem.kept_bytes
-    free = shutil.disk_usage(next(p for p in path.resolve().parents if p.exists())).free
+    free = free_disk(path)
     if not path.exists() and need > free:
         raise ValueError(
             f"{path}: the results of {points.count:,} points need up to {need / 2**30:,.1f} GiB, of "

@@ -66,7 +66,8 @@ class TrainConfig(Config):
         loss: what is minimised: `mse`, `mae`, `pinball`, `poisson`, or a function `(prediction, batch) -> [batch]`.
         metrics: further losses, computed over the validation windows after each epoch and kept in the history.
         callbacks: told of the training; classes with any of the hooks of `jneuro.training.callbacks.Callback`.
-        warmup_epochs: epochs E of linear warm-up; epoch e < E has `warmup_from + (learning_rate − warmup_from)·e/E`.
+        warmup_epochs: epochs E of linear warm-up; epoch e < E has `warmup_from + (learning_rate − warmup_from)·e/E`. A
+            training of no more epochs than that never has the whole rate.
         warmup_from: learning rate of the first epoch.
         plateau: lowers the learning rate at a plateau after the warm-up; None leaves it.
         schedule: factor of the learning rate by step. `cosine` is ½(1 + cos πx), x from 0 to 1 in the steps after the
@@ -122,6 +123,21 @@ class TrainConfig(Config):
             raise ValueError(
                 f"schedule {self.schedule.name!r} and plateau both change the learning rate; set plateau to null"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _rates_are_reached(self) -> Self:
+        """Refuse a warm-up that would never end, and a plateau that could lower nothing; the defaults are for all."""
+        if self.whole_optimizer:
+            return self
+        if self.warmup_epochs > max(self.epochs, type(self).model_fields["warmup_epochs"].default):
+            raise ValueError(
+                f"warmup_epochs = {self.warmup_epochs} is more than epochs = {self.epochs}, so the learning rate would "
+                "never be reached; lower it"
+            )
+        least, rate = self.plateau.min_lr if self.plateau else 0.0, self.optimizer.learning_rate
+        if least > max(rate, Plateau().min_lr):
+            raise ValueError(f"plateau.min_lr = {least:g} is more than the learning rate, {rate:g}; lower it")
         return self
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ def cli(monkeypatch, capsys):
     """Run a command in this process; returns its exit code and what it printed."""
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(jneuro.cli, "keep_freed_memory", lambda: False)
+    monkeypatch.setattr(jneuro.cli, "heed_signals", lambda: None)
     former = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
 
     def call(*arguments):

@@ -177,7 +177,7 @@ def test_nothing_is_left_of_a_write_that_fails(here, model, monkeypatch):
 def call(monkeypatch, capsys, *arguments):
     """Run the command; its exit code, and what it says on both channels."""
     monkeypatch.setattr(jneuro.cli, "keep_freed_memory", lambda: False)
-    monkeypatch.setattr(jneuro.cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(jneuro.cli, "heed_signals", lambda: None)
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setattr(sys, "argv", ["jneuro", "convert", *arguments])
     with pytest.raises(SystemExit) as caught:

@@ -21,6 +21,8 @@ from jneuro.simulators.ring import RingNetwork
 from jneuro.simulators.solvers import SequentialEuler
 from jneuro.simulators.synapses import DelayedSynapses, raster_width
 
+pytestmark = pytest.mark.optimized
+
 KEY = jax.random.key(0)
 HELD = {
     name: dict(np.load(pathlib.Path(__file__).parents[1] / "reference" / f"{name}.npz"))

@@ -10,6 +10,8 @@ import pytest
 from jneuro.simulators import CA1Pyramidal, HodgkinHuxley, Izhikevich, excitability
 from jneuro.simulators.regimes import REGIMES, firing_pattern
 
+pytestmark = pytest.mark.optimized
+
 
 @pytest.fixture(scope="module")
 def ca1():

@@ -330,7 +330,7 @@ def test_a_warm_up_is_the_beginning_of_the_run(cell, current, as_users_compile):
     """To the last bit as users compile: LLVM without optimisation keeps operations apart where nothing is recorded."""
     stimulus = stimuli.Step(current, onset=1.0, end=6.0)
     how = {"key": KEY, "record_every": 4 * cell.default_dt, "throw": False}
-    options = as_users_compile | {"xla_backend_optimization_level": 3}
+    options = as_users_compile | {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
 
     def run(**span):
         def potential_and_end():

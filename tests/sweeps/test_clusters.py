@@ -48,22 +48,26 @@ def test_processes_are_who_the_cluster_says(cluster):
 
 
 def test_who_says_both_numbers_meets_nobody(monkeypatch):
-    monkeypatch.setattr("jax.distributed.initialize", _nobody)
+    monkeypatch.setattr("jneuro.experiment.sweeping.subprocess.run", None)
     assert join_processes("localhost:1", 4, 3) == (3, 4)
     assert join_processes(None, 4, 3, detect=True) == (3, 4)
     assert join_processes(None, None, None) == (0, 1)
     for coordinator, processes, process in (("localhost:1", None, None), (None, 4, None), (None, 4, 4)):
         with pytest.raises(ConfigError, match=r"command line: --process"):
             join_processes(coordinator, processes, process)
+    for address in ("localhost", ":5000", "localhost:0", "localhost:99999", "nowhere.invalid:5000"):
+        with pytest.raises(ConfigError, match=r"command line: --coordinator '.*' is no address"):
+            join_processes(address, None, None, detect=True)
 
 
-def test_nothing_to_detect_is_said(monkeypatch):
-    for name in [n for n in os.environ if n.startswith(("SLURM_", "OMPI_", "KUBERNETES_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setattr("jax.distributed.initialize", _nobody)
-    with pytest.raises(ConfigError, match=r"cannot meet .* say --processes and --process"):
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("raise ValueError('coordinator_address should be defined.')", "ValueError: coordinator_address should be"),
+        ("import os; os.abort()", "not all of them came within 120 s"),  # so JAX ends, where nobody comes
+    ],
+)
+def test_processes_that_do_not_meet_are_told_in_one_line(monkeypatch, how, said):
+    monkeypatch.setattr("jneuro.experiment.sweeping._MEET", how)
+    with pytest.raises(ConfigError, match=rf"the processes cannot meet \({said}.*\); say --processes and --process"):
         join_processes(None, None, None, detect=True)
-
-
-def _nobody(*arguments):
-    raise ValueError("coordinator_address should be defined.")

@@ -90,7 +90,7 @@ def free_port():
 
 def children(folder, ways, devices, processes=1):
     """Let processes train together on so many devices each; return the curves of each process, by way."""
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    flags = f"--xla_force_host_platform_device_count={devices}"
     warnings = ["-W", "error", "-W", "ignore:Error reading persistent compilation cache entry:UserWarning"]
     command = [sys.executable, *warnings, str(CHILD), str(folder), ",".join(ways)]
     port = str(free_port())

@@ -57,7 +57,7 @@ class Method(Config):
     of_networks: ClassVar[bool] = False
     """Whether it fits networks, to statistics of their runs, rather than cells."""
 
-    spread: float = Field(default=2.0, gt=1)
+    spread: float = Field(default=2.0, gt=1, le=1e6)
     refine: int = Field(default=0, ge=0)
 
     def solve(self, residuals: Residuals, key: Key[Array, ""], progress: Task = SILENT, keep: Keep = anew) -> Solution:
