@@ -17,7 +17,7 @@ from jneuro.core.devices import available_memory
 from jneuro.core.random import require_key, stream
 from jneuro.core.types import Array, Key, PyTree
 from jneuro.recordings.recording import Recording
-from jneuro.simulators.base import Simulator, step_count
+from jneuro.simulators.base import Simulator, state_variables, step_count
 from jneuro.simulators.integration import (
     ODEState,
     begin,
@@ -382,7 +382,44 @@ def _fault(simulator, solver, dt: float, recording: Recording, coarse: Any) -> s
         when = f"at t = {int(coarse.step) * dt:g} ms"
         found += [s for s in [too_coarse(simulator, solver, dt, float(coarse.rate), when)] if s]
         found = found or [s for s in [erred(simulator, solver, dt, coarse)] if s]
+    if not found and isinstance(simulator, ODESimulator) and not isinstance(recording.final_state.y[0], Tracer):
+        found += [s for s in [_strayed(simulator, recording)] if s]
     return "; ".join([*(found or [f"final state: {_NOT_FINITE}"]), _FLAG])
+
+
+_ASTRAY = 0.01
+"""By which share of its bounds, or of 1, a variable may leave them by the error of a scheme."""
+
+
+def _limits(simulator: ODESimulator) -> dict[str, tuple[float, float]]:
+    """Between which values each variable must stay that has bounds."""
+    found = {}
+    for name, about in state_variables(simulator.State).items():
+        low, high = about.bounds.low, about.bounds.high
+        slack = _ASTRAY * (high - low if math.isfinite(high - low) else 1.0)
+        if math.isfinite(low) or math.isfinite(high):
+            found[name] = (low - slack, high + slack)
+    return found
+
+
+def _inside(simulator: ODESimulator, values: Mapping[str, Array], final: Any) -> Array:
+    """Whether variables have stayed within the bounds that their class declares."""
+    inside = jnp.asarray(True)
+    for name, (low, high) in _limits(simulator).items():
+        for x in [getattr(final, name), *([values[name]] if name in values else [])]:
+            inside = inside & ~((x < low) | (x > high)).any()
+    return inside
+
+
+def _strayed(simulator: Any, recording: Recording) -> str | None:
+    """Name the first variable that has left its bounds."""
+    for name, (low, high) in _limits(simulator).items():
+        every = np.asarray(recording.values.get(name, getattr(recording.final_state.y, name)))
+        out = (every < low) | (every > high)
+        if out.any():
+            bounds = state_variables(simulator.State)[name].bounds
+            return f"{name} = {every[out][0]:g} has left its bounds, {bounds}: the time step is too coarse"
+    return None
 
 
 def _where(recording: Recording) -> str | None:
@@ -407,6 +444,7 @@ def _simulate(simulator, stimulus, key, initial_state, solver, gradient, frames)
     if isinstance(simulator, ODESimulator):
         start = begin(simulator, stimulus, stream(key, "init"), initial_state, solver, frames.dt)
         final, values, ok, coarse = integrate(simulator, stimulus, start, solver, frames, gradient)
+        ok = ok & _inside(simulator, values, final.y)
     else:
         with differentiating_spikes(gradient):
             start, ok = begin_stepped(simulator, stream(key, "init"), initial_state), True

@@ -23,11 +23,12 @@ from jneuro.simulators.base import Parameter, Simulator, step_count
 from jneuro.simulators.config import populations_of, require_possible, scheme_of
 from jneuro.simulators.paths import draw, parameters, replace, resolve
 from jneuro.simulators.simulation import simulate
+from jneuro.simulators.stepping import finite
 from jneuro.simulators.stimuli import Stimulus
 from jneuro.sweeps.design import TAKEN, DesignConfig
 from jneuro.sweeps.measures import Measure, result_like, result_names, unwrapped
 
-__all__ = ["REASON", "StimulusRecipe", "SweepProblem", "described", "source_of"]
+__all__ = ["FINITE", "REASON", "StimulusRecipe", "SweepProblem", "described", "source_of"]
 
 REASON = "reason"
 FINITE = "finite"

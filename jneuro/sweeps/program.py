@@ -20,7 +20,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jneuro.core.devices import is_out_of_memory
 from jneuro.core.types import Array
-from jneuro.sweeps.problem import REASON, SweepProblem
+from jneuro.sweeps.problem import FINITE, REASON, SweepProblem
 
 __all__ = [
     "NOT_FINITE",

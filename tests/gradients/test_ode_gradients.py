@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jneuro.simulators.adjoint import TimeParallel
 from jneuro.simulators import CA1Pyramidal, HodgkinHuxley, simulate, stimuli
+from jneuro.simulators.adjoint import TimeParallel
 from jneuro.simulators.solvers import RK4, Adaptive, Euler, Heun, RushLarsen, StaggeredCrankNicolson
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -129,13 +129,16 @@ def test_memory_is_bounded_by_checkpoints():
     assert stored(14) < 0.25 * stored(None)
 
 
-# Times of the stimulus -------------------------------------------------------------------------------------------------
+# Times of the stimulus -----------------------------------------------------------------------------------------------
 
 WAVE = np.random.default_rng(0).normal(size=30) * 2
 TIMES = {
     # of its times [ms], which lie between steps: stimulus, times
     "step": (lambda t: stimuli.Step(1.5, onset=t[0], end=t[1]), [1.003, 2.517]),
-    "pulses": (lambda t: stimuli.PulseTrain(9.0, frequency=t[2], width=t[1], count=3, onset=t[0]), [0.504, 0.41, 800.0]),
+    "pulses": (
+        lambda t: stimuli.PulseTrain(9.0, frequency=t[2], width=t[1], count=3, onset=t[0]),
+        [0.504, 0.41, 800.0],
+    ),
     "a short pulse": (lambda t: stimuli.PulseTrain(270.0, 100.0, width=t[1], count=1, onset=t[0]), [1.505, 0.037]),
     "ramp": (lambda t: stimuli.Ramp(2.4, end=t[1], onset=t[0]), [0.706, 2.01]),
     "sine": (lambda t: stimuli.Sine(1.8, 100.0, phase=1.0, onset=t[0]), [1.107]),

@@ -23,7 +23,7 @@ from jneuro.simulators import (
     simulate_many,
     stimuli,
 )
-from jneuro.simulators.base import POSITIVE, Drive, Param, param, state
+from jneuro.simulators.base import POSITIVE, Bounds, Drive, Param, param, state
 from jneuro.simulators.integration import Stepper
 from jneuro.simulators.ode import is_separable
 from jneuro.simulators.solvers import RK4, Adaptive, Euler, MembraneTerm, RushLarsen, StaggeredCrankNicolson
@@ -322,6 +322,19 @@ def test_what_a_step_may_err(cell, current, solver, fine, coarse, said):
     assert simulate(cell(), stimuli.Constant(current), dt=fine, **how).ok
     with pytest.raises(SimulationError, match=said):
         simulate(cell(), stimuli.Constant(current), dt=coarse, **how | {"throw": True})
+
+
+class Runaway(FitzHughNagumo):
+    """Whose potential may not be as high as a spike of it is."""
+
+    class State(NamedTuple):
+        v: Any = state(-1.2, bounds=Bounds(-3.0, 1.0))
+        w: Any = state(-0.6)
+
+
+def test_a_variable_that_leaves_its_bounds_is_said():
+    with pytest.raises(SimulationError, match=r"v = 1\.\d+ has left its bounds, \[-3, 1\]"):
+        simulate(Runaway(), stimuli.Constant(0.5), duration=60.0, dt=0.25, key=KEY, record=["v"])
 
 
 def test_a_membrane_without_conductance_integrates_its_current():

@@ -196,7 +196,7 @@ AMPLITUDES = {
     "ramp": lambda a: Ramp(a, end=20.0),
     "sine": lambda a: Sine(a, 11.0),
     "chirp": lambda a: Chirp(a, start=11.0, stop=20.0, end=40.0),
-    "sampled": lambda a: Sampled(jnp.stack([a, 2 * a, 3 * a]), 4.0),
+    "sampled": lambda a: Sampled(jnp.stack([a, 2 * a, 3 * a]), 10.0),
     "white noise": lambda a: WhiteNoise(KEY, a, hold=1.0, duration=20.0),
     "sum": lambda a: Constant(a) + Sine(2 * a, 11.0),
 }
