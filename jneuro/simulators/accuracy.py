@@ -34,7 +34,7 @@ class Coarseness(NamedTuple):
     Attributes:
         rate: how fast [1/ms].
         step: when, in steps.
-        error: by how much a step errs, as a share of the range that the potential covers.
+        error: by how much a step errs, as a share of the range of the potential, or of its size if that is more.
         cell: in which cell.
         erred: at which step.
     """
@@ -206,7 +206,7 @@ def local_error(stepper: Any, seen: Steepest, coarse: Coarseness, *, observed: b
     Returns:
         It, with the largest error; infinite where a step from there leaves the finite numbers.
     """
-    solver, zero = stepper.solver, jnp.zeros((), seen.low.dtype)
+    solver, cell, zero = stepper.solver, stepper.term.simulator, jnp.zeros((), seen.low.dtype)
     drive = seen.drive
 
     def term(h):
@@ -220,16 +220,18 @@ def local_error(stepper: Any, seen: Steepest, coarse: Coarseness, *, observed: b
         begun = solver.start(term(h), zero, h, y)
         carry = jax.tree.map(lambda a, b: jnp.where(fresh, a, b), begun, carry)
         carry = solver.advance(term(h), zero, h, carry)
-        return carry, potential(solver.observe(term(h), zero, h, carry))
+        after = solver.observe(term(h), zero, h, carry)
+        return carry, (potential(after), cell.threshold(after) < 0 if cell.has_reset else True)
 
     lengths = dt * jnp.asarray([1, 1, 0.5, 0.5, 0.5, 0.5], dt.dtype)
     fresh = jnp.asarray([True, False, True, False, False, False])
-    _, v = scan(step, solver.start(term(dt), zero, dt, y), (lengths, fresh), unroll=1)
+    _, (v, below) = scan(step, solver.start(term(dt), zero, dt, y), (lengths, fresh), unroll=1)
     error = jnp.abs(v[0] - v[3])
-    if not stepper.term.simulator.has_reset:
-        error = jnp.maximum(error, jnp.abs(v[1] - v[5]))
+    # Beyond the threshold of a reset the potential is cut off, however far the equation would take it.
+    error = jnp.where(below[0] & below[3], error, 0) if cell.has_reset else jnp.maximum(error, jnp.abs(v[1] - v[5]))
     size = jnp.maximum(jnp.abs(seen.low), jnp.abs(seen.high))
-    error = jnp.maximum(error - _ROUNDING * size, 0) / jnp.maximum(seen.high - seen.low, jnp.finfo(dt.dtype).tiny)
+    covered = jnp.maximum(jnp.maximum(seen.high - seen.low, size), jnp.finfo(dt.dtype).tiny)
+    error = jnp.maximum(error - _ROUNDING * size, 0) / covered
     error = jnp.ravel(jnp.where(jnp.isnan(error), jnp.inf, error))
-    cell = jnp.argmax(error)
-    return coarse._replace(error=error[cell], cell=cell, erred=jnp.ravel(seen.step)[cell])
+    worst = jnp.argmax(error)
+    return coarse._replace(error=error[worst], cell=worst, erred=jnp.ravel(seen.step)[worst])

@@ -340,8 +340,8 @@ def test_a_variable_that_leaves_its_bounds_is_said():
 def test_a_membrane_without_conductance_integrates_its_current():
     for cell in (HodgkinHuxley(g_na=0.0, g_k=0.0, g_l=0.0), Pospischil(g_na=0.0, g_k=0.0, g_m=0.0, g_l=0.0)):
         capacitance = cell.c_m if isinstance(cell, HodgkinHuxley) else cell.capacitance
-        found = simulate(cell, stimuli.Constant(2.0), duration=5.0, key=KEY, record=["v"])
-        assert float(found["v"][-1] - cell.v_initial) == pytest.approx(10.0 / float(capacitance), rel=1e-3)
+        found = simulate(cell, stimuli.Constant(2.0 * capacitance), duration=5.0, key=KEY, record=["v"])
+        assert float(found["v"][-1] - cell.v_initial) == pytest.approx(10.0, rel=1e-3)
 
 
 @pytest.mark.parametrize("v", [-1000.0, -500.0, 200.0, 300.0, 1000.0])
