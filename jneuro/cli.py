@@ -1,4 +1,4 @@
-"""The command line: `jneuro run|sweep|simulate|train|evaluate|report|claims|convert|bench|list|doctor`.
+"""The command line: `jneuro run|sweep|simulate|train|evaluate|report|check|claims|convert|bench|list|doctor`.
 
 Exit codes: 0 fine, 1 failed or stopped, 2 the user's mistake. Heavy imports happen inside the commands.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from jneuro.core.process import STOPPED, Stopped, at_work, heed_signals, keep_freed_memory, usable_cores
+from jneuro.core.process import STOPPED, Stopped, at_work, heed_signals, keep_freed_memory, leave, usable_cores
 
 if TYPE_CHECKING:
     from jneuro.core.progress import Progress
@@ -153,7 +153,9 @@ def _cpu_devices(wanted: int | None) -> None:
     flag, flags = "--xla_force_host_platform_device_count", os.environ.get("XLA_FLAGS", "")
     if wanted is None and flag in flags:
         return
-    os.environ["XLA_FLAGS"] = f"{flags} {flag}={wanted or usable_cores()}".strip()
+    if (wanted or 0) > (cores := usable_cores()):
+        print(f"note: {wanted} devices on {cores} cores are slower than {cores}; leave out --devices", file=sys.stderr)
+    os.environ["XLA_FLAGS"] = f"{flags} {flag}={wanted or cores}".strip()
 
 
 @app.command()
@@ -194,6 +196,42 @@ def report(run: Run, code: Code = None) -> None:
     plan, folder = reopen(run, code)
     with folder.lock():
         _say_report(report_stage(plan, folder))
+
+
+@app.command("inspect")
+def inspect_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A recording: a store, or a file that a reader reads.")],
+    said: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[key=value]...", help="How to read it, such as channel=1 or sweeps=[0,2]."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The figure, a PNG file; by default beside FILE, NAME.inspect.png.")
+    ] = None,
+) -> None:
+    """Look at a recording: what is in it, its currents, steps and spikes, what is in doubt; with a figure."""
+    from jneuro.console import print_inspection
+    from jneuro.report.inspection import source_of
+
+    print_inspection(Console(), source_of(file, said or ()), out)
+
+
+@app.command()
+def check(
+    paths: Annotated[list[Path], typer.Argument(metavar="RUN|STORE...", help="Run folders, or single stores.")],
+) -> None:
+    """Verify run folders and stores from end to end; exit code 1 if anything is damaged."""
+    from jneuro.experiment.checking import check_folder
+
+    console, damaged = Console(soft_wrap=True, highlight=False), False
+    for path in paths:
+        for finding in (found := check_folder(path)):
+            console.print(str(finding), markup=False)
+        damaged = damaged or bool(found)
+        if not found:
+            console.print(f"{path}: all is as it was written", markup=False)
+    if damaged:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -300,11 +338,13 @@ def main() -> None:
         app()
     except Stopped:
         say.print(STOPPED)
-        sys.exit(1)
+        leave(1)
     except Exception as error:
         outcome = getattr(error, "outcome", "failed" if isinstance(error, OSError) else None)
         if outcome is None:
             raise
         say.print(f"[red]{outcome}:[/] ", end="")
         say.print(str(error), markup=False)
+        if outcome == "stopped":
+            leave(1)
         sys.exit(2 if outcome == "error" else 1)

@@ -1,7 +1,9 @@
 """What the command line shows: scores, lists and the doctor's findings; JAX comes with what needs it."""
 
+import contextlib
 import importlib
 import inspect
+import math
 import os
 import platform
 import shutil
@@ -19,7 +21,7 @@ from jneuro.core.names import unknown_name
 from jneuro.core.outline import Outline, outline
 from jneuro.core.registry import Registry
 
-__all__ = ["print_doctor", "print_fit", "print_list", "print_scores"]
+__all__ = ["print_doctor", "print_fit", "print_inspection", "print_list", "print_scores"]
 
 
 def print_scores(console: Console, metrics: Mapping[str, Any]) -> None:
@@ -84,8 +86,50 @@ def print_fit(console: Console, metrics: Mapping[str, Any]) -> None:
         cost, seconds = _number(found["data_cost"], ".4f"), _number(found["seconds"], ".2f")
         table.add_row(found["method"], counts, cost, f"{found['simulations']:,.0f}", seconds)
     console.print(table)
+    if why := metrics.get("not_held_out"):
+        console.print(f"nothing was held out: {escape(why)}", soft_wrap=True)
     if not metrics["fit"]["ok"]:
         console.print(f"[yellow]flagged:[/] {escape(metrics['fit']['reason'])}", soft_wrap=True)
+
+
+def print_inspection(console: Console, source: Any, out: Path | None) -> None:
+    """Print what is in a recording and write its figure.
+
+    Args:
+        console: where.
+        source: the `RecordingFile`.
+        out: the figure's file; by default beside the recording.
+
+    Raises:
+        ReadError: if it cannot be read as a cell's potential and current, after what it contains has been printed.
+    """
+    from jneuro.recordings.contents import contents
+    from jneuro.recordings.readers import ReadError
+    from jneuro.report.inspection import inspect
+
+    try:
+        recording = source.read()
+        found = inspect(recording, sweeps=source.sweeps)
+    except ValueError as error:
+        with contextlib.suppress(ReadError):  # of a damaged file nothing is known
+            for line in contents(source.path) if source.path.exists() else ():
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+        raise error if isinstance(error, ReadError) else ReadError(f"{source.path}: {error}") from error
+    facts = Table("", "", show_header=False, box=None)
+    for key, value in found.facts:
+        facts.add_row(key, escape(value))
+    console.print(facts)
+    table = Table(*map(escape, found.trials.columns), title_justify="left")
+    for row in found.trials.rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
+    for doubt in found.doubts:
+        console.print(f"[yellow]in doubt:[/] {escape(doubt)}", soft_wrap=True, highlight=False)
+    if not found.doubts:
+        console.print("nothing is in doubt")
+    path = out or Path(f"{source.path}.inspect.png")
+    found.figure.savefig(path, format="png", dpi=160)
+    console.print(f"figure: {escape(str(path))}", soft_wrap=True, highlight=False)
 
 
 _COLUMNS = {
@@ -99,7 +143,7 @@ _COLUMNS = {
 
 
 def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
+    return "–" if value is None or math.isnan(value) else format(value, form)
 
 
 def print_list(console: Console, what: str, code: Path | None = None) -> None:

@@ -42,6 +42,7 @@ PLACE = {name: place for place, names in enumerate(ORDER) for name in names}
 LIGHT = [["--help"], ["run", "--help"], ["list"], ["list", "losses"], ["list", "lstm"], ["list", "brunel"]]
 """Commands that need no JAX."""
 VERBS = {"simulate", "simulate_many", "train", "fit", "sweep", "evaluate", "run", "train_ensemble"}
+VERBS |= {"read", "read_table"}
 
 # What the kinds have in common, which general code may ask for.
 CONTRACTS = {

@@ -226,6 +226,10 @@ def half(prediction, batch):
     assert "has no 'Laek'; it has" in missing.err
 
 
+def test_a_number_that_is_none_is_a_dash():
+    assert [jneuro.console._number(value, ".2f") for value in (None, float("nan"), 0.5)] == ["–", "–", "0.50"]
+
+
 def test_doctor_shows_the_installation(cli, monkeypatch):
     monkeypatch.setenv("JNEURO_ALLOCATOR", "system")
     monkeypatch.setattr(jneuro.console.shutil, "which", lambda _: None)
@@ -263,6 +267,13 @@ def test_the_command_itself():
     assert done.stderr == (
         "error: missing.yaml: cannot be read (No such file or directory); see `jneuro list configs`\n"
     )
+
+
+def test_more_devices_than_cores_are_told(monkeypatch, capsys):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    jneuro.cli._cpu_devices(10_000)
+    assert capsys.readouterr().err.startswith("note: 10000 devices on ")
+    assert os.environ["XLA_FLAGS"].endswith("device_count=10000")
 
 
 def _started(*arguments):

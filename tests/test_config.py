@@ -353,12 +353,15 @@ def test_no_configuration(tmp_path, text, expected):
     assert max(map(len, str(caught.value).splitlines())) < 300 + len(str(path))
 
 
-def test_binary_and_folders_are_no_configuration(tmp_path):
+def test_binary_and_folders_are_no_configuration(tmp_path, monkeypatch):
     (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"x.yaml: not valid YAML"):
         load_experiment(tmp_path / "x.yaml")
     with pytest.raises(ConfigError, match="cannot be read"):
         load_experiment(tmp_path)
+    monkeypatch.setattr("jneuro.core.config._MOST_BYTES", 2)
+    with pytest.raises(ConfigError, match=r"x.yaml: is larger than 0 MiB"):
+        load_experiment(tmp_path / "x.yaml")
 
 
 RECORDED = """\
@@ -399,10 +402,10 @@ def test_a_recording_given_on_the_command_line_is_relative_to_the_working_folder
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
-        (shutil.rmtree, "no such recording; make it anew with `jneuro simulate`"),
+        (shutil.rmtree, "or make it anew with `jneuro simulate CONFIG`"),
         (
             lambda p: next(f for f in (p / "v" / "c").rglob("*") if f.is_file()).unlink(),
-            "truncated, 1 of 1 chunks of 'v'",
+            "damaged, v/c/0/0/0 is missing",
         ),
         (lambda p: (p / "zarr.json").write_text("{"), "not a Zarr store"),
     ],

@@ -13,7 +13,7 @@ from jneuro.evaluation.comparison import compare_ratios, holm
 from jneuro.evaluation.count_ceiling import count_ceiling, futures_of_counts
 from jneuro.evaluation.forecasts import forecast, targets
 from jneuro.evaluation.metrics import interval, ratio_error, sums_by_run
-from jneuro.recordings import open_recording
+from jneuro.recordings import open_recording, populations_of
 from jneuro.report.components import Estimate, Plot, Section, Table, estimate, forest, number, quantity
 from jneuro.report.style import COLOURS, GREY, INK, panels
 
@@ -71,8 +71,7 @@ class CountScores(Analysis):
         kept = {n: _kept(study, w, total) for n, w in same.items()}
         main = _kept(study, study.windows, total)
         groups = {"all": np.ones(total, bool)}
-        for label, title in data["population"].attrs["meaning"].items() if "population" in data else ():
-            groups[title] = np.asarray(data["population"]) == int(label)
+        groups |= populations_of(data)
         groups["shared"] = np.bincount(np.concatenate([main, *kept.values()]), minlength=total) == len(kept) + 1
         rate = np.ones(total)
         rate[main] = mean_rate(_counts(study.windows, targets(study.windows, study.windows.starts["train"])))

@@ -10,7 +10,7 @@ from jneuro.datasets import WindowConfig
 from jneuro.evaluation.analysis import Analysis, Findings, Study
 from jneuro.evaluation.forecasts import targets
 from jneuro.evaluation.metrics import ratio_error
-from jneuro.recordings import open_recording, read_recording
+from jneuro.recordings import open_recording, populations_of, read_recording
 from jneuro.report.components import Plot, Section
 from jneuro.report.style import COLOURS, GREY, panels
 
@@ -79,19 +79,16 @@ class ErrorAnalysis(Analysis):
                 rmse, se, r2 = binned_error(forecast[:, 0] * scale - truth, truth, value, edges, runs)
                 for what, values in {"rmse": rmse, "rmse_se": se, "r2": r2}.items():
                     arrays[f"{name}.{what}.{predictor}"] = ((f"{name}_bin",), values)
-        if "population" in data:
-            meaning = data["population"].attrs["meaning"]
-            for label, title in meaning.items():
-                mask = np.asarray(data["population"]) == int(label)
-                numbers["populations"][title] = {
-                    predictor: 1
-                    - float(
-                        np.square((forecast[:, 0] * scale - truth)[:, mask]).sum()
-                        / np.square(truth - truth.mean(0))[:, mask].sum()
-                    )
-                    for predictor, forecast in predictions.items()
-                    if mask.any()
-                }
+        for title, mask in populations_of(data).items():
+            numbers["populations"][title] = {
+                predictor: 1
+                - float(
+                    np.square((forecast[:, 0] * scale - truth)[:, mask]).sum()
+                    / np.square(truth - truth.mean(0))[:, mask].sum()
+                )
+                for predictor, forecast in predictions.items()
+                if mask.any()
+            }
         return Findings(numbers, arrays)
 
     def section(self, findings: Findings) -> Section:

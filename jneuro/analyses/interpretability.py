@@ -27,7 +27,7 @@ from jneuro.evaluation.connectivity_scores import score_synapses
 from jneuro.evaluation.forecasts import forecast, targets
 from jneuro.evaluation.metrics import interval, ratio_error
 from jneuro.evaluation.protocols import SupportsAdjacency, SupportsConvolutions, SupportsGates
-from jneuro.recordings import open_recording
+from jneuro.recordings import open_recording, populations_of
 from jneuro.report.components import (
     Estimate,
     Plot,
@@ -210,9 +210,7 @@ class _Looked:
         data = open_recording(study.recording)
         populations = {"other": np.ones(study.windows.outputs, bool)}
         if "population" in data and study.config.neurons is None:
-            label = np.asarray(data["population"])
-            populations = {title: label == int(k) for k, title in data["population"].attrs["meaning"].items()}
-            populations = {title: mask for title, mask in populations.items() if mask.any()}
+            populations = {title: mask for title, mask in populations_of(data).items() if mask.any()}
         self.populations = populations
         self.groups = input_groups(populations, self.synapse, rng)
         run, target = self.places(self.starts)

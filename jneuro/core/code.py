@@ -17,13 +17,23 @@ import json
 import site
 import sys
 import sysconfig
+import traceback
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-__all__ = ["CodeError", "changed_files", "code_folder", "digest", "load_object", "loaded_code", "source_files"]
+__all__ = [
+    "CodeError",
+    "changed_files",
+    "code_folder",
+    "digest",
+    "line_of",
+    "load_object",
+    "loaded_code",
+    "source_files",
+]
 
 
 class CodeError(ValueError):
@@ -320,6 +330,21 @@ def _definition(thing: Any) -> tuple[Any, str]:
     return about, getattr(about, "__module__", None) or ""
 
 
+def line_of(function: Any, error: BaseException) -> str:
+    """Say where in a function's own file something was raised, ` (file, line 3)`; empty where it was elsewhere.
+
+    Args:
+        function: of one's own, or a class.
+        error: what it has raised, perhaps in what it calls.
+    """
+    try:
+        file = inspect.getfile(function)
+    except (TypeError, OSError):  # of an object, or of what is not in a file
+        return ""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+
+
 def digest(thing: Any) -> str | None:
     """Stand for the source of a class, a function or an instance, and of all that its module imports beside it.
 
@@ -370,7 +395,9 @@ def source_files(thing: Any) -> dict[str, str]:
 
 
 def _version(top: str) -> str | None:
-    """Name and version of an installed package that is not editable."""
+    """Name and version of an installed package that is not editable, or of Python for what comes with it."""
+    if top in sys.stdlib_module_names:
+        return f"python {sys.version.partition(' ')[0]}"
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         distribution = importlib.metadata.distribution(top)
         return None if _editable(distribution) else f"{top} {distribution.version}"

@@ -94,6 +94,23 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants")
     outside_hash: ClassVar[frozenset[str]] = frozenset()
 
+    def __init__(self, **values: Any) -> None:
+        """Check the keys.
+
+        Args:
+            values: of the keys.
+
+        Raises:
+            ConfigError: for anything wrong with them, in one line each.
+        """
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(_explain(_flat(error), type(self).__name__, ())) from None
+
+    # So Pydantic knows that configurations within others, of mappings, need no call of it.
+    __init__.__pydantic_base_init__ = True  # pyright: ignore[reportFunctionMemberAccess]
+
     @model_validator(mode="before")
     @classmethod
     def _known(cls, data: Any) -> Any:
@@ -221,9 +238,13 @@ def load_config(
     """
     path = Path(path)
     try:
-        data = _parsed(f"{path}:", path.read_bytes())
+        with path.open("rb") as file:
+            text = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); see `jneuro list configs`") from error
+    if len(text) > _MOST_BYTES:
+        raise ConfigError(f"{path}: is larger than {_MOST_BYTES >> 20} MiB; see `jneuro list configs`")
+    data = _parsed(f"{path}:", text)
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: must be a mapping of keys to values")
     for key, command in COMMANDS.items():
@@ -253,6 +274,8 @@ def load_config(
         raise ConfigError(_explain([((), item)], path, overrides)) from error
 
 
+_MOST_BYTES = 256 << 20
+"""Most bytes of a configuration, which may hold a table of points."""
 _DEEPEST = 64
 """Most mappings and lists within each other."""
 _MOST_VALUES = 1_000_000
@@ -339,14 +362,25 @@ def _message(error: Any) -> str:
     text = error["msg"]
     if kind == "float_parsing" or kind == "int_parsing":
         text = "must be a number"
+    elif kind == "too_short":
+        text = f"must have at least {context['min_length']} item{'s' * (context['min_length'] > 1)}"
+    text = _PLAIN.get(kind, text)
     return f"{before}{text[0].lower()}{text[1:]}"
 
+
+_PLAIN = {
+    "model_type": "must be a dictionary of keys and values",
+    "dict_type": "must be a dictionary of keys and values",
+    "tuple_type": "must be a list",
+    "string_type": "must be text",
+}
+"""Messages of Pydantic in other words."""
 
 _UNIONS = ("horizons_ms",)
 """Keys whose value is one of several kinds."""
 
 
-def _explain(found: Iterable[tuple[tuple[str, ...], Any]], path: Path, overrides: Sequence[str]) -> str:
+def _explain(found: Iterable[tuple[tuple[str, ...], Any]], path: Path | str, overrides: Sequence[str]) -> str:
     """All errors, one a line: file or command line, key, value and remedy."""
     lines, found = [], [*found]
     for keys, item in found:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["finite", "flush", "remove", "write_json", "write_text", "written"]
+__all__ = ["finite", "flush", "naming", "remove", "write_json", "write_text", "written"]
 
 
 @contextlib.contextmanager
@@ -34,26 +34,38 @@ def written(path: Path, *, first: bool = False) -> Iterator[Path]:
         remove(fresh)
         remove(former)
     try:
-        yield fresh
-        flush(fresh)
-        if first:
-            try:
-                os.rename(fresh, path)  # onto nothing, or onto an empty folder
-            except OSError:
-                if not path.exists():
-                    raise
-        else:
-            if path.is_dir():
-                os.replace(path, former)
-            os.replace(fresh, path)
-        _flush_one(path.parent)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk names none
-        raise
+        with naming(path):
+            yield fresh
+            flush(fresh)
+            if first:
+                try:
+                    os.rename(fresh, path)  # onto nothing, or onto an empty folder
+                except OSError:
+                    if not path.exists():
+                        raise
+            else:
+                if path.is_dir():
+                    os.replace(path, former)
+                os.replace(fresh, path)
+            _flush_one(path.parent)
     finally:
         remove(fresh)
         if not first:
             remove(former)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the system say where it happened: a full disk names no file.
+
+    Args:
+        path: what is written meanwhile.
+    """
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def remove(path: Path) -> None:

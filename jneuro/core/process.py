@@ -7,8 +7,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import NoReturn
 
-__all__ = ["STOPPED", "Stopped", "at_work", "heed_signals", "keep_freed_memory", "usable_cores"]
+__all__ = ["STOPPED", "Stopped", "at_work", "heed_signals", "keep_freed_memory", "leave", "usable_cores"]
 
 
 def usable_cores() -> int:
@@ -118,16 +119,30 @@ def _watch(reader: int) -> None:
         come += 1
         if come == 1 and _State.working:
             _say("stopping … (once more: at once)")
-            continue
-        if come == 1:
+        elif come == 1 and not _State.stopping:
             _say(STOPPED)
-        os._exit(1)
+            os._exit(1)
+        elif come > 1:
+            os._exit(1)
 
 
 def _say(text: str) -> None:
     """Write on standard error without a look at what else is just being written there."""
     with contextlib.suppress(OSError):
         os.write(2, f"\n{text}\n".encode())
+
+
+def leave(code: int) -> NoReturn:
+    """End a program that was stopped, before anything that ends with it can be disturbed or waits for something.
+
+    Args:
+        code: the exit code.
+    """
+    if not _State.heeded:
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 @contextlib.contextmanager

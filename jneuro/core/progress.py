@@ -5,6 +5,7 @@ default is `Progress()`, which shows nothing; verbs go through `showing`, which 
 """
 
 import contextlib
+import datetime
 import html
 import math
 import sys
@@ -36,7 +37,8 @@ class Task:
 
         Args:
             done: how much is done, in the task's unit.
-            total: how much there is, where that was not known before or has changed.
+            total: how much there is, where that was not known before or has changed; or said again where work only
+                begins, after compilation, from where speed counts.
             text: what is being done now.
             values: further figures by name, such as a loss; NaN hides one.
         """
@@ -123,12 +125,18 @@ class _Shown(Task):
     def __init__(self, display: "_Display", title: str, total: float | None, unit: str, done: float) -> None:
         self._display, self.title, self.total, self.unit, self.done = display, title, total, unit, done
         self._began, self._before, self.over = time.monotonic(), done, False
+        self._last = self._began
         self.text, self._values = "", {}
 
     def update(self, done=None, total=None, text=None, **values) -> None:
         with self._display.lock:
-            if self.total is None and total is not None:  # neither compilation nor what was done before is speed
+            still = done == self.done == self._before
+            if total is not None and (self.total is None or still):
+                # Neither compilation nor what was done before is speed.
                 self._began, self._before = time.monotonic(), done or 0.0
+                self._last = self._began
+            elif done is not None and done != self.done:
+                self._last = time.monotonic()
             self.done = self.done if done is None else done
             self.total = self.total if total is None else total
             self.text = self.text if text is None else text
@@ -149,8 +157,15 @@ class _Shown(Task):
 
     @property
     def speed(self) -> float:
-        """Units a second."""
-        return (self.done - self._before) / max(time.monotonic() - self._began, 1e-9)
+        """Units a second, from the beginning to the last update: what comes in batches has no speed of its own."""
+        return (self.done - self._before) / max(self._last - self._began, 1e-9)
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that are left, if that is known."""
+        if not self.total or self.speed <= 0:
+            return None
+        return max((self.total - self.done) / self.speed - (time.monotonic() - self._last), 0.0)
 
     def line(self) -> str:
         """Title, text, amounts, speed and values."""
@@ -226,8 +241,8 @@ class Lines(_Display):
             self._write(task.title)
         elif self._last[task] != where and (not task.over or task.total):
             share = f", {task.share:.0%}" if task.share is not None and not task.unit else ""
-            known = task.total if task.unit and not task.over and task.speed > 0 else None
-            left = f", {(known - task.done) / task.speed:.0f} s left" if known else ""
+            left = task.left if task.unit and not task.over else None
+            left = "" if left is None else f", {left:.0f} s left"
             self._write(task.line() + share + left)
         self._last[task] = where
 
@@ -243,11 +258,20 @@ class Terminal(_Display):
     def open(self) -> None:
         """Begin to draw."""
         from rich.console import Console
-        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, ProgressColumn, TaskProgressColumn, TextColumn
         from rich.progress import Progress as Bars
+        from rich.text import Text
 
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
-        self._bars = Bars(*columns, TimeRemainingColumn(), console=self._console or Console(stderr=True))
+        class Left(ProgressColumn):
+            """Time that is left; Rich's own column takes the speed of the last updates, which come in batches."""
+
+            def render(self, task: Any) -> Text:
+                left = task.fields["shown"].left
+                known = "-:--:--" if left is None else str(datetime.timedelta(seconds=round(left)))
+                return Text(known, style="progress.remaining")
+
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), Left())
+        self._bars = Bars(*columns, console=self._console or Console(stderr=True))
         self._bars.start()
 
     def note(self, text: str) -> None:
@@ -261,7 +285,7 @@ class Terminal(_Display):
         if self._bars is None:
             return
         if task not in self._ids:
-            self._ids[task] = self._bars.add_task(task.title, total=task.total)
+            self._ids[task] = self._bars.add_task(task.title, total=task.total, shown=task)
         ended = {"total": 1.0, "completed": 1.0} if task.over and not task.total else {}
         shown: dict[str, Any] = {"total": task.total, "completed": task.done, "description": task.line()} | ended
         self._bars.update(self._ids[task], **shown)
@@ -333,6 +357,8 @@ def showing(progress: Progress | bool | None, console: "Console | None" = None) 
     if isinstance(progress, Progress):
         yield progress
         return
+    if not isinstance(progress, bool | None):
+        raise ValueError(f"progress = {progress!r} must be True, False, None, or a Progress")
     display = None if progress is False else _display(console, always=bool(progress))
     if display is None or not _showing.acquire(blocking=False):
         yield Progress()

@@ -27,7 +27,7 @@ from jneuro.core.config import Config
 from jneuro.core.names import shown, unknown_name
 from jneuro.core.outline import summary
 
-__all__ = ["Block", "Registry", "accepted", "names_found", "required"]
+__all__ = ["Block", "Registry", "accepted", "names_found", "required", "takes_any"]
 
 
 def accepted(make: Callable) -> list[str]:
@@ -38,6 +38,11 @@ def accepted(make: Callable) -> list[str]:
 def required(make: Callable) -> list[str]:
     """The names of the arguments that have no default."""
     return [p.name for p in _signature(make) if p.default is p.empty]
+
+
+def takes_any(make: Callable) -> bool:
+    """Whether something takes arguments of any name."""
+    return any(p.kind is p.VAR_KEYWORD for p in _parameters(make))
 
 
 _VARIABLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
@@ -92,9 +97,8 @@ class Block(Config):
             ValueError: with the name, and the one that was probably meant.
         """
         known = accepted(self.target)
-        any_keyword = any(p.kind is p.VAR_KEYWORD for p in _parameters(self.target))
         for key in self.arguments:
-            if key not in known and not any_keyword:
+            if key not in known and not takes_any(self.target):
                 raise ValueError(f"{self.name}: {unknown_name(key, [k for k in known if k not in given], 'argument')}")
         for parameter in _signature(self.target):
             if parameter.name in self.arguments:
@@ -105,9 +109,8 @@ class Block(Config):
 
     def _check_number(self, parameter: inspect.Parameter) -> None:
         """Refuse words, true, false and what is not finite where the signature says that a number is meant."""
-        value = self.arguments[parameter.name]
-        said = parameter.annotation if isinstance(parameter.annotation, str) else _written(parameter.annotation)
-        kinds = {kind.strip() for kind in said.split("|")}
+        value, said = self.arguments[parameter.name], parameter.annotation
+        kinds = {kind.strip() for kind in (said.__name__ if inspect.isclass(said) else str(said)).split("|")}
         if not kinds & {"int", "float"} or kinds - {"int", "float", "None"}:
             return
         wrong = ""
@@ -135,11 +138,6 @@ class Block(Config):
             return self.target(**({k: v for k, v in given.items() if k in known} | self.arguments))
         except TypeError as error:
             raise ValueError(f"{self.name}: {error}") from error
-
-
-def _written(annotation: Any) -> str:
-    """An annotation as it is written in a file."""
-    return annotation.__name__ if inspect.isclass(annotation) else str(annotation)
 
 
 _listeners: contextvars.ContextVar[tuple[dict[tuple[str, str], Any], ...]] = contextvars.ContextVar(

@@ -68,7 +68,7 @@ def split_counts(count: int, fractions: Fractions) -> dict[str, int]:
         ValueError: if a split would be empty, with the number that it takes.
     """
     first, second = fractions.bounds(count)
-    counts = dict(zip(SPLITS, (first, second - first, count - second), strict=True))
+    counts: dict[str, int] = dict(zip(SPLITS, (first, second - first, count - second), strict=True))
     if empty := [name for name, share in counts.items() if share < 1]:
         least = max(count + 1, int(0.5 / min(fractions.train, fractions.validation)))
         few = (n for n in range(least, least + 10_000) if 0 < fractions.bounds(n)[0] < fractions.bounds(n)[1] < n)
@@ -295,7 +295,9 @@ class WindowConfig(VariableConfig):
                 "fewer or shorter runs, or a longer frame_ms"
             )
         gap, ends = frames_in("gap_ms", self.gap_ms, dt, 0), (*self.fractions.bounds(frames), frames)
-        parts = dict(zip(SPLITS, zip((0, ends[0] + gap, ends[1] + gap), ends, strict=True), strict=True))
+        parts: dict[str, tuple[int, int]] = dict(
+            zip(SPLITS, zip((0, ends[0] + gap, ends[1] + gap), ends, strict=True), strict=True)
+        )
         layout = _Layout(frames, length, stride, ahead, parts)
         for name, (first, end) in parts.items():
             if self.split == "time" and not layout.count(first, end):

@@ -14,7 +14,7 @@ from jneuro.evaluation.analysis import Study
 from jneuro.evaluation.baselines import Linear
 from jneuro.evaluation.comparison import Comparison, compare, compare_resampled
 from jneuro.evaluation.metrics import interval
-from jneuro.recordings import has_events, open_recording, read_events
+from jneuro.recordings import has_events, open_recording, populations_of, read_events
 
 __all__ = [
     "Separation",
@@ -249,8 +249,7 @@ def score_synapses(
         cross-correlation is that of the training runs, or of each such run itself.
     """
     data = open_recording(study.recording)
-    population = np.asarray(data["population"])
-    kinds = {title: population == int(k) for k, title in data["population"].attrs["meaning"].items()}
+    population, kinds = np.asarray(data["population"]), populations_of(data)
     matrices = {name: [np.repeat(m[None], len(synapse), 0) for m in every] for name, every in pairs.items()}
     if (weights := linear_weights(study)) is not None:
         matrices["VAR weights"] = [np.repeat(np.linalg.norm(weights, axis=1).T[None], len(synapse), 0)]

@@ -25,7 +25,7 @@ from jneuro.datasets.windows import Windows
 from jneuro.evaluation.analysis import Study
 from jneuro.evaluation.ceiling import simulate_futures
 from jneuro.evaluation.metrics import ratio_error
-from jneuro.recordings import open_recording, read_state
+from jneuro.recordings import open_recording, provenance_of, read_state
 from jneuro.simulators.simulation import first_state, simulate_many
 from jneuro.simulators.stepped import SteppedSimulator
 
@@ -83,7 +83,7 @@ def _stored_states(
         run; None where futures cannot be drawn: no simulator that steps, a network or a stimulus of each run's own, or
         no states.
     """
-    simulation = open_recording(study.recording).attrs["provenance"].get("simulation")
+    simulation = provenance_of(open_recording(study.recording)).get("simulation")
     if study.source is None or simulation is None or simulation["connectivity"] != "fixed" or simulation["stimulus"]:
         return None
     simulator = study.source.simulator

@@ -85,14 +85,16 @@ def forecast_scores(
 
     Returns:
         `r2`, `r2_se`, `rmse_z`, `mae_z`, `rmse`, `mae`, and the same by horizon (`per_horizon`) and, for the
-        nearest one, by neuron (`per_neuron`). `rmse` and `mae` are in the unit of the targets.
+        nearest one, by neuron (`per_neuron`). `rmse` and `mae` are in the unit of the targets. R² of what never changes
+        is not defined: NaN.
     """
     error = predicted.astype(np.float64) - target
-    spread = np.square(target - target.mean(0, dtype=np.float64))
+    # What never changes has no spread, not that of its mean's rounding.
+    spread = np.where(np.ptp(target, axis=0) > 0, np.square(target - target.mean(0, dtype=np.float64)), 0.0)
     horizons = [_one_horizon(error[:, h], spread[:, h], scale, runs) for h in range(error.shape[1])]
     squared = np.square(error[:, 0]).mean(0)
-    with np.errstate(divide="ignore", invalid="ignore"):  # a neuron that never changes has no R²: NaN or -inf
-        r2 = 1 - squared / spread[:, 0].mean(0)
+    whole = spread[:, 0].mean(0)
+    r2 = 1 - np.divide(squared, whole, out=np.full_like(squared, np.nan), where=whole > 0)
     neurons = {
         "r2": r2,
         "rmse": np.sqrt(squared) * scale,
@@ -110,7 +112,7 @@ def _one_horizon(error: np.ndarray, spread: np.ndarray, scale: np.ndarray, runs:
     squared, absolute = np.square(error), np.abs(error)
     a, b = sums_by_run(runs, squared, spread)
     return {
-        "r2": float(1 - a.sum() / b.sum()),
+        "r2": float(1 - a.sum() / b.sum()) if b.sum() > 0 else np.nan,
         "r2_se": ratio_error(a, b),
         "rmse_z": float(np.sqrt(squared.mean())),
         "mae_z": float(absolute.mean()),

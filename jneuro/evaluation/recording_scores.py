@@ -1,4 +1,4 @@
-"""Scores of a cell's prediction under steps of current, beside what the recording itself can predict of them."""
+"""Scores of a cell's prediction, by steps of current if there are any, beside what the recording itself predicts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,12 +25,12 @@ def recording_scores(
     predicted_v: Float[np.ndarray, "held_out time"],
     predicted_times: Sequence[Float[np.ndarray, " spike"]],
     detector: Detector | None = None,
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """Score the prediction of the held-out trials, and give the references that the recording offers.
 
-    The references: the second step of a trial as a prediction of the first one, where it repeats it, what came before
-    included; and the mean of a trial's two neighbours, where neither is held out. Trials whose spikes are in doubt are
-    neither scored nor used.
+    A trial is scored step by step; where the current does not go in steps, as a whole. The references: the second step
+    of a trial as a prediction of the first one, where it repeats it, what came before included; and the mean of a
+    trial's two neighbours, where neither is held out. Trials whose spikes are in doubt are neither scored nor used.
 
     Args:
         v: potentials of all trials of the recording [mV].
@@ -46,12 +46,10 @@ def recording_scores(
     Returns:
         `scores` by `model`, `repeat` and `interpolation` (where there are any), each with the root mean square error of
         the rates [Hz], the median error of first spikes [ms] and of the adaptation index, Γ and the root mean square
-        error of the potential away from spikes [mV]; `curve` of the held-out trials; `doubts` by trial. None without
-        steps; no scores where all held-out trials are in doubt.
+        error of the potential away from spikes [mV]; `whole`, whether there are no steps; `curve` of the held-out
+        trials, None without steps; `doubts` by trial. No scores where all held-out trials are in doubt.
     """
-    steps = steps_of(current, dt)
-    if not len(steps.begin):
-        return None
+    steps, whole = _pieces(current, dt)
     detected = (detector or Detector())(v, dt)
     sure = [k for k, t in enumerate(held_out) if not detected.doubts[t]]
     trials = np.asarray(held_out, int)[sure]
@@ -59,6 +57,8 @@ def recording_scores(
         "scores": {},
         "tolerance_ms": TOLERANCE,
         "trials": trials.tolist(),
+        "whole": whole,
+        "curve": None,
         "doubts": {str(t): said for t, said in enumerate(detected.doubts) if said},
     }
     if not len(trials):
@@ -75,7 +75,15 @@ def recording_scores(
     inner = [t for t in trials.tolist() if {t - 1, t + 1} <= {*certain} - {*held_out}]
     if inner:
         scores["interpolation"] = _interpolation(v, every, length, quiet, np.array(inner))
-    return found | {"scores": scores, "curve": _curve(steps.amplitude[trials], true, model)}
+    return found | {"scores": scores, "curve": None if whole else _curve(steps.amplitude[trials], true, model)}
+
+
+def _pieces(current: np.ndarray, dt: float) -> tuple[Steps, bool]:
+    """The steps of a protocol; or the whole of each trial, without a current, where there are none."""
+    steps = steps_of(current, dt)
+    if len(steps.begin):
+        return steps, False
+    return Steps(np.zeros(1), np.full(1, dt * current.shape[1]), np.full((len(current), 1), np.nan)), True
 
 
 def _curve(current: np.ndarray, true: Described, model: Described) -> dict[str, Any]:

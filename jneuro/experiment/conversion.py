@@ -20,6 +20,7 @@ from jneuro.experiment.plan import load_plan, reopen
 from jneuro.experiment.training import load_model
 from jneuro.interop.keras_weights import load_keras, save_keras
 from jneuro.interop.pytorch_forecasting import from_pytorch_forecasting, to_pytorch_forecasting
+from jneuro.interop.tensors import check_sizes
 from jneuro.interop.torch_weights import from_torch, load_state_dict, save_state_dict, to_torch
 from jneuro.interop.weights_folder import load_weights, model_config, new_model, save_weights, written_whole
 from jneuro.models import EncoderDecoderConfig, ModelConfig
@@ -78,6 +79,7 @@ def _read_torch(source: Path, config: ModelConfig | None, columns: Sequence[str]
         raise ConfigError(
             f"{source}: a state_dict does not say which model it is of; give --model FILE, the model's configuration"
         )
+    check_sizes(config.model_dump(), weights, "--model")
     model: nnx.Module = new_model(config)  # pyright: ignore
     return from_pytorch_forecasting(_tft(model), weights, columns) if columns else from_torch(model, weights)
 
@@ -117,6 +119,7 @@ def _read_folder(source: Path) -> nnx.Module:
     known = {training.folder: training for training in plan.trainings}
     if source.name not in known:
         raise ConfigError(f"{source}: {unknown_name(source.name, known, 'model')}")
+    folder.require(known[source.name].stage, f"{source.name} is not trained")
     return load_model(known[source.name], folder)  # pyright: ignore
 
 

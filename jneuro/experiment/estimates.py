@@ -183,9 +183,9 @@ def fitted(config: FitConfig) -> Iterator[Part]:
         starts = turns = 1
     steps = frames = trials = 1.0
     if simulation is not None:
-        begin, end = config.cut_ms or (0.0, simulation.duration_ms)
+        begin, end = config.part or (0.0, simulation.duration_ms)
         steps = (end - begin) / (config.fit.dt_ms or simulation.step)
-        frames = (end - begin) / (config.sample_ms or simulation.frame)
+        frames = (end - begin) / (config.sample or simulation.frame)
         trials = len(chosen(config.train, simulation.runs * simulation.neurons)) if not config.of_network else 1
     about = f"repeats = {config.repeats}, {starts} starts of {turns} turns over {trials:g} trials of {steps:,.0f} steps"
     yield Part(

@@ -13,11 +13,12 @@ from jneuro.core.code import loaded_code
 from jneuro.core.config import content_of
 from jneuro.core.devices import double_precision
 from jneuro.core.resources import Estimate, Part
+from jneuro.core.seals import digest
 from jneuro.datasets.variables import frames_in
 from jneuro.experiment.estimates import Data, fitted, recorded, simulated
 from jneuro.experiment.folder import RunFolder, Stage
 from jneuro.experiment.plan import load_with_code
-from jneuro.fitting.config import FitConfig, TrialNumbers, chosen
+from jneuro.fitting.config import FitConfig, chosen, split
 from jneuro.fitting.kinds import METHODS, OBJECTIVES, made
 from jneuro.fitting.objectives import require_residuals
 from jneuro.fitting.parameters import Trainable
@@ -96,7 +97,8 @@ def resolve_fit(config: FitConfig) -> FitPlan:
         "fit": ("metrics.json", "fit.zarr", "pieces"),
         "report": ("report.html", "figures"),
     }
-    stages = {name: Stage(name, content_of(config, name), outputs) for name, outputs in named.items()}
+    data = digest(config.recording.path) if config.recording else ""
+    stages = {name: Stage(name, content_of(config, name, data), outputs) for name, outputs in named.items()}
     if config.simulation is not None:
         first = Stage("simulate", content_of(config.simulation, config.seed), ("recording.zarr",))
         stages = {"simulate": first, **stages}
@@ -114,8 +116,9 @@ def _check_objectives(config: FitConfig, objectives: tuple[Any, ...]) -> None:
     simulation = config.simulation
     if simulation is None or config.of_network:
         return
-    begin, end = config.cut_ms or (0.0, simulation.duration_ms)
-    dt = config.sample_ms or simulation.frame
+    # What is left to the recording only changes how many samples there are.
+    begin, end = config.part or (0.0, simulation.duration_ms)
+    dt = config.sample or simulation.frame
     trials = len(chosen(config.train, simulation.runs * simulation.neurons))
     nothing = np.broadcast_to(np.zeros(()), (trials, max(round((end - begin) / dt), 2)))
     for i, (part, objective) in enumerate(zip(config.fit.objective or (), objectives, strict=True)):
@@ -139,37 +142,35 @@ def _parts(config: FitConfig) -> Iterator[Part]:
     simulation = config.simulation
     if simulation is not None:
         data = Data(simulation.duration_ms, simulation.frame, simulation.runs, simulation.neurons, [])
-        yield recorded("simulation", data, simulation.recorded)
+        read = [name for name in simulation.recorded if name in _needed(config)]
+        yield recorded("simulation", data, read)
         yield from simulated(simulation)
         _check_simulation(config, simulation)
     yield from fitted(config)
 
 
+def _needed(config: FitConfig) -> tuple[str, ...]:
+    """To what, and with what, is fitted."""
+    return ("spikes",) if config.of_network else ("v", "current")
+
+
 def _check_simulation(config: FitConfig, simulation: SimulationConfig) -> None:
     """Refuse a simulation to which one cannot fit, and trials, times and samples that it has not."""
-    if config.cut_ms is not None and config.cut_ms[1] > simulation.duration_ms * (1 + 1e-9):
+    if config.part is not None and config.part[1] > simulation.duration_ms * (1 + 1e-9):
         raise ValueError(f"cut_ms: the recording ends at {simulation.duration_ms:g} ms")
-    if config.sample_ms is not None and not config.of_network:
-        frames_in("sample_ms", config.sample_ms, simulation.frame)
-        if config.sample_ms > simulation.duration_ms:
-            raise ValueError(
-                f"sample_ms = {config.sample_ms:g} is more than the {simulation.duration_ms:g} ms of a trial"
-            )
+    if config.sample is not None and not config.of_network:
+        frames_in("sample_ms", config.sample, simulation.frame)
+        if config.sample > simulation.duration_ms:
+            raise ValueError(f"sample_ms = {config.sample:g} is more than the {simulation.duration_ms:g} ms of a trial")
     if config.fit.dt_ms is not None and not config.of_network:
-        sample = config.sample_ms or simulation.frame
+        sample = config.sample or simulation.frame
         if step_count(sample, config.fit.dt_ms, "the time between samples") < 1:
             raise ValueError(f"fit.dt_ms = {config.fit.dt_ms:g} is more than the {sample:g} ms between samples")
-    needed = ("spikes",) if config.of_network else ("v", "current")
-    missing = [name for name in needed if name not in simulation.recorded]
+    missing = [name for name in _needed(config) if name not in simulation.recorded]
     if missing:
         raise ValueError(f"simulation.record: must hold '{missing[0]}', to which, or with which, is fitted")
     count = simulation.runs * (1 if config.of_network else simulation.neurons)
-    wanted: dict[str, TrialNumbers] = {"train": config.train, "held_out": config.held_out}
-    for key, trials in wanted.items():
-        try:
-            chosen(trials, count)
-        except ValueError as error:
-            raise ValueError(f"{key}: {error}") from error
+    split(config.train, config.held_out, count)
 
 
 def _truth(config: FitConfig, trainable: Trainable) -> dict[str, float] | None:

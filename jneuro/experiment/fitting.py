@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import re
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -17,19 +16,21 @@ import xarray as xr
 from jneuro.core.config import ConfigError
 from jneuro.core.devices import double_precision
 from jneuro.core.files import remove, written
+from jneuro.core.guard import check_archive, parse_json
 from jneuro.core.progress import Progress
 from jneuro.core.random import stream, trial_keys
 from jneuro.core.types import Array, Key
-from jneuro.evaluation.metrics import match_traces, spike_scores
+from jneuro.evaluation.metrics import spike_scores
 from jneuro.evaluation.recording_scores import recording_scores
 from jneuro.experiment.fit_plan import FitPlan
-from jneuro.experiment.folder import RunFolder, wanted
+from jneuro.experiment.folder import RunFolder, maker, wanted
 from jneuro.experiment.simulation import simulate_stage
-from jneuro.fitting.config import chosen
+from jneuro.fitting.choices import Choice, choose, cut
+from jneuro.fitting.config import chosen, split
 from jneuro.fitting.fitter import Fit, fit, predict
 from jneuro.fitting.kinds import METHODS, made
 from jneuro.fitting.methods.network import NetworkProblem, Runs, simulate_runs
-from jneuro.fitting.parameters import random_starts
+from jneuro.fitting.parameters import Trainable, random_starts
 from jneuro.fitting.posterior import Posterior, posterior
 from jneuro.fitting.problem import Trials
 from jneuro.fitting.solution import named, probability
@@ -37,6 +38,7 @@ from jneuro.fitting.uncertainty import Intervals, intervals, profile
 from jneuro.recordings import Recording
 from jneuro.recordings.readers import read
 from jneuro.recordings.store import read_recording
+from jneuro.spikes.distances import match_spikes
 
 __all__ = ["Pieces", "fit_stages"]
 
@@ -59,21 +61,33 @@ class Pieces:
 
     def __init__(self, path: Path) -> None:
         """Keep pieces in a folder, which is made when there is one."""
-        self._path = path
+        self._path, self._begun, self._first = path, set(), set()
+
+    def compiled_for(self, name: str) -> bool:
+        """Whether a fit was the first of its method in its process, which compiled for the others."""
+        return any(piece.startswith(name) for piece in self._first)
 
     def keep(self, name: str, kind: type[_Piece], make: Callable[[], _Piece]) -> _Piece:
         """Read a piece that is there, or make it and write it."""
         file = self._path / f"{re.sub(r'[^a-z0-9]+', '-', name)}.npz"
-        # What is damaged is made again, as what is missing.
-        damaged = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
-        with contextlib.suppress(*damaged), np.load(file) as stored:
-            plain = json.loads(str(stored["plain"]))
-            return kind(**plain, **{k: jnp.asarray(stored[k]) for k in stored.files if k != "plain"})
+        # What is damaged, which NumPy and zipfile say in many ways, is made again, as what is missing.
+        with contextlib.suppress(Exception):
+            check_archive(file)
+            with file.open("rb") as raw, np.load(raw) as stored:
+                plain = parse_json(str(stored["plain"]))
+                if plain.pop("piece") != name:
+                    raise ValueError("another piece")
+                self._first |= {name} if plain.pop("first") else set()
+                return kind(**plain, **{k: jnp.asarray(stored[k]) for k in stored.files if k != "plain"})
+        method = name.partition("fit ")[0]
+        first = method not in self._begun
+        self._begun.add(method)
+        self._first |= {name} if first else set()
         piece = make()
         fields = piece._asdict()  # pyright: ignore
         # Arrays as they are; numbers, strings and what is missing as JSON.
         arrays = {k: np.asarray(v) for k, v in fields.items() if isinstance(v, jax.Array | np.ndarray)}
-        plain = json.dumps({k: v for k, v in fields.items() if k not in arrays})
+        plain = json.dumps({"piece": name, "first": first} | {k: v for k, v in fields.items() if k not in arrays})
         with written(file) as fresh, fresh.open("wb") as out:
             np.savez(out, plain=np.asarray(plain), **arrays)  # pyright: ignore
         return piece
@@ -98,22 +112,34 @@ def fit_stages(plan: FitPlan, folder: RunFolder, progress: Progress) -> Path:
         ConfigError: if the recording cannot be fitted.
     """
     with folder.lock():
+        folder.note_makers(plan.stages.values(), progress)
         stage: Any = plan.stages.get("simulate")
         simulation, path = plan.simulation, plan.recording(folder)
         if simulation and wanted(stage, folder, progress, "simulated") and not folder.reuse(stage):
             double = jax.enable_x64(not plan.config.of_network)
-            with double, folder.stage(stage), progress.begin("simulate", unit="s") as task:
+            with double, folder.stage(stage, mends=True), progress.begin("simulate", unit="s") as task:
                 simulate_stage(simulation, plan.seed, path, lambda *ms: task.update(*(1e-3 * t for t in ms)))
         if wanted(plan.stages["fit"], folder, progress, "fitted"):
             pieces = Pieces(folder.path / "pieces")
             precision = contextlib.nullcontext() if plan.config.of_network else double_precision()
             with folder.stage(plan.stages["fit"]), precision:
                 metrics, arrays = _fitted(plan, folder, progress, pieces)
-                folder.save("fit.zarr", xr.Dataset(arrays))
+                folder.save("fit.zarr", _with_units(arrays, metrics))
                 folder.save("metrics.json", metrics)
                 pieces.clear()
         with folder.stage(plan.stages["report"]), progress.begin("report"):
             return _report(folder)
+
+
+def _with_units(arrays: Numbers, metrics: Numbers) -> xr.Dataset:
+    """The arrays with the units of those whose unit does not depend on a parameter."""
+    data = xr.Dataset(arrays)
+    units = dict.fromkeys(("v", "before", "prediction", "held_out_v", "held_out_prediction"), "mV") | {"time": "ms"}
+    if steps := metrics.get("steps"):
+        units["current"] = steps["current_unit"]
+    for name in units.keys() & data.variables.keys():
+        data[name].attrs["units"] = units[name]
+    return data
 
 
 # What is fitted ------------------------------------------------------------------------------------------------------
@@ -135,24 +161,25 @@ class _Case(NamedTuple):
     truth: Mapping[str, float] | None
 
 
-def _cut(plan: FitPlan, folder: RunFolder) -> Recording:
-    """The recording, without noise if it is a simulation, cut and thinned to what is wanted."""
+def _read(plan: FitPlan, folder: RunFolder, progress: Progress) -> tuple[FitPlan, Recording, list[Choice]]:
+    """The recording, without noise if it is a simulation, cut and thinned; and the plan for it, and what was chosen."""
     config, path = plan.config, plan.recording(folder)
     network = config.of_network
     if config.recording and not (network and config.recording.is_store):
         recording = config.recording.read()
     else:
         recording = read_recording(path, ("spikes",)) if network else read(path)
-    every = round((config.sample_ms or recording.dt) / recording.dt)
-    if config.sample_ms is not None and (network or abs(every * recording.dt - config.sample_ms) > 1e-6):
-        said = "is for cells" if network else f"must be a multiple of {recording.dt:g} ms, as {path} has it"
-        raise ConfigError(f"sample_ms = {config.sample_ms} {said}")
-    first, last = (round(ms / recording.dt) for ms in config.cut_ms or (0.0, recording.frames * recording.dt))
-    if last > recording.frames:
-        raise ConfigError(f"cut_ms: the recording ends at {recording.frames * recording.dt:g} ms")
-    values = {name: x[:, first:last:every] for name, x in recording.values.items()}
-    step, frames = recording.step * every, len(range(first, last, every))
-    return dataclasses.replace(recording, values=values, step=step, frames=frames)
+    try:
+        if network:
+            return plan, cut(recording, config), []
+        found = choose(config, plan.simulator, recording)
+        trainable = Trainable.of(found.simulator, found.config.fit.trainable)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    for choice in found.choices:
+        progress.note(f"{choice.key}: {choice.value} ({choice.why})")
+    plan = dataclasses.replace(plan, config=found.config, simulator=found.simulator, trainable=trainable)
+    return plan, found.recording, found.choices
 
 
 def _trials(plan: FitPlan, folder: RunFolder, recording: Recording, key: Key[Array, ""]) -> Trials:
@@ -164,11 +191,9 @@ def _trials(plan: FitPlan, folder: RunFolder, recording: Recording, key: Key[Arr
         recording = dataclasses.replace(recording, values={**recording.values, "v": v})
     try:
         every = Trials.of(recording, noise_sd=config.fit.noise_mv)
-        chosen(config.held_out, every.trials)
-        if not chosen(config.train, every.trials):
-            raise ConfigError("train: names no trial")
+        split(config.train, config.held_out, every.trials)
     except ValueError as error:
-        raise error if isinstance(error, ConfigError) else ConfigError(f"{plan.recording(folder)}: {error}") from error
+        raise ConfigError(f"{plan.recording(folder)}: {error}") from error
     return every
 
 
@@ -190,7 +215,8 @@ def _runs(plan: FitPlan, folder: RunFolder, recording: Recording) -> list[_Case]
         like = dataclasses.replace(problem, simulator=made_of)  # one program for all
         values = jnp.asarray([truth[name] for name in trainable.names])
         every = np.tile(np.asarray(trainable.unconstrain(values)), (len(problem.target.features), 1))
-        keys, warmup = trial_keys(stream(key, f"truth {i}"), len(every)), config.cut_ms[0] if config.cut_ms else 0.0
+        keys = trial_keys(stream(key, f"truth {i}"), len(every))
+        warmup = config.part[0] if config.part else 0.0
         features = simulate_runs(like, every, keys, warmup, method.batch)
         targets.append((truth, problem.target._replace(features=features)))
     return [_Case(plan.simulator, t, stream(key, f"fit {i}"), truth) for i, (truth, t) in enumerate(targets)]
@@ -216,11 +242,12 @@ def _repeats(plan: FitPlan, folder: RunFolder, recording: Recording, method: Any
 
 def _fitted(plan: FitPlan, folder: RunFolder, progress: Progress, pieces: Pieces) -> tuple[Numbers, Numbers]:
     """Fit, as often as is asked; then the baselines: metrics.json and fit.zarr."""
-    config, recording = plan.config, _cut(plan, folder)
-    network, method = config.of_network, config.fit.method
+    plan, recording, choices = _read(plan, folder, progress)
+    config, network, method = plan.config, plan.config.of_network, plan.config.fit.method
 
-    def fits_of(way: Any, cases: list[_Case], title: str, prefix: str) -> list[Fit]:
-        options, found = config.fit.model_copy(update={"method": way}), []
+    def fits_of(way: Any, cases: list[_Case], title: str, prefix: str) -> tuple[list[Fit], list[float]]:
+        """The fits, and the seconds of those for which nothing was compiled."""
+        options, found, seconds = config.fit.model_copy(update={"method": way}), [], []
         with progress.begin(title, 1.0) as task:
             for i, case in enumerate(cases):
                 name = f"fit {i + 1} of {len(cases)}"
@@ -230,11 +257,12 @@ def _fitted(plan: FitPlan, folder: RunFolder, progress: Progress, pieces: Pieces
                     found.append(fit(case.simulator, case.target, plan.trainable, options=options, **how))
                 except (ValueError, ImportError) as error:
                     raise ConfigError(f"fit: {error}") from error
-        return found
+                seconds += [] if pieces.compiled_for(prefix + name) else [found[-1].seconds]
+        return found, seconds
 
     cases = _runs(plan, folder, recording) if network else _repeats(plan, folder, recording, method, own=True)
     many = f", {len(cases)} times" if len(cases) > 1 else ""
-    fits = fits_of(method, cases, f"fit: {_label(method)}{many}", "")
+    fits, seconds = fits_of(method, cases, f"fit: {_label(method)}{many}", "")
     baselines = []
     for i, other in enumerate(config.fit.baselines):
         again = _repeats(plan, folder, recording, other, own=False)[: min(config.repeats, _TIMED)]
@@ -245,20 +273,21 @@ def _fitted(plan: FitPlan, folder: RunFolder, progress: Progress, pieces: Pieces
         for f in (fits if network else fits[:1])
     ]
     metrics: Numbers = {
-        "fit": _about(method, fits),
+        "fit": _about(method, fits, seconds),
         "parameters": _parameters(cases[0].truth, first, certain[0]),
         "identifiability": certain[0].table() if certain[0] else [],
-        "baselines": [_about(m, b) for m, b in zip(config.fit.baselines, baselines, strict=True)],
+        "baselines": [_about(m, *b) for m, b in zip(config.fit.baselines, baselines, strict=True)],
         "recording": {"duration_ms": target.duration, "dt_ms": target.dt},
+        "choices": [choice._asdict() for choice in choices],
     }
-    arrays = _starts([first, *(b[0] for b in baselines)])
+    arrays = _starts([first, *(b[0] for b, _ in baselines)])
     if network:
         metrics["recording"]["trials"] = len(target.features)
         metrics["network"], more = _network(cases, fits, certain)
         return metrics, arrays | more
     metrics["recording"]["trials"], metrics["noise_mv"] = target.trials, float(target.noise_sd)
     if config.repeats > 1:
-        metrics["repeats"] = _errors(plan, fits)
+        metrics["repeats"] = _errors(plan, fits, seconds)
     before = predict(first.problem.simulator, target, **_how(plan))
     arrays |= {
         "time": (("time",), target.time),
@@ -284,7 +313,7 @@ def _label(method: Any) -> str:
     return "least_squares, random starts" if getattr(method, "first", "") == "random" else method.name
 
 
-def _about(method: Any, fits: list[Fit]) -> Numbers:
+def _about(method: Any, fits: list[Fit], seconds: list[float]) -> Numbers:
     """What a method did: of the first fit the result, of all the median of simulations and, once compiled, seconds."""
     first = fits[0]
     return {
@@ -295,8 +324,8 @@ def _about(method: Any, fits: list[Fit]) -> Numbers:
         "starts": len(first.solution.cost),
         "agreeing": first.agreeing,
         "simulations": float(np.median([f.simulations for f in fits])),
-        "seconds": float(np.median([f.seconds for f in fits[1:] or fits])),
-        "compiled": len(fits) > 1,
+        "seconds": float(np.median(seconds or [f.seconds for f in fits])),
+        "compiled": bool(seconds),
         "first_seconds": first.seconds,
         "accepted": sum(f.ok for f in fits),
         "fits": len(fits),
@@ -324,14 +353,14 @@ def _starts(fits: list[Fit]) -> Numbers:
     return arrays
 
 
-def _errors(plan: FitPlan, fits: list[Fit]) -> Numbers:
+def _errors(plan: FitPlan, fits: list[Fit], seconds: list[float]) -> Numbers:
     """How good all repeats are, beside the Cramér–Rao bound at the truth."""
     truth = plan.truth
     found: Numbers = {
         "fits": len(fits),
         "ok": sum(f.ok for f in fits),
         "simulations_max": max(f.simulations for f in fits),
-        "seconds_max": max(f.seconds for f in fits[1:]),
+        "seconds_max": max(seconds or [f.seconds for f in fits]),
     }
     if truth is None:
         return found
@@ -393,25 +422,29 @@ def _network(cases: list[_Case], fits: list[Fit], certain: list[Any]) -> tuple[N
 
 def _predicted(plan: FitPlan, found: Fit, every: Trials) -> tuple[Numbers, Numbers]:
     """How well the trials are predicted that were not fitted; step by step too, where the current goes in steps."""
-    numbers = chosen(plan.config.held_out, every.trials)
+    numbers, asked = chosen(plan.config.held_out, every.trials), plan.config.held_out
+    if not numbers and (plan.simulation is None or asked != "none"):
+        why = f"held_out: {asked} names none of {every.trials} trial{'s' * (every.trials > 1)}"
+        return {"not_held_out": why}, {}
     if not numbers:
         return {}, {}
     detector = plan.config.fit.spikes
     fixed = detector.fixed(np.asarray(every.v), every.dt)
-    crossed = {"threshold": float(fixed.threshold_mv), "fall": fixed.return_mv}
-    held_out = dataclasses.replace(every.of_trials(numbers), **crossed)
+    held_out = dataclasses.replace(every.of_trials(numbers), threshold=float(fixed.threshold_mv), fall=fixed.return_mv)
     simulator: Any = found.simulator
     seen = predict(simulator, held_out, **_how(plan))
     predicted, times = np.array(seen.v), seen.spike_times()
     if simulator.has_reset:  # whose potential is already reset where it spikes
         for row, spikes in zip(predicted, times, strict=True):
             row[np.floor(spikes / held_out.dt + 1).astype(int)] = _PEAK_MV
-    trials, v = [], np.asarray(held_out.v)
-    for true, model, doubt in zip(v, predicted, fixed(v, held_out.dt).doubts, strict=True):
-        scores = spike_scores(match_traces(true[None], model[None], held_out.dt, tolerance=_MATCH_MS, **crossed))
-        scores = dict.fromkeys(scores, np.nan) if doubt else scores  # no score of spikes that are in doubt
-        trials.append({"rmse_mv": float(np.sqrt(np.mean(np.square(true - model)))), **scores})
-    rmse = float(np.mean([t["rmse_mv"] for t in trials]))
+    v, detected = np.asarray(held_out.v), fixed(np.asarray(held_out.v), held_out.dt)
+    named, trials = _named(plan, every.trials), []
+    for i, number in enumerate(numbers):
+        scores = spike_scores([match_spikes(detected.times[i], times[i], _MATCH_MS)])
+        if detected.doubts[i]:  # no score of spikes that are in doubt
+            scores = dict.fromkeys(scores, np.nan)
+        rmse = float(np.sqrt(np.mean(np.square(v[i] - predicted[i]))))
+        trials.append({"number": named[number], "rmse_mv": rmse, **scores})
     steps = recording_scores(
         np.asarray(every.v),
         np.asarray(every.current),
@@ -419,12 +452,21 @@ def _predicted(plan: FitPlan, found: Fit, every: Trials) -> tuple[Numbers, Numbe
         held_out=numbers,
         predicted_v=predicted,
         predicted_times=times,
-        detector=detector,
+        detector=fixed,
     )
+    steps["trials"] = [named[t] for t in steps["trials"]]
+    steps["doubts"] = {str(named[int(t)]): said for t, said in steps["doubts"].items()}
+    rmse = float(np.mean([t["rmse_mv"] for t in trials]))
     metrics = {"held_out": {"tolerance_ms": _MATCH_MS, "rmse_mv": rmse, "trials": trials}}
-    metrics |= {"steps": steps and {**steps, "current_unit": every.units[1]}}
-    both = {"held_out_v": np.asarray(held_out.v), "held_out_prediction": predicted}
+    metrics |= {"steps": {**steps, "current_unit": every.units[1]}}
+    both = {"held_out_v": v, "held_out_prediction": predicted}
     return metrics, {name: (("held_out", "time"), x) for name, x in both.items()}
+
+
+def _named(plan: FitPlan, trials: int) -> list[int]:
+    """What each trial is called: its sweep's number in the file, where each sweep is one trial."""
+    sweeps = plan.config.recording.sweeps if plan.config.recording else None
+    return list(sweeps) if sweeps and len(sweeps) == trials else [*range(trials)]
 
 
 def _uncertainties(
@@ -489,9 +531,10 @@ def _report(folder: RunFolder) -> Path:
     stored = folder.load("fit.zarr", xr.Dataset)
     arrays = {str(name): stored[name].values for name in stored.variables}
     info = folder.info
-    run = {k: info.get(k) for k in ("name", "hash", "versions", "device", "started", "git_commit", "command")}
+    made_by = maker()
+    run = {k: info.get(k) for k in ("name", "hash", "started", "git_commit", "command")} | made_by
     run |= {
-        "jneuro_version": info["versions"]["jneuro"],
+        "jneuro_version": made_by["versions"]["jneuro"],
         "seconds": {name: stage["seconds"] for name, stage in info["stages"].items()},
     }
     yaml = (folder.path / "config.yaml").read_text()

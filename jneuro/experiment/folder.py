@@ -1,7 +1,8 @@
 """Run folder: its layout, its lock, which stages are finished, and atomic storage of results.
 
 config.yaml       the resolved configuration
-run.json          versions, device, git commit, code of one's own; and of every stage its seconds, end and content
+run.json          versions, device, git commit, code of one's own; and of every stage its seconds, end, content,
+                  versions, and the checksums of what it has written
 recording.zarr    the recording
 models/NAME/      checkpoints and metrics.jsonl of every model
 metrics.json      all scores
@@ -13,7 +14,7 @@ report.html       the report
 
 import contextlib
 import datetime
-import hashlib
+import functools
 import importlib.metadata
 import json
 import os
@@ -33,18 +34,21 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from jneuro.core.config import ConfigError, Content, RunConfig, content_hash, to_yaml
-from jneuro.core.files import flush, remove, write_json, write_text, written
+from jneuro.core.files import finite, flush, remove, write_json, write_text, written
 from jneuro.core.progress import Progress
 from jneuro.core.resources import Estimate
+from jneuro.core.seals import Finding, again, digits, seal, seal_store, unlike
+from jneuro.recordings.store import COMPRESSORS
 
-__all__ = ["FORMAT", "Planned", "RunFolder", "Stage", "versions", "wanted"]
+__all__ = ["FORMAT", "DamagedRecord", "Planned", "RunFolder", "Stage", "maker", "versions", "wanted"]
 
-FORMAT = 2
+FORMAT = 3
 """Version of the layout of a run folder."""
 
 _PACKAGES = ("jneuro", "jax", "jaxlib", "flax", "optax", "equinox", "orbax-checkpoint", "numpy", "zarr", "xarray")
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Versions of Python and of what results depend on."""
     found = {"python": platform.python_version()}
@@ -54,26 +58,21 @@ def versions() -> dict[str, str]:
     return found
 
 
-_SEALED_BYTES = 64 << 20
-
-
-def _seal(path: Path) -> str:
-    """Stands for a file or a folder: names and sizes, and up to 64 MiB all content; stores have checksums of their own.
-
-    It also sees what checksums of chunks do not: one that is missing, or another's in its place.
-    """
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
-    about = hashlib.sha256(repr([(f.relative_to(path.parent).as_posix(), f.stat().st_size) for f in files]).encode())
-    if sum(f.stat().st_size for f in files) <= _SEALED_BYTES:
-        for file in files:
-            about.update(file.read_bytes())
-    return about.hexdigest()[:16] if files else ""
-
-
 def _source_hash() -> str:
     """Stands for the code itself, which may change between two versions."""
     files = sorted(Path(__file__).parents[1].rglob("*.py"))
     return content_hash([file.read_text(encoding="utf-8") for file in files])
+
+
+@functools.cache
+def maker() -> dict[str, Any]:
+    """What a result depends on beside its content: versions, source and device."""
+    device = ", ".join(sorted({d.device_kind for d in jax.devices()}))
+    return {"versions": versions(), "source": _source_hash(), "device": device}
+
+
+class DamagedRecord(ConfigError):
+    """A run.json that is missing or damaged; --resume makes it again."""
 
 
 class Stage(NamedTuple):
@@ -121,6 +120,7 @@ class RunFolder:
         """Wrap a folder that `prepare` or `find` has checked."""
         self.path = path
         self._writing = threading.Lock()  # of trainings side by side
+        self._mended: list[str] = []
 
     @classmethod
     def default_path(cls, config: RunConfig) -> Path:
@@ -140,57 +140,77 @@ class RunFolder:
             ConfigError: if the folder cannot be written, holds something else, another run, or an unfinished run that
                 was not to be resumed.
         """
-        config, (home, files) = plan.config, plan.code
-        path = cls.default_path(config) if out is None else out
+        config, path = plan.config, cls.default_path(plan.config) if out is None else out
         _check_writable(path)
-        now, where = content_hash(config, code=False), {"folder": home and str(home), "files": dict(files)}
-        if (path / "config.yaml").exists():
-            folder = cls.find(path)
-            if (then := folder.info.get("hash")) != now:
-                raise ConfigError(
-                    f"{path}: holds the run of another configuration (hash {then}, not {now}); "
-                    "choose another --out, or remove it"
-                )
-            if not resume:
-                folder._require_finished(plan.stages.values())
-            elif folder.info.get("code") != where:
-                folder._update(code=where)
-            if (text := to_yaml(config)) != (path / "config.yaml").read_text(encoding="utf-8"):
-                write_text(path / "config.yaml", text)  # what is outside the hash, such as claims, may have changed
-            return folder
+        folder, there = cls(path), {f.name for f in path.glob("*") if not f.name.startswith(".lock")}
         # What a kill between the first two files leaves is no obstacle.
-        allowed = ("run.json", ".new-run.json", ".new-config.yaml", ".lock")
-        if path.exists() and any(f.name not in allowed for f in path.iterdir()):
+        if there <= {"run.json", ".new-run.json", ".new-config.yaml"}:
+            try:
+                plan.estimate.require_disk(path)
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
+            path.mkdir(parents=True, exist_ok=True)
+            folder._begin(plan)
+            return folder
+        if not there & {"run.json", "config.yaml"}:
             raise ConfigError(f"{path}: is not empty and not a run folder; choose another --out")
+        text, file = to_yaml(config), path / "config.yaml"
         try:
-            plan.estimate.require_disk(path)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-        path.mkdir(parents=True, exist_ok=True)
-        folder = cls(path)
+            found = folder._checked()
+        except DamagedRecord:
+            if not resume or not file.exists():
+                raise
+            if file.read_bytes() != text.encode():
+                raise ConfigError(
+                    f"{path}: run.json is missing or damaged, and config.yaml is of another configuration; choose "
+                    "another --out, or remove it"
+                ) from None
+            with folder.lock():
+                folder._begin(plan)  # each stage finds what it has written before, and whether that is whole
+            folder._mended.append("run.json: was missing or damaged; made again, with today's versions")
+            return folder
+        if (then := found.get("hash")) != (now := content_hash(config, code=False)):
+            raise ConfigError(
+                f"{path}: holds the run of another configuration (hash {then}, not {now}); "
+                "choose another --out, or remove it"
+            )
+        if not resume:
+            folder._require_finished(plan.stages.values())
+        elif found.get("code") != (where := _code(plan)):
+            folder._update(code=where)
+        if not file.exists() or file.read_bytes() != text.encode():
+            if resume and (not file.exists() or found["config"] != digits(file.read_text("utf-8", "replace"))):
+                folder._mended.append("config.yaml: was missing or damaged; written again")
+            folder._update(config=digits(text))  # what is outside the hash, such as claims, may have changed
+            write_text(file, text)
+        return folder
+
+    def _begin(self, plan: Planned) -> None:
+        """Write the first two files."""
+        config, text = plan.config, to_yaml(plan.config)
         about = {
             "format": FORMAT,
             "name": config.name,
-            "hash": now,
-            "versions": versions(),
-            "source": _source_hash(),
-            "code": where,
-            "device": ", ".join(sorted({d.device_kind for d in jax.devices()})),
+            "hash": content_hash(config, code=False),
+            "config": digits(text),
+            "code": _code(plan),
+            **maker(),
             "git_commit": _git_commit(),
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": " ".join(["jneuro", *sys.argv[1:]]),
             "begun": {},
             "stages": {},
         }
-        write_json(path / "run.json", about)
-        write_text(path / "config.yaml", to_yaml(config))
-        return folder
+        self._write(about)
+        write_text(self.path / "config.yaml", text)
 
     def _require_finished(self, stages: Iterable[Stage]) -> None:
         """Refuse a run that has stages to do, unless that was asked for."""
         for stage in stages:
             if self.done(stage):
                 continue
+            with self.lock():  # or another process is doing them
+                pass
             if why := self.why_stale(stage):
                 raise ConfigError(
                     f"{self.path}: {stage.name} was done before, but {why}; do again what depends on it with --resume, "
@@ -199,35 +219,52 @@ class RunFolder:
             raise ConfigError(f"{self.path}: holds an unfinished run; continue it with --resume, or remove it")
 
     @classmethod
-    def find(cls, path: Path) -> "RunFolder":
+    def find(cls, path: Path, *, edited: bool = False) -> "RunFolder":
         """Open an existing run folder.
 
         Args:
             path: the folder.
+            edited: whether its config.yaml may have been changed since the run, as for another run.
 
         Raises:
-            ConfigError: if it is none, or one of another version's format.
+            ConfigError: if it is none, one of another version's format, or its run.json or config.yaml is damaged.
         """
-        if not (path / "config.yaml").exists():
-            raise ConfigError(f"{path}: not a run folder, config.yaml is missing; make one with `jneuro run CONFIG`")
+        file, ours = path / "config.yaml", (path / "run.json").exists()
+        if not file.exists():
+            how = f"make it again with {again(path)}" if ours else "make one with `jneuro run CONFIG`"
+            raise ConfigError(f"{path}: not a run folder, config.yaml is missing; {how}")
         folder = cls(path)
-        if (found := folder.info.get("format")) != FORMAT:
-            writer = (folder.info.get("versions") or {}).get("jneuro", "an unknown version")
+        known = folder._checked().get("config")
+        if not edited and known != digits(file.read_text(encoding="utf-8", errors="replace")):
             raise ConfigError(
-                f"{path}: written by jneuro {writer}, in format {found or 1} of run folders; this version reads format "
-                f"{FORMAT}: read it with the version that wrote it, or run again into another --out"
+                f"{path / 'config.yaml'}: has changed since the run; restore it, or run it with another --out"
             )
         return folder
 
+    def _checked(self) -> dict[str, Any]:
+        """The content of run.json, if it is of this format."""
+        info = self.info
+        if (found := info.get("format")) != FORMAT:
+            writer = info.get("versions")
+            writer = writer.get("jneuro") if isinstance(writer, dict) else "an unknown version"
+            raise ConfigError(
+                f"{self.path}: written by jneuro {writer}, in format {found or 1} of run folders; this version reads "
+                f"format {FORMAT}: read it with the version that wrote it, or run again into another --out"
+            )
+        return info
+
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, part: int | None = None) -> Iterator[None]:
         """Keep other processes out of the folder.
+
+        Args:
+            part: of several processes that share the work, which this is; only another of that number is kept out.
 
         Raises:
             ConfigError: if one is at work in it.
         """
         try:
-            lock = FileLock(self.path / ".lock", blocking=False).acquire()
+            lock = FileLock(self.path / (".lock" if part is None else f".lock-{part}"), blocking=False).acquire()
         except Timeout:
             said = f"{self.path}: another process is at work here; wait for it, or stop it"
             raise ConfigError(said) from None
@@ -236,8 +273,23 @@ class RunFolder:
 
     @property
     def info(self) -> dict[str, Any]:
-        """The content of run.json."""
-        return self.load("run.json") if (self.path / "run.json").exists() else {}
+        """The content of run.json.
+
+        Raises:
+            DamagedRecord: if it is missing, or not as it was written.
+        """
+        path = self.path / "run.json"
+        try:
+            found = dict(json.loads(path.read_bytes()))
+            ours = "seal" in found or found.get("format") == FORMAT
+            what = "damaged" if ours and found.pop("seal", "") != digits(found) else ""
+        except FileNotFoundError:
+            what = "missing"
+        except (ValueError, TypeError, RecursionError):
+            what = "damaged"
+        if what:
+            raise DamagedRecord(f"{path}: {what}; make it again with {again(self.path)}")
+        return found
 
     @property
     def code(self) -> tuple[Path | None, dict[str, str]]:
@@ -245,24 +297,43 @@ class RunFolder:
         found = self.info.get("code") or {}
         return (Path(found["folder"]) if found.get("folder") else None), dict(found.get("files") or {})
 
-    def done(self, stage: Stage) -> bool:
-        """Whether a stage is finished, its result is still that of today's code, and still as it was written."""
-        then = self.info.get("stages", {}).get(stage.name, {})
-        return then.get("hash") == stage.content.hash and not self._changed(then)
+    def done(self, stage: Stage, *, deep: bool = True) -> bool:
+        """Whether a stage is finished, its result is still that of today's code, and still as it was written.
 
-    def _changed(self, then: Mapping[str, Any]) -> list[str]:
+        Args:
+            stage: the stage.
+            deep: whether stores are read whole for that; else only what is missing, edited or misplaced is seen.
+        """
+        then = self.info["stages"].get(stage.name)
+        return then is not None and then["hash"] == stage.content.hash and not self._changed(then, deep)
+
+    def _changed(self, then: Mapping[str, Any], deep: bool = True) -> list[Finding]:
         """What a finished stage has written and is no longer as it was."""
-        return [name for name, seal in then.get("outputs", {}).items() if seal != _seal(self.path / name)]
+        outputs = then.get("outputs", {})
+        return [f for name, sealed in outputs.items() for f in unlike(self.path / name, sealed, deep=deep)]
 
-    def why_stale(self, stage: Stage) -> str:
-        """Say why what is there of a stage no longer counts; empty if it does, or if there is nothing."""
+    def damages(self) -> list[Finding]:
+        """What is no longer as the finished stages have written it.
+
+        Raises:
+            ConfigError: if run.json or config.yaml is damaged itself, or of another format.
+        """
+        return [f for then in self._checked()["stages"].values() for f in self._changed(then)]
+
+    def why_stale(self, stage: Stage, *, deep: bool = True) -> str:
+        """Say why what is there of a stage no longer counts; empty if it does, or if there is nothing.
+
+        Args:
+            stage: the stage.
+            deep: as in `done`.
+        """
         info = self.info
-        then = info.get("stages", {}).get(stage.name) or info.get("begun", {}).get(stage.name)
+        then = info["stages"].get(stage.name) or info["begun"].get(stage.name)
         if then is None:
             return ""
         if then["hash"] == stage.content.hash:
-            changed = self._changed(then)
-            return f"{', '.join(changed)} is missing or has been changed since" if changed else ""
+            said = [f"{f.path.relative_to(self.path)} {f.what}" for f in self._changed(then, deep)]
+            return ", and ".join([*said[:1], *([f"{len(said) - 1} more"] if said[1:] else [])])
         if stage.content.sourceless:
             return f"{', '.join(stage.content.sourceless)} has no source that could be compared, so nothing is kept"
         before, files = then.get("code", {}), stage.content.files
@@ -270,29 +341,100 @@ class RunFolder:
         verb = "has" if len(changed) == 1 else "have"
         return f"{', '.join(changed)} {verb} changed since" if changed else "what it is made with has changed since"
 
-    @contextlib.contextmanager
-    def stage(self, stage: Stage) -> Iterator[None]:
-        """Time a stage, and mark it as finished when its body ends without an error.
+    def require(self, stage: Stage, said: str = "", *, deep: bool = True) -> None:
+        """Refuse to use what a stage has not made, or not as it is now.
 
-        What another content has left of it is removed before.
+        Args:
+            stage: the stage.
+            said: what is missing without it, such as "compact is not trained".
+            deep: as in `done`.
+
+        Raises:
+            ConfigError: with the remedy.
+        """
+        if not self.done(stage, deep=deep):
+            why = self.why_stale(stage, deep=deep)
+            raise ConfigError(
+                f"{self.path}: {said or f'{stage.name} is not done'}{why and ', since ' + why}; "
+                f"go on with {again(self.path)}"
+            )
+
+    def other_makers(self, stages: Iterable[Stage]) -> dict[str, str]:
+        """What of today's versions, source and device was another when a stage was done, or begun.
+
+        Args:
+            stages: of the run.
+
+        Returns:
+            Name of a stage to what was, such as "jax 0.4.30, another device (TPU v4)".
+        """
+        info, now, found = self.info, maker(), {}
+        for stage in stages:
+            then = (info["stages"].get(stage.name) or info["begun"].get(stage.name) or {}).get("by", now)
+            before = then["versions"]
+            said = [f"{name} {before.get(name)}" for name, is_ in now["versions"].items() if before.get(name) != is_]
+            said += [f"device {then['device']}"] if then["device"] != now["device"] else []
+            if said or then["source"] != now["source"]:
+                found[stage.name] = ", ".join(said) or "another source of the same version"
+        return found
+
+    def note_makers(self, stages: Iterable[Stage], progress: Progress) -> None:
+        """Say which stages were done with other versions, and so need not be what today's would make.
+
+        Says also what of the folder's own two files had to be written again.
+
+        Args:
+            stages: of the run.
+            progress: is told.
+        """
+        for text in self._mended:
+            progress.note(text)
+        found: dict[str, list[str]] = {}
+        for name, made in self.other_makers(stages).items():
+            found.setdefault(made, []).append(name)
+        for made, names in found.items():
+            more = f" and {len(names) - 1} more" if names[1:] else ""
+            progress.note(
+                f"{names[0]}{more}: made with {made}; what is finished is kept, the rest is made with today's"
+            )
+
+    def forget(self, stage: Stage) -> None:
+        """Let a stage be one that was never done.
 
         Args:
             stage: the stage.
         """
-        if self.why_stale(stage):
-            for name in stage.outputs:
-                remove(self.path / name)
-        made = {"hash": stage.content.hash, "code": stage.content.files}
         with self._writing:
             info = self.info
-            kept = {k: v for k, v in info["stages"].items() if k != stage.name or v["hash"] == stage.content.hash}
+            kept = {key: {k: v for k, v in info[key].items() if k != stage.name} for key in ("begun", "stages")}
+            self._update(**kept)
+
+    @contextlib.contextmanager
+    def stage(self, stage: Stage, *, mends: bool = False) -> Iterator[None]:
+        """Time a stage, and mark it as finished when its body ends without an error.
+
+        What another content has left of it is removed before, and what is damaged, too.
+
+        Args:
+            stage: the stage.
+            mends: whether it finds itself what of its own outputs is damaged, and goes on with the rest.
+        """
+        info = self.info
+        then = info["stages"].get(stage.name) or info["begun"].get(stage.name)
+        if self.why_stale(stage) and not (mends and then["hash"] == stage.content.hash):
+            for name in stage.outputs:
+                remove(self.path / name)
+        made = {"hash": stage.content.hash, "code": stage.content.files, "by": maker()}
+        with self._writing:
+            info = self.info
+            kept = {k: v for k, v in info["stages"].items() if k != stage.name}
             self._update(stages=kept, begun=info["begun"] | {stage.name: made})
         began = time.perf_counter()
         yield
         seconds = round(time.perf_counter() - began, 3)
         for name in stage.outputs:
             flush(self.path / name)
-        outputs = {name: _seal(self.path / name) for name in stage.outputs}
+        outputs = {name: seal(self.path / name) for name in stage.outputs}
         self._finish(stage.name, {"seconds": seconds, "ended": round(time.time(), 3), **made, "outputs": outputs})
 
     @property
@@ -314,12 +456,11 @@ class RunFolder:
         Returns:
             Whether one was found.
         """
-        info = self.info
         for other in sorted(self.path.parent.glob("*/run.json")):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 there = json.loads(other.read_text(encoding="utf-8"))
                 found = there["stages"].get(stage.name, {})
-                same = all(there[k] == info[k] for k in ("format", "versions", "device", "source"))
+                same = there["format"] == FORMAT and found.get("by") == maker()
                 if not same or other.parent == self.path or not RunFolder(other.parent).done(stage):
                     continue
                 for name in stage.outputs:
@@ -339,7 +480,10 @@ class RunFolder:
         if name.endswith(".zarr"):
             with written(self.path / name) as fresh:
                 for group, data in ({None: result} if isinstance(result, xr.Dataset) else result).items():
-                    data.to_zarr(fresh, group=group, mode="a", consolidated=False, zarr_format=3)
+                    codecs = {name: {"compressors": COMPRESSORS} for name in data.variables}
+                    how: Any = {"mode": "a", "consolidated": False, "zarr_format": 3, "write_empty_chunks": True}
+                    data.to_zarr(fresh, group=group, encoding=codecs, **how)
+                seal_store(fresh)
         else:
             write_json(self.path / name, TypeAdapter(type(result)).dump_python(result))
 
@@ -355,18 +499,18 @@ class RunFolder:
         """
         path, top = self.path / name, name.partition("/")[0]
         if not path.exists():
-            raise ConfigError(f"{self.path}: {name} is missing; make it with `jneuro evaluate {self.path}`")
-        stages = {} if name == "run.json" else self.info.get("stages", {})
-        if any(top in self._changed(then) for then in stages.values() if top in then.get("outputs", {})):
-            raise ConfigError(f"{path}: damaged (not what was written); restore it, or make it again with --resume")
+            raise ConfigError(f"{self.path}: {name} is missing; make it with {again(self.path)}")
+        for then in self.info["stages"].values():
+            if top in then["outputs"] and (damage := unlike(self.path / top, then["outputs"][top])):
+                raise ConfigError(f"{damage[0].path}: damaged, {damage[0].what}; make it again with {again(self.path)}")
         if kind is xr.Dataset:
             return xr.open_zarr(path, consolidated=False, chunks=None)
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
             return value if kind is Any else TypeAdapter(kind).validate_python(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             said = " ".join(str(error).split())
-            raise ConfigError(f"{path}: damaged ({said}); restore it, or remove the run folder and run again") from None
+            raise ConfigError(f"{path}: damaged ({said}); make it again with {again(self.path)}") from None
 
     def _finish(self, stage: str, how: dict[str, Any]) -> None:
         with self._writing:
@@ -377,7 +521,11 @@ class RunFolder:
             )
 
     def _update(self, **entries: Any) -> None:
-        write_json(self.path / "run.json", self.info | entries)
+        self._write(self.info | entries)
+
+    def _write(self, about: Mapping[str, Any]) -> None:
+        entries = json.loads(json.dumps(finite(about)))  # as it will be read
+        write_json(self.path / "run.json", entries | {"seal": digits(entries)})
 
 
 def wanted(stage: Stage | None, folder: RunFolder, progress: Progress, again: str) -> bool:
@@ -394,6 +542,12 @@ def wanted(stage: Stage | None, folder: RunFolder, progress: Progress, again: st
     if why := folder.why_stale(stage):
         progress.note(f"{stage.name}: {why}; {again} again")
     return True
+
+
+def _code(plan: Planned) -> dict[str, Any]:
+    """Where a plan's code of one's own is, and what it is."""
+    home, files = plan.code
+    return {"folder": home and str(home), "files": dict(files)}
 
 
 def _link(source: Path, target: Path) -> None:

@@ -23,6 +23,7 @@ from jneuro.core.names import unknown_name
 from jneuro.core.random import stream
 from jneuro.core.registry import Block
 from jneuro.core.resources import Estimate, Part
+from jneuro.core.seals import digest
 from jneuro.core.types import Array, Key
 from jneuro.datasets.variables import FROM_SPIKES, columns_of, needed
 from jneuro.datasets.windowing import WindowConfig
@@ -30,9 +31,9 @@ from jneuro.evaluation.baselines import check_baselines, label_of
 from jneuro.evaluation.claims import check_claims
 from jneuro.experiment.config import EvaluationConfig, ExperimentConfig, ModelEntry
 from jneuro.experiment.estimates import Data, evaluated, recorded, simulated, trained
-from jneuro.experiment.folder import RunFolder, Stage
+from jneuro.experiment.folder import DamagedRecord, RunFolder, Stage
 from jneuro.models.base import Sizes, check_shapes, sized
-from jneuro.recordings.store import has_events, open_recording
+from jneuro.recordings.store import has_events, open_recording, provenance_of
 from jneuro.simulators.config import SimulationConfig
 from jneuro.training.losses import cost
 from jneuro.training.recipe import TrainConfig
@@ -132,7 +133,7 @@ def load_with_code(
     return load_config(kind, path, overrides, code=where, resolve=resolve)
 
 
-def recorded_code(run: Path, code: Path | None = None) -> tuple[Path | None, Mapping[str, str]]:
+def recorded_code(run: Path, code: Path | None = None) -> tuple[Path | None, Mapping[str, str] | None]:
     """Find the code with which a run was made.
 
     Args:
@@ -140,12 +141,15 @@ def recorded_code(run: Path, code: Path | None = None) -> tuple[Path | None, Map
         code: where it is, if not where the run found it.
 
     Returns:
-        Its folder, and the hashes that its files must have.
+        Its folder, and the hashes that its files must have; None if run.json is damaged and does not say.
 
     Raises:
         ConfigError: if it is no run folder, or the code has gone.
     """
-    folder, files = RunFolder.find(run).code
+    try:
+        folder, files = RunFolder.find(run, edited=True).code
+    except DamagedRecord:  # of which --resume alone makes another
+        return code or run, None
     where = (folder if code is None else code) if files else None
     if where is not None and not where.is_dir():
         raise ConfigError(f"{run}: its code, {', '.join(files)}, is not in {where} any more; say where with --code DIR")
@@ -200,8 +204,8 @@ def resolve(config: ExperimentConfig, *, limited: bool = True) -> Plan:
     estimate = Estimate.of(_parts(config, data, simulation), limited=limited)
     models = {name: _sized(config, name, data) for name in config.models}
     config = config.model_copy(update={"models": models})
-    made = content_of(simulation, seed)
-    source = made if config.simulation is not None else content_of(config.recording)
+    made, given = content_of(simulation, seed), config.recording
+    source = made if given is None else content_of(given, digest(given.path))
     trainings = _trainings(config, source)
     check_claims(
         config.claims,
@@ -216,7 +220,9 @@ def resolve(config: ExperimentConfig, *, limited: bool = True) -> Plan:
     elif config.recording and not config.recording.is_store:
         stages.insert(0, Stage("read", source, ("recording.zarr",)))
     scored = content_of(made, source, config.windows, *(t.stage.content for t in trainings), config.evaluate)
-    stages.append(Stage("evaluate", scored, ("metrics.json", "predictions.zarr", "analyses.zarr")))
+    stages.append(
+        Stage("evaluate", scored, ("metrics.json", "metrics.schema.json", "predictions.zarr", "analyses.zarr"))
+    )
     stages.append(
         Stage("report", content_of(config.name, scored, list(config.claims)), ("report.html", "claims.json", "figures"))
     )
@@ -254,7 +260,7 @@ def _source(config: ExperimentConfig) -> tuple[Data, SimulationConfig | None, in
         return Data(frames * found.dt, found.dt, trials, neurons, list(found.values)), None, config.seed
     store = open_recording(given.path)
     sampled = [str(n) for n in store if store[n].dims == ("trial", "time", "neuron")]
-    sizes, dt, made_by = store.sizes, store.attrs["dt"], store.attrs["provenance"]
+    sizes, dt, made_by = store.sizes, store.attrs["dt"], provenance_of(store, given.path)
     variables = [*sampled, *(["spikes"] if has_events(given.path) else [])]
     data = Data(sizes["time"] * dt, dt, sizes["trial"], sizes["neuron"], variables)
     if "simulation" not in made_by:
@@ -295,10 +301,9 @@ def _parts(config: ExperimentConfig, data: Data, simulation: SimulationConfig | 
         yield from simulated(config.simulation)
     _check_windows(config, data)
     frame = config.windows.frame(data.dt) * data.dt
-    sizes = {"counts": config.windows.check(data.duration_ms, data.dt, data.runs)}
-    sizes["horizons"] = config.windows.frames(frame)[-1]
+    counts, horizons = config.windows.check(data.duration_ms, data.dt, data.runs), config.windows.frames(frame)[-1]
     seen = data._replace(dt=frame, neurons=len(config.windows.kept(data.neurons)))
-    yield from evaluated(seen, simulation, **sizes, config=config.evaluate)
+    yield from evaluated(seen, simulation, counts=counts, horizons=horizons, config=config.evaluate)
     for name, entry in config.models.items():
         windows, recipe, model = config.windows_of(name), config.train_config_of(name), _model(config, name, data)
         count = windows.check(data.duration_ms, data.dt, data.runs)["train"]

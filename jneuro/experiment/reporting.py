@@ -10,8 +10,9 @@ import xarray as xr
 from jneuro.evaluation import Findings
 from jneuro.evaluation.claims import judge
 from jneuro.evaluation.results import dump, typed
-from jneuro.experiment.folder import RunFolder
+from jneuro.experiment.folder import RunFolder, maker
 from jneuro.experiment.plan import Plan
+from jneuro.experiment.simulation import require_recording
 from jneuro.recordings import has_events, open_recording, read_events
 
 __all__ = ["report_stage"]
@@ -35,14 +36,20 @@ def report_stage(plan: Plan, folder: RunFolder) -> Path:
     """
     from jneuro.report import ReportData, write_report  # with Matplotlib, which no other stage needs
 
+    require_recording(plan, folder)
+    for training in plan.trainings:
+        folder.require(training.stage)
     metrics, store = typed(folder.load("metrics.json")), plan.recording(folder)
+    folder.require(plan.stages["evaluate"])
     with folder.stage(plan.stages["report"]):
         info, claims = folder.info, judge(plan.config.claims, metrics)
         folder.save("claims.json", dump(claims))
         data = ReportData(
             run={
-                **{k: info.get(k) for k in ("name", "hash", "versions", "device", "started", "git_commit", "command")},
-                "jneuro_version": info["versions"]["jneuro"],
+                **{k: info.get(k) for k in ("name", "hash", "started", "git_commit", "command")},
+                **maker(),
+                "jneuro_version": maker()["versions"]["jneuro"],
+                "other_makers": folder.other_makers(plan.stages.values()),
                 "loss": _loss(plan),
                 "seconds": {name: stage["seconds"] for name, stage in info["stages"].items()},
                 "total_seconds": folder.seconds,

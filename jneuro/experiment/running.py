@@ -15,7 +15,7 @@ from jneuro.experiment.folder import RunFolder, wanted
 from jneuro.experiment.plan import Plan, Training, load_plan, resolve
 from jneuro.experiment.reporting import report_stage
 from jneuro.experiment.scoring import evaluate_stage
-from jneuro.experiment.simulation import read_stage, simulate_stage
+from jneuro.experiment.simulation import read_stage, require_recording, simulate_stage
 from jneuro.experiment.training import cut_windows, side_by_side, train_stage
 from jneuro.recordings.store import read_recording
 from jneuro.training.callbacks import TrainingProgress
@@ -84,15 +84,16 @@ def run_stages(plan: Plan, folder: RunFolder, progress: Progress, last: str = "r
     """
     asked, path = STAGES[: STAGES.index(last) + 1], folder.path / "recording.zarr"
     with folder.lock():
+        folder.note_makers(plan.stages.values(), progress)
         stage: Any = plan.stages.get("simulate")
         simulation, source = plan.simulation, plan.config.recording
         if simulation and wanted(stage, folder, progress, "simulated") and not folder.reuse(stage):
-            with folder.stage(stage), progress.begin("simulate", unit="s") as task:
+            with folder.stage(stage, mends=True), progress.begin("simulate", unit="s") as task:
                 simulate_stage(simulation, plan.seed, path, lambda *ms: task.update(*(1e-3 * t for t in ms)))
         stage = plan.stages.get("read")
         if source and wanted(stage, folder, progress, "read"):
             with folder.stage(stage), progress.begin("read"):
-                read_stage(source, path)
+                progress.note(read_stage(source, path))
         if "train" in asked:
             _train_all(plan, folder, progress)
         if "evaluate" in asked and wanted(plan.stages["evaluate"], folder, progress, "evaluated"):
@@ -104,7 +105,7 @@ def run_stages(plan: Plan, folder: RunFolder, progress: Progress, last: str = "r
 
 
 def require_trained(plan: Plan, folder: RunFolder) -> None:
-    """Refuse a run whose models are not all trained.
+    """Refuse a run whose recording is damaged, or whose models are not all trained.
 
     Args:
         plan: the experiment.
@@ -114,12 +115,8 @@ def require_trained(plan: Plan, folder: RunFolder) -> None:
         ConfigError: with the remedy.
     """
     for training in plan.trainings:
-        if not folder.done(training.stage):
-            why = folder.why_stale(training.stage)
-            raise ConfigError(
-                f"{folder.path}: {training.label} is not trained{why and ', since ' + why}; "
-                f"go on with `jneuro run {folder.path / 'config.yaml'} --out {folder.path} --resume`"
-            )
+        folder.require(training.stage, f"{training.label} is not trained")
+    require_recording(plan, folder)
 
 
 def _train_all(plan: Plan, folder: RunFolder, progress: Progress) -> None:

@@ -33,9 +33,17 @@ from jneuro.evaluation.baselines import allowed_baselines
 from jneuro.evaluation.results import dump
 from jneuro.experiment.folder import RunFolder
 from jneuro.experiment.plan import Plan, Training
-from jneuro.experiment.simulation import build_runs, initial_states
+from jneuro.experiment.simulation import build_runs, initial_states, require_recording
 from jneuro.experiment.training import cut_windows, load_model
-from jneuro.recordings import Recording, has_events, open_recording, read_events, read_recording, read_state
+from jneuro.recordings import (
+    Recording,
+    has_events,
+    open_recording,
+    populations_of,
+    read_events,
+    read_recording,
+    read_state,
+)
 from jneuro.simulators import ODESimulator, SteppedSimulator
 from jneuro.spikes.intervals import isi_cv
 
@@ -54,6 +62,7 @@ def evaluate_stage(plan: Plan, folder: RunFolder, tell: Callable[[str], None]) -
         The metrics.
     """
     config = plan.config
+    require_recording(plan, folder)
     with folder.stage(plan.stages["evaluate"]):
         scored = _score(plan, folder, tell)
         metrics = scored.metrics
@@ -235,13 +244,11 @@ def _describe(store: Path, discard_ms: float, recording: Recording) -> dict[str,
     if "population" not in data or not has_events(store):
         return found
     time, trial, neuron = read_events(store)
-    population = np.asarray(data["population"])
     seconds = duration * 1e-3 * runs
     found["rate_hz"] = len(time) / neurons / seconds
-    for label, name in data["population"].attrs["meaning"].items():
-        size = int(np.sum(population == int(label)))
-        if size:
-            found[f"rate_{name[0]}_hz"] = float(np.sum(population[neuron] == int(label)) / size / seconds)
+    for name, mask in populations_of(data).items():
+        if mask.any():
+            found[f"rate_{name[0]}_hz"] = float(np.sum(mask[neuron]) / mask.sum() / seconds)
     return found | {"isi_cv": isi_cv(time, trial, neuron)}
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -11,17 +11,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jneuro.core.files import remove
 from jneuro.core.random import stream, trial_keys
 from jneuro.core.resources import free_disk
+from jneuro.core.seals import store_damages
 from jneuro.core.types import Array, Key, PyTree
+from jneuro.experiment.folder import RunFolder
 from jneuro.recordings.kinds import RecordingFile
 from jneuro.recordings.recording import Recording
-from jneuro.recordings.store import RecordingWriter, StoreError, read_state
+from jneuro.recordings.store import RecordingWriter, StoreError, read_state, require_whole
 from jneuro.simulators import ODESimulator, SimulationError, SteppedSimulator, first_state, simulate, simulate_many
 from jneuro.simulators.config import SimulationConfig
 from jneuro.simulators.stimuli import Stimulus
 
-__all__ = ["Runs", "build_runs", "initial_states", "read_stage", "simulate_stage"]
+if TYPE_CHECKING:
+    from jneuro.experiment.plan import Plan  # which estimates a simulation
+
+__all__ = ["Runs", "build_runs", "initial_states", "read_stage", "require_recording", "simulate_stage"]
 
 _CHUNK = 5_000_000
 """Recorded values of one array that are in memory at once."""
@@ -137,7 +143,7 @@ def _simulate_chunk(
 
 
 def simulate_stage(config: SimulationConfig, seed: int, path: Path, tell: Callable[[float, float], None]) -> None:
-    """Simulate all runs into a store, chunk by chunk; continue where a killed process stopped.
+    """Simulate all runs into a store, chunk by chunk; continue where a killed process stopped, or before damage.
 
     Args:
         config: the simulation.
@@ -150,6 +156,8 @@ def simulate_stage(config: SimulationConfig, seed: int, path: Path, tell: Callab
         StoreError: if the disk has no room for the recording.
     """
     provenance = {"simulation": config.model_dump(mode="json"), "seed": seed}
+    if path.exists() and store_damages(path, under=None):
+        remove(path)  # it says no more what it is
     writer = RecordingWriter(path, provenance, config.populations)
     if writer.complete:
         return
@@ -180,26 +188,58 @@ def simulate_stage(config: SimulationConfig, seed: int, path: Path, tell: Callab
     writer.finish()
 
 
-def read_stage(source: RecordingFile, path: Path) -> None:
+def read_stage(source: RecordingFile, path: Path) -> str:
     """Read a recording of another format into a store.
 
     Args:
         source: the recording.
         path: the store.
+
+    Returns:
+        In one line, what was understood: which axis is which.
     """
     recording = source.read()
+    remove(path)  # what is left of it may be damaged
     writer = RecordingWriter(path, {"file": str(source.path), **recording.about})
     writer.append(recording)
     writer.finish()
+    lines = repr(recording).splitlines()[: 1 + len(recording.values)]
+    return f"{source.path.name}: {'; '.join(' '.join(x.split()) for x in lines)}"
+
+
+def require_recording(plan: "Plan", folder: RunFolder) -> None:
+    """Refuse a recording that is missing, damaged or not of the run, wherever it is.
+
+    Args:
+        plan: the experiment.
+        folder: of the run.
+
+    Raises:
+        ConfigError: if it is the run's own, with the remedy.
+        StoreError: if it is one from elsewhere.
+    """
+    for name in ("simulate", "read"):
+        if name in plan.stages:
+            folder.require(plan.stages[name], "there is no recording")
+            return
+    require_whole(plan.recording(folder))
 
 
 def _chunks(config: SimulationConfig, written: int) -> list[int]:
     """Snapshots in each of the chunks that are left after so many frames: all alike, as one program computes them."""
     frames = round(config.snapshot_every_ms / config.record_every_ms)
-    left = round(config.duration_ms / config.snapshot_every_ms) - written // frames
+    whole = round(config.duration_ms / config.snapshot_every_ms)
+    left = whole - written // frames
     most = max(1, _CHUNK // (frames * config.runs * config.neurons))
-    size = max((n for n in range(1, min(left, most) + 1) if left % n == 0), default=1)
+    # Those of the whole, so that a run that goes on cuts where it did before, unless it stopped elsewhere.
+    cut = whole if left % _divisor(whole, most) == 0 else left
+    size = _divisor(cut, most)
     return [size] * (left // size)
+
+
+def _divisor(count: int, most: int) -> int:
+    """The largest divisor that is not above `most`."""
+    return max((n for n in range(1, min(count, most) + 1) if count % n == 0), default=1)
 
 
 def _settled(runs: Runs, states: PyTree, duration: float, seed: int) -> PyTree:

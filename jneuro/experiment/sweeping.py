@@ -17,8 +17,9 @@ from jneuro.core.names import one_line, shown
 from jneuro.core.process import at_work
 from jneuro.core.progress import Progress
 from jneuro.core.resources import Estimate
+from jneuro.core.seals import store_damages
 from jneuro.experiment.estimates import swept
-from jneuro.experiment.folder import RunFolder, Stage
+from jneuro.experiment.folder import RunFolder, Stage, maker
 from jneuro.experiment.plan import load_with_code
 from jneuro.sweeps.config import SweepConfig
 from jneuro.sweeps.runner import run_sweep
@@ -54,8 +55,10 @@ def resolve_sweep(config: SweepConfig) -> SweepPlan:
     Returns:
         The plan.
     """
-    stage = Stage("report", content_of(config), ("report.html", "figures"))
-    return SweepPlan(config, {"report": stage}, loaded_code(), Estimate.of(swept(config)))
+    estimate = Estimate.of(swept(config))
+    _ = config.problem().like  # measures that cannot be computed are refused before there is a folder
+    stage = Stage("report", content_of(config), ("report.html", "figures", "sweep.zarr"))
+    return SweepPlan(config, {"report": stage}, loaded_code(), estimate)
 
 
 load_sweep = partial(load_with_code, SweepConfig, resolve_sweep)
@@ -179,14 +182,30 @@ def sweep_stages(
         The path of report.html; None while points of other processes are missing.
 
     Raises:
-        ConfigError: if a function of one's own cannot be computed.
+        ConfigError: if a function of one's own cannot be computed, or another process computes this part.
     """
+    with folder.lock(None if processes == 1 else process):
+        return _computed(plan, folder, progress, process, processes, memory)
+
+
+def _computed(
+    plan: SweepPlan, folder: RunFolder, progress: Progress, process: int, processes: int, memory: int | None
+) -> Path | None:
+    """As `sweep_stages`, alone with this part."""
     stage, store, file = plan.stages["report"], folder.path / "sweep.zarr", folder.path / "config.yaml"
     began = time.perf_counter()
+    if process == 0:
+        folder.note_makers(plan.stages.values(), progress)
     then = (folder.info["begun"] | folder.info["stages"]).get(stage.name, {})
     if process == 0 and then.get("hash", stage.content.hash) != stage.content.hash:
         progress.note(f"sweep: {folder.why_stale(stage)}; computed again")
         remove(store)
+        folder.forget(stage)
+    elif process == 0 and (why := folder.why_stale(stage)):
+        progress.note(f"sweep: {why}; made again")
+    elif process == 0 and store.exists() and (damage := store_damages(store, deep=True, finished=False)):
+        more = f", and {len(damage) - 1} more" if damage[1:] else ""
+        progress.note(f"sweep: {damage[0].path.relative_to(folder.path)} {damage[0].what}{more}; made again")
     try:
         how = {"process": process, "processes": processes, "memory": memory, "progress": progress}
         found = run_sweep(plan.config.problem(), store, **how)
@@ -198,7 +217,7 @@ def sweep_stages(
         return page
     from jneuro.report.sweep import write_sweep_report  # with Matplotlib
 
-    with folder.stage(stage):
+    with folder.stage(stage, mends=True):  # or the store would go
         about, seconds = folder.info, round(time.perf_counter() - began, 3)
-        run = about | {"jneuro_version": about["versions"]["jneuro"], "seconds": seconds}
+        run = about | maker() | {"jneuro_version": maker()["versions"]["jneuro"], "seconds": seconds}
         return write_sweep_report(folder.path, run, file.read_text(encoding="utf-8"), plan.config, found)

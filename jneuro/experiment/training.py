@@ -1,12 +1,14 @@
 """The stage that trains: every model, and the leaky twins; on a CPU, several at a time."""
 
 import contextvars
+import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 import jax
 
+from jneuro.core.files import remove, write_text
 from jneuro.core.process import usable_cores
 from jneuro.core.random import stream
 from jneuro.datasets import WindowConfig, Windows, window
@@ -15,6 +17,7 @@ from jneuro.experiment.plan import Plan, Training
 from jneuro.models.base import build_model, initialised, model_rngs
 from jneuro.recordings import Recording
 from jneuro.training import Callback, Checkpoints, MetricsFile, load_best, on_termination, train
+from jneuro.training.checkpoints import CheckpointError, latest
 
 __all__ = ["cut_windows", "load_model", "side_by_side", "train_stage"]
 
@@ -71,8 +74,12 @@ def train_stage(training: Training, folder: RunFolder, windows: Windows, callbac
     if folder.done(training.stage) or folder.reuse(training.stage):
         return
     home = folder.path / "models" / training.folder
-    with folder.stage(training.stage):
-        train(
+    with folder.stage(training.stage, mends=True):
+        try:
+            latest(home / "checkpoints")
+        except CheckpointError:  # none can be read
+            remove(home)
+        result = train(
             initialised(_fresh(training), windows),
             windows,
             training.recipe,
@@ -81,6 +88,10 @@ def train_stage(training: Training, folder: RunFolder, windows: Windows, callbac
             checkpoint=Checkpoints(home / "checkpoints", every_seconds=30.0),
             progress=False,
         )
+        # A training that goes on after its last epoch tells nobody of those before.
+        epochs = "".join(json.dumps(record._asdict()) + "\n" for record in result.history)
+        if not (file := home / "metrics.jsonl").exists() or file.read_bytes() != epochs.encode():
+            write_text(file, epochs)
 
 
 def side_by_side(work: Sequence[Callable[[], None]]) -> None:

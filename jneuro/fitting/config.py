@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from jneuro.core.config import Config, RunConfig
 from jneuro.core.names import shown, unknown_name
@@ -13,7 +13,7 @@ from jneuro.fitting.posterior import PosteriorOptions
 from jneuro.recordings.kinds import RecordingSource
 from jneuro.simulators.config import SimulationConfig, SimulatorConfig
 
-__all__ = ["FitConfig", "FitSection", "TrialNumbers", "UncertaintyOptions", "chosen"]
+__all__ = ["FitConfig", "FitSection", "TrialNumbers", "UncertaintyOptions", "chosen", "split"]
 
 TrialNumbers = Literal["all", "even", "odd", "none"] | tuple[int, ...]
 """Trials by their numbers from 0, or by a word."""
@@ -37,6 +37,34 @@ def chosen(trials: TrialNumbers, count: int) -> list[int]:
     if outside := [i for i in trials if not 0 <= i < count]:
         raise ValueError(f"there is no trial {outside[0]}; the recording has {count}, numbered from 0")
     return list(trials)
+
+
+def split(train: TrialNumbers, held_out: TrialNumbers, count: int) -> tuple[list[int], list[int]]:
+    """The numbers of the trials that are fitted, and of those that are held out.
+
+    Args:
+        train: which are fitted.
+        held_out: which are not.
+        count: how many there are.
+
+    Returns:
+        Both.
+
+    Raises:
+        ValueError: if a trial does not exist or is in both, or none is fitted.
+    """
+    wanted: dict[str, TrialNumbers] = {"train": train, "held_out": held_out}
+    found = []
+    for key, trials in wanted.items():
+        try:
+            found.append(chosen(trials, count))
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from error
+    if not found[0]:
+        raise ValueError("train: names no trial")
+    if both := sorted({*found[0]} & {*found[1]}):
+        raise ValueError(f"train and held_out both name trial {both[0]}; a trial is either fitted or held out")
+    return found[0], found[1]
 
 
 class UncertaintyOptions(Config):
@@ -95,8 +123,13 @@ class FitConfig(RunConfig):
         recording: a recording that exists, in its stead: a store, an ABF or an NWB file; or a mapping of `path`,
             `reader` (of one's own: `my_readers:read_csv`, alone or with arguments) and `sweeps`.
         noise_mv: standard deviation of the noise that is added to a simulation [mV].
-        cut_ms: beginning and end of the part of each trial that is used [ms]; the whole by default.
-        sample_ms: time between the samples that are used, a multiple of the recording's [ms]; all by default.
+        cut_ms: beginning and end of the part of each trial that is used [ms]; the whole by default. `auto`: around the
+            changes of the current.
+        sample_ms: time between the samples that are used, a multiple of the recording's [ms]; all by default. `auto`:
+            about 0.1 ms, or the cell's time step.
+        adapt: whether the cell starts where the recording does, and the bounds of its potentials, capacitances,
+            conductances and currents reach as far around the recorded cell's rest and capacitance as they do around
+            those of `simulator`.
         simulator: what is fitted; its own values are the middle of random starts.
         fit: which of its parameters, and how.
         train: trials that are fitted.
@@ -109,8 +142,9 @@ class FitConfig(RunConfig):
     simulation: SimulationConfig | None = None
     recording: RecordingSource | None = None
     noise_mv: float = Field(default=0.5, ge=0)
-    cut_ms: tuple[float, float] | None = None
-    sample_ms: float | None = Field(default=None, gt=0)
+    cut_ms: tuple[float, float] | Literal["auto"] | None = None
+    sample_ms: Annotated[float, Field(gt=0)] | Literal["auto"] | None = None
+    adapt: bool = False
     simulator: SimulatorConfig
     fit: FitSection
     train: TrialNumbers = "all"
@@ -125,20 +159,37 @@ class FitConfig(RunConfig):
             return {**data, "simulation": None}
         return data
 
+    @field_validator("train", "held_out", mode="before")
+    @classmethod
+    def _numbered(cls, value: Any) -> Any:
+        if value in ("all", "even", "odd", "none") or isinstance(value, list | tuple):
+            return value
+        raise ValueError(f"= {shown(value)}: must be all, even, odd, none, or a list of trials by their numbers from 0")
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.simulation is None) == (self.recording is None):
             raise ValueError("give either 'simulation' or 'recording', the path of a store, an ABF or an NWB file")
         if self.repeats > 1 and self.simulation is None:
             raise ValueError("repeats: only a simulation can be fitted again with new noise; set it to 1")
-        if self.cut_ms is not None and not 0 <= self.cut_ms[0] < self.cut_ms[1]:
-            raise ValueError(f"cut_ms = {list(self.cut_ms)} must be a beginning and a later end")
+        if self.part is not None and not 0 <= self.part[0] < self.part[1]:
+            raise ValueError(f"cut_ms = {list(self.part)} must be a beginning and a later end")
         self._check_uncertainty()
         if self.of_network:
             self._check_network()
         elif self.truths:
             raise ValueError("truths: is for a network, with the method features; a cell has repeats")
         return self
+
+    @property
+    def part(self) -> tuple[float, float] | None:
+        """`cut_ms` where it says numbers; None for the whole, or what is still to be chosen."""
+        return self.cut_ms if isinstance(self.cut_ms, tuple) else None
+
+    @property
+    def sample(self) -> float | None:
+        """`sample_ms` where it says a number; None for all samples, or what is still to be chosen."""
+        return self.sample_ms if isinstance(self.sample_ms, float) else None
 
     @property
     def of_network(self) -> bool:
@@ -162,6 +213,8 @@ class FitConfig(RunConfig):
                 "fit.method: features take no baselines, repeats, free_start or uncertainty; the intervals of a "
                 "network come from the covariance of its features over runs"
             )
+        if self.adapt or "auto" in (self.cut_ms, self.sample_ms):
+            raise ValueError("adapt, and auto for cut_ms and sample_ms, are for cells; give a network numbers")
         if self.truths and not self.same_model:
             raise ValueError("truths: need a simulation of the same simulator")
 

@@ -8,11 +8,12 @@ from typing import Annotated, Any, NamedTuple
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 
-from jneuro.core.config import Config
+from jneuro.core.config import Config, first_error
 from jneuro.core.devices import double_precision
 from jneuro.core.progress import Progress, Task, working
 from jneuro.core.random import require_key
@@ -160,8 +161,16 @@ def fit(
             simulated.
     """
     require_key(key)
+    if not isinstance(simulator, ODESimulator | SteppedSimulator):
+        said = f"{simulator.__name__} is a class" if isinstance(simulator, type) else f"got {type(simulator).__name__}"
+        raise ValueError(f"simulator must be an object of an ODESimulator or a SteppedSimulator; {said}")
+    if not isinstance(options, FitOptions | None):
+        raise ValueError(f"options = {options!r} must be FitOptions, as in FitOptions(dt_ms=0.01)")
     network = isinstance(simulator, SteppedSimulator)
-    options = _chosen(options or FitOptions(), objective, method, network)
+    try:
+        options = _chosen(options or FitOptions(), objective, method, network)
+    except ValidationError as error:
+        raise ValueError(f"objective or method: {first_error(error)}") from None
     way = made(METHODS, options.method)
     parts = options.objective or (() if network else (Voltage(),))
     objectives = tuple(made(OBJECTIVES, part) for part in parts)
@@ -214,6 +223,10 @@ def _cell(simulator: Any, recording: Any, trainable: Trainable, start: PyTree, o
     """The problem of a cell."""
     if not isinstance(recording, Trials):
         recording = Trials.of(recording, noise_sd=options.noise_mv, start=start)
+    state = jax.eval_shape(simulator.init, jax.random.key(0))
+    if recording.start is not None and jax.tree.structure(recording.start) != jax.tree.structure(state):
+        said = f"{type(state).__name__}({', '.join(state._fields)}), got {type(recording.start).__name__}"
+        raise ValueError(f"start must be a state of {type(simulator).__name__}, {said}")
     spikes = options.spikes.fixed(np.asarray(recording.v), recording.dt)
     recording = dataclasses.replace(recording, threshold=float(spikes.threshold_mv), fall=spikes.return_mv)
     how = {"dt": options.dt_ms, "solver": _scheme(simulator, options.solver), "free_start": options.free_start}
@@ -247,6 +260,7 @@ def conclude(residuals: Residuals, solution: Solution, options: FitOptions) -> F
         data_cost = float(error) if residuals.of_potential else float("nan")
         agreeing = cost <= cost[best] + _SAME
         evidence: dict[str, Any] = {"data_cost": float(error) if residuals.of_potential else 0.0}
+        evidence["quiet"] = problem.target.quiet
         if problem.simulator.has_threshold and not residuals.of_potential_alone:
             target = problem.target
             evidence["doubts"] = options.spikes(np.asarray(target.v), target.dt).doubts

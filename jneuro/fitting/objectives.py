@@ -31,6 +31,7 @@ from jneuro.sweeps.kinds import MEASURES
 from jneuro.sweeps.measures import as_measure, result_names
 
 __all__ = [
+    "MOST_STRETCHES",
     "Features",
     "Match",
     "OrderedSpikes",
@@ -67,7 +68,7 @@ def filtered(spikes: Float[Array, "trial time"], dt: float, tau: float) -> Float
     return lax.scan(step, jnp.zeros_like(spikes[:, 0]), spikes.T)[1].T
 
 
-_FEWEST, _MOST = 8, 64
+_FEWEST, MOST_STRETCHES = 8, 64
 """Stretches are filled up to so many, those that are too many being empty, and refused if they are more."""
 _PAIRS = BeforeValidator(lambda x: tuple(x.items()) if isinstance(x, Mapping) else x)
 _Positive = Annotated[float, Field(gt=0)]
@@ -204,10 +205,10 @@ class OrderedSpikes(_Objective):
         """The edges of the stretches, whether trials differ in each, and how many spikes of each are compared."""
         found = stretches(np.asarray(recorded.current), recorded.dt)
         edges, count = found.edges.tolist(), len(found.steady)
-        if count > _MOST:
+        if count > MOST_STRETCHES:
             raise ValueError(
-                f"ordered_spikes: the current has {count} stretches, more than {_MOST}; it is for steps of current: "
-                "take spike_times"
+                f"ordered_spikes: the current has {count} stretches, more than {MOST_STRETCHES}; it is for steps of "
+                "current: take spike_times"
             )
         spikes = upward(np.asarray(recorded.v), recorded.threshold, recorded.fall)
         most = max(int(spikes[:, a:b].sum(1).max(initial=0)) for a, b in pairwise(edges))

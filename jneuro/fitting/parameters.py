@@ -1,7 +1,7 @@
 """What of a simulator is fitted: its trainable parameters, and the unconstrained numbers that stand for them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import equinox as eqx
@@ -77,6 +77,9 @@ class Trainable(eqx.Module):
         if isinstance(names, str):
             raise ValueError(f"trainable = {names!r} must be a list, as in [{names!r}]")
         known = {n: p for n, p in parameters(simulator).items() if not p.static}
+        listed = isinstance(names, Iterable) and all(isinstance(name, str) for name in names)
+        if not listed:
+            raise ValueError(f"trainable = {names!r} must be a list of parameters, or map them to bounds")
         given = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names)
         if not given:
             raise ValueError("trainable: name at least one parameter")
@@ -170,7 +173,10 @@ def random_starts(
 
 def _bounds(name: str, wanted: Sequence[float] | None, declared: Bounds) -> tuple[float, float]:
     """The bounds that hold, which must lie within the declared ones."""
-    low, high = (declared.low, declared.high) if wanted is None else (float(wanted[0]), float(wanted[1]))
+    ends = np.asarray((declared.low, declared.high) if wanted is None else wanted, object)
+    if ends.shape != (2,) or not all(isinstance(x, int | float | np.number) and x is not True for x in ends):
+        raise ValueError(f"trainable: the bounds of {name} must be two numbers, [lower, upper], got {wanted!r}")
+    low, high = map(float, ends)
     if low == -math.inf and high == math.inf:
         raise ValueError(f"trainable: {name} has no bounds of its own; give some, such as {{{name}: [lower, upper]}}")
     if not low < high:

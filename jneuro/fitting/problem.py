@@ -1,6 +1,7 @@
 """A fit as a function: what was recorded, and from unconstrained numbers to what the simulator shows instead."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from jneuro.core.types import Array, Float, PyTree
 from jneuro.fitting.parameters import Trainable, double
 from jneuro.recordings.readers import clipped
 from jneuro.recordings.recording import Recording
+from jneuro.recordings.units import canonical
 from jneuro.simulators.base import Drive, Simulator
 from jneuro.simulators.integration import Stepper
 from jneuro.simulators.ode import ODESimulator
@@ -27,6 +29,8 @@ __all__ = ["CellProblem", "Problem", "Trials", "clamped", "integrate"]
 
 _QUIETEST = 1e-3
 """Smallest noise [mV] that is believed of a recording."""
+_WHITE = 0.2
+"""Noise of sixth differences, in shares of that of second ones, below which the latter are no noise."""
 
 
 class Trials(eqx.Module):
@@ -80,8 +84,20 @@ class Trials(eqx.Module):
             The trials.
 
         Raises:
-            ValueError: if the current is missing, a value is not finite, or samples are clipped.
+            ValueError: if it is no recording, or not `ok`, the current is missing, a value is not finite, or samples
+                are clipped.
         """
+        if not isinstance(recording, Recording):
+            raise ValueError(
+                f"a fit takes a Recording, got {type(recording).__name__}; jneuro.recordings.read(path) gives one of a "
+                "file, from_arrays(v, current, dt=...) one of arrays"
+            )
+        if not np.all(recording.ok):
+            trials = f" in trial {int(np.argmin(np.asarray(recording.ok)))}" if np.ndim(recording.ok) else ""
+            raise ValueError(
+                f"the recording is not ok{trials}: the simulation left the finite numbers, or its time step was too "
+                "coarse; simulate it with a shorter one, or leave such trials out"
+            )
         for name, remedy in {
             "v": "record the membrane potential",
             "current": "a fit needs the stimulus that was injected; record or add it",
@@ -116,6 +132,17 @@ class Trials(eqx.Module):
     def frames(self) -> int:
         """Samples in a trial."""
         return self.v.shape[1]
+
+    @property
+    def quiet(self) -> bool:
+        """Whether `noise_sd` was estimated where there is no white noise: the higher the differences, the less it is.
+
+        Of white noise, differences of every order tell the same standard deviation.
+        """
+        v = np.asarray(self.v)
+        found = _noise(v)
+        estimated = math.isclose(found, float(self.noise_sd), rel_tol=1e-6)
+        return estimated and (found <= _QUIETEST or _noise(v, 6, 0.0) < _WHITE * found)
 
     @property
     def duration(self) -> float:
@@ -171,12 +198,6 @@ class Trials(eqx.Module):
     def stimulus(self, current: Float[Array, " time"]) -> Sampled:
         """The stimulus of one trial, from its current; batch it with `jax.vmap`."""
         return Sampled(jnp.concatenate([current[:1], current]), jnp.asarray(self.dt), hold=True)
-
-
-def _spelled(unit: str) -> str:
-    """A unit in one spelling: the Greek letter or a u for the micro sign, and plain exponents."""
-    unit = unit.replace("\N{GREEK SMALL LETTER MU}", "µ").replace("cm^2", "cm²").replace("cm2", "cm²")
-    return "µ" + unit[1:] if unit[:2] in ("uA", "uF", "uS") else unit
 
 
 def clamped(simulator: ODESimulator, target: Trials) -> Any:
@@ -377,9 +398,11 @@ class CellProblem(Problem):
             raise ValueError(f"{name} is no single cell; fit a network by the method features")
         for what, found in zip(("v", "current"), target.units, strict=True):
             about = simulator.recordables.get(what)
-            if about is not None and _spelled(found) != _spelled(about.unit):
+            if about is not None and canonical(what, found) != (about.unit, 1.0):
+                by_area = found == "pA" and about.unit == "µA/cm²"
+                remedy = "say the membrane's area, recording: {electrode: {area_um2: …}}, or " * by_area
                 raise ValueError(
-                    f"the recording's {what!r} is in {found}, that of {name} in {about.unit}; convert one into "
+                    f"the recording's {what!r} is in {found}, that of {name} in {about.unit}; {remedy}convert one into "
                     "the other" + ", by the membrane's area or capacitance" * (what == "current")
                 )
         state = jax.eval_shape(simulator.init, jax.random.key(0))
@@ -520,11 +543,12 @@ def _trials(recording: Recording, name: str) -> np.ndarray:
     return values
 
 
-def _noise(v: np.ndarray) -> float:
-    """Standard deviation of white noise, from the median of second differences, which spikes do not move."""
-    if v.shape[1] < 3:
-        return _QUIETEST
-    return max(float(np.median(np.abs(np.diff(v, 2)))) / (0.6745 * np.sqrt(6)), _QUIETEST)
+def _noise(v: np.ndarray, order: int = 2, least: float = _QUIETEST) -> float:
+    """Standard deviation of white noise, from the median of second or higher differences, which spikes do not move."""
+    if v.shape[1] <= order:
+        return least
+    sd = 0.6745 * math.sqrt(math.comb(2 * order, order))
+    return max(float(np.median(np.abs(np.diff(v, order)))) / sd, least)
 
 
 def _require_unclipped(v: np.ndarray, dt: float) -> None:

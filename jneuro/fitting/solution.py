@@ -61,6 +61,12 @@ class Solution(NamedTuple):
         return int(np.argmin(np.asarray(self.cost)))
 
 
+_QUIET = (
+    "no noise was found in the recording, so that nothing says how large an error may be left; set noise_mv to what "
+    "you accept [mV]"
+)
+
+
 def faults(
     *,
     finite: bool = True,
@@ -69,6 +75,7 @@ def faults(
     doubts: Sequence[str] = (),
     data_cost: float = 0.0,
     accept: float = np.inf,
+    quiet: bool = False,
     of: str = "",
     gap: float = 0.0,
     chi2: tuple[float, int] | None = None,
@@ -87,6 +94,7 @@ def faults(
         doubts: of every trial, why its spikes are in doubt; empty where they are not.
         data_cost: mean squared error in units of the noise's variance.
         accept: the largest one that the noise explains.
+        quiet: whether no noise was found in the recording.
         of: what the error is that of, where it is not the whole run.
         gap: mean squared gap between segments, in units of its width.
         chi2: sum of squared residuals of statistics, and its degrees of freedom.
@@ -103,7 +111,7 @@ def faults(
     yield from (f"the spikes of trial {i} are in doubt: {doubt}" for i, doubt in enumerate(doubts) if doubt)
     if not data_cost <= accept:
         said = f"{data_cost:.3g} times the noise's variance, more than {accept:.3g}: {_WRONG} model that cannot explain"
-        yield f"the mean squared error{of} is {said} the data"
+        yield _QUIET if quiet else f"the mean squared error{of} is {said} the data"
     if gap > _OPEN:
         yield f"the segments do not join: the mean squared gap is {gap:.3g} times what was allowed"
     if chi2 is not None and not probability(*chi2) >= _LEAST:

@@ -14,7 +14,6 @@ channel: put the channels on the batch axis.
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jneuro.interop.tensors import WeightsError, check_tensors
+from jneuro.core.guard import Unreadable, one_line, parse_json, rehearse
+from jneuro.interop.tensors import WeightsError, check_sizes, check_tensors, reading
 from jneuro.interop.weights_folder import model_config, new_model, written_whole
 from jneuro.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 
@@ -32,6 +32,8 @@ __all__ = ["load_keras", "save_keras"]
 _VERSION = "2.4.0"
 """Of Keras, named in our files: the first that knows Conv1DTranspose."""
 
+
+_LAYERS_AT_MOST = 2000
 
 _MODEL_CLASSES = ("Functional", "Model")
 """Classes of functional models, the newer name first."""
@@ -99,6 +101,8 @@ def _trace(model: Mapping[str, Any], inputs: Sequence[_Tensor] | None = None, pr
     made: dict[str, tuple[_Tensor, ...]] = {}
     if inputs is not None:
         made |= {name: (x,) for name, x in zip(entries, inputs, strict=True)}
+    if len(model["layers"]) > _LAYERS_AT_MOST:
+        raise WeightsError(f"has {len(model['layers'])} layers; supported are {_LAYERS_AT_MOST}")
     pending = [spec for spec in model["layers"] if spec["name"] not in made]
     while pending:
         waiting = []
@@ -309,7 +313,7 @@ def _read_network(text: str, source: str, length: int | None, scales: Mapping[st
         WeightsError: if it is not the JSON of such a model.
     """
     try:
-        model = json.loads(text)
+        model = parse_json(text)
         version = model.get("keras_version", "2")
         if not version.startswith("2"):
             raise WeightsError(f"was written by Keras {version}; supported is Keras 2, which lives on as tf_keras")
@@ -326,12 +330,11 @@ def _read_network(text: str, source: str, length: int | None, scales: Mapping[st
             # Keras lists the frozen variables of a nested model after the others.
             layers = sorted(_weighted(spec, ""), key=lambda layer: not layer.options.get("trainable", True))
             weights += [w for layer in layers for w in _weights(spec["name"], layer, names)]
-    except WeightsError as error:
-        raise WeightsError(f"{source}: {error}") from error
-    except json.JSONDecodeError as error:
-        raise WeightsError(f"{source}: is not JSON ({error})") from error
-    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-        raise WeightsError(f"{source}: is not the JSON of a functional Keras 2 model ({error!r})") from error
+    except (WeightsError, Unreadable) as error:
+        raise WeightsError(one_line(f"{source}: {error}", name=source)) from error
+    except Exception as error:  # of whatever stands where a layer's option should
+        said = one_line(repr(error), most=100)
+        raise WeightsError(f"{source}: is not the JSON of a functional Keras 2 model ({said})") from error
     config = model_config({"name": "encoder_decoder", **sizes, **scales}, source)
     return _Network(config, groups, weights)  # pyright: ignore
 
@@ -556,14 +559,17 @@ def load_keras(
         WeightsError: naming the layer that cannot be represented, or listing all arrays that are missing, unknown or of
             another shape.
     """
-    path = Path(weights_path or json_path)
-    with _reading(path) as file:
-        text = _read_text(json_path) if weights_path else _text(file.attrs.get("model_config"))
-        if text is None:
-            raise WeightsError(f"{path}: holds weights alone; name the JSON file of the architecture too")
-        scales = {"input_scale": input_scale, "output_scale": output_scale}
-        network = _read_network(text, str(json_path), length, scales)
-        found = _arrays(file, path, network)
+    path, h5py = Path(weights_path or json_path), _h5py()
+    with reading(path, "an HDF5 file"):
+        rehearse("jneuro.core.hdf5:walk", path)
+        with h5py.File(path, "r") as file:
+            text = _read_text(json_path) if weights_path else _text(file.attrs.get("model_config"))
+            if text is None:
+                raise WeightsError(f"{path}: holds weights alone; name the JSON file of the architecture too")
+            scales = {"input_scale": input_scale, "output_scale": output_scale}
+            network = _read_network(text, str(json_path), length, scales)
+            found = _arrays(file, path, network)
+    check_sizes(network.config.model_dump(), found, str(json_path))
     # Shapes alone: every parameter comes from the file.
     model: Any = nnx.eval_shape(lambda: new_model(network.config))
     variables = network.variables(model)
@@ -668,16 +674,6 @@ def _read_text(path: str | Path) -> str:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise WeightsError(f"{path}: cannot be read as the JSON of an architecture ({error})") from error
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[Any]:
-    try:
-        file = _h5py().File(path, "r")
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read as an HDF5 file ({error})") from error
-    with file:
-        yield file
 
 
 def _h5py() -> Any:

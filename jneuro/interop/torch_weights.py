@@ -16,7 +16,6 @@ the PyTorch layer. `LSTMForecaster` and `CNNLSTM` have the names of the public r
     a variable           nn.Parameter          same name and shape
 """
 
-import pickle
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -25,7 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jneuro.interop.tensors import WeightsError, check_tensors, without_prefix
+from jneuro.core.guard import Unreadable, found_in, one_line
+from jneuro.interop.pickles import check_torch_file
+from jneuro.interop.tensors import WeightsError, check_tensors, reading, without_prefix
 from jneuro.models.forecasters import CNNLSTM, LSTMForecaster
 from jneuro.models.layers import LSTM, BatchNorm, Convolution, LSTMLayer
 
@@ -156,10 +157,16 @@ def _as_array(value: Any) -> np.ndarray:
     if type(value).__module__.partition(".")[0] != "torch":
         return np.asarray(value)
     torch = _torch()
-    value = value.detach().cpu()
-    if value.dtype == torch.bfloat16:
-        return value.view(torch.int16).numpy().view(jnp.bfloat16)
-    return value.numpy()
+    try:
+        value = value.detach().cpu()
+        if value.dtype == torch.bfloat16:
+            return value.view(torch.int16).numpy().view(jnp.bfloat16)
+        return value.numpy()
+    except (TypeError, RuntimeError, NotImplementedError) as error:
+        kind = f"{value.dtype}, {value.layout}".replace("torch.", "")
+        raise WeightsError(
+            f"a tensor is {kind}; convert it to a dense one of float32: tensor.to_dense().float()"
+        ) from error
 
 
 def _as_tensor(value: np.ndarray) -> Any:
@@ -186,25 +193,30 @@ def load_state_dict(path: str | Path) -> dict[str, Any]:
     # Numbers that NumPy averaged may stand beside the weights; they execute nothing.
     number = np.float64(0).__reduce__()[0]
     allowed = [number, (number, "numpy.core.multiarray.scalar"), np.dtype, *{type(np.dtype(c)) for c in "?bhilBHILefd"}]
-    try:
-        with torch.serialization.safe_globals(allowed):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        reason = str(error).strip().rpartition("WeightsUnpickler error: ")[2].partition("\n")[0]
-        _, other, name = reason.partition("GLOBAL ")
-        reason = f"it holds {name.split()[0]}" if other else reason
-        raise WeightsError(
-            f"{path}: is not a PyTorch file of plain tensors ({reason}); save the module's state_dict:"
-            " torch.save(module.state_dict(), path)"
-        ) from error
-    for key in ("state_dict", "model_state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(v, torch.Tensor) for v in content.values()):
-        raise WeightsError(f"{path}: holds no state_dict; save one with `torch.save(module.state_dict(), path)`")
-    return dict(content)
+    remedy = "save the module's state_dict: torch.save(module.state_dict(), path)"
+    with reading(Path(path), "a PyTorch file"):
+        try:
+            check_torch_file(Path(path))
+        except Unreadable as error:
+            said = f"{error}; it is {found_in(Path(path))}"
+            raise WeightsError(f"{path}: is not a PyTorch file of plain tensors ({said}); {remedy}") from error
+        try:
+            with torch.serialization.safe_globals(allowed):
+                content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # of the pickle, of the archive, or of what the tensors are made of
+            # PyTorch's own remedies would execute what the file says.
+            reason = str(error).strip().rpartition("WeightsUnpickler error: ")[2].partition("\n")[0]
+            _, other, name = reason.partition("GLOBAL ")
+            reason = f"it holds {name.split()[0]}" if other and name.split() else one_line(reason, most=80)
+            raise WeightsError(f"{path}: is not a PyTorch file of plain tensors ({reason}); {remedy}") from error
+        for key in ("state_dict", "model_state_dict"):
+            if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+                content = content[key]
+        if not isinstance(content, Mapping) or not all(
+            isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
+        ):
+            raise WeightsError(f"{path}: holds no state_dict; save one with `torch.save(module.state_dict(), path)`")
+        return dict(content)
 
 
 def save_state_dict(weights: Mapping[str, np.ndarray], path: str | Path) -> None:

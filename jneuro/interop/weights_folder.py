@@ -5,12 +5,12 @@
 <folder>/scaling.json   where it was given, the mean and scale of each variable that the model reads and predicts
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -18,11 +18,20 @@ from pydantic import ValidationError
 
 from jneuro.core.config import Config
 from jneuro.core.files import write_json, written
+from jneuro.core.guard import Unreadable, one_line, read_json
 from jneuro.datasets.windows import Scaling
-from jneuro.interop.tensors import WeightsError, check_tensors
+from jneuro.interop.tensors import WeightsError, check_sizes, check_tensors, reading
 from jneuro.models.base import Model, ModelConfig, build_model
 from jneuro.models.kinds import MODELS
-from jneuro.training.checkpoints import Checkpoints, CheckpointStore, latest, named_arrays, split_model, with_best
+from jneuro.training.checkpoints import (
+    CheckpointError,
+    Checkpoints,
+    CheckpointStore,
+    latest,
+    named_arrays,
+    split_model,
+    with_best,
+)
 
 __all__ = ["CONFIG", "load_scaling", "load_weights", "model_config", "new_model", "save_weights", "written_whole"]
 
@@ -132,11 +141,11 @@ def load_scaling(path: str | Path) -> Scaling:
         WeightsError: if it has none.
     """
     try:
-        rows = json.loads((Path(path) / _SCALING).read_text(encoding="utf-8"))
+        rows = read_json(Path(path) / _SCALING)
         return Scaling(**{name: jnp.asarray(rows[name], jnp.float32) for name in ("mean", "scale")})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise WeightsError(
-            f"{path}: {_SCALING} cannot be read ({error}); save it by save_weights(model, path,"
+            f"{path}: {_SCALING} cannot be read ({one_line(error, most=100)}); save it by save_weights(model, path,"
             " scaling=windows.scaling)"
         ) from error
 
@@ -156,13 +165,29 @@ def load_weights(path: str | Path) -> Model:
     """
     path = Path(path)
     try:
-        values = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: not a weights folder, {CONFIG} cannot be read ({error})") from error
-    model: Any = new_model(model_config(values, str(path / CONFIG)))
-    saved, _ = latest(path / "checkpoints")
+        values = read_json(path / CONFIG)
+    except Unreadable as error:
+        raise WeightsError(f"{path}: not a weights folder, {CONFIG} {error}") from error
+    # A file that came from elsewhere must not choose which code runs.
+    if isinstance(values, dict) and ":" in str(values.get("name")):
+        raise WeightsError(
+            f"{path / CONFIG}: name = {one_line(values['name'], most=60)!r} is code, which no weights folder may"
+            " name; build the model and read its weights by jneuro.training.load_best(model, '.../checkpoints')"
+        )
+    try:
+        saved, _ = latest(path / "checkpoints")
+    except CheckpointError as error:
+        said = one_line(str(error).partition("can be read (")[2].partition(":")[0], most=100)
+        raise CheckpointError(f"{path}: its checkpoint cannot be read ({said}); it is damaged, get it anew") from error
     if saved is None:
         raise WeightsError(f"{path}: not a weights folder, it has no checkpoint")
-    shapes = {name: array.shape for name, array in named_arrays({"best": split_model(model)[1]}).items()}
+    with reading(path / CONFIG, "a model's configuration"):
+        config = model_config(values, str(path / CONFIG))
+        check_sizes(config.model_dump(), saved.arrays, str(path / CONFIG))
+        # Shapes alone: of a model that does not fit the arrays, nothing is allocated.
+        shape: Any = nnx.eval_shape(lambda: new_model(config))
+        leaves = jax.tree_util.tree_leaves_with_path({"best": split_model(shape)[1]})
+    shapes = {jax.tree_util.keystr(at, simple=True, separator="."): leaf.shape for at, leaf in leaves}
     check_tensors(shapes, saved.arrays, f"{path / CONFIG}")
+    model: Any = new_model(config)
     return with_best(model, saved.arrays)

@@ -1,4 +1,10 @@
+from .electrode import Electrode as Electrode
+from .export import spike_trains as spike_trains
+from .export import write as write
+from .neo_files import from_neo as from_neo
 from .nwb import write_nwb as write_nwb
+from .nwb_units import psth as psth
+from .nwb_units import read_trials as read_trials
 from .readers import ReadError as ReadError
 from .readers import read as read
 from .recording import Recording as Recording
@@ -7,6 +13,10 @@ from .store import RecordingWriter as RecordingWriter
 from .store import StoreError as StoreError
 from .store import has_events as has_events
 from .store import open_recording as open_recording
+from .store import populations_of as populations_of
+from .store import provenance_of as provenance_of
 from .store import read_events as read_events
 from .store import read_recording as read_recording
 from .store import read_state as read_state
+from .tables import from_pandas as from_pandas
+from .tables import from_xarray as from_xarray

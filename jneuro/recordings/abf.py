@@ -20,8 +20,9 @@ from jneuro.recordings.pairing import (
     said_potentials,
     sweeps_recording,
 )
-from jneuro.recordings.readers import ReadError, check_sweeps, extra, factor_to, parsed
+from jneuro.recordings.readers import ReadError, check_sweeps, extra, from_elsewhere, parsed
 from jneuro.recordings.recording import Recording
+from jneuro.recordings.units import factor_to
 
 __all__ = ["read_abf"]
 
@@ -57,6 +58,7 @@ class _Header(NamedTuple):
         return f"sDACChannelUnits[{output}] = {unit!r}, nWaveformEnable[{output}] = {enabled}"
 
 
+@from_elsewhere("pyabf", "jneuro.recordings.rehearsal:walk_abf")
 def read_abf(
     path: Path,
     sweeps: Sequence[int] | None = None,
@@ -188,10 +190,14 @@ def _recorded(
     path: Path, abf: Any, channel: int, numbers: Sequence[int], factor: float
 ) -> Float[np.ndarray, "trial time"]:
     """A recorded channel, scaled; single precision, as the file's integers are."""
-    found = []
-    for number in numbers:
-        parsed(path, lambda number=number: abf.setSweep(number, channel))
-        found.append(np.array(abf.sweepY))
+    # pyabf's setSweep would make the waveforms of all sweeps anew for each.
+    sizes = np.full(abf.sweepCount, abf.sweepPointCount)
+    if abf.abfVersion["major"] == 2 and abf.sweepCount > 1 and len(set(abf._synchArraySection.lLength)) > 1:
+        sizes = np.asarray(abf._synchArraySection.lLength) // abf.channelCount
+    ends, samples = np.cumsum(sizes), abf.data[channel]
+    if ends[-1] > len(samples):
+        raise ReadError(f"{path}: holds {len(samples)} samples of a channel, but declares {ends[-1]}; get it anew")
+    found = [samples[ends[n] - sizes[n] : ends[n]].copy() for n in numbers]
     if len({len(sweep) for sweep in found}) > 1:
         lengths = ", ".join(f"{n}: {len(sweep)}" for n, sweep in zip(numbers, found, strict=True))
         raise ReadError(f"{path}: its sweeps have different numbers of samples ({lengths}); choose with sweeps=[...]")

@@ -1,12 +1,14 @@
 """The readers that a configuration may name, and a recording's file as a key of a configuration."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer, SerializationInfo
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, SerializationInfo, model_validator
 
 from jneuro.core.config import AbsolutePath, Config
-from jneuro.core.registry import Registry
+from jneuro.core.names import unknown_name
+from jneuro.core.registry import Registry, accepted, takes_any
+from jneuro.recordings.electrode import Electrode
 
 __all__ = ["READERS", "RecordingFile", "RecordingSource"]
 
@@ -21,8 +23,11 @@ READERS = Registry(
     "reader",
     {
         "abf": "jneuro.recordings.abf:read_abf",
+        "neo": "jneuro.recordings.neo_files:read_neo",
         "nwb": "jneuro.recordings.nwb:read_nwb",
+        "nwb_units": "jneuro.recordings.nwb_units:read_nwb_units",
         "store": "jneuro.recordings.readers:read_store",
+        "table": "jneuro.recordings.tables:read_table",
     },
     _lacks,
     given=("path", "sweeps"),
@@ -36,39 +41,49 @@ A reader's attribute `suffixes`, such as `(".csv",)`, says which files it takes 
 class RecordingFile(Config):
     """A recording that exists.
 
+    Every further key is an argument of the reader: `channel`, `unit` or `current` of ABF and NWB; `time`, `v`, `dt` or
+    `uneven` of tables.
+
     Attributes:
         path: the file, or the store.
         reader: how it is read: a name of `READERS`, or `module:function` of one's own, alone or with arguments; by
             default the one that reads files of this ending.
         sweeps: trials that are read, by their number from 0; all by default.
-        channel: of files of other programs, the channel or electrode of the potential, by number or name.
-        current_channel: the channel of the measured current.
-        unit: the unit of the potential's numbers, where the file's is wrong.
-        current_unit: the unit of the current's numbers, where the file's is wrong.
-        current: `command`, `measured`, or `auto`: the commanded current unless a measured one contradicts it.
+        electrode: what the electrode added: liquid junction, series resistance, bias current, membrane area.
     """
+
+    model_config = ConfigDict(extra="allow")
 
     path: AbsolutePath
     reader: Annotated[Any, READERS.field()] | None = None
     sweeps: tuple[int, ...] | None = Field(default=None, min_length=1)
-    channel: int | str | None = None
-    current_channel: int | str | None = None
-    unit: str | None = None
-    current_unit: str | None = None
-    current: Literal["auto", "command", "measured"] | None = None
+    electrode: Electrode | None = None
 
     @property
     def _said(self) -> dict[str, Any]:
         """What the user says of the file, as arguments of its reader."""
-        names = ("channel", "current_channel", "unit", "current_unit", "current")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _of_the_reader(self) -> Self:
+        """Refuse what the reader does not take, with the key that was probably meant."""
+        if self._said:
+            from jneuro.recordings.readers import reader_of
+
+            block = self.reader or READERS.block(reader_of(self.path))
+            known = [n for n in accepted(block.target) if n != "path"]
+            own = [n for n in type(self).model_fields if n not in known]
+            for key in self._said:
+                if key not in known and not takes_any(block.target):
+                    raise ValueError(f"{unknown_name(key, [*own, *known], 'key')} (reader {block.name})")
+        return self
 
     @property
     def is_store(self) -> bool:
         """Whether it is a store of ours, from which trials are read one by one."""
         from jneuro.recordings.readers import read_store, reader_of
 
-        if self.sweeps is not None or self._said:
+        if self.sweeps is not None or self.electrode is not None or self._said:
             return False
         return (self.reader.target if self.reader else reader_of(self.path)) is read_store
 
@@ -80,7 +95,7 @@ class RecordingFile(Config):
         """
         from jneuro.recordings.readers import read
 
-        return read(self.path, self.sweeps, reader=self.reader, **self._said)
+        return read(self.path, self.sweeps, reader=self.reader, electrode=self.electrode, **self._said)
 
 
 def _as_mapping(value: Any) -> Any:

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jneuro.core.files import written
+from jneuro.core.guard import check_memory
 from jneuro.core.types import Float
-from jneuro.recordings.pairing import Channel, find_channel, start_shift, sweeps_recording, unit_factor
-from jneuro.recordings.readers import ReadError, check_sweeps, extra, factor_to, parsed
-from jneuro.recordings.recording import Recording
+from jneuro.recordings.pairing import Channel, find_channel, start_shift, sweeps_recording
+from jneuro.recordings.readers import ReadError, check_sweeps, extra, from_elsewhere, parsed
+from jneuro.recordings.recording import Recording, even_steps
+from jneuro.recordings.units import factor_to, unit_factor
 
 __all__ = ["read_nwb", "write_nwb"]
 
@@ -30,6 +32,7 @@ class _Sweep(NamedTuple):
     """How they were paired; without a stimulus, what was seen instead."""
 
 
+@from_elsewhere("pynwb", "jneuro.core.hdf5:walk")
 def read_nwb(
     path: Path,
     sweeps: Sequence[int] | None = None,
@@ -119,6 +122,13 @@ def _recording(
 ) -> Recording:
     """The samples of some sweeps, electrode by electrode."""
     dt = {_interval(path, row.response) for rows in chosen for row in rows}
+    series = [
+        (s, p)
+        for rows in chosen
+        for r in rows
+        for s, p in ((r.response, r.response_part), (r.stimulus, r.stimulus_part))
+    ]
+    check_memory("sweeps", sum(8 * len(range(*p.indices(len(s.data)))) for s, p in series if s is not None))
     v = [[_samples(path, r.response, r.response_part, "mV", units[0]) for r in rows] for rows in chosen]
     current = [
         [
@@ -143,6 +153,9 @@ def _recording(
         "format": "NWB",
         "current": "; ".join(dict.fromkeys(r.how for rows in chosen for r in rows)),
     }
+    if len(chosen) > 1:
+        names = [str(rows[0].response.electrode.name) for rows in chosen]
+        about["cells"] = f"{len(names)} electrodes, read as neurons: {', '.join(names)}; one of them with channel=…"
     if bias:
         about["bias_current"] = f"{sorted(bias)} A in the responses' metadata, not added to the current"
     named = [units[1] or str(r.stimulus.unit) for rows in chosen for r in rows if r.stimulus is not None] or ["pA"]
@@ -175,6 +188,7 @@ def _rows(path: Path, file: Any, pynwb: Any, current_channel: str | None) -> lis
     if not rows:
         kinds = sorted({type(s).__name__ for s in file.acquisition.values()})
         held = f"only {', '.join(kinds)}" if kinds else "nothing at all"
+        held += " but units, which reader='nwb_units' reads" if file.units is not None else ""
         raise ReadError(f"{path}: holds no current clamp, {held}; take a current-clamp recording")
     zero = pynwb.icephys.IZeroClampSeries
     return [
@@ -212,13 +226,13 @@ def _paired(path: Path, response: Any, stimuli: Sequence[Any]) -> _Sweep:
 
 def _aligned(path: Path, row: _Sweep, overlap: bool) -> _Sweep:
     """The parts of a response and its stimulus that are of one time; refused, unless wanted, where not all are."""
-    if row.stimulus is None or row.response.rate is None or row.stimulus.rate is None:
+    if row.stimulus is None:
         return row
     ends = []
     for series, part in ((row.response, row.response_part), (row.stimulus, row.stimulus_part)):
         begin, end, _ = part.indices(len(series.data))
-        start = 0.0 if series.starting_time is None else float(series.starting_time)
-        ends.append((series.name, start + begin / series.rate, float(series.rate), begin, end - begin))
+        rate, start = _clock(path, series)
+        ends.append((series.name, start + begin / rate, rate, begin, end - begin))
     (name, start, rate, at, length), (other, later, _, other_at, other_length) = ends
     shift = 0
     # A stimulus that starts at 0 and is over before its response starts counts time from its sweep.
@@ -253,11 +267,26 @@ def _number(series: Any) -> int:
     return int(digits[-1]) if digits else 0
 
 
+def _clock(path: Path, series: Any) -> tuple[float, float]:
+    """Rate [Hz] and start [s], as the file says them, or as even time stamps do."""
+    if series.rate is not None:
+        return float(series.rate), 0.0 if series.starting_time is None else float(series.starting_time)
+    try:
+        times = parsed(path, lambda: np.asarray(series.timestamps[:], float))
+        step, away, at = even_steps(times)
+    except ValueError as error:
+        raise ReadError(f"{path}: '{series.name}' has no sampling rate, and its {error}") from error
+    if away > 0.01:
+        raise ReadError(
+            f"{path}: '{series.name}' has uneven time stamps, {1e3 * (times[at] - times[at - 1]):g} ms before sample "
+            f"{at}, mostly {1e3 * step:g} ms; resample it to a fixed rate"
+        )
+    return 1 / step, float(times[0])
+
+
 def _interval(path: Path, series: Any) -> float:
     """Time between samples [ms]."""
-    if series.rate is None:
-        raise ReadError(f"{path}: '{series.name}' has time stamps and no sampling rate; resample it to a fixed rate")
-    return float(f"{1e3 / series.rate:.12g}")
+    return float(f"{1e3 / _clock(path, series)[0]:.9g}")
 
 
 def _samples(path: Path, series: Any, part: slice, unit: str, said: str | None) -> Float[np.ndarray, " time"]:
@@ -284,10 +313,12 @@ def _samples(path: Path, series: Any, part: slice, unit: str, said: str | None) 
 def write_nwb(path: Path | str, recording: Recording, about: Mapping[str, str] | None = None) -> None:
     """Write potentials and currents as current-clamp sweeps; `read` gives the same samples, to the last bit.
 
+    Spikes become a table of units, each at the middle of its frame, and the trials a table of trials.
+
     Args:
         path: the new file.
-        recording: with `v` [mV] and `current`, each `[trial, time, neuron]`. Currents in pA or nA are written as
-            such; those in another unit, such as a density, as a plain series in that unit.
+        recording: with `v` [mV] and `current`, or `spikes`, or all, each `[trial, time, neuron]`. Currents in pA or nA
+            are written as such; those in another unit, such as a density, as a plain series in that unit.
         about: `cell`, `protocol` and `date` (ISO 8601, UTC where it names no zone); by default the recording's own.
 
     Raises:
@@ -297,7 +328,8 @@ def write_nwb(path: Path | str, recording: Recording, about: Mapping[str, str] |
     pynwb = extra("pynwb", path)
     if path.exists():
         raise ReadError(f"{path}: exists; choose another name, or remove it")
-    for name in ("v", "current"):
+    clamp = bool({"v", "current"} & set(recording.values)) or "spikes" not in recording.values
+    for name in ("v", "current") if clamp else ("spikes",):
         if name not in recording.values or np.ndim(recording.values[name]) != 3:
             raise ReadError(f"{path}: the recording must have '{name}' as [trial, time, neuron] to be written as NWB")
     facts = {"protocol": "recording", "cell": "cell"} | recording.about | dict(about or {})
@@ -307,9 +339,23 @@ def write_nwb(path: Path | str, recording: Recording, about: Mapping[str, str] |
         identifier=str(uuid.uuid4()),
         session_start_time=date if date.tzinfo else date.replace(tzinfo=datetime.UTC),
     )
-    _fill(file, pynwb, recording, facts)
+    if clamp:
+        _fill(file, pynwb, recording, facts)
+    if "spikes" in recording.values:
+        _fill_units(file, np.asarray(recording.values["spikes"]), recording.dt)
     with written(path) as fresh, pynwb.NWBHDF5IO(str(fresh), "w") as io:
         io.write(file)
+
+
+def _fill_units(file: Any, counts: np.ndarray, dt: float) -> None:
+    """Add the tables of units and of trials, which follow each other."""
+    trials, frames, neurons = counts.shape
+    for trial in range(trials):
+        file.add_trial(start_time=1e-3 * trial * frames * dt, stop_time=1e-3 * (trial + 1) * frames * dt)
+    middle = 1e-3 * dt * (np.arange(trials * frames) + 0.5)
+    joined = counts.reshape(-1, neurons).astype(int)
+    for neuron in range(neurons):
+        file.add_unit(spike_times=np.repeat(middle, joined[:, neuron]), id=neuron)
 
 
 def _fill(file: Any, pynwb: Any, recording: Recording, facts: Mapping[str, str]) -> None:

@@ -7,13 +7,14 @@ means that one of the two is not the current that the cell got.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from jneuro.core.types import Float
-from jneuro.recordings.readers import ReadError, clipped, factor_to
+from jneuro.recordings.readers import ReadError, clipped
 from jneuro.recordings.recording import Recording, from_arrays
+from jneuro.recordings.units import factor_to, unit_factor
 
 __all__ = [
     "Agreement",
@@ -25,10 +26,10 @@ __all__ = [
     "current_channels",
     "find_channel",
     "potential_channel",
+    "require_plausible",
     "said_potentials",
     "start_shift",
     "sweeps_recording",
-    "unit_factor",
 ]
 
 CurrentSource = Literal["auto", "command", "measured"]
@@ -332,25 +333,6 @@ def potential_channel(
     return number, _factor(path, channels[number], unit, "mV", "unit")
 
 
-def unit_factor(unit: str, target: str) -> float | None:
-    """The factor from a user's unit, such as `mV` or `0.05 mV`, to mV or pA; None where it measures something else.
-
-    Args:
-        unit: the unit, alone or after a number and a space.
-        target: `mV` or `pA`.
-
-    Returns:
-        The factor.
-    """
-    number, _, symbol = unit.strip().rpartition(" ")
-    try:
-        scale = float(number) if number else 1.0
-    except ValueError:
-        return None
-    factor = factor_to(symbol, target)
-    return None if factor is None or not 0 < scale < np.inf else scale * factor
-
-
 def _factor(path: Path, channel: Channel, unit: str | None, target: str, key: str) -> float:
     """The factor from a channel's numbers to mV or pA; refused where its unit measures something else."""
     factor = factor_to(channel.unit, target) if unit is None else unit_factor(unit, target)
@@ -466,26 +448,50 @@ def sweeps_recording(
         ReadError: if samples are not finite, not plausible, or clipped.
     """
 
+    found = from_arrays(dt=dt, units={"current": unit}, about=about, v=v, current=current)
+    require_plausible(str(path), found, numbers, limits=limits)
+    return found
+
+
+def require_plausible(
+    where: str, recording: Recording, numbers: Sequence[int] | None = None, *, limits: tuple[float, float] = (1e3, 1e7)
+) -> None:
+    """Refuse potentials and currents that are not finite, not plausible, or clipped.
+
+    Args:
+        where: the file, for messages.
+        recording: what was read, `[trial, time, neuron]`.
+        numbers: each trial's number in the file, for messages.
+        limits: the largest potential [mV] and current [pA].
+
+    Raises:
+        ReadError: naming the sweeps that are of no use, and those that are.
+    """
+    some = next(iter(recording.values.values()))
+    numbers = range(len(some)) if numbers is None else numbers
+
     def refuse(good: Sequence[bool], what: str, remedy: str = "") -> None:
-        """Name the sweeps that are of no use, and those that are."""
         bad, rest = ([n for n, fine in zip(numbers, good, strict=True) if fine is which] for which in (False, True))
         remedy = remedy or (f"leave them out, sweeps={rest}" if rest else "take another recording")
         if bad:
-            raise ReadError(f"{path}: in the sweeps {bad}, {what}; {remedy}")
+            raise ReadError(f"{where}: in the sweeps {bad}, {what}; {remedy}")
 
-    for what, values in (("potential", v), ("current", current)):
-        refuse([bool(np.isfinite(x).all()) for x in values], f"the {what} has samples that are not finite")
-    checked: list[tuple[str, Any, float, str, str]] = [("potential", v, limits[0], "mV", "limit_mv")]
-    checked += [("current", current, limits[1], "pA", "limit_pa")] if unit == "pA" else []
-    for what, values, limit, symbol, key in checked:
+    known = (("v", "potential", "mV", "unit"), ("current", "current", "pA", "current_unit"))
+    held = [one for one in known if one[0] in recording.values]
+    for name, what, *_ in held:
+        finite = [bool(np.isfinite(x).all()) for x in recording.values[name]]
+        refuse(finite, f"the {what} has samples that are not finite")
+    for (name, what, symbol, label), limit in zip(held, limits, strict=False):
+        if recording.units[name] != symbol:
+            continue
+        values = np.asarray(recording.values[name])
         most = max((np.max(np.abs(x)) for x in values), default=0.0)
-        label = "unit" if symbol == "mV" else "current_unit"
         refuse(
             [bool(np.max(np.abs(x)) <= limit) for x in values],
-            f"the {what} reaches {most:.4g} {symbol}, beyond {key} = {limit:g}",
+            f"the {what} reaches {most:.4g} {symbol}, beyond limit_{symbol.lower()} = {limit:g}",
             f"if the file's unit is wrong, say that of its numbers, such as {label}={symbol!r} or '0.05 {symbol}'; if "
-            f"they are right, raise {key}",
+            f"they are right, raise limit_{symbol.lower()}",
         )
-    uncut = [not any(map(clipped, sweep.T)) for sweep in v]
-    refuse(uncut, "the potential is clipped: a steep rise or fall ends in a flat stretch at its limit")
-    return from_arrays(dt=dt, units={"current": unit}, about=about, v=v, current=current)
+    if "v" in recording.values:
+        uncut = [not any(map(clipped, sweep.T)) for sweep in np.asarray(recording.values["v"])]
+        refuse(uncut, "the potential is clipped: a steep rise or fall ends in a flat stretch at its limit")

@@ -1,46 +1,68 @@
 """Recordings by their path, whatever wrote them: stores of ours, files of other programs, files that you can read."""
 
 import dataclasses
+import functools
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 
+from jneuro.core.config import first_error
+from jneuro.core.guard import Unreadable, check_memory, found_in, one_line, rehearse, shortened
 from jneuro.core.registry import accepted
 from jneuro.core.types import Float
+from jneuro.core.zarrs import check_zarr
+from jneuro.recordings.electrode import Electrode
 from jneuro.recordings.kinds import READERS
 from jneuro.recordings.recording import Recording, by_trial
-from jneuro.recordings.store import StoreError, read_recording
+from jneuro.recordings.store import StoreError, has_events, open_recording, read_recording, sampled_arrays
 
 __all__ = [
     "ReadError",
     "check_sweeps",
     "clipped",
     "extra",
-    "factor_to",
+    "from_elsewhere",
     "parsed",
     "read",
     "read_store",
     "reader_of",
+    "require_readable",
 ]
+
+
+P = ParamSpec("P")
 
 
 class ReadError(StoreError):
     """A recording of another program that cannot be read, or not be used; the message says why and what to do."""
 
 
-_OURS = {".abf": "abf", ".nwb": "nwb", ".zarr": "store"}
+_OURS = {".abf": "abf", ".nwb": "nwb", ".zarr": "store"} | dict.fromkeys(
+    (".csv", ".tsv", ".txt", ".dat", ".atf", ".npy", ".npz", ".mat", ".h5", ".hdf5", ".nc"), "table"
+)
+_OURS |= dict.fromkeys(
+    (".ibw", ".pxp", ".smr", ".smrx", ".axgd", ".axgx", ".wcp", ".edr", ".nix", ".plx", ".nev", ".rhd", ".rhs"), "neo"
+)
 """Which of our readers takes which ending; those of plugins say so themselves."""
 
 
-def read(path: Path | str, sweeps: Sequence[int] | None = None, *, reader: Any = None, **arguments: Any) -> Recording:
+def read(
+    path: Path | str,
+    sweeps: Sequence[int] | None = None,
+    *,
+    reader: Any = None,
+    electrode: Electrode | Mapping[str, float] | None = None,
+    **arguments: Any,
+) -> Recording:
     """Read a recording: of a cell, its potential and the injected current; or whatever a reader of your own gives.
 
     Files with the ending `.abf` and `.nwb` are read by pyabf and pynwb (`pip install 'jneuro[io]'`): potentials in mV,
-    currents in pA, one trial a sweep. Installed packages may add further endings. Folders are stores of ours.
+    currents in pA, one trial a sweep. Tables and arrays (`.csv`, `.npz`, `.mat`, …) are read by `read_table`. Installed
+    packages may add further endings. Folders are stores of ours.
 
     Args:
         path: the file or the store.
@@ -48,6 +70,7 @@ def read(path: Path | str, sweeps: Sequence[int] | None = None, *, reader: Any =
         reader: how to read it, where its ending does not say: a function of a path and of further arguments that
             returns a Recording; its name, such as `"abf"` or `"my_readers:read_csv"`; or a mapping of a name and
             arguments.
+        electrode: what the electrode added, such as `{"liquid_junction_mv": 12}`, which is taken off; see `Electrode`.
         arguments: further arguments of the reader.
 
     Returns:
@@ -62,7 +85,8 @@ def read(path: Path | str, sweeps: Sequence[int] | None = None, *, reader: Any =
     Example:
         ```python
         recording = jn.recordings.read("171116sh_0018.abf", sweeps=[3, 4])
-        recording = jn.recordings.read("trace.csv", reader=my_readers.read_csv, time="t_s")
+        recording = jn.recordings.read("trace.csv", time="t_s", v="v_mV", current="i_pA")
+        recording = jn.recordings.read("trace.dat", reader=my_readers.read_dat, gain=0.05)
         ```
     """
     path = Path(path)
@@ -78,12 +102,26 @@ def read(path: Path | str, sweeps: Sequence[int] | None = None, *, reader: Any =
         values = by_trial(found.values)
     except ValueError as error:
         raise ReadError(f"{path}: the reader {block.name} gives no recording: {error}") from None
+    if not 0 < found.dt < float("inf"):
+        raise ReadError(f"{path}: dt = {found.dt} ms must be positive; mend it, or take another recording")
     if missing := [n for n in values if n not in found.units]:
         raise ReadError(f"{path}: the reader {block.name} gives no unit for {missing[0]!r}")
-    if bad := [n for n, x in values.items() if not np.isfinite(np.asarray(x, np.float64)).all()]:
-        raise ReadError(f"{path}: {bad[0]} has samples that are not finite; cut them out, or take another recording")
+    for name, x in values.items():
+        if (bad := np.argwhere(~np.isfinite(np.asarray(x, np.float64)))).size:
+            trial, frame, neuron = map(int, bad[0])
+            raise ReadError(
+                f"{path}: {name} has samples that are not finite, first {x[tuple(bad[0])]} in sweep {trial}, sample "
+                f"{frame}, neuron {neuron}; cut them out, or take another recording"
+            )
     found = dataclasses.replace(found, values=values)
-    return found if sweeps is None or "sweeps" in accepted(block.target) else _chosen(path, found, sweeps)
+    if sweeps is not None and "sweeps" not in accepted(block.target):
+        found = _chosen(path, found, sweeps)
+    if electrode is None:
+        return found
+    try:
+        return Electrode.model_validate(electrode).corrected(found)
+    except ValueError as error:
+        raise ReadError(f"{path}: {first_error(error)}") from error
 
 
 def reader_of(path: Path) -> Callable[..., Recording]:
@@ -99,7 +137,7 @@ def reader_of(path: Path) -> Callable[..., Recording]:
         ReadError: if no reader knows the ending, naming those that are known.
     """
     suffix = path.suffix.lower()
-    if suffix in _OURS:
+    if _OURS.get(suffix) not in (None, "table", "neo"):
         return READERS.find(_OURS[suffix])
     known = dict(_OURS)
     for name, entry in READERS.entries().items():
@@ -109,24 +147,25 @@ def reader_of(path: Path) -> Callable[..., Recording]:
             if suffix in found:
                 return reader
             known |= dict.fromkeys(found, name)
-    if not suffix or path.is_dir():
+    if suffix in _OURS:  # a package's own reader of such a file goes before ours
+        return READERS.find(_OURS[suffix])
+    if not path.is_file() and (not suffix or path.is_dir()):
         return read_store
-    listed = ", ".join(f"{s} ({name})" for s, name in known.items())
+    by_reader = {name: [s for s in known if known[s] == name] for name in dict.fromkeys(known.values())}
+    listed = "; ".join(f"{name} ({', '.join(endings)})" for name, endings in by_reader.items())
     raise ReadError(
         f"{path}: no reader is known for files that end in {suffix!r}; known are {listed}. Name one of them, or a "
         'function of your own from a path to a Recording: reader="my_readers:read_file"'
     )
 
 
-def read_store(
-    path: Path, sweeps: Sequence[int] | None = None, variables: Sequence[str] = ("v", "current")
-) -> Recording:
+def read_store(path: Path, sweeps: Sequence[int] | None = None, variables: Sequence[str] | None = None) -> Recording:
     """Read a store of ours.
 
     Args:
         path: the store.
         sweeps: which trials, by their number from 0; all by default.
-        variables: which arrays.
+        variables: which arrays; `spikes` makes counts of the events. By default all.
 
     Returns:
         The recording.
@@ -134,7 +173,13 @@ def read_store(
     Raises:
         StoreError: if it is damaged, unfinished, or has no such array.
     """
-    recording = read_recording(path, tuple(variables))
+    try:
+        sizes = check_zarr(path)
+        names = variables or [*sampled_arrays(open_recording(path)), *(["spikes"] if has_events(path) else [])]
+        check_memory(" and ".join(names), sum(sizes.get(v, 0) for v in names))
+    except Unreadable as error:
+        raise StoreError(f"{path}: {error}; make it anew, or restore it from a copy") from error
+    recording = parsed(path, lambda: read_recording(path, tuple(names)))
     return recording if sweeps is None else _chosen(path, recording, sweeps)
 
 
@@ -144,7 +189,7 @@ def _chosen(path: Path, recording: Recording, sweeps: Sequence[int]) -> Recordin
     return dataclasses.replace(recording, values=chosen)
 
 
-def check_sweeps(path: Path, sweeps: Sequence[int], count: int) -> None:
+def check_sweeps(path: Path | str, sweeps: Sequence[int], count: int) -> None:
     """Refuse sweeps that a file does not have, that are named twice, or that are a mask.
 
     Args:
@@ -155,8 +200,10 @@ def check_sweeps(path: Path, sweeps: Sequence[int], count: int) -> None:
     Raises:
         ReadError: naming those that it has.
     """
+    if isinstance(sweeps, str) or not np.iterable(sweeps):
+        raise ReadError(f"{path}: sweeps = {sweeps!r} must be a list of numbers, such as [0, 2]")
     sweeps = list(sweeps)
-    if any(isinstance(s, bool | np.bool_) for s in sweeps):
+    if any(isinstance(s, bool | np.bool_) or not isinstance(s, int | np.integer) for s in sweeps):
         raise ReadError(f"{path}: sweeps = {sweeps} must be numbers of sweeps, such as [0, 2], not a mask")
     if not sweeps or any(not 0 <= s < count for s in sweeps):
         raise ReadError(f"{path}: sweeps = {sweeps} must name some of the sweeps 0 to {count - 1}")
@@ -164,8 +211,12 @@ def check_sweeps(path: Path, sweeps: Sequence[int], count: int) -> None:
         raise ReadError(f"{path}: sweeps = {sweeps} names sweep {twice[0]} twice; name each once")
 
 
-def extra(name: str, path: Path) -> ModuleType:
-    """Import a package of the extra `io`, or say how to get it.
+_EXTRAS = {"neo": "neo", "quantities": "neo"}
+"""The extra that brings a package, where it is not `io`."""
+
+
+def extra(name: str, path: Path | str) -> ModuleType:
+    """Import a package of an extra, or say how to get it.
 
     Args:
         name: of the package.
@@ -180,7 +231,8 @@ def extra(name: str, path: Path) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ReadError(f"{path}: needs the package {name}; install it with pip install 'jneuro[io]'") from error
+        brings = _EXTRAS.get(name, "io")
+        raise ReadError(f"{path}: needs the package {name}; install it with pip install 'jneuro[{brings}]'") from error
 
 
 def parsed(path: Path, parse: Callable[[], Any]) -> Any:
@@ -194,36 +246,63 @@ def parsed(path: Path, parse: Callable[[], Any]) -> Any:
         What it returns.
 
     Raises:
-        ReadError: whatever the parser raises.
+        ReadError: whatever the parser raises; an error of ours in one line.
     """
     try:
         return parse()
+    except Unreadable as error:
+        raise ReadError(f"{path}: {error}") from error
+    except StoreError as error:
+        raise shortened(error, path) from error.__cause__
     except Exception as error:  # the parsers raise whatever they like
-        raise ReadError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}); it is damaged, or not of the format that its "
-            "name promises"
-        ) from error
+        said = one_line(f"{type(error).__name__}: {error}", most=100)
+        if isinstance(error, PermissionError):
+            raise ReadError(f"{path}: cannot be opened ({error.strerror}); ask for the right to read it") from error
+        message = (
+            f"{path}: cannot be read ({said}); it is {found_in(path)}: damaged, or not of the format that its name"
+            " promises; get it anew, or name its reader, reader=…"
+        )
+        raise ReadError(one_line(message, name=path)) from error
 
 
-_PREFIXES = {"f": -15, "p": -12, "n": -9, "u": -6, "µ": -6, "μ": -6, "m": -3, "": 0}
-
-
-def factor_to(unit: str, target: str) -> float | None:
-    """The factor from a unit to `mV` or `pA`; None where they measure different things.
+def require_readable(path: Path, rehearsal: str) -> None:
+    """Let another process go through a file first, under limits of time and memory.
 
     Args:
-        unit: as files write it: `mV`, `volts`, `nA`, `amperes`.
-        target: `mV` or `pA`.
+        path: the file.
+        rehearsal: what goes through the file; see `jneuro.core.guard.rehearse`.
+
+    Raises:
+        ReadError: if it takes longer or more memory, or ends the process.
+    """
+    try:
+        rehearse(rehearsal, path)
+    except Unreadable as error:
+        raise ReadError(f"{path}: {error}") from error
+
+
+def from_elsewhere(package: str, rehearsal: str) -> Callable[[Callable[P, Recording]], Callable[P, Recording]]:
+    """Read a file by a package's parser, after another process went through it under limits of time and memory.
+
+    Args:
+        package: the parser.
+        rehearsal: what goes through the file; see `jneuro.core.guard.rehearse`.
 
     Returns:
-        The factor.
+        A decorator of a reader; whatever it raises of a file is a ReadError of one line.
     """
-    symbol = unit.strip().replace("volts", "V").replace("amperes", "A").replace("Volts", "V").replace("Amperes", "A")
-    if not symbol or symbol[-1] != target[-1] or symbol[:-1] not in _PREFIXES:
-        return None
-    # Powers of ten from 10**0 up are exact, so a file in mV or pA is read to the last bit.
-    power = _PREFIXES[symbol[:-1]] - _PREFIXES[target[:-1]]
-    return 10.0**power if power >= 0 else 1 / 10.0**-power
+
+    def decorate(reader: Callable[P, Recording]) -> Callable[P, Recording]:
+        @functools.wraps(reader)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> Recording:
+            path = Path(kwargs.get("path", args[0] if args else ""))  # pyright: ignore
+            extra(package, path)
+            require_readable(path, rehearsal)
+            return parsed(path, lambda: reader(*args, **kwargs))
+
+        return guarded
+
+    return decorate
 
 
 _FLAT_SAMPLES = 3

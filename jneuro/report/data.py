@@ -30,7 +30,8 @@ class ReportData:
     Attributes:
         run: `name`, `hash`, `jneuro_version`, `versions` (package → version), `device`, `started` (ISO 8601),
             `seconds` (stage → seconds), `total_seconds` (stages side by side count once), `git_commit` (or `None`),
-            `command`, and `loss` (`mse` unless given: only with it do learning curves compare with the ceiling).
+            `command`, `other_makers` (stage → what else than `versions` and `device` it was made with), and `loss`
+            (`mse` unless given: only with it do learning curves compare with the ceiling).
         config_yaml: the resolved configuration, as written to the run folder.
         metrics: the content of `metrics.json`: `test` (model → scores, with `leaky: true` where training windows
             or scaling saw test data), `baselines` (name → scores), `ceiling` (or `None`: recorded data has no

@@ -227,11 +227,12 @@ def features(names: list[str], arrays: Arrays) -> Figure | None:
     return figure
 
 
-def held_out(arrays: Arrays) -> Figure | None:
+def held_out(arrays: Arrays, numbers: Sequence[int]) -> Figure | None:
     """Trials that were not fitted, spread over all of them, and their prediction.
 
     Args:
         arrays: of the fit.
+        numbers: what each of them is called.
     """
     if "held_out_v" not in arrays:
         return None
@@ -242,6 +243,7 @@ def held_out(arrays: Arrays) -> Figure | None:
         ax.plot(arrays["time"], v[trial], color=_DATA, linewidth=1.0, label="recorded", rasterized=True)
         ax.plot(arrays["time"], predicted[trial], color=INHIBITORY, linewidth=0.7, label="predicted", rasterized=True)
         ax.set_ylabel("mV", color=INK, fontsize=9)
+        ax.set_title(f"trial {numbers[trial]}", fontsize=8, color=INK, loc="right")
     legend_above(figure, axes[0])
     axes[-1].set_xlabel("time [ms]", color=INK, fontsize=9)
     return figure

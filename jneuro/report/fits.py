@@ -307,33 +307,40 @@ def repeated(metrics: Numbers, arrays: Arrays) -> Section | None:
 
 
 def predicted(metrics: Numbers, arrays: Arrays) -> Section | None:
-    """Trials that were not fitted; where the current goes in steps, `stepped` shows them."""
+    """Trials that were not fitted, one by one; where the current goes in steps, `stepped` shows them by steps."""
+    if why := metrics.get("not_held_out"):
+        text = """
+        Nothing was held out ({{ why }}), so nothing here tells how the cell's other responses are predicted: all that
+        is shown was fitted.
+        """
+        return Section("What it predicts", text, names={"why": why})
     held_out = metrics.get("held_out")
-    if not held_out or metrics.get("steps"):
+    if not held_out or not metrics["steps"]["whole"]:
         return None
     rows = [
         [
-            str(i),
+            str(t["number"]),
             quantity(t["rmse_mv"], 2),
             quantity(t["true"], 0),
             quantity(t["predicted"], 0),
             *(quantity(100 * number(t[key]), 0) for key in ("recall", "precision")),
         ]
-        for i, t in enumerate(held_out["trials"])
+        for t in held_out["trials"]
     ]
     table = Table(
         f"Trials that were not fitted; spikes count as found within {held_out['tolerance_ms']:g} ms.",
         ["Trial", "RMSE [mV]", "Spikes", "Predicted", "Found [%]", "True [%]"],
         rows,
     )
-    caption = "Potentials that were not fitted, and the prediction."
-    return Section(
-        "What it predicts", parts=(table, _plot("held_out", "Held-out trials", draw.held_out(arrays), caption))
-    )
+    text = """
+    The current does not go in steps that last 100 ms or longer and differ from trial to trial, so there is no curve of
+    rates over currents: trials are compared as wholes.
+    """
+    return Section("What it predicts, trial by trial", text, parts=(table,))
 
 
 def stepped(metrics: Numbers, arrays: Arrays) -> Section | None:
-    """What is predicted of a cell under steps of current, beside the recording's own references."""
+    """What is predicted of a cell, by steps of current if there are any, beside the recording's own references."""
     about = metrics.get("steps")
     if not about:
         return None
@@ -353,35 +360,53 @@ def stepped(metrics: Numbers, arrays: Arrays) -> Section | None:
     for key, what, unit in (("rate_rms_hz", "rates", "Hz"), ("latency_ms", "first spikes", "ms")) if scores else ():
         others = {n: number(s[key]) for n, s in scores.items() if n != "model"}
         best = min(others, key=lambda n: others[n], default="")
-        said.append((what, unit, scores["model"][key], others.get(best), _REFERENCES.get(best, "")))
-    parts = ()
+        if np.isfinite(number(scores["model"][key])):
+            said.append((what, unit, scores["model"][key], others.get(best), _REFERENCES.get(best, "")))
+    parts: tuple[Any, ...] = ()
     if scores:
         rows = [[_REFERENCES[n], *(quantity(s[key], 2) for key in _STEPS)] for n, s in scores.items()]
-        curve = {k: np.array([[number(x) for x in row] for row in v]) for k, v in about["curve"].items()}
+        numbers = [t["number"] for t in metrics["held_out"]["trials"]]
         parts = (
             Table(
-                f"Errors of {len(about['trials'])} held-out trials, step by step: of rates, root mean square; of first "
-                "spikes and of the adaptation index, median; of the potential, root mean square away from spikes. Γ is "
-                f"the coincidence of spikes within ±{about['tolerance_ms']:g} ms (1 at best, 0 by chance). Below the "
+                f"Errors of {len(about['trials'])} held-out trial{'s' * (len(about['trials']) > 1)}, "
+                f"{'whole' if about['whole'] else 'step by step'}: of rates, root mean square; of first spikes and of "
+                "the adaptation index, median; of the potential, root mean square away from spikes. Γ is the "
+                f"coincidence of spikes within ±{about['tolerance_ms']:g} ms (1 at best, 0 by chance). Below the "
                 "model, what the recording itself says.",
                 ["Prediction", *_STEPS.values()],
                 rows,
             ),
             _plot(
-                "overlay",
+                "held_out",
                 "Held-out trials",
-                draw.held_out(arrays),
+                draw.held_out(arrays, numbers),
                 "Recorded potential and the model's; some of the trials that were not fitted.",
             ),
-            _plot(
-                "steps_curve",
-                "Rates and first spikes",
-                draw.step_curves(curve, about["current_unit"]),
-                "Rate, and time of the first spike, in each step of the held-out trials: recorded (circles) and "
-                "predicted (lines), one line a step.",
-            ),
+            _curves(about) if about["curve"] else None,
         )
     return Section("What it predicts of the cell", text, parts, {"said": said, "doubts": about["doubts"]})
+
+
+def _curves(about: Numbers) -> Plot | None:
+    curve = {k: np.array([[number(x) for x in row] for row in v]) for k, v in about["curve"].items()}
+    return _plot(
+        "steps_curve",
+        "Rates and first spikes",
+        draw.step_curves(curve, about["current_unit"]),
+        "Rate, and time of the first spike, in each step of the held-out trials: recorded (circles) and predicted "
+        "(lines), one line a step.",
+    )
+
+
+def chosen(metrics: Numbers, arrays: Arrays) -> Section | None:
+    """What the configuration left to the recording."""
+    del arrays
+    choices = metrics.get("choices")
+    if not choices:
+        return None
+    rows = [[c["key"], c["value"], c["why"]] for c in choices]
+    caption = "What the configuration leaves to the recording; a number in its place decides otherwise."
+    return Section("What was taken from the recording", parts=(Table(caption, ["Key", "Taken", "Why"], rows, True),))
 
 
 def _plot(name: str, title: str, figure: Any, caption: str) -> Plot | None:
@@ -389,5 +414,5 @@ def _plot(name: str, title: str, figure: Any, caption: str) -> Plot | None:
     return None if figure is None else Plot(name, title, caption, caption, figure)
 
 
-PARTS = (found, network, profiled, sampled, cost, repeated, predicted, stepped)
+PARTS = (found, network, profiled, sampled, cost, repeated, stepped, predicted, chosen)
 """The sections of the report, in order."""

@@ -121,7 +121,7 @@ def default_figures(config: SweepConfig, data: xr.Dataset) -> list[SweepFigure]:
     for name in config.measured:
         array = data.get(name.rpartition(":")[2])
         if array is not None and set(array.dims) == set(data["ok"].dims):
-            kind = "curves" if y is None else "phase_diagram" if "meanings" in array.attrs else "heat_map"
+            kind = "curves" if y is None else "phase_diagram" if _meanings(array) else "heat_map"
             found.append(SweepFigure(kind=kind, of=name, x=str(x), y=y))
     return found
 
@@ -138,7 +138,7 @@ def draw_sweep_figure(figure: SweepFigure, config: SweepConfig, data: xr.Dataset
         The figure.
     """
     name = _stored(figure)
-    meanings = data[name].attrs.get("meanings") if figure.kind == "phase_diagram" else None
+    meanings = _meanings(data[name]) if figure.kind == "phase_diagram" else None
     values = data[name].where(data["ok"])
     grid = config.sweep.design == "grid"
     values = _averaged(values, [d for d in values.dims if d not in figure.axes and (grid or d == "seed")], meanings)
@@ -162,6 +162,12 @@ def _label(array: xr.DataArray) -> str:
     """What stands beside an axis: name and unit."""
     unit, words = array.attrs.get("units", "1"), _spoken(str(array.name))
     return words if unit == "1" else f"{words} [{unit}]"
+
+
+def _meanings(array: xr.DataArray) -> list[str] | None:
+    """Names of the values of a quantity that is a number for a name; in stores of format 1 they are a list."""
+    names = array.attrs.get("meanings") or array.attrs.get("flag_meanings", "").split()
+    return [name.replace("_", " ") for name in names] or None
 
 
 def _averaged(values: xr.DataArray, rest: list, meanings: Any) -> xr.DataArray:

@@ -4,7 +4,6 @@ import abc
 import dataclasses
 import inspect
 import math
-import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -15,6 +14,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jneuro.core.names import unknown_name
+from jneuro.core.random import require_key
 from jneuro.core.types import Array, Float, Key, PyTree
 
 __all__ = [
@@ -24,12 +24,12 @@ __all__ = [
     "REAL",
     "Bounds",
     "Drive",
-    "Named",
     "Param",
     "Parameter",
     "Recordable",
     "Simulator",
     "StateVariable",
+    "Strict",
     "initial_state",
     "is_number",
     "param",
@@ -123,10 +123,27 @@ def is_number(value: Any) -> bool:
     return eqx.is_array(value) and jnp.issubdtype(value.dtype, jnp.inexact)
 
 
+class _NotStatic(NamedTuple):
+    """Stands in a static field for what cannot be there, until the check that knows the field's name."""
+
+    why: str
+
+
 def _to_static(value: Any) -> Any:
     """A number of Python's own, which programs can be looked up by, in place of an array's."""
-    known = isinstance(value, np.generic | np.ndarray | jax.Array) and not isinstance(value, Tracer)
-    return value.tolist() if known else value
+    if isinstance(value, Tracer):
+        return _NotStatic("must be known when it is compiled; it cannot be traced, differentiated or batched")
+    if isinstance(value, eqx.Module) and any(map(eqx.is_array, jax.tree.leaves(value))):
+        return _NotStatic(f"cannot be a {type(value).__name__}; give a plain value")
+    return value.tolist() if isinstance(value, np.generic | np.ndarray | jax.Array) else value
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    """The shape of a value; None of lists of unequal lengths."""
+    try:
+        return np.shape(value)
+    except ValueError:
+        return None
 
 
 Param = Float[Array, "..."]
@@ -261,15 +278,20 @@ def require_within_bounds(module: eqx.Module) -> None:
             continue
         p = Parameter(name=field.name, default=field.default, **about)
         doc = f" ({p.doc})" if p.doc else ""
-        many = eqx.is_array(value) and value.ndim
-        said = f"{kind}: {p.name} " + (f"has the shape {value.shape}; it" if many else f"= {reprlib.repr(value)}")
+        if isinstance(value, _NotStatic):
+            raise ValueError(f"{kind}: {p.name} is part of the compiled program and {value.why}{doc}")
+        if (shape := _shape(value)) is None:
+            raise ValueError(f"{kind}: {p.name} is a list of lists of unequal lengths; it must be an array{doc}")
+        said = f"{kind}: {p.name} " + (f"has the shape {shape}; it" if shape else f"= {value!r}")
+        one = " one " if p.static and shape else " a "
+        all_ = ", the same for all neurons" if p.static and shape else ""
         number = isinstance(value, int | float) and not isinstance(value, bool) if p.static else is_number(value)
         if p.static and not number and field.type not in (int, float):
             continue  # a choice, or an object of its own
         if p.static and int in (field.type, type(p.default)) and not (number and isinstance(value, int)):
-            raise ValueError(f"{said} must be a whole number{doc}")
+            raise ValueError(f"{said} must be{one}whole number{all_}{doc}")
         if not number:
-            raise ValueError(f"{said} must be a number{doc}")
+            raise ValueError(f"{said} must be{one}number{all_}{doc}")
         require_inside(kind, p, value)
 
 
@@ -328,22 +350,22 @@ class Recordable(NamedTuple):
     doc: str
 
 
-class Named(eqx.Module):
-    """An object whose arguments have names; abstract. An unknown one is refused, with the one that was meant."""
+class Strict(eqx.Module):
+    """A module that refuses an argument that it does not take, with the one that was probably meant; abstract."""
 
-    def __new__(cls, *args: Any, **arguments: Any) -> Self:
-        """Refuse an argument that is unknown, before Python does with less to say."""
-        if arguments:
-            taken = inspect.signature(cls.__init__).parameters
-            anything = any(p.kind is p.VAR_KEYWORD for p in taken.values())
-            unknown = [] if anything else [n for n in arguments if n not in taken]
-            if unknown:
-                known = [n for n in taken if n != "self"]
-                raise ValueError(f"{cls.__name__.lstrip('_')}: {unknown_name(unknown[0], known, 'parameter')}")
+    def __new__(cls, *args: Any, **given: Any) -> Self:
+        """See the class."""
+        del args
+        if unknown := given.keys() - {f.name for f in dataclasses.fields(cls) if f.init}:
+            known = [*inspect.signature(cls.__init__).parameters.values()][1:]
+            names = [p.name for p in known if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+            wrong = [name for name in given if name in unknown and name not in names]
+            if wrong and not any(p.kind is p.VAR_KEYWORD for p in known):
+                raise ValueError(f"{cls.__name__}: {unknown_name(wrong[0], names, 'argument')}")
         return super().__new__(cls)
 
 
-class Simulator(Named):
+class Simulator(Strict):
     """A neural simulator: abstract here, final in its subclasses."""
 
     recordables: ClassVar[Mapping[str, Recordable]]
@@ -362,7 +384,7 @@ class Simulator(Named):
 
     def connect(self, key: Key[Array, ""]) -> Self:
         """Draw the random connectivity, once, and return the simulator that has it; here: nothing, and itself."""
-        del key
+        require_key(key)
         return self
 
     @abc.abstractmethod

@@ -9,7 +9,7 @@ from jax import lax
 from jax.core import Tracer
 
 from jneuro.core.devices import route
-from jneuro.core.random import stream
+from jneuro.core.random import require_key, stream
 from jneuro.core.types import Array, Float, Int, Key
 from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Bounds, Param, Recordable, param, preset, state, step_count
 from jneuro.simulators.connectivity import (
@@ -21,8 +21,10 @@ from jneuro.simulators.connectivity import (
     RowLists,
     Rule,
     relative_weights,
+    require_room,
 )
 from jneuro.simulators.kernels.brunel import advance_block
+from jneuro.simulators.kernels.events import word_count
 from jneuro.simulators.kernels.noise import binomial_counts, binomial_thresholds, normal_deviates, step_words
 from jneuro.simulators.kinds import as_rule
 from jneuro.simulators.paths import draw_parameters
@@ -77,7 +79,7 @@ class Brunel(SteppedSimulator):
     n_inhibitory: int = _report(20, "inhibitory neurons", bounds=Bounds(0), static=True)
     rule: Rule = _report(Bernoulli(0.1), "connection rule", static=True, converter=as_rule)
     refractory: float = _report(2.0, "refractory period", "ms", bounds=NON_NEGATIVE, static=True)
-    delay: float = _report(1.5, "transmission delay", "ms", bounds=POSITIVE, static=True)
+    delay: float = _report(1.5, "transmission delay, of all synapses", "ms", bounds=POSITIVE, static=True)
     n_external: int = _report(8, "background sources of a neuron", bounds=Bounds(1), static=True)
     external_cap: int = param(
         32, unit="1", source="numerical", bounds=Bounds(1), doc="most background spikes in a step", static=True
@@ -111,6 +113,7 @@ class Brunel(SteppedSimulator):
         pending: Float[Array, "delay neuron"] = state(unit="mV", doc="recurrent input under way, the next step's first")
 
     presets: ClassVar = ("forecasting_report", "original")
+    shared: ClassVar = ("rate_external",)
     recordables: ClassVar = {
         "v": Recordable("mV", "last", "membrane potential"),
         "spikes": Recordable("1", "sum", "spikes"),
@@ -137,7 +140,7 @@ class Brunel(SteppedSimulator):
 
     def _check_connections(self) -> None:
         """Refuse a propagation that does not exist or cannot hold the weights, and connections of another network."""
-        how, given = self.propagation, self.connections
+        how = self.propagation
         if how not in get_args(Propagation):
             raise ValueError(
                 f"Brunel: propagation = {how!r} must be one of {', '.join(map(repr, get_args(Propagation)))}"
@@ -147,16 +150,20 @@ class Brunel(SteppedSimulator):
                 f"Brunel: propagation = 'bits' holds equal weights only, but weight_variation = "
                 f"{self.weight_variation:g}; use 'rows' or 'dense'"
             )
-        if given is None:
-            return
-        if not isinstance(given, Connections):
-            raise ValueError(f"Brunel: connections must be Dense, BitRows or RowLists, got {type(given).__name__}")
         sizes = (self.n_excitatory, self.n_inhibitory)
-        if given.populations != sizes or given.shape[1] != self.neurons:
-            raise ValueError(
-                f"Brunel: connections lead from populations of {given.populations} to {given.shape[1]} neurons; "
-                f"this network has {sizes}, {self.neurons} in all"
-            )
+        for name, given in (("connections", self.connections), ("structure", self.structure)):
+            if given is None:
+                continue
+            if not isinstance(given, Connections):
+                raise ValueError(
+                    f"Brunel: {name} must be Dense, BitRows or RowLists, got {type(given).__name__}; "
+                    f"of a matrix [pre, post], take Dense(matrix, {sizes})"
+                )
+            if given.populations != sizes or given.shape[1] != self.neurons:
+                raise ValueError(
+                    f"Brunel: {name} lead from populations of {given.populations} to {given.shape[1]} neurons; "
+                    f"this network has {sizes}, {self.neurons} in all"
+                )
 
     forecasting_report = preset("The network of the voltage-forecasting report: 80 + 20 neurons, rest −70 mV, 30 Hz.")
 
@@ -207,11 +214,16 @@ class Brunel(SteppedSimulator):
 
         Returns:
             The network with its `structure`; itself, if its `connections` are given.
+
+        Raises:
+            ValueError: if `key` is no key, or the connections do not fit into memory.
         """
+        require_key(key)
         self = draw_parameters(self, key, lambda network: (network.neurons,))
         if self.connections is not None:
             return self
         sizes, n = (self.n_excitatory, self.n_inhibitory), self.neurons
+        require_room("Brunel", n, 4 * n * (n if self._representation() == "dense" else word_count(n)))
         rows = self.rule.rows(key, sizes, n)
         weigh = relative_weights(stream(key, "weights"), self.weight_variation) if self.weight_variation else None
         kind = self._representation()
@@ -272,10 +284,6 @@ class Brunel(SteppedSimulator):
 
     def background(self, words: Int[Array, "*any"]) -> Float[Array, "*any"]:
         """What uniform words mean: background spikes and normal noise [mV]."""
-        if self.rate_external.ndim:
-            raise ValueError(
-                f"Brunel: rate_external has the shape {self.rate_external.shape}; it must be one value for all neurons"
-            )
         probability = self.rate_external * (self.dt * 1e-3)
         count = min(self.n_external, self.external_cap)
         counts = binomial_counts(words, binomial_thresholds(self.n_external, lax.stop_gradient(probability), count))

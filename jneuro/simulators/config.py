@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field, PrivateAttr, model_validator
 
+from jneuro.core.code import digest, line_of
 from jneuro.core.config import Config, numbers_in
 from jneuro.core.names import shown, unknown_name
 from jneuro.core.random import stream
@@ -58,6 +59,13 @@ class _Physical(Block):
     @classmethod
     def _known(cls, data: Any) -> Any:
         """Take a name alone; its arguments are checked against what it means."""
+        if not isinstance(data, str | Mapping | cls):
+            thing = data.__name__ if inspect.isclass(data) else type(data).__name__
+            given = f"= {shown(data)}: " if isinstance(data, int | float | list | tuple | None) else f"got {thing}; it "
+            raise ValueError(
+                f"{given}must be a name, or a dictionary of a name and its arguments; objects are passed to simulate, "
+                "sweep and fit, or named module:name"
+            )
         return {"name": data} if isinstance(data, str) else data
 
     def _construct(self, registry: Registry, make: Any, values: Mapping[str, Any], **given: Any) -> Any:
@@ -80,6 +88,10 @@ class _Physical(Block):
             found = make(**values, **passed)
         except TypeError as error:
             raise ValueError(f"{self.name}: {re.sub(r'^[^ ]+[(][)] ', '', str(error))}") from error
+        except Exception as error:  # whatever a function of one's own raises
+            if isinstance(error, ValueError) or digest(target) == "":
+                raise
+            raise ValueError(f"{self.name}{line_of(make, error)} raised {type(error).__name__}: {error}") from error
         return found if is_class and isinstance(found, target) else product(registry, self.name, found)
 
     def _read(self, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ of the batch.
 
 import abc
 import math
+import sys
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -18,8 +19,10 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
+from jneuro.core.devices import available_memory
 from jneuro.core.random import key_words, threefry
 from jneuro.core.types import Array, Bool, Float, Int, Key, UInt
+from jneuro.simulators.base import Strict, _to_static
 from jneuro.simulators.kernels.events import pack, propagate_bits, propagate_lists, select, unpack, word_count
 from jneuro.simulators.kernels.noise import normal_deviates
 
@@ -33,7 +36,11 @@ __all__ = [
     "Rule",
     "most_targets",
     "relative_weights",
+    "require_room",
 ]
+
+_ALWAYS_FREE = 256 << 20
+"""So much memory is not asked for [byte]."""
 
 Weigh = Callable[[Int[Array, "*pre"], Int[Array, "*post"]], Float[Array, "*synapse"]]
 """From the neurons on both sides of synapses to their relative weights."""
@@ -43,19 +50,60 @@ def _weights(value: Any) -> Float[Array, "*any"]:
     """Relative weights as floats: booleans and integers would be added as such, and overflow."""
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating):
         return value
-    found = value if isinstance(value, jax.Array) else np.asarray(value)
+    sparse: Any = sys.modules.get("scipy.sparse")  # who has a sparse matrix has imported it
+    if sparse is not None and sparse.issparse(value):
+        value = value.toarray()  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        found = value if isinstance(value, jax.Array) else np.asarray(value)
+    except ValueError:
+        raise ValueError("relative weights must be an array, got a list of lists of unequal lengths") from None
     floating = jnp.issubdtype(found.dtype, jnp.floating)
     if not floating and found.dtype.kind not in "biu":
-        raise ValueError(f"relative weights must be an array of numbers, got {type(value).__name__}")
+        of = f" of {found.dtype}" if isinstance(value, np.ndarray | jax.Array) else ""
+        raise ValueError(f"relative weights must be an array of numbers, got {type(value).__name__}{of}")
     return jnp.asarray(found, jax.dtypes.canonicalize_dtype(found.dtype) if floating else jnp.result_type(float))
 
 
 def _sizes(populations: Any) -> tuple[int, ...]:
     """The sizes of populations as a tuple of integers."""
-    return tuple(int(size) for size in populations)
+    found = np.asarray(populations)
+    if found.ndim != 1 or found.dtype.kind not in "iu" or (found < 0).any():
+        raise ValueError(
+            f"populations = {populations!r} must be the sizes of the presynaptic populations, such as (80, 20)"
+        )
+    return tuple(found.tolist())
 
 
-class Connections(eqx.Module):
+def _whole(neurons: Any) -> int:
+    """A number of neurons as Python's own."""
+    if isinstance(neurons, bool) or not isinstance(neurons, int | np.integer) or neurons < 0:
+        raise ValueError(f"the number of postsynaptic neurons must be a whole number, got {neurons!r}")
+    return int(neurons)
+
+
+def _packed(rows: Any) -> UInt[Array, "pre word"]:
+    """Rows of bits, if they are some."""
+    found = rows if isinstance(rows, jax.Array) else np.asarray(rows)
+    if found.dtype != np.uint32 or found.ndim < 2:
+        raise ValueError(
+            f"BitRows: rows must be packed bits, uint32[pre, word], got {found.dtype}{list(found.shape)}; "
+            "BitRows.from_adjacency(matrix, populations) packs a matrix"
+        )
+    return jnp.asarray(found)
+
+
+def _targets(targets: Any) -> Int[Array, "pre synapse"]:
+    """Lists of targets, if they are some."""
+    found = targets if isinstance(targets, jax.Array) else np.asarray(targets)
+    if found.dtype.kind not in "iu" or found.ndim < 2:
+        raise ValueError(
+            f"RowLists: targets must be indices of neurons, int[pre, synapse], got {found.dtype}{list(found.shape)}; "
+            "RowLists.from_synapses(pre, post, weight, populations, neurons) takes a list of synapses"
+        )
+    return jnp.asarray(found)
+
+
+class Connections(Strict):
     """Connections among neurons; abstract."""
 
     populations: eqx.AbstractVar[tuple[int, ...]]
@@ -155,9 +203,9 @@ class BitRows(Connections):
         post: number of postsynaptic neurons.
     """
 
-    rows: UInt[Array, "pre word"]
+    rows: UInt[Array, "pre word"] = eqx.field(converter=_packed)
     populations: tuple[int, ...] = eqx.field(static=True, converter=_sizes)
-    post: int = eqx.field(static=True)
+    post: int = eqx.field(static=True, converter=_whole)
 
     def __check_init__(self):
         """Refuse rows that do not fit."""
@@ -204,13 +252,20 @@ class RowLists(Connections):
         post: number of postsynaptic neurons.
     """
 
-    targets: Int[Array, "pre synapse"]
-    weights: Float[Array, "pre synapse"] | None
+    targets: Int[Array, "pre synapse"] = eqx.field(converter=_targets)
+    weights: Float[Array, "pre synapse"] | None = eqx.field(converter=lambda w: None if w is None else _weights(w))
     populations: tuple[int, ...] = eqx.field(static=True, converter=_sizes)
-    post: int = eqx.field(static=True)
+    post: int = eqx.field(static=True, converter=_whole)
 
     def __check_init__(self):
-        """Refuse what are no relative weights."""
+        """Refuse targets that there are not, and what are no relative weights."""
+        if not isinstance(self.targets, Tracer) and self.targets.size:
+            least, most = int(self.targets.min()), int(self.targets.max())
+            if not 0 <= least <= most <= self.post:
+                raise ValueError(
+                    f"RowLists: targets run from {least} to {most}; they must lie in [0, {self.post}), and "
+                    f"{self.post} fills up a list"
+                )
         if self.weights is not None:
             if self.weights.shape != self.targets.shape:
                 raise ValueError(
@@ -277,14 +332,19 @@ class RowLists(Connections):
         Raises:
             ValueError: if the lists differ in length, an index is out of range, or a weight is negative.
         """
-        pre, post, populations = np.asarray(pre), np.asarray(post), _sizes(populations)
-        lengths = {"pre": pre.size, "post": post.size} | ({} if weight is None else {"weight": np.size(weight)})
+        pre, post, populations, neurons = np.asarray(pre), np.asarray(post), _sizes(populations), _whole(neurons)
+        given = None if weight is None else np.asarray(_weights(weight))
+        for name, index in (("pre", pre), ("post", post)):
+            if index.ndim != 1 or (index.size and not np.issubdtype(index.dtype, np.integer)):
+                said = f"got {index.dtype}{list(index.shape)}"
+                raise ValueError(f"RowLists: {name} must be a list of whole numbers, the indices of neurons, {said}")
+        lengths = {"pre": pre.size, "post": post.size} | ({} if given is None else {"weight": given.size})
+        if given is not None and given.ndim != 1:
+            raise ValueError(f"RowLists: weight must be a list, one for each synapse, got the shape {given.shape}")
         if len(set(lengths.values())) > 1:
             said = ", ".join(f"{name} {size}" for name, size in lengths.items())
             raise ValueError(f"RowLists: a synapse is one entry in every list, but their lengths are {said}")
         for name, index, size in (("pre", pre, sum(populations)), ("post", post, neurons)):
-            if index.size and not np.issubdtype(index.dtype, np.integer):
-                raise ValueError(f"RowLists: {name} must be whole numbers, the indices of neurons, got {index.dtype}")
             if index.size and not (index.min() >= 0 and index.max() < size):
                 raise ValueError(
                     f"RowLists: {name} runs from {index.min()} to {index.max()}; it must lie in [0, {size})"
@@ -297,8 +357,7 @@ class RowLists(Connections):
         targets = np.full(shape, neurons, np.int32)
         targets[pre[order], slot] = post[order]
         weights = None
-        if weight is not None:
-            given = np.asarray(_weights(weight))
+        if given is not None:
             weights = np.zeros(shape, given.dtype)
             weights[pre[order], slot] = given[order]
             weights = jnp.asarray(weights)
@@ -322,7 +381,7 @@ class RowLists(Connections):
         return propagate_lists(self.targets, self.weights, spikes, self.populations, self.post)
 
 
-class Rule(eqx.Module):
+class Rule(Strict):
     """Connection rule, of at most one synapse from neuron to neuron; abstract.
 
     A rule of one's own defines `row` or `column`.
@@ -422,7 +481,7 @@ class Bernoulli(Rule):
         p: the probability.
     """
 
-    p: float = eqx.field(static=True)
+    p: float = eqx.field(static=True, converter=_to_static)
 
     def __check_init__(self) -> None:
         """Refuse what is no probability."""
@@ -450,8 +509,8 @@ class FixedInDegree(Rule):
         n: that number itself.
     """
 
-    p: float | None = eqx.field(static=True, default=None)
-    n: int | None = eqx.field(static=True, default=None)
+    p: float | None = eqx.field(static=True, default=None, converter=_to_static)
+    n: int | None = eqx.field(static=True, default=None, converter=_to_static)
 
     def __check_init__(self) -> None:
         """Refuse both, neither, and what cannot be."""
@@ -599,13 +658,32 @@ def most_targets(post: int, probability: float, pre: int) -> int:
 
 def _check_weights(name: str, weights: Array) -> None:
     """Refuse weights that are negative or not finite; traced ones pass unseen."""
-    if isinstance(weights, Tracer) or not weights.size:
+    if isinstance(weights, Tracer) or bool(((weights >= 0) & jnp.isfinite(weights)).all()):
         return
-    least = float(weights.min())
-    if not (least >= 0 and bool(jnp.isfinite(weights).all())):
+    found = np.asarray(weights)
+    at = tuple(np.argwhere(~((found >= 0) & np.isfinite(found)))[0].tolist())
+    raise ValueError(
+        f"{name} must hold relative weights, finite and not negative, got {found[at]:g} at {list(at)}; they are "
+        "factors of the simulator's own weight (j of Brunel), and inhibition is the simulator's (g of Brunel): give "
+        "magnitudes"
+    )
+
+
+def require_room(name: str, neurons: int, need: int) -> None:
+    """Refuse a network whose connections do not fit into memory, before they are drawn.
+
+    Args:
+        name: the simulator's.
+        neurons: how many it has.
+        need: what its connections need [byte].
+
+    Raises:
+        ValueError: if more than half of the memory is needed that is free.
+    """
+    if need > _ALWAYS_FREE and need > (room := available_memory(jax.local_devices()[0], 1)):
         raise ValueError(
-            f"{name} must hold relative weights, finite and not negative, got {least:g}; what makes a population "
-            "inhibitory is the simulator's (g of Brunel)"
+            f"{name}: the connections of {neurons:,} neurons need {need / 2**30:,.1f} GiB, of {room / 2**30:,.1f} GiB "
+            "that may be used; take fewer neurons"
         )
 
 

@@ -17,7 +17,7 @@ from jax import lax
 from jax.core import Tracer
 
 from jneuro.core.names import unknown_name
-from jneuro.core.random import stream
+from jneuro.core.random import require_key, stream
 from jneuro.core.types import Array, Float, Key
 from jneuro.simulators.base import (
     NON_NEGATIVE,
@@ -25,6 +25,7 @@ from jneuro.simulators.base import (
     REAL,
     Param,
     Parameter,
+    Strict,
     _to_array,
     param,
     require_inside,
@@ -51,7 +52,7 @@ Tree = TypeVar("Tree")
 # Numbers that are drawn ----------------------------------------------------------------------------------------------
 
 
-class Distribution(eqx.Module):
+class Distribution(Strict):
     """A number that is drawn; abstract.
 
     It stands where a parameter of a simulator or an argument of a stimulus stands. `draw` keeps the standard deviate
@@ -234,7 +235,11 @@ def draw_parameters(simulator: Tree, key: Key[Array, ""], shape: Callable[[Tree]
 
     Returns:
         The simulator with deviates; itself, if nothing is left to draw.
+
+    Raises:
+        ValueError: if `key` is no key, or is several.
     """
+    require_key(key)
     if all(x.z is not None for x in jax.tree.leaves(simulator, is_leaf=_is_distribution) if _is_distribution(x)):
         return simulator
     key = stream(key, "parameters")

@@ -23,6 +23,7 @@ from jneuro.simulators.base import (
     state,
     step_count,
 )
+from jneuro.simulators.connectivity import require_room
 from jneuro.simulators.kernels.reservoir import advance_events
 from jneuro.simulators.spiking import reset, spike, surrogate_in_force
 from jneuro.simulators.stepped import SteppedSimulator, SteppedState
@@ -32,6 +33,7 @@ from jneuro.simulators.synapses import (
     Synapses,
     by_sender,
     draw_delayed,
+    filled,
     histogram,
     pair_step,
     raster_width,
@@ -147,6 +149,10 @@ class IzhikevichReservoir(SteppedSimulator):
         since: Int[Array, ""] = state(doc="steps since the last update")
 
     presets: ClassVar = ("polychronization",)
+    shared: ClassVar = (
+        *("weight_initial", "weight_inhibitory", "weight_max", "weight_drift", "thalamic_amplitude"),
+        *("potentiation", "depression", "tau_stdp", "change_decay"),
+    )
     recordables: ClassVar = {
         "v": Recordable("mV", "last", "membrane potential"),
         "u": Recordable("pA", "last", "recovery current"),
@@ -157,6 +163,20 @@ class IzhikevichReservoir(SteppedSimulator):
 
     def require_consistent(self) -> None:
         """Refuse combinations that cannot be simulated."""
+        for name, given in (("connections", self.connections), ("structure", self.structure)):
+            if given is None:
+                continue
+            if not isinstance(given, DelayedSynapses):
+                raise ValueError(
+                    f"IzhikevichReservoir: {name} must be DelayedSynapses, got {type(given).__name__}; "
+                    "`structure` of a connected network holds some"
+                )
+            sizes, own = (given.place.shape[-2], given.outgoing.shape[-2]), (self.n_excitatory, self.neurons)
+            if sizes != own:
+                raise ValueError(
+                    f"IzhikevichReservoir: {name} are those of {sizes[0]} excitatory among {sizes[1]} neurons; "
+                    f"this network has {own[0]} among {own[1]}"
+                )
         for name in ("delay_min", "delay_max", "delay_inhibitory", "update_interval"):
             if step_count(getattr(self, name), self.dt, f"IzhikevichReservoir: {name}") < 1:
                 raise ValueError(f"IzhikevichReservoir: {name} = {getattr(self, name)} ms is less than dt = {self.dt}")
@@ -202,6 +222,8 @@ class IzhikevichReservoir(SteppedSimulator):
         self = super().connect(key)
         if self.connections is not None:
             return self
+        share = max(self.probability_excitatory, self.probability_inhibitory)
+        require_room("IzhikevichReservoir", self.neurons, 12 * self.neurons * round(self.neurons * share))
         low, high, inhibitory = (self.lag(d) for d in (self.delay_min, self.delay_max, self.delay_inhibitory))
         sizes = (self.n_excitatory, self.n_inhibitory)
         probabilities = (self.probability_excitatory, self.probability_inhibitory)
@@ -302,7 +324,9 @@ class IzhikevichReservoir(SteppedSimulator):
 
     def by_population(self, name: str, size: int) -> Float[Array, " neuron"]:
         """A parameter for each of so many neurons: a, b, c or d."""
-        excitatory, inhibitory = getattr(self, f"{name}_excitatory"), getattr(self, f"{name}_inhibitory")
+        excitatory, inhibitory = (
+            filled(getattr(self, f"{name}_{kind}"), size) for kind in ("excitatory", "inhibitory")
+        )
         return jnp.where(jnp.arange(size) < self.n_excitatory, excitatory, inhibitory)
 
     def pair_rule(self) -> PairRule:

@@ -96,6 +96,10 @@ class RingNetwork(SteppedSimulator):
         )
 
     presets: ClassVar = ("xiao_lin",)
+    shared: ClassVar = (
+        *("j_ee", "j_ei", "j_ie", "j_ii"),
+        *("rate_external", "share", "tau_external", "tau_e", "tau_i"),
+    )
     recordables: ClassVar = {
         "v": Recordable("1", "last", "membrane potential"),
         "spikes": Recordable("1", "sum", "spikes"),
@@ -173,9 +177,6 @@ class RingNetwork(SteppedSimulator):
 
     def draw(self, key, step):
         """Draw the external events of each neuron: its own, and those of the last word, which all share."""
-        for name in ("rate_external", "share"):
-            if shape := getattr(self, name).shape:
-                raise ValueError(f"RingNetwork: {name} has the shape {shape}; it must be one value for all neurons")
         words = step_words(stream(key, "external"), step, self.neurons + 1)
         mean = self.rate_external * (self.dt * 1e-3)
         own, common = (

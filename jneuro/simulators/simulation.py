@@ -280,7 +280,8 @@ def _frames(simulator: Simulator, dt: float, duration, record, record_every, war
         raise ValueError(f"record = {record!r} must be names of what {name} records: {', '.join(known)}")
     names = simulator.default_record if record is None else (record,) if isinstance(record, str) else tuple(record)
     if unknown := [n for n in names if n not in known]:
-        raise ValueError(f"{name} cannot record {unknown[0]!r}; it records {', '.join(known)}")
+        part = ", of all neurons; take those that you want from recording.values" if "[" in str(unknown[0]) else ""
+        raise ValueError(f"{name} cannot record {unknown[0]!r}; it records {', '.join(known)}{part}")
     if checkpoint is not None and (isinstance(checkpoint, bool) or not isinstance(checkpoint, int | np.integer)):
         raise ValueError(f"checkpoint = {checkpoint!r} must be a whole number of frames")
     if checkpoint is not None and checkpoint < 1:

@@ -13,7 +13,7 @@ from jax import lax
 from jneuro.core.devices import route, scan
 from jneuro.core.types import Array, Float, Int, Key, PyTree
 from jneuro.simulators.base import Recordable, Simulator, initial_state, state_variables
-from jneuro.simulators.paths import draw_parameters, parameters
+from jneuro.simulators.paths import Distribution, draw_parameters, parameters
 from jneuro.simulators.spiking import spike_gradient
 from jneuro.simulators.stepping import Frames, in_blocks
 from jneuro.simulators.stimuli import Stimulus
@@ -102,6 +102,16 @@ class SteppedSimulator(Simulator):
 
     recordables: ClassVar[Mapping[str, Recordable]] = _Recordables()  # pyright: ignore[reportAssignmentType]
     """What can be recorded."""
+
+    shared: ClassVar[tuple[str, ...]] = ()
+    """Parameters that are one number for the whole network; of others, each neuron may have its own."""
+
+    def __check_init__(self) -> None:
+        """Refuse what would be drawn for every neuron, and is one number for all."""
+        for name in self.shared:
+            if isinstance(getattr(self, name), Distribution):
+                said = f"{type(self).__name__}: {name} is one number for the whole network"
+                raise ValueError(f"{said}; it cannot be drawn for each neuron")
 
     @property
     def populations(self) -> dict[str, int]:
@@ -239,10 +249,11 @@ def advance_blocks(
     if not isinstance(longest, int) or longest < 1:
         raise ValueError(f"{name}: block = {longest!r} must be a positive whole number of steps")
     if stimulus is not None:
-        size, neurons = jax.eval_shape(stimulus, jnp.zeros(())).size, simulator.neurons
-        if size not in (1, neurons):
+        shape, neurons = jax.eval_shape(stimulus, jnp.zeros(())).shape, simulator.neurons
+        if shape not in ((), (1,), (neurons,)):
+            has = f"{shape[0]} values" if len(shape) == 1 else f"values of the shape {shape}"
             raise ValueError(
-                f"the stimulus has {size} values; {name} takes one for all, or one for each of its {neurons} neurons"
+                f"the stimulus has {has}; {name} takes one for all, or one for each of its {neurons} neurons"
             )
 
     def drawn(first, steps):
@@ -276,6 +287,8 @@ def _probed(simulator: SteppedSimulator, key, step, y: PyTree = None) -> tuple[A
     kind, neurons = type(simulator).__name__, simulator.neurons
     for name, p in parameters(type(simulator)).items():
         shape = np.shape(getattr(simulator, name))
+        if name in simulator.shared and shape:
+            raise ValueError(f"{kind}: {name} has the shape {shape}; it must be one number for the whole network")
         if not p.static and shape not in ((), (1,), (neurons,)):
             raise ValueError(
                 f"{kind}: {name} has the shape {shape}; give one value, or one for each of the {neurons} neurons"

@@ -26,8 +26,8 @@ from jneuro.simulators.base import (
     POSITIVE,
     REAL,
     Bounds,
-    Named,
     Param,
+    Strict,
     _to_array,
     is_number,
     param,
@@ -61,7 +61,7 @@ _FEW_JUMPS = 16
 """Most jumps of a stimulus of one's own of which every step asks whether they lie in it."""
 
 
-class Stimulus(Named):
+class Stimulus(Strict):
     """A function of time; abstract. Stimuli and numbers are added and subtracted, and scaled by numbers.
 
     One of one's own needs `__call__` alone, and `jumps` where it jumps:

@@ -21,6 +21,7 @@ __all__ = [
     "Synapses",
     "by_sender",
     "draw_delayed",
+    "filled",
     "histogram",
     "pair_step",
     "raster_width",
@@ -224,6 +225,19 @@ def by_sender(synapses: DelayedSynapses, gained: Float[Array, "post source"]) ->
     place = jnp.where(exists, synapses.place, 0)
     found = gained.reshape(-1).at[place].get(mode="promise_in_bounds", wrap_negative_indices=False)
     return jnp.where(exists, found, 0)
+
+
+def filled(value: Float[Array, "*neuron"], size: int) -> Float[Array, "*neuron"]:
+    """Fill up a parameter that each neuron has its own of.
+
+    Args:
+        value: the parameter; one that all share stays as it is.
+        size: how many neurons there are with those that only fill up a word.
+
+    Returns:
+        The parameter; that of the last neuron stands for those that fill up.
+    """
+    return jnp.pad(value, (0, size - value.shape[0]), mode="edge") if value.ndim else value
 
 
 def histogram(

@@ -222,6 +222,8 @@ class Detector(Config):
             [mV/ms]; the threshold then only serves where a spike must be smooth, in objectives.
         return_mv: how far the potential must fall below the threshold before it can spike again: what rests at the
             threshold, as in a depolarisation block, crosses it without spiking [mV].
+        doubt_slow: whether a trace is in doubt where many crossings are no steep peaks, as slow waves; by default where
+            the threshold is found from those that are.
 
     Example:
         >>> v = np.where(np.arange(150) % 50 == 25, -10.0, -70.0)
@@ -234,6 +236,7 @@ class Detector(Config):
     threshold_mv: float | Literal["auto"] = 0.0
     slope: float | None = Field(default=None, gt=0)
     return_mv: float = Field(default=10.0, ge=0)
+    doubt_slow: bool | None = None
 
     def fixed(self, v: Float[np.ndarray, "trial time"], dt: float) -> "Detector":
         """This, with the threshold that `auto` means for some traces; 0 mV where nothing looks like a spike."""
@@ -241,11 +244,12 @@ class Detector(Config):
             return self
         found = [(row[at], foot) for row in v for at, foot in [spike_like(row, dt)]]
         top, foot = (np.concatenate(x) for x in zip(*found, strict=True))
+        slow = self.doubt_slow is not False
         if not len(top):
-            return self.model_copy(update={"threshold_mv": 0.0})
+            return self.model_copy(update={"threshold_mv": 0.0, "doubt_slow": slow})
         low, high = float(np.quantile(foot, 0.95)), float(np.quantile(top, 0.05))
         level, fall = low + 0.25 * (high - low), min(self.return_mv, 0.2 * (high - low))
-        return self.model_copy(update={"threshold_mv": level, "return_mv": fall})
+        return self.model_copy(update={"threshold_mv": level, "return_mv": fall, "doubt_slow": slow})
 
     def __call__(self, v: Float[np.ndarray, "trial time"], dt: float) -> Detected:
         """Find the spikes of several traces, `dt` ms between samples, and say which traces are in doubt."""
@@ -254,18 +258,29 @@ class Detector(Config):
         level, fall = float(fixed.threshold_mv), fixed.return_mv
         if self.slope is not None:
             return Detected([_steep(row, dt, self.slope) for row in v], level, [""] * len(v))
-        times = [crossings(row, dt, level, fall) for row in v]
-        return Detected(times, level, [_doubt(*pair, dt, level, fall) for pair in zip(v, times, strict=True)])
+        times, slow = [crossings(row, dt, level, fall) for row in v], bool(fixed.doubt_slow)
+        return Detected(times, level, [_doubt(*pair, dt, level, fall, slow) for pair in zip(v, times, strict=True)])
 
 
-def _doubt(v: np.ndarray, times: np.ndarray, dt: float, level: float, fall: float) -> str:
+def _doubt(v: np.ndarray, times: np.ndarray, dt: float, level: float, fall: float, slow: bool) -> str:
     """Why the crossings of a trace are not its spikes, if they are not."""
-    top = v[spike_like(v, dt)[0]]
-    low, crossed = top[top < level], int(upward(v, level).sum())
+    top, crossed = v[spike_like(v, dt)[0]], int(upward(v, level).sum())
+    low, passing = top[top < level], int((top >= level).sum())
+    other = "" if slow else ", or threshold_mv: auto"
     if len(low) > _DOUBTED * (len(low) + len(times)):
         return (
-            f"{len(low)} peaks that look like spikes stay below the threshold of {level:.4g} mV (the highest reaches "
-            f"{low.max():.1f} mV); set a lower threshold, or threshold_mv: auto"
+            f"{_peaks(len(low), 'stay')} below the threshold of {level:.4g} mV (the highest reaches "
+            f"{low.max():.1f} mV); set a lower threshold{other}"
+        )
+    if passing - len(times) > _DOUBTED * passing:
+        return (
+            f"{_peaks(passing, 'pass')} the threshold of {level:.4g} mV, but before only {len(times)} of them the "
+            f"potential has returned {fall:.4g} mV below it; lower return_mv, set a higher threshold{other}"
+        )
+    if slow and len(times) - passing > max(1, _DOUBTED * len(times)):
+        return (
+            f"of {len(times)} crossings of {level:.4g} mV, {passing} look like spikes, the others are slow, as in a "
+            "depolarisation block; if they are spikes, set doubt_slow: false"
         )
     if crossed > 2 * len(times) + 2:
         return (
@@ -279,6 +294,13 @@ def _doubt(v: np.ndarray, times: np.ndarray, dt: float, level: float, fall: floa
             "recording, or raise return_mv"
         )
     return ""
+
+
+def _peaks(count: int, does: str) -> str:
+    """So many peaks that look like spikes do something."""
+    if count == 1:
+        return f"1 peak that looks like a spike {does}{'es' if does.endswith('s') else 's'}"
+    return f"{count} peaks that look like spikes {does}"
 
 
 def _steep(v: np.ndarray, dt: float, slope: float) -> np.ndarray:

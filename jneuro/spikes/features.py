@@ -1,8 +1,8 @@
 """Summary features of a potential under a step of current, jittable and smooth; names and definitions are eFEL's.
 
 Three things differ from eFEL, because features here have derivatives: a spike is where the potential crosses the
-threshold, between samples, and not where it peaks; counts are smooth; and what belongs to spikes is their mean.
-`rate`, `mean_interval` and `membrane_tau` are not eFEL's.
+threshold, between samples, and not where it peaks; counts are smooth, but in `extract`; and what belongs to spikes is
+their mean. `rate`, `mean_interval` and `membrane_tau` are not eFEL's.
 
 A spike that does not happen is put at the end of the step, where its time no longer changes; so times are continuous in
 the parameters while spikes come and go. What a trace does not have (the width of spikes that are not there) is NaN,
@@ -45,9 +45,10 @@ class _Trace(NamedTuple):
     time: Float[Array, " spike"]
     real: Bool[Array, " spike"]
     exists: Bool[Array, " spike"]
+    smooth: bool
 
     @classmethod
-    def of(cls, v: Array, step: Step, dt: float, threshold: float, fall: float) -> "_Trace":
+    def of(cls, v: Array, step: Step, dt: float, threshold: float, fall: float, smooth: bool) -> "_Trace":
         """Find the spikes of the step: `at` is the last sample below threshold, `time` [ms] that of the crossing."""
         begin, end, change = (jnp.asarray(x) for x in step)
         spiked = upward(v, threshold, fall)
@@ -57,7 +58,7 @@ class _Trace(NamedTuple):
         at = jnp.minimum(at, len(v) - 2)
         rise = jnp.where(exists, v[at + 1] - v[at], 1.0)
         time = jnp.where(exists, dt * (at + (threshold - v[at]) / rise), dt * end)
-        return cls(v, dt, begin, end, change, threshold, spiked, at, time, real, exists)
+        return cls(v, dt, begin, end, change, threshold, spiked, at, time, real, exists, smooth)
 
     @property
     def intervals(self) -> Array:
@@ -116,7 +117,13 @@ def _mean(x: Array, where: Array) -> Array:
     return jnp.where(count > 0, jnp.where(where, x, 0).sum() / jnp.maximum(count, 1), jnp.nan)
 
 
+def _count(t: _Trace) -> Array:
+    return soft_spikes(t.v, t.threshold).sum() if t.smooth else t.real.sum().astype(t.v.dtype)
+
+
 def _count_in_step(t: _Trace) -> Array:
+    if not t.smooth:
+        return t.exists.sum().astype(t.v.dtype)
     sample = jnp.arange(len(t.v))
     return jnp.where((sample >= t.begin) & (sample < t.end), soft_spikes(t.v, t.threshold), 0).sum()
 
@@ -190,10 +197,10 @@ class Feature(NamedTuple):
 
 _FEW, _SHAPE = "fewer than {} spikes in the step", "no whole spike in the step"
 FEATURES: dict[str, Feature] = {
-    "Spikecount": Feature(lambda t: soft_spikes(t.v, t.threshold).sum(), "1", "spikes of the whole trace, smooth"),
-    "Spikecount_stimint": Feature(_count_in_step, "1", "spikes of the step, smooth: one that fails counts in part"),
+    "Spikecount": Feature(_count, "1", "spikes of the whole trace"),
+    "Spikecount_stimint": Feature(_count_in_step, "1", "spikes of the step; smooth: one that fails counts in part"),
     "rate": Feature(
-        lambda t: 1e3 * _count_in_step(t) / (t.dt * (t.end - t.begin)), "Hz", "spikes of the step by its length, smooth"
+        lambda t: 1e3 * _count_in_step(t) / (t.dt * (t.end - t.begin)), "Hz", "spikes of the step by its length"
     ),
     "time_to_first_spike": Feature(
         lambda t: jnp.min(t.time) - t.dt * t.begin, "ms", "from the onset to the first spike, or to the step's end"
@@ -235,11 +242,14 @@ FEATURES: dict[str, Feature] = {
 """Features by name."""
 
 
-def feature_function(names: Sequence[str]) -> Callable[..., Float[Array, " feature"]]:
+def feature_function(names: Sequence[str], *, smooth: bool = True) -> Callable[..., Float[Array, " feature"]]:
     """Put features together.
 
     Args:
         names: of `FEATURES`, in the order wanted.
+
+    Other Args:
+        smooth: whether counts have derivatives, a spike that fails being counted in part; else they are whole.
 
     Returns:
         A function `(v [time], current [time], dt, *, step=None, threshold=0.0, fall=10.0) -> [feature]`. Under `jit`,
@@ -259,15 +269,17 @@ def feature_function(names: Sequence[str]) -> Callable[..., Float[Array, " featu
                     "features: the current is traced, so its step cannot be found; give step=main_step(…)[0]"
                 )
             (step,) = main_step(np.asarray(current)[None], dt)
-        return _computed(jnp.asarray(v), step, threshold, names=tuple(names), dt=dt, fall=fall)
+        return _computed(jnp.asarray(v), step, threshold, names=tuple(names), dt=dt, fall=fall, smooth=smooth)
 
     return features
 
 
-@partial(jax.jit, static_argnames=("names", "dt", "fall"))
-def _computed(v: Array, step: Step, threshold: float, *, names: tuple[str, ...], dt: float, fall: float) -> Array:
+@partial(jax.jit, static_argnames=("names", "dt", "fall", "smooth"))
+def _computed(
+    v: Array, step: Step, threshold: float, *, names: tuple[str, ...], dt: float, fall: float, smooth: bool
+) -> Array:
     """All at once, compiled once for a length of traces."""
-    trace = _Trace.of(v, step, dt, threshold, fall)
+    trace = _Trace.of(v, step, dt, threshold, fall, smooth)
     return jnp.stack([FEATURES[name].function(trace) for name in names])
 
 
@@ -294,7 +306,7 @@ def extract(
     threshold: float = 0.0,
     fall: float = 10.0,
 ) -> Extracted:
-    """Describe a trace under a step of current.
+    """Describe a trace under a step of current; counts are whole.
 
     Args:
         v: potential [mV].
@@ -319,6 +331,6 @@ def extract(
         (10.0, {'ISI_CV': 'fewer than 4 spikes in the step'})
     """
     (step,) = main_step(np.asarray(current)[None], dt, onset=onset, end=end)
-    found = feature_function(names)(v, current, dt, step=step, threshold=threshold, fall=fall)
+    found = feature_function(names, smooth=False)(v, current, dt, step=step, threshold=threshold, fall=fall)
     values: dict[str, Any] = dict(zip(names, np.asarray(found).tolist(), strict=True))
     return Extracted(values, {n: FEATURES[n].missing for n, x in values.items() if np.isnan(x)})

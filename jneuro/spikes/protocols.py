@@ -71,7 +71,7 @@ def stretches(current: Float[np.ndarray, "trial time"], dt: float) -> Stretches:
     x = np.asarray(current, np.float64)
     changed = (np.diff(x, axis=1) != 0).any(0)
     tolerance, edges = 0.0, [0, *(np.flatnonzero(changed) + 1), x.shape[1]]
-    if changed.mean() > _CLEAN:
+    if changed.sum() > _CLEAN * changed.size:
         tolerance, edges = _noisy(x, min(max(round(_WINDOW / dt), 1), x.shape[1]))
     pieces = [x[:, a:b] for a, b in pairwise(edges)]
     level = np.stack([np.median(p, axis=1) for p in pieces], axis=1)
@@ -121,7 +121,8 @@ class Steps(NamedTuple):
 def steps_of(current: Float[np.ndarray, "trial time"], dt: float, *, shortest: float = _SHORTEST) -> Steps:
     """Find the steps of a protocol: constant in every trial, not the same in all, and not too short.
 
-    A test pulse is the same in all trials, so it is no step. Of a single trial, what differs from its first current is.
+    A test pulse is the same in all trials, so it is no step. Of a single trial, and of trials that are all alike, what
+    differs from their first current is.
 
     Args:
         current: of all trials.
@@ -131,12 +132,13 @@ def steps_of(current: Float[np.ndarray, "trial time"], dt: float, *, shortest: f
         shortest: a step lasts at least so long [ms].
 
     Returns:
-        The steps; none where the current is the same in all trials, or changes all the time.
+        The steps; none where the current never changes, or all the time.
     """
     found = stretches(current, dt)
-    level = found.level - found.level[:, :1] if len(found.level) == 1 else found.level
-    differs = (np.abs(level) if len(level) == 1 else np.ptp(level, axis=0)) > found.tolerance
-    step = np.flatnonzero((np.diff(found.edges) * dt >= shortest) & found.steady & np.ravel(differs))
+    apart = np.ptp(found.level, axis=0)
+    alike = apart.max(initial=0.0) <= found.tolerance
+    differs = (np.abs(found.level - found.level[:, :1]).max(0) if alike else apart) > found.tolerance
+    step = np.flatnonzero((np.diff(found.edges) * dt >= shortest) & found.steady & differs)
     return Steps(dt * found.edges[step], dt * found.edges[step + 1], found.level[:, step])
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from jneuro.core.config import Config, first_error
+from jneuro.core.names import shown
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Float, Int, Key
 
@@ -48,6 +49,8 @@ class AxisConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _short(cls, data: Any) -> Any:
+        if not isinstance(data, list | tuple | Mapping | cls):
+            raise ValueError(f"= {shown(data)}: must be a list of values, or low, high and points")
         return {"values": data} if isinstance(data, list | tuple) else data
 
     @property
@@ -185,7 +188,7 @@ class DesignConfig(Config):
         if seed is not None and self.seeds > 1:
             raise ValueError("seeds: the table has a column for them")
         if seed is not None and not np.all((seed >= 0) & (seed % 1 == 0) & (seed < 2**31)):
-            raise ValueError("table: seeds must be whole numbers, 0 or more")
+            raise ValueError(f"table: seeds must be whole numbers from 0 to {2**31 - 1}")
 
     @property
     def columns(self) -> dict[str, Float[np.ndarray, " point"]]:
@@ -260,7 +263,10 @@ def zipped(columns: Any, **more: Any) -> DesignConfig:
     lines = [",".join(names[path] for path in found)]
     lines += [",".join(map(repr, row)) for row in zip(*found.values(), strict=True)]
     axes = {name: AxisConfig(of=path) for path, name in names.items() if path != "seed"}
-    return DesignConfig(design="table", table="\n".join(lines) + "\n", axes=axes, **more)
+    try:
+        return DesignConfig.model_validate({"design": "table", "table": "\n".join(lines) + "\n", "axes": axes, **more})
+    except ValidationError as error:
+        raise ValueError(f"design: {first_error(error)}") from error
 
 
 def as_design(design: Any, seeds: int | None = None) -> DesignConfig:
@@ -297,9 +303,10 @@ def _grid(design: Mapping[str, Any], more: Mapping[str, Any]) -> DesignConfig:
     axes = {}
     for path, name in _named(design).items():
         axis = design[path]
-        axis = axis if isinstance(axis, AxisConfig) else AxisConfig(values=_values(path, axis))
+        if not isinstance(axis, AxisConfig):
+            axis = AxisConfig.model_validate({"values": _values(path, axis)})
         axes[name] = axis if axis.of is not None else axis.model_copy(update={"of": path})
-    return DesignConfig(axes=axes, **more)
+    return DesignConfig.model_validate({"axes": axes, **more})
 
 
 @lru_cache(maxsize=2)

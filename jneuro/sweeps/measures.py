@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jneuro.core.code import line_of
 from jneuro.core.registry import accepted
 from jneuro.core.types import Array, Float
 from jneuro.recordings.recording import Recording
@@ -287,6 +287,8 @@ def result_names(name: str, result: Any) -> dict[str, Array]:
     arrays = {}
     for key, value in found.items():
         try:
+            if isinstance(value, str | bytes):
+                raise TypeError
             arrays[key] = jnp.asarray(value)
         except (TypeError, ValueError):
             where = f"under {key!r} " if isinstance(result, Mapping) else ""
@@ -331,11 +333,4 @@ def result_like(about: Measure, recording: Recording, populations: Sequence[int]
             )
         elif not (type(error) is ValueError and said.startswith("returned ")):
             said = f"raised {type(error).__name__}: {said}"
-        raise ValueError(f"measures: {about.name}{_line_of(about, error)} {said}") from error
-
-
-def _line_of(about: Measure, error: Exception) -> str:
-    """Where in the function's own file it went wrong."""
-    code = getattr(unwrapped(about.function), "__code__", None)
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if code and f.filename == code.co_filename]
-    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+        raise ValueError(f"measures: {about.name}{line_of(unwrapped(about.function), error)} {said}") from error

@@ -30,6 +30,9 @@ from jneuro.sweeps.measures import Measure, result_like, result_names, unwrapped
 
 __all__ = ["FINITE", "REASON", "StimulusRecipe", "SweepProblem", "described", "source_of"]
 
+_LARGEST = 2**31
+"""What compresses a store cannot take more at once [byte]."""
+
 REASON = "reason"
 FINITE = "finite"
 """The quantity that says why a point failed."""
@@ -286,7 +289,7 @@ class SweepProblem:
             warmup=self.warmup,
             key=stream(key, "run"),
             record=tuple(dict.fromkeys([*self.keep, *needed])),
-            record_every=self.record_every or self.scheme["dt"],
+            record_every=self.scheme["dt"] if self.record_every is None else self.record_every,
             throw=False,
             **self.scheme,
         )
@@ -296,9 +299,17 @@ class SweepProblem:
         """Shape and type of every quantity of one point.
 
         Raises:
-            ValueError: if a function of one's own cannot be computed, or two give the same name.
+            ValueError: if a function of one's own cannot be computed, two give the same name, or a trace is too long
+                to be stored.
         """
         traces = {f"{name}_trace": self.recording.values[name] for name in self.keep}
+        for name, trace in traces.items():
+            # The times of the frames are stored in one piece, too.
+            if (need := max(_bytes(trace), 8 * self.recording.frames)) >= _LARGEST:
+                raise ValueError(
+                    f"keep: {name.removesuffix('_trace')} of one point has {self.recording.frames:,} frames, or "
+                    f"{need / 2**30:,.1f} GiB in one piece; a store takes less than 2: record less often, or less time"
+                )
         found: dict[str, Any] = {"ok": self.recording.ok}
         others = (REASON, *traces, *self.design.varied, *TAKEN)
         for measure in self.measures:

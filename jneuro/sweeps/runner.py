@@ -209,20 +209,36 @@ def run_sweep(
         ValueError: if a function of one's own cannot be computed, before anything else is.
         SweepMemoryError: if not even the smallest batch fits.
     """
-    if not 0 <= process < processes:
-        raise ValueError(f"process = {process} must be at least 0 and less than processes = {processes}")
+    devices = local_devices() if devices is None else devices
+    _check_arguments(problem, path, devices, {"process": process, "processes": processes, "memory": memory})
     path, points = Path(path), design_points(problem.design, problem.key)
     _require_room(path, points, problem)
     layout, lanes = _layout(points, problem)
     store = SweepStore(path, layout, _quantities(problem), _coords(points, problem), problem.provenance)
-    chosen = tuple(devices) if devices is not None else local_devices()
     mine = range(process, layout.chunks, processes)
     with showing(progress) as shown:
-        _compute(store, mine, points, problem, lanes, chosen, memory, shown)
+        _compute(store, mine, points, problem, lanes, tuple(devices), memory, shown)
     if not all(store.done(chunk) for chunk in range(layout.chunks)):
         return None
     store.tidy()
     return open_sweep(path)
+
+
+def _check_arguments(problem: Any, path: Any, devices: Any, counts: Mapping[str, Any]) -> None:
+    """Refuse what is no sweep, no path, no device or no number."""
+    if not isinstance(problem, SweepProblem):
+        said = f"problem must be a SweepProblem, got {type(problem).__name__}"
+        raise ValueError(f"{said}; that of a SweepConfig is config.problem(), and `sweep` takes objects")
+    if not isinstance(path, str | Path):
+        raise ValueError(f"path = {path!r} must be a path, where the store is or will be")
+    if not isinstance(devices, Sequence) or not devices or not all(isinstance(d, jax.Device) for d in devices):
+        raise ValueError(f"devices = {devices!r} must be a list of devices, such as jax.devices()")
+    for name, value in counts.items():
+        least = 0 if name == "process" else 1
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least):
+            raise ValueError(f"{name} = {value!r} must be a whole number, {least} or more")
+    if counts["process"] >= counts["processes"]:
+        raise ValueError(f"process = {counts['process']} must be less than processes = {counts['processes']}")
 
 
 def _compute(
@@ -251,7 +267,7 @@ def _compute(
             most = min(most, -(-sizes[missing[0]] // lanes))
         budget = memory or available_memory(devices[0], len(devices))
         program = fitting_program(problem, lanes, most, devices, budget)
-        task.update(text="")
+        task.update(done, sum(sizes.values()), text="")  # from here on speed counts
         parts: list[dict[str, np.ndarray]] = []
         for group, found in run_groups(program, groups):
             parts.append({name: np.array(x) for name, x in found.items()})  # a view would keep the whole batch
@@ -299,8 +315,10 @@ def _quantities(problem: SweepProblem) -> Labelled:
     """What is stored of every point, with units and meanings."""
     about: dict[str, Any] = {"ok": {"long_name": "whether nothing was raised and all that was recorded is finite"}}
     for measure in problem.measures:
-        meanings = {"meanings": list(measure.meanings)} if measure.meanings else {}
-        about[measure.name] = {"units": measure.unit, "long_name": measure.doc} | meanings
+        about[measure.name] = {"units": measure.unit, "long_name": measure.doc}
+        if measure.meanings:  # as climate data name flags
+            names = " ".join(name.replace(" ", "_") for name in measure.meanings)
+            about[measure.name] |= {"flag_values": [*range(len(measure.meanings))], "flag_meanings": names}
     for name, recordable in problem.simulator.recordables.items():
         if name in problem.keep:
             about[f"{name}_trace"] = {"units": recordable.unit, "long_name": recordable.doc}
@@ -336,6 +354,7 @@ def _coords(points: Points, problem: SweepProblem) -> Labelled:
         time = problem.warmup + steps * problem.recording.step
         coords["time"] = (("time",), time, {"role": "axis", "units": "ms"})
     if "population_rates" in [measure.name for measure in problem.measures]:
-        meaning = {str(k): name for k, name in enumerate(problem.populations)}
-        coords["population"] = (("population",), np.arange(len(meaning)), {"role": "axis", "meaning": meaning})
+        names = [name.replace(" ", "_") for name in problem.populations]
+        flags = {"flag_values": [*range(len(names))], "flag_meanings": " ".join(names)}
+        coords["population"] = (("population",), np.arange(len(names)), {"role": "axis", **flags})
     return coords

@@ -1,14 +1,17 @@
 """The results of a sweep on disk: a Zarr store whose dimensions are what was varied, written region by region.
 
 The store is laid out whole before anything is computed: its labels, and its arrays, all cut into the same chunks. A
-chunk is some points that are done together; it is done when its file is there in every array, and a file is there whole
-or not at all. Nothing else records what is done. So the bytes of a finished store depend on the design alone, and any
-number of processes may write, each its own chunks.
+chunk is some points that are done together. The array `chunk_checksums` has a row for each, with its place and its
+checksum in every array, written last: a chunk is done when its row is there and agrees. Nothing else records what is
+done. So the bytes of a finished store depend on the design alone, and any number of processes may write, each its own
+chunks.
 """
 
 import json
 import math
+import os
 import textwrap
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,21 +19,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.codecs import Crc32cCodec
 
-from jneuro.core.files import remove, written
-from jneuro.recordings.store import StoreError
+from jneuro.core.files import flush, naming, remove, written
+from jneuro.core.seals import chunk_row, read_row, remedy, store_damages, store_seal
+from jneuro.recordings.store import COMPRESSORS, StoreError, consolidate, provenance_of
 
 __all__ = ["SWEEP_FORMAT", "Labelled", "Layout", "SweepStore", "open_sweep"]
 
-SWEEP_FORMAT = 1
-"""Version of the layout."""
+SWEEP_FORMAT = 2
+"""Version of the layout; one of format 1, which has no seal, can still be opened."""
 
 _EVERY_CHUNK = {"array.write_empty_chunks": True}
 """A chunk of nothing but the fill value is a chunk, too."""
 
-_COMPRESSORS = (BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec())
-"""Of labels and results alike: a flipped bit is noticed when it is read."""
+_ROWS = "chunk_checksums"
 
 
 class Layout(NamedTuple):
@@ -103,34 +106,27 @@ class SweepStore:
             StoreError: if the folder holds something else, or the results of another sweep.
         """
         text = json.dumps(provenance, sort_keys=True)
-        if not (path / "zarr.json").exists():
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise StoreError(f"{path}: holds something else; choose another folder, or remove it")
+        what = layout, quantities, coords, text
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             with zarr.config.set(_EVERY_CHUNK), written(path, first=True) as fresh:
-                _lay_out(fresh, layout, quantities, coords, text)
-        attributes = _root(path).attrs
-        if attributes.get("jneuro_sweep_format") != SWEEP_FORMAT:
-            raise StoreError(f"{path}: holds something else than a sweep; choose another folder, or remove it")
-        if attributes.get("provenance") != text:
-            there, wanted = json.loads(str(attributes.get("provenance"))), json.loads(text)
-            code = [there.pop("code"), wanted.pop("code")]
-            if differs := _difference(there, wanted):
-                what = f"design, which differs in {differs}"
-            else:
-                parts = [name for name in code[0] | code[1] if code[0].get(name) != code[1].get(name)]
-                changed = f"the source of its {', '.join(parts)}, or of a module that it imports, has changed"
-                what = f"code: {changed}"
-            raise StoreError(f"{path}: holds a sweep of another {what}; choose another folder, or remove this one")
+                _lay_out(fresh, *what)
+        if store_damages(path, under=None):
+            _require_ours(path, {*quantities, *coords, _ROWS})
+        else:
+            _require_same(path, text)
+        if any(store_damages(path, deep=True, under=name) for name in (*quantities, *coords, _ROWS)):
+            _restore(path, *what)
         self.path, self.layout = path, layout
-        root: Any = zarr.open_group(path, mode="r+")
+        self._further = {name: len(like.shape) for name, (_, like, _) in sorted(quantities.items())}
+        self._provenance = text
+        root: Any = zarr.open_group(path, mode="r+", use_consolidated=False)
         with zarr.config.set(_EVERY_CHUNK):  # an array keeps what is set when it is opened
-            self._arrays = {name: root[name] for name in quantities}
+            self._arrays = {name: root[name] for name in [*quantities, _ROWS]}
 
     def done(self, chunk: int) -> bool:
-        """Whether a chunk is there."""
+        """Whether a chunk is there, in its place."""
         place = self.layout.place(chunk)
-        keys = {name: [*place, *[0] * (array.ndim - len(place))] for name, array in self._arrays.items()}
-        return all(self.path.joinpath(name, "c", *map(str, key)).exists() for name, key in keys.items())
+        return read_row(self.path, _ROWS, place) == chunk_row(self.path, self._further, place, self._provenance)
 
     def failures(self, chunk: int) -> int | None:
         """Number of points of a chunk that failed; None if it is not there, or its bytes are damaged."""
@@ -138,31 +134,82 @@ class SweepStore:
             return None
         region = self.layout.region(chunk)
         try:
-            found = {name: np.asarray(array[region]) for name, array in self._arrays.items()}
+            found = {name: np.asarray(self._arrays[name][region]) for name in self._further}
         except Exception:  # the codecs raise whatever they like
             return None
         return int(np.count_nonzero(~found["ok"]))
 
     def write(self, chunk: int, results: Mapping[str, np.ndarray]) -> None:
         """Write a chunk: every quantity's `[point, ...]`, points in the order of `Layout.points`."""
-        region = self.layout.region(chunk)
+        region, place = self.layout.region(chunk), self.layout.place(chunk)
         shape = tuple(s.stop - s.start for s in region)
-        for name, values in results.items():
-            self._arrays[name][region] = values.reshape(*shape, *values.shape[1:])
+        with naming(self.path):
+            for name, values in results.items():
+                self._arrays[name][region] = values.reshape(*shape, *values.shape[1:])
+            self._arrays[_ROWS][place] = np.asarray(
+                chunk_row(self.path, self._further, place, self._provenance), np.uint32
+            )
 
     def tidy(self) -> None:
-        """Remove what killed processes left; for when all chunks are there."""
+        """Remove what killed processes left, and wait for the disk; for when all chunks are there."""
         for leftover in [*self.path.rglob("*.partial"), *self.path.parent.glob(f".{self.path.name}.*")]:
             remove(leftover)
+        flush(self.path)
+
+
+def _require_ours(path: Path, names: set[str]) -> None:
+    """Refuse a folder whose root says nothing, unless all that is in it is of the sweep that is to be stored there.
+
+    Chunks of another sweep with the same names are no danger: their rows say so.
+    """
+    there = {f.name for f in path.iterdir()} if path.is_dir() else {""}
+    strangers = {n for n in there - names - {"zarr.json"} if not n.endswith(".partial")}
+    if strangers or _ROWS not in there:
+        raise StoreError(
+            f"{path}: holds something else than a sweep of this format; choose another folder, or remove it"
+        )
+
+
+def _require_same(path: Path, text: str) -> None:
+    """Refuse the results of another sweep."""
+    attributes = _root(path).attrs
+    if attributes.get("jneuro_sweep_format") != SWEEP_FORMAT:
+        raise StoreError(f"{path}: holds something else than a sweep; choose another folder, or remove it")
+    if attributes.get("provenance") == text:
+        return
+    there, wanted = json.loads(str(attributes.get("provenance"))), json.loads(text)
+    code = [there.pop("code"), wanted.pop("code")]
+    if differs := _difference(there, wanted):
+        what = f"design, which differs in {differs}"
+    else:
+        parts = [name for name in code[0] | code[1] if code[0].get(name) != code[1].get(name)]
+        changed = f"the source of its {', '.join(parts)}, or of a module that it imports, has changed"
+        what = f"code: {changed}"
+    raise StoreError(f"{path}: holds a sweep of another {what}; choose another folder, or remove this one")
+
+
+def _restore(path: Path, *what: Any) -> None:
+    """Write anew, in a store whose chunks stay, what is laid out: labels and descriptions, the same bytes again."""
+    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with zarr.config.set(_EVERY_CHUNK):
+            _lay_out(fresh, *what)
+        flush(fresh)
+        for file in sorted(f for f in fresh.rglob("*") if f.is_file()):
+            target = path / file.relative_to(fresh)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, target)
+    finally:
+        remove(fresh)
 
 
 def _lay_out(path: Path, layout: Layout, quantities: Labelled, coords: Labelled, provenance: str) -> None:
     """Write everything but the results; equal designs give equal bytes."""
-    about = {"jneuro_sweep_format": SWEEP_FORMAT, "provenance": provenance}
-    root = zarr.create_group(path, zarr_format=3, attributes=about)
+    known = {"jneuro_sweep_format": SWEEP_FORMAT, "provenance": provenance}
+    root = zarr.create_group(path, zarr_format=3, attributes=known)
     for name, (dims, values, attributes) in coords.items():
         about = {"dimension_names": dims, "attributes": attributes, "chunks": values.shape}
-        root.create_array(name, data=values, compressors=_COMPRESSORS, **about)
+        root.create_array(name, data=values, compressors=COMPRESSORS, **about)
     for name, (dims, like, attributes) in quantities.items():
         root.create_array(
             name,
@@ -170,10 +217,22 @@ def _lay_out(path: Path, layout: Layout, quantities: Labelled, coords: Labelled,
             dtype=like.dtype,
             chunks=(*layout.block, *like.shape),
             dimension_names=(*layout.sizes, *dims),
-            compressors=_COMPRESSORS,
+            compressors=COMPRESSORS,
             fill_value={"f": np.nan, "T": ""}.get(np.dtype(like.dtype).kind, 0),
             attributes=attributes,
         )
+    words = 1 + len(quantities)
+    root.create_array(
+        _ROWS,
+        shape=(*layout.counts, words),
+        dtype=np.uint32,
+        chunks=(*[1] * len(layout.counts), words),
+        dimension_names=(*(f"{name}_chunk" for name in layout.sizes), "checksum"),
+        compressors=(Crc32cCodec(),),  # read without Zarr
+        fill_value=0,
+    )
+    seal = store_seal(path, known, later=sorted(quantities), rows=_ROWS)
+    consolidate(path).update_attributes(known | {"seal": seal})
 
 
 def _difference(there: Any, wanted: Any, key: str = "") -> str:
@@ -190,7 +249,7 @@ def _difference(there: Any, wanted: Any, key: str = "") -> str:
 
 def _root(path: Path) -> zarr.Group:
     try:
-        return zarr.open_group(path, mode="r")
+        return zarr.open_group(path, mode="r", use_consolidated=False)
     except (FileNotFoundError, ValueError, KeyError) as error:
         raise StoreError(
             f"{path}: no store of a sweep ({type(error).__name__}); make it with `jneuro sweep`"
@@ -207,22 +266,36 @@ def open_sweep(path: Path | str, *, complete: bool = True) -> xr.Dataset:
     Returns:
         What was measured, and raw traces if they were kept. Dimensions are the axes of a grid, or else `point`, along
         which the axes are coordinates; then `seed`, if there are several; then a quantity's own. `ok` says which
-        points stayed finite. The attribute `provenance` is a dictionary.
+        points stayed finite. `provenance_of` says what made them; `to_netcdf` writes them.
 
     Raises:
         StoreError: if the store is missing, unfinished, damaged, or no sweep.
     """
     path = Path(path)
     root = _root(path)
-    if root.attrs.get("jneuro_sweep_format") != SWEEP_FORMAT:
+    if (found := root.attrs.get("jneuro_sweep_format")) not in (1, SWEEP_FORMAT):
         raise StoreError(f"{path}: not a sweep of jneuro's format {SWEEP_FORMAT}; make it with `jneuro sweep`")
-    for name, array in root.members():
-        if complete and isinstance(array, zarr.Array) and array.nchunks_initialized < array.nchunks:
-            missing = array.nchunks - array.nchunks_initialized
-            raise StoreError(
-                f"{path}: unfinished, {missing} of {array.nchunks} chunks of '{name}' are missing; "
-                "go on with `jneuro sweep ... --resume`, or open it with complete=False"
-            )
-    data = xr.open_zarr(path, consolidated=False, chunks=None, mask_and_scale=False)
-    data.attrs["provenance"] = json.loads(data.attrs["provenance"])
+    sealed = found == SWEEP_FORMAT or "seal" in root.attrs
+    if complete and not sealed:
+        _require_chunks(path, root)
+    damage = store_damages(path, finished=complete) if sealed else []
+    if gone := [f for f in damage if f.what == "is missing" and f.path.relative_to(path).parts[0] == _ROWS]:
+        chunks = math.prod(root[_ROWS].shape[:-1])  # pyright: ignore
+        said = f"unfinished, {len(gone)} of {chunks} chunks are missing"
+        raise StoreError(f"{path}: {said}; go on with `jneuro sweep ... --resume`, or open it with complete=False")
+    if damage:
+        more = f", and {len(damage) - 1} more" if len(damage) > 1 else ""
+        said = f"damaged, {damage[0].path.relative_to(path)} {damage[0].what}{more}"
+        raise StoreError(f"{path}: {said}; {remedy(path, 'sweep CONFIG')}")
+    data = xr.open_zarr(path, consolidated=False, chunks=None, mask_and_scale=False).drop_vars(_ROWS, errors="ignore")
+    provenance_of(data, path)
     return data.set_coords([str(n) for n in data if data[n].attrs.get("role") == "axis"])
+
+
+def _require_chunks(path: Path, root: zarr.Group) -> None:
+    """Refuse a store without a seal of which chunks are missing."""
+    for name, array in root.members():
+        if isinstance(array, zarr.Array) and array.nchunks_initialized < array.nchunks:
+            missing = array.nchunks - array.nchunks_initialized
+            said = f"unfinished, {missing} of {array.nchunks} chunks of '{name}' are missing"
+            raise StoreError(f"{path}: {said}; open it with complete=False")

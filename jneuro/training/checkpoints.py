@@ -1,7 +1,7 @@
 """Checkpoints: the whole training state on disk, committed atomically by Orbax.
 
     <directory>/<step>/state     arrays: the latest state (parameters, moments, …) and the best weights
-    <directory>/<step>/record    JSON: histories, fingerprint of the training, checksum of the arrays
+    <directory>/<step>/record    JSON: histories, fingerprint of the training, checksum of these and of the arrays
 
 Latest and best stand in one checkpoint, so no moment exists at which they disagree. Where several processes train
 together, all call and the first writes; the directory must be one that they share.
@@ -10,11 +10,13 @@ The fingerprint is what makes one training the same as another: data, weights at
 settings, and the source of foreign code.
 """
 
+import errno
 import functools
 import hashlib
 import inspect
 import json
 import math
+import os
 import re
 import signal
 import threading
@@ -31,10 +33,12 @@ from typing import Any, NamedTuple, Self
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 from flax import nnx
 
 from jneuro.core.code import digest
 from jneuro.core.config import Config
+from jneuro.core.guard import check_memory
 from jneuro.core.registry import Block
 from jneuro.core.types import Array, Key, PyTree
 from jneuro.datasets.windows import Windows
@@ -191,16 +195,22 @@ def latest(directory: str | Path) -> tuple[Saved | None, list[int]]:
 def _read(directory: Path, step: int) -> Saved:
     folder: Any = directory / str(step)
     record: Any = ocp.JsonCheckpointHandler().restore(folder / "record")
-    as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in record["names"]}
-    read = ocp.PyTreeCheckpointHandler().restore
-    arrays = read(folder / "state", args=ocp.args.PyTreeRestore(restore_args=as_numpy))
-    if _checksum(arrays) != record["checksum"]:
-        raise CheckpointError("the arrays do not match their checksum")
+    # One after the other: of several that fail at once, Orbax leaves a traceback each on the screen.
+    base, context = {"driver": "file", "path": f"{folder / 'state'}/"}, tensorstore.Context()
+    arrays = {}
+    for name in record["names"]:
+        where = {"driver": "zarr", "kvstore": {"driver": "ocdbt", "base": base, "path": name}}
+        array = tensorstore.open(where, read=True, open=True, context=context).result()
+        check_memory(name, array.size * array.dtype.numpy_dtype.itemsize)
+        arrays[name] = array.read().result()
+    about = {key: record[key] for key in ("step", "histories", "fingerprint")}
+    if record["step"] != step or _checksum(arrays, about) != record["checksum"]:
+        raise CheckpointError("its content does not match its checksum")
     return Saved(step, arrays, record["histories"], record["fingerprint"])
 
 
-def _checksum(arrays: Arrays) -> int:
-    total = 0
+def _checksum(arrays: Arrays, about: dict[str, Any]) -> int:
+    total = zlib.crc32(json.dumps(about, sort_keys=True).encode())
     for name in sorted(arrays):
         total = zlib.crc32(np.ascontiguousarray(arrays[name]).data, zlib.crc32(name.encode(), total))
     return total
@@ -247,9 +257,17 @@ class CheckpointStore:
         """
         if step in self._manager.all_steps():
             return
-        about = {"fingerprint": self._fingerprint, "names": sorted(arrays), "checksum": _checksum(arrays)}
-        state, record = ocp.args.PyTreeSave(dict(arrays)), ocp.args.JsonSave({"histories": histories, **about})
-        self._manager.save(step, args=ocp.args.Composite(state=state, record=record))
+        about = {"step": step, "histories": histories, "fingerprint": self._fingerprint}
+        about = json.loads(json.dumps(about))  # as they will be read
+        kept = {**about, "names": sorted(arrays), "checksum": _checksum(arrays, about)}
+        state, record = ocp.args.PyTreeSave(dict(arrays)), ocp.args.JsonSave(kept)
+        try:
+            self._manager.save(step, args=ocp.args.Composite(state=state, record=record))
+        except Exception as error:  # Orbax and TensorStore raise whatever they like
+            if isinstance(error, OSError) or "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
+                where = str(self.directory / str(step))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), where) from error
+            raise
 
     def restore(self) -> Saved | None:
         """Read the latest checkpoint, or the one before if it is damaged; damaged ones are deleted.

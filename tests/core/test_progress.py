@@ -66,6 +66,34 @@ def test_what_was_done_before_is_no_speed(clock):
     assert lines[2].startswith("train, 100 of 100")
 
 
+def test_the_time_that_is_left_is_that_of_whole_batches(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    with Lines(lambda line: None).begin("sweep", 80, "points", 16) as task:
+        task.update(text="compiling", failed=0)
+        now[0] = 20.0
+        task.update(16, 80, text="")  # from here on speed counts
+        assert task.left is None
+        for batch in range(2):
+            now[0] += 10.0
+            for done in range(16 * batch + 17, 16 * batch + 33):  # all at once
+                task.update(done)
+        assert task.speed == 1.6
+        assert task.left == 20.0
+        now[0] += 15.0
+        assert task.left == 5.0
+        now[0] += 15.0
+        assert task.left == 0.0
+        assert "48 of 80 points, 1.6 points/s" in task.line()
+        task.update(49, 80)
+        assert task.speed == 33 / 50  # a total that is said again changes nothing
+
+
+def test_what_is_no_progress_is_refused():
+    with pytest.raises(ValueError, match="progress = 'yes' must be True, False, None, or a Progress"), showing("yes"):
+        pass
+
+
 def test_parts_know_their_share_and_their_text():
     lines = []
     whole = Lines(lines.append).begin("fit", 1.0)

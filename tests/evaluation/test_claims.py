@@ -1,8 +1,8 @@
 """Claims are judged by the evidence that the metrics hold."""
 
 import pytest
-from pydantic import ValidationError
 
+from jneuro.core.config import ConfigError
 from jneuro.evaluation import compare
 from jneuro.evaluation.claims import Claim, check_claims, claims_table, judge
 from jneuro.evaluation.results import Quantity
@@ -84,7 +84,7 @@ def test_bad_claims_are_refused_before_anything_runs():
         ({"quantity": "a", "margin": 1}, "only it has one"),
         ({"quantity": ["a", "b"], "against": [1]}, "1 entries for 2 quantities"),
     ]:
-        with pytest.raises(ValidationError, match=said):
+        with pytest.raises(ConfigError, match=said):
             Claim(text="c", **broken)
 
 

@@ -36,9 +36,19 @@ TIMES = [[], [70, 370], [60, 160, 360, 460], [55, 100, 165, 355, 400, 465], [53,
 CURRENT = protocol([0.0, 10.0, 20.0, 30.0, 40.0])
 
 
-def test_no_steps_no_scores():
-    v, quiet = drawn(TIMES), [np.zeros(0)]
-    assert recording_scores(v, 0 * CURRENT, DT, held_out=[1], predicted_v=v[[1]], predicted_times=quiet) is None
+def test_without_steps_trials_are_compared_as_wholes():
+    """Of a current that never changes, or always does."""
+    v = drawn(TIMES)
+    noise = np.random.default_rng(0).normal(size=CURRENT.shape)
+    for current in (0 * CURRENT, noise):
+        how = {"predicted_v": v[[2]] + 1, "predicted_times": [np.array(TIMES[2], float)]}
+        found = recording_scores(v, current, DT, held_out=[2], **how)
+        assert found["whole"]
+        assert found["curve"] is None
+        assert set(found["scores"]) == {"model", "interpolation"}
+        assert found["scores"]["model"]["rate_rms_hz"] == 0
+        assert found["scores"]["model"]["rmse_mv"] == pytest.approx(1.0)
+        assert found["scores"]["interpolation"]["rate_rms_hz"] == 0  # 2 and 6 spikes, between them 4
 
 
 def test_scores_beside_the_references():

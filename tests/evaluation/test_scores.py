@@ -40,6 +40,19 @@ def test_r2_is_weighted_by_variance_and_counted_by_horizon():
     assert {k: v[0] for k, v in found["per_horizon"].items()} == {k: found[k] for k in found["per_horizon"]}
 
 
+@pytest.mark.parametrize("constant", [0.1, 12345.678])
+def test_r2_of_what_never_changes_is_not_defined(constant):
+    """Whether or not the mean of its values is rounded; other neurons are not spoiled."""
+    target = np.full((30, 1, 2), constant, np.float32)
+    alone = forecast_scores(target + 1, target, np.ones(2), np.arange(30))
+    assert np.isnan([alone["r2"], alone["r2_se"], *alone["per_neuron"]["r2"]]).all()
+    assert alone["rmse"] == pytest.approx(1)
+    target[:, 0, 1] = np.random.default_rng(0).normal(size=30)
+    both = forecast_scores(target, target, np.ones(2), np.arange(30))
+    assert both["r2"] == 1
+    np.testing.assert_array_equal(both["per_neuron"]["r2"], [np.nan, 1])
+
+
 def test_perfect_and_mean_forecasts():
     target = np.random.default_rng(0).normal(size=(20, 1, 3))
     runs = np.arange(20) // 5

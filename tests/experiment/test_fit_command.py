@@ -97,6 +97,7 @@ REFUSED = {
     "bounds": ("fit.trainable=[e_na]", "e_na has no bounds"),
     "method": ("fit.method={name: cmaes}", "did you mean 'cma'"),
     "objective": ("fit.objective=[{name: features, features: {height: 1}}]", "unknown feature 'height'"),
+    "both": ("held_out=[1]", "train and held_out both name trial 1; a trial is either fitted or held out"),
     "trial": ("held_out=[3]", "held_out: there is no trial 3; the recording has 3"),
     "record": ("simulation.record=[v]", "must hold 'current'"),
     "cut": ("cut_ms=[5, 2]", "a beginning and a later end"),

@@ -72,9 +72,9 @@ def test_a_file_is_fitted_by_its_path(folder):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("sample_ms=0.25", r"sample_ms = 0.25 must be a multiple of 0.1 ms, as .*cell.nwb has it"),
+        ("sample_ms=0.25", r"cell.nwb: sample_ms = 0.25 must be a multiple of 0.1 ms"),
         ("cut_ms=[0,200]", "cut_ms: the recording ends at 150 ms"),
-        ("held_out=[7]", r"cell.nwb: there is no trial 7; the recording has 5"),
+        ("held_out=[7]", r"cell.nwb: held_out: there is no trial 7; the recording has 5"),
     ],
 )
 def test_what_does_not_fit_the_file_is_said_before_anything_is_computed(folder, tmp_path, override, message):

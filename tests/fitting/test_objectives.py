@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from fit_problems import spiking_target
-from pydantic import ValidationError
 
+from jneuro.core.config import ConfigError
 from jneuro.fitting import CellProblem, Features, Match, Rates, Residuals, SpikeTimes, Trainable, Voltage
 from jneuro.simulators import HodgkinHuxley
 from jneuro.spikes.detection import soft_spikes
@@ -104,5 +104,5 @@ REFUSED = {
 
 @pytest.mark.parametrize(("features", "message"), REFUSED.values(), ids=REFUSED)
 def test_features_that_are_refused(features, message):
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(ConfigError, match=message):
         Features(features=features)

@@ -1,5 +1,6 @@
 """Targets: shapes, units, noise, and recordings that cannot be fitted."""
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -33,6 +34,16 @@ def test_noise_is_estimated_without_the_spikes():
     assert float(Trials.of(recording(v, np.zeros_like(v))).noise_sd) == pytest.approx(0.5, rel=0.1)
 
 
+def test_a_recording_without_noise_is_known():
+    smooth, noise = np.sin(np.linspace(0, 60, 4000)), np.random.default_rng(0).standard_normal(4000)
+    cases = {0.0: True, 1e-5: True, 0.05: False, 0.5: False}
+    for sd, quiet in cases.items():
+        v = (30 * smooth + sd * noise).astype(np.float32)
+        assert Trials.of(recording(v, np.zeros_like(v))).quiet == quiet, sd
+        assert not Trials.of(recording(v, np.zeros_like(v)), noise_sd=1.0).quiet
+    assert Trials.of(recording(np.full(60, -65.0), RAMP), allow_clipped=True).quiet
+
+
 @pytest.mark.usefixtures("x64")
 def test_a_current_is_held_from_its_sample_to_the_next():
     current = np.asarray([[1.0, 2.0, 3.0]])
@@ -53,6 +64,13 @@ REFUSED = {
     "no stimulus": (recording(RAMP, None), "has no 'current'; a fit needs the stimulus"),
     "not a number": (recording(_with(5, np.nan), RAMP), "'v' of trial 0 is not finite at 0.6 ms .1 samples"),
     "current infinite": (recording(RAMP, _with(0, np.inf)), "'current' of trial 0 is not finite at 0.1 ms"),
+    "an array": (RAMP, r"takes a Recording, got ndarray; .*read\(path\) .* from_arrays\(v, current, dt=...\)"),
+    "a dictionary": ({"v": RAMP, "current": RAMP}, "takes a Recording, got dict"),
+    "a path": ("cell.nwb", "takes a Recording, got str; jneuro.recordings.read"),
+    "not ok": (
+        eqx.tree_at(lambda r: r.ok, recording(np.stack([RAMP, RAMP + 1]), RAMP), np.array([True, False])),
+        "the recording is not ok in trial 1: .* its time step was too coarse; simulate it with a shorter one",
+    ),
     "clipped": (recording(CLIPPED, np.zeros(400)), "stays at 40 mV from .* ms: it was clipped"),
     "clipped below": (recording(-CLIPPED, np.zeros(400)), "stays at -40 mV"),
 }

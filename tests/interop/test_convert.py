@@ -72,6 +72,33 @@ def test_a_weights_folder_needs_nothing_else(here, model):
     assert_same(load_best(CNNLSTM(CONFIG, rngs=nnx.Rngs(7)), "w/checkpoints"), model)
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (
+            {"name": "subprocess:check_output", "args": ["touch", "executed"]},
+            "is code, which no weights folder may name",
+        ),
+        ({"name": "evil:Model"}, "is code, which no weights folder may name; build the model and read its weights by"),
+        ({"hidden": 40}, "of another shape: .*; build the model with the configuration that the weights were"),
+        ({"hidden": 10**9}, "1000000000 is no size of a model whose weights are 511 numbers; build the model with"),
+        ({"hidden": None}, "model.json: hidden: "),
+        ([[]], "model.json: .* name must be|model.json: "),
+    ],
+)
+def test_a_weights_folder_can_name_no_code_and_no_other_size(here, model, changed, said):
+    save_weights(model, "w")
+    (here / "evil.py").write_text("open('executed', 'w')\n")
+    config = here / "w" / "model.json"
+    values = json.loads(config.read_text())
+    config.write_text(json.dumps(values | changed if isinstance(changed, dict) else changed))
+    with pytest.raises(WeightsError, match=said) as caught:
+        load_weights("w")
+    assert len(str(caught.value)) <= 300
+    assert str(caught.value).isprintable()
+    assert not (here / "executed").exists()
+
+
 def test_a_weights_folder_may_know_its_scaling(here, model):
     rows = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32) ** 2
     save_weights(model, "w", scaling=Scaling(*map(jnp.asarray, rows)))
@@ -201,7 +228,10 @@ MISTAKES = {
     "unknown model": (["w.pt", "y", "--model", "name.yaml"], "name.yaml: "),
     "an experiment": (["w.pt", "y", "--model", "e.yaml"], "e.yaml: is an experiment; name one of its models, such as"),
     "no such name": (["w.pt", "y", "--model", "e.yaml:smal"], "unknown model 'smal'; did you mean 'small'?"),
-    "other sizes": (["w.pt", "y", "--model", "other.yaml"], "lstm.weight_ih_l0 is [16, 3], expected [16, 5]"),
+    "other sizes": (
+        ["w.pt", "y", "--model", "other.yaml"],
+        "of another shape: output_layer.bias is [3], expected [5]",
+    ),
     "needless model": (["w", "y", "--model", "other.yaml"], "w has its own configuration, leave it out"),
     "needless length": (["w", "y", "--length", "3"], "--length is for Keras files without --model"),
     "taken": (["w", "taken.pt"], "taken.pt: exists already; choose another target, or replace it with --overwrite"),

@@ -94,7 +94,8 @@ def test_all_that_is_wrong_is_said_at_once():
     weights["lstm.weight_hh_l0"] = weights["lstm.weight_hh_l0"].astype(np.float64)
     with pytest.raises(WeightsError) as caught:
         from_torch(model, weights)
-    assert str(caught.value) == (
+    (said,) = caught.value.__notes__  # a line has no room for all
+    assert said == (
         "the weights do not fit the PyTorch names of LSTMForecaster, so none was loaded; "
         "2 missing: layer_norm.bias [4], lstm.bias_ih_l1 [16]; 1 unknown: extra [2, 3]; "
         "1 of another shape: output_layer.weight is [4, 3], expected [3, 4]; "
@@ -102,6 +103,9 @@ def test_all_that_is_wrong_is_said_at_once():
         "1 in double precision, which needs `jax.enable_x64(True)` or a conversion to float32: lstm.weight_hh_l0; "
         "build the model with the configuration that the weights were made with"
     )
+    assert len(str(caught.value)) <= 300
+    assert str(caught.value).startswith(said[:100])
+    assert str(caught.value).endswith(said[-70:])
     assert_same_bits(to_torch(model), before)
 
 
@@ -131,6 +135,23 @@ def test_the_reference_trainer_s_checkpoints_hold_numbers_of_numpy_beside_the_we
     content = {"model_state_dict": {"a": torch.arange(3.0)}, "metrics": {"best_val_loss": np.mean([0.3, 0.2])}}
     torch.save(content | {"epoch": np.int64(7), "rates": [np.float32(0.1)]}, tmp_path / "best.pth")
     np.testing.assert_array_equal(load_state_dict(tmp_path / "best.pth")["a"], [0, 1, 2])
+
+
+def test_flipped_bits_are_found_where_the_file_has_checksums(tmp_path):
+    path, weights = tmp_path / "w.pt", {"a": torch.arange(3000.0), "b": torch.arange(3.0)}
+    for checksums in (True, False):
+        torch.serialization.set_crc32_options(checksums)
+        torch.save(weights, path)
+    torch.serialization.set_crc32_options(True)
+    assert list(load_state_dict(path)) == ["a", "b"]
+    torch.save(weights, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(np.float32(1500).tobytes())] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(
+        WeightsError, match=r"\(the checksum of its entry 'w/data/0' does not match; it is a ZIP archive"
+    ):
+        load_state_dict(path)
 
 
 @pytest.mark.parametrize("prefix", ["model.", "module.", "_orig_mod.", "module._orig_mod."])

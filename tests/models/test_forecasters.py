@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from pydantic import ValidationError
 
+from jneuro.core.config import ConfigError
 from jneuro.datasets.windows import Batch, Scaling, Windows
 from jneuro.models import (
     MODELS,
@@ -192,7 +192,7 @@ def test_built_from_a_name():
     ],
 )
 def test_configurations_out_of_range(config, bad):
-    with pytest.raises(ValidationError):
+    with pytest.raises(ConfigError):
         config(**bad)
 
 
@@ -354,7 +354,7 @@ def test_stacks_inputs_of_another_shape(config, shape):
     ],
 )
 def test_stacks_out_of_range(config, bad, match):
-    with pytest.raises(ValidationError, match=match):
+    with pytest.raises(ConfigError, match=match):
         config(**bad)
 
 

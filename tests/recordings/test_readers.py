@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 
 from jneuro.recordings import ReadError, Recording, StoreError, read, write_nwb
 from jneuro.recordings.kinds import RecordingSource
-from jneuro.recordings.readers import factor_to
 from jneuro.recordings.recording import from_arrays
+from jneuro.recordings.units import factor_to
 from jneuro.simulators import HodgkinHuxley, Pospischil, simulate, stimuli
 
 pyabf = pytest.importorskip("pyabf")
@@ -282,7 +282,7 @@ def test_readers_of_ones_own(tmp_path):
     assert (found["v"].shape, found.dt, found.units) == ((1, 3, 1), 0.5, {"v": "mV"})
     assert read(file, [0], reader=numbers)["v"].tolist() == found["v"].tolist()
     bad = {
-        r"a\.numbers: no reader is known for files that end in '\.numbers'; known are \.abf \(abf\).*reader=": {},
+        r"a\.numbers: no reader is known for files that end in '\.numbers'; known are abf .* table .*reader=": {},
         r"unknown argument 'dtt'; did you mean 'dt'\?": {"reader": numbers, "dtt": 1.0},
         r"must return a Recording, got list": {"reader": lambda path: [path]},
         r"unknown reader 'csv'": {"reader": "csv"},

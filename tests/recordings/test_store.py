@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import shutil
 import tracemalloc
 
@@ -17,6 +18,8 @@ from jneuro.recordings import (
     StoreError,
     from_arrays,
     open_recording,
+    populations_of,
+    provenance_of,
     read_events,
     read_recording,
     read_state,
@@ -47,7 +50,10 @@ def contents(path):
 def assert_same_store(one, two):
     (arrays, attributes), (others, other_attributes) = contents(one), contents(two)
     assert arrays.keys() == others.keys()
-    assert attributes == other_attributes
+    grown = ("committed", "seal")  # say how it was cut
+    assert {k: v for k, v in attributes.items() if k not in grown} == {
+        k: v for k, v in other_attributes.items() if k not in grown
+    }
     for name, (values, *about) in arrays.items():
         np.testing.assert_array_equal(values, others[name][0], name)
         assert tuple(about) == others[name][1:], name
@@ -91,8 +97,10 @@ def test_spikes_alone_keep_silent_trials_and_neurons(tmp_path):
         frames, first = len(range(6)[part]), spikes.first_step + part.start
         own = {"values": {"spikes": counts[:, part]}, "frames": frames, "first_step": first}
         writer.append(dataclasses.replace(spikes, **own))
-    with pytest.raises(StoreError, match=r"own\.zarr: spikes has 6 frames, but frames = 5; mend it"):
-        writer.append(dataclasses.replace(spikes, frames=5))
+    with pytest.raises(ValueError, match=r"frames = 5, but 'spikes' is \(3, 6, 4\)"):
+        dataclasses.replace(spikes, frames=5)
+    with pytest.raises(StoreError, match=r"own\.zarr: 'spikes' is \(6, 4\); it must be \[trial, time, neuron\]"):
+        writer.append(dataclasses.replace(spikes, values={"spikes": counts[0]}))
     writer.finish()
     back = read_recording(tmp_path / "own.zarr", ("spikes",))
     np.testing.assert_array_equal(back["spikes"], counts)
@@ -108,19 +116,27 @@ def test_states_come_back_bit_for_bit(finished, snapshots):
         assert leaf.dtype == getattr(states, name).dtype
 
 
-def test_xarray_opens_it(finished):
+def test_xarray_opens_it(finished, tmp_path):
     path, whole, _ = finished
     data = xr.open_zarr(path, consolidated=False, chunks=None)
     assert data["v"].dims == ("trial", "time", "neuron")
     assert (data["v"].attrs["units"], data["time"].attrs["units"]) == ("mV", "ms")
     np.testing.assert_allclose(data["time"], np.arange(1.0, 13.0), rtol=1e-14)
     assert "provenance" in data.attrs
-    ours = open_recording(path)
+    ours = open_recording(str(path))
     assert set(ours.coords) == {"time", "population"}
-    assert ours.attrs["provenance"] == PROVENANCE
+    assert provenance_of(ours) == provenance_of(data) == PROVENANCE
     assert ours.attrs["dt"] == 1.0
     assert ours["population"].values.tolist() == [0, 0, 0, 1, 1]
-    assert ours["population"].attrs["meaning"] == {"0": "excitatory", "1": "inhibitory"}
+    assert {n: mask.tolist() for n, mask in populations_of(ours).items()} == {
+        "excitatory": [True] * 3 + [False] * 2,
+        "inhibitory": [False] * 3 + [True] * 2,
+    }
+    plain = xr.open_zarr(str(path))  # a warning would be an error
+    assert len(read_events(str(path))[0]) == whole.values["spikes"].sum()
+    for opened in (data, ours, plain):
+        opened.to_netcdf(tmp_path / "a.nc", engine="scipy")
+        np.testing.assert_array_equal(xr.load_dataset(tmp_path / "a.nc", engine="scipy").v, whole.values["v"])
     np.testing.assert_array_equal(ours["v"].sel(time=slice(2.5, 5)).values, whole.values["v"][:, 2:5])
 
 
@@ -246,7 +262,7 @@ def chunk(path, name="v"):
     return next(f for f in sorted((path / name / "c").rglob("*")) if f.is_file())
 
 
-V = "'v' cannot be read"
+V = "v/c/0/0/0 is damaged"
 ERRORS = {
     "missing": (shutil.rmtree, read_recording, ("no such recording", "jneuro simulate")),
     "empty folder": (lambda p: (shutil.rmtree(p), p.mkdir()), read_recording, ("not a Zarr store", "jneuro simulate")),
@@ -256,42 +272,46 @@ ERRORS = {
         ("not a Zarr store", "jneuro simulate"),
     ),
     "root damaged": (lambda p: cut(p / "zarr.json"), read_recording, ("not a Zarr store", "jneuro simulate")),
-    "array damaged": (lambda p: cut(p / "v" / "zarr.json"), read_recording, ("description of an", "jneuro simulate")),
-    "array gone": (lambda p: shutil.rmtree(p / "v"), read_recording, ("no sampled array 'v'",)),
+    "array damaged": (
+        lambda p: cut(p / "v" / "zarr.json"),
+        read_recording,
+        ("v/zarr.json is damaged", "jneuro simulate"),
+    ),
+    "array gone": (lambda p: shutil.rmtree(p / "v"), read_recording, ("v/zarr.json is missing",)),
     "foreign": (
         lambda p: zarr.open_group(p, mode="w"),
         read_recording,
-        ("not a recording of jneuro's format 1", "jneuro simulate"),
+        ("not a recording of jneuro's format 2", "jneuro simulate"),
     ),
     "newer format": (
-        lambda p: zarr.open_group(p, mode="a").attrs.update({"jneuro_format": 2}),
+        lambda p: zarr.open_group(p, mode="a").attrs.update({"jneuro_format": 3}),
         read_recording,
-        ("not a recording of jneuro's format 1",),
+        ("not a recording of jneuro's format 2",),
     ),
     "unfinished": (
-        lambda p: zarr.open_group(p, mode="a").attrs.update({"complete": False}),
+        lambda p: (shutil.rmtree(p), RecordingWriter(p, PROVENANCE)),
         read_recording,
         ("unfinished", "--resume"),
     ),
-    "chunk gone": (lambda p: chunk(p).unlink(), read_recording, ("truncated, 1 of 1 chunks of 'v'", "jneuro simulate")),
-    "event chunk gone": (lambda p: chunk(p, "events/trial").unlink(), read_recording, ("'events/trial' are missing",)),
+    "chunk gone": (lambda p: chunk(p).unlink(), read_recording, ("v/c/0/0/0 is missing", "jneuro simulate")),
+    "event chunk gone": (lambda p: chunk(p, "events/trial").unlink(), read_recording, ("events/trial/c/0 is missing",)),
     "chunk cut": (lambda p: cut(chunk(p)), read_recording, (V, "jneuro simulate")),
     "chunk emptied": (lambda p: chunk(p).write_bytes(b""), read_recording, (V, "jneuro simulate")),
     "chunk overwritten": (lambda p: chunk(p).write_bytes(b"x" * 300), read_recording, (V, "jneuro simulate")),
-    "one bit flipped": (lambda p: flip(chunk(p)), read_recording, (V, "jneuro simulate")),
-    "event chunk cut": (lambda p: cut(chunk(p, "events/time")), read_events, ("'events/time' cannot be read",)),
+    "one bit flipped": (lambda p: flip(chunk(p)), read_recording, ("'v' cannot be read", "jneuro simulate")),
+    "event chunk cut": (lambda p: cut(chunk(p, "events/time")), read_events, ("events/time/c/0 is damaged",)),
     "state chunk cut": (
         lambda p: cut(chunk(p, "states/v")),
         lambda p: read_state(p, make()[0].final_state),
-        ("'states/v' cannot be read",),
+        ("states/v/c/0/0/0 is damaged",),
     ),
     "unknown array": (lambda p: None, lambda p: read_recording(p, ("w",)), ("no sampled array 'w'", "it has v")),
     "not a sampled array": (lambda p: None, lambda p: read_recording(p, ("time",)), ("no sampled array 'time'",)),
-    "no spikes": (lambda p: shutil.rmtree(p / "events"), read_events, ("has no spikes",)),
+    "no spikes": (lambda p: shutil.rmtree(p / "events"), read_events, ("events/zarr.json is missing, and 3 more",)),
     "no states": (
         lambda p: shutil.rmtree(p / "states"),
         lambda p: read_state(p, make()[0].final_state),
-        ("no states of this simulator (v, refractory, pending, step)",),
+        ("states/zarr.json is missing, and 4 more",),
     ),
     "states of another simulator": (
         lambda p: None,
@@ -341,3 +361,98 @@ def test_no_frames_and_no_events_can_be_written(tmp_path):
     writer.finish()
     assert [len(x) for x in read_events(tmp_path / "a.zarr")] == [0, 0, 0]
     assert read_recording(tmp_path / "a.zarr").frames == 12
+
+
+def edit(path, name="", **changes):
+    """Change the description of an array, or attributes of the root, as somebody else might have written them."""
+    file = path / name / "zarr.json"
+    about = json.loads(file.read_text())
+    (about if name else about["attributes"]).update(changes)
+    file.write_text(json.dumps(about))
+
+
+def unsealed(path, **attributes):
+    """Make it a store of format 1, which had no checksums beside those of the chunks."""
+    root = json.loads((path / "zarr.json").read_text())
+    kept = root["attributes"] | {"jneuro_format": 1, "seal": None} | attributes
+    kept = {key: value for key, value in kept.items() if value is not None}
+    (path / "zarr.json").write_text(json.dumps(root | {"attributes": kept}))
+
+
+GRID = {"name": "regular", "configuration": {"chunk_shape": [3, 10**12, 5]}}
+FOREIGN = {
+    "no time step": ({"dt": None}, {}, "its attribute dt = None must be a positive number of milliseconds"),
+    "a text": ({"dt": "x"}, {}, "its attribute dt = 'x' must be a positive number"),
+    "another time step": ({"dt": 2.0}, {}, "its attribute dt = 2 is not the time between its frames"),
+    "no provenance": ({"provenance": None}, {}, "its attribute provenance must be a JSON object of what made it"),
+    "provenance of a number": ({"provenance": "3"}, {}, "its attribute provenance must be a JSON object"),
+    "more than there is": ({}, {"shape": [3, 10**12, 5]}, "chunks of 'v' are missing"),
+    "more than a chunk holds": (
+        {},
+        {"shape": [3, 10**12, 5], "chunk_grid": GRID},
+        "'v' cannot be [3, 1000000000000, 5]",
+    ),
+    "another codec": ({}, {"codecs": [{"name": "pickle"}]}, "cannot be read (Unknown codec: 'pickle')"),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_stores_of_elsewhere_are_refused_in_one_line(finished, tmp_path, case):
+    path, (attributes, description, said) = shutil.copytree(finished[0], tmp_path / "a.zarr"), FOREIGN[case]
+    unsealed(path, **attributes)
+    assert attributes or read_recording(path).frames == 12  # as it was written, it is read
+    edit(path, "v", **description)
+    with pytest.raises(StoreError) as caught:
+        read_recording(path)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def swap(path):
+    """Exchange two arrays of one type and size."""
+    one, other = path / "events" / "trial" / "c" / "0", path / "events" / "neuron" / "c" / "0"
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+
+
+SEALED = {
+    "a unit": (lambda p: edit(p, "v", attributes={"units": "uV"}), "v/zarr.json is not what was written"),
+    "the provenance": (lambda p: edit(p, provenance='{"seed": 9}'), "its attribute 'provenance' has been edited"),
+    "the time step": (lambda p: edit(p, dt=1.5), "its attribute 'dt' has been edited"),
+    "a length": (lambda p: edit(p, "v", shape=[3, 10**12, 5]), "v/zarr.json is not what was written"),
+    "chunks exchanged": (swap, "events/neuron/c/0 is another chunk than was written here, and 1 more"),
+    "the seal": (lambda p: edit(p, seal="{}"), "zarr.json is damaged"),
+    "a population": (lambda p: flip(chunk(p, "population")), "population/c/0 is damaged"),
+}
+
+
+@pytest.mark.parametrize("case", SEALED)
+def test_what_the_seal_sees(finished, tmp_path, case):
+    path, (damage, said) = shutil.copytree(finished[0], tmp_path / "a.zarr"), SEALED[case]
+    damage(path)
+    with pytest.raises(StoreError) as caught:
+        store.require_whole(path)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize(
+    ("name", "kept"), [("v/c/0/2/0", 8), ("states/v/c/0/1/0", 4), ("events/time/c/0", 0), ("v/zarr.json", 0)]
+)
+def test_what_is_damaged_is_cut_off_and_written_again(finished, tmp_path, complete, name, kept):
+    _, whole, states = finished
+    path, other = tmp_path / "a.zarr", tmp_path / "b.zarr"
+    cuts = (0, 4, 8, 12)
+    if complete:
+        write(path, whole, states, cuts)
+    else:
+        writer = RecordingWriter(path, PROVENANCE, POPULATIONS)
+        for first, last in itertools.pairwise(cuts):
+            writer.append(*piece(whole, states, first, last))
+    flip(path / name)
+    assert RecordingWriter(path, PROVENANCE, POPULATIONS).frames == kept
+    write(path, whole, states, cuts)
+    write(other, whole, states, cuts)
+    assert_same_store(path, other)
+    store.require_whole(path)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jneuro.report.fits import network, profiled, sampled, stepped
+from jneuro.report.fits import chosen, network, predicted, profiled, sampled, stepped
 from jneuro.report.page import shown
 
 PARAMETERS = {"g": {"value": 5.4, "se": 0.1, "truth": 5.5}, "r": {"value": 700.0, "se": 2.0, "truth": 500.0}}
@@ -87,11 +87,13 @@ def section(tmp_path_factory):
         "trials": [1, 3],
         "current_unit": "pA",
         "doubts": {},
+        "whole": False,
     }
     time = np.arange(50) * 0.1
     arrays = {"time": time, "held_out_v": np.zeros((2, 50)), "held_out_prediction": np.ones((2, 50))}
     folder = tmp_path_factory.mktemp("run")
-    return shown(stepped({"steps": steps}, arrays), folder), folder
+    held_out = {"trials": [{"number": n} for n in (1, 3)]}
+    return shown(stepped({"steps": steps, "held_out": held_out}, arrays), folder), folder
 
 
 def test_the_model_stands_beside_the_references(section):
@@ -122,7 +124,24 @@ def test_figures_are_written(section):
 
 
 def test_doubtful_trials_are_named(section, tmp_path):
-    found = {"scores": {}, "doubts": {"1": "30 peaks stay below"}, "tolerance_ms": 4.0, "trials": []}
+    found = {"scores": {}, "doubts": {"1": "30 peaks stay below"}, "tolerance_ms": 4.0, "trials": [], "whole": False}
     drawn = shown(stepped({"steps": found}, {}), tmp_path)
     assert drawn["sentences"] == ["Trial 1 is not scored: 30 peaks stay below."]
     assert not drawn["tables"] + drawn["figures"]
+
+
+def test_trials_are_called_by_their_own_numbers(tmp_path):
+    trial = {"rmse_mv": 2.0, "true": 3.0, "predicted": 4.0, "recall": 1.0, "precision": 0.75}
+    held_out = {"tolerance_ms": 4.0, "trials": [{"number": 7, **trial}, {"number": 9, **trial}]}
+    drawn = shown(predicted({"held_out": held_out, "steps": {"whole": True}}, {}), tmp_path)
+    assert drawn["tables"][0].rows[0] == ["7", "2.00", "3", "4", "100", "75"]
+    assert "no curve of rates over currents" in drawn["sentences"][0]
+    assert predicted({"held_out": held_out, "steps": {"whole": False}}, {}) is None
+
+
+def test_what_was_not_held_out_and_what_was_chosen_is_said(tmp_path):
+    drawn = shown(predicted({"not_held_out": "held_out: odd names none of 1 trial"}, {}), tmp_path)
+    assert drawn["sentences"][0].startswith("Nothing was held out (held_out: odd names none of 1 trial), so nothing")
+    choice = {"key": "sample_ms", "value": "0.1 ms", "why": "one of 2 samples"}
+    assert shown(chosen({"choices": [choice]}, {}), tmp_path)["tables"][0].rows == [[*choice.values()]]
+    assert chosen({"choices": []}, {}) is None

@@ -245,7 +245,8 @@ def test_nothing_is_lost_when_all_neurons_spike_in_one_step(propagation):
         ),
         ({"connections": Dense(jnp.ones((100, 100)), (50, 50))}, r"populations of \(50, 50\).*has \(80, 20\)"),
         ({"connections": Dense(jnp.ones((100, 90)), (80, 20))}, "to 90 neurons.*100 in all"),
-        ({"connections": jnp.ones((100, 100))}, "must be Dense, BitRows or RowLists"),
+        ({"connections": np.ones((100, 100))}, r"must be Dense, BitRows .* ndarray; .* Dense\(matrix, \(80, 20\)\)"),
+        ({"structure": Dense(np.ones((50, 50)), (40, 10))}, r"structure lead from .*\(40, 10\).*has \(80, 20\)"),
         ({"weight_variation": -0.1}, "weight_variation = -0.1 lies outside"),
     ],
 )

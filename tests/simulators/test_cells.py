@@ -279,7 +279,7 @@ REFUSED = [
         {"stimulus": stimuli.Sampled(np.zeros(900), 0.01)},
         "every 0.01 ms, more finely than dt = 0.025 ms, so samples would be skipped; take dt = 0.01 or less",
     ),
-    (lambda: HodgkinHuxley(gna=100), {}, "HodgkinHuxley: unknown parameter 'gna'; did you mean 'g_na'"),
+    (lambda: HodgkinHuxley(gna=100), {}, "HodgkinHuxley: unknown argument 'gna'; did you mean 'g_na'"),
     (Izhikevich, {"solver": StaggeredCrankNicolson()}, "of first order for Izhikevich"),
     (Izhikevich, {"solver": TimeParallel(RK4())}, "TimeParallel cannot carry the jumps of Izhikevich at its spikes"),
     (Refractory, {"spike_gradient": Exact()}, "knows no refractory period, which Refractory has"),

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import sparse, stats
 
 from jneuro.core.code import code_folder
 from jneuro.simulators import Brunel, simulate
@@ -335,7 +335,33 @@ BAD = {
         "not negative, got -1.*g of",
     ),
     "a weight that is no number": (lambda: RowLists.from_synapses([0], [0], [np.nan], (3, 2), 4), "finite and"),
-    "a neuron and a half": (lambda: RowLists.from_synapses([0.5], [0], None, (3, 2), 4), "pre must be whole numbers"),
+    "the place of a weight": (lambda: Dense([[0.0, 1.0], [np.nan, 1.0]], (1, 1)), r"got nan at \[1, 0\]; they are fac"),
+    "a ragged matrix": (lambda: Dense([[0.0, 1.0], [1.0]], (1, 1)), "got a list of lists of unequal lengths"),
+    "one population": (lambda: Dense(np.eye(5), 5), "populations = 5 must be the sizes of .* such as .80, 20"),
+    "half a population": (lambda: Dense(np.eye(5), (2.5, 2.5)), "must be the sizes of the presynaptic populations"),
+    "less than nobody": (lambda: Dense(np.eye(5), (7, -2)), "must be the sizes of the presynaptic populations"),
+    "another name": (lambda: Dense(np.eye(5), population=(5,)), "Dense: unknown argument 'population'; did you mean"),
+    "a matrix for rows of bits": (
+        lambda: BitRows(np.eye(5), (5,), 5),
+        r"got float64\[5, 5\]; BitRows.from_adjacency\(matrix, populations\) packs",
+    ),
+    "weights of a matrix": (
+        lambda: RowLists.from_synapses([0], [0], [[1.0]], (3, 2), 4),
+        r"weight must be a list, one for each synapse, got the shape \(1, 1\)",
+    ),
+    "neurons that are no number": (
+        lambda: RowLists.from_synapses([0], [0], None, (3, 2), 4.0),
+        "number of postsynaptic neurons must be a whole number, got 4.0",
+    ),
+    "a target": (lambda: RowLists([[0, 5]], None, (1,), 4), r"targets run from 0 to 5; they must lie in \[0, 4\)"),
+    "targets that are no indices": (
+        lambda: RowLists([[0.5]], None, (1,), 4),
+        r"got float64\[1, 1\]; RowLists.from_synapses",
+    ),
+    "a neuron and a half": (
+        lambda: RowLists.from_synapses([0.5], [0], None, (3, 2), 4),
+        r"pre must be a list of whole numbers, the indices of neurons, got float64\[1\]",
+    ),
     "a sender": (lambda: RowLists.from_synapses([5], [0], None, (3, 2), 4), r"pre runs from 5 to 5.*\[0, 5\)"),
     "a receiver": (lambda: RowLists.from_synapses([0], [-1], None, (3, 2), 4), r"post runs from -1 to -1.*\[0, 4\)"),
 }
@@ -363,11 +389,14 @@ def test_twelve_thousand_five_hundred_neurons(rule):
         np.testing.assert_array_equal(network.propagate(spikes), expected)
 
 
-@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int32])
-def test_a_matrix_of_whole_numbers_counts_as_one_of_floats(dtype):
-    network = Dense(np.ones((600, 3), dtype), [300, 300])
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.int32, "sparse", "list"])
+def test_a_matrix_of_whole_numbers_counts_as_one_of_floats(kind):
+    given = np.ones((600, 3), int if isinstance(kind, str) else kind)
+    given = sparse.coo_array(given) if kind == "sparse" else given.tolist() if kind == "list" else given
+    network = Dense(given, [300, 300])
     assert network.matrix.dtype == jnp.float32
     np.testing.assert_array_equal(network.propagate(jnp.ones((1, 600), bool)), 300.0)
+    np.testing.assert_array_equal(BitRows.from_adjacency(given, [300, 300]).adjacency, network.matrix)
 
 
 # Rules ----------------------------------------------------------------------------------------------------------------

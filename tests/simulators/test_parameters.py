@@ -10,7 +10,7 @@ import pytest
 from jneuro.core.registry import accepted
 from jneuro.simulators import SIMULATORS, Brunel, HodgkinHuxley, Normal, parameters, stimuli
 from jneuro.simulators.base import FRACTION, NON_NEGATIVE, POSITIVE, REAL, Bounds, Parameter
-from jneuro.simulators.connectivity import Dense
+from jneuro.simulators.connectivity import Dense, FixedInDegree
 
 DECLARED = [(name, p) for name in SIMULATORS for p in parameters(SIMULATORS[name]).values()]
 NUMBERS = [(name, p) for name, p in DECLARED if isinstance(p.default, int | float)]
@@ -82,8 +82,19 @@ NOT_A_NUMBER = {
     "text for a setting": (lambda: Brunel(dt="0.1"), "Brunel: dt = '0.1' must be a number .time step"),
     "an array for a setting": (
         lambda: Brunel(delay=np.full(100, 1.5)),
-        r"delay has the shape \(100,\); it must be a num",
+        r"delay has the shape \(100,\); it must be one number, the same for all neurons \(transm",
     ),
+    "a device's array for a setting": (lambda: Brunel(refractory=jnp.ones(9)), r"shape \(9,\); it must be one number"),
+    "a draw for a setting": (
+        lambda: Brunel(delay=Normal(1.5, 0.1)),
+        "delay is part of .* and cannot be a Normal; give",
+    ),
+    "a traced setting": (lambda: jax.grad(lambda d: Brunel(delay=d).j)(1.5), "must be known when it is compiled"),
+    "a ragged list": (lambda: Brunel(tau_m=[[1.0, 2.0], [3.0]]), "tau_m is a list of lists of unequal lengths"),
+    "another name": (lambda: Brunel(tau=10), "Brunel: unknown argument 'tau'; did you mean 'tau_m'"),
+    "another name in a preset": (lambda: Brunel.original(gg=3), "Brunel: unknown argument 'gg'; did you mean 'g'"),
+    "another name of a cell": (lambda: HodgkinHuxley(gna=1), "HodgkinHuxley: unknown argument 'gna'; did you mean"),
+    "another name in a draw": (lambda: Normal(mean=1, std=2), "Normal: unknown argument 'std'; did you mean 'sd'"),
     "stimulus": (lambda: stimuli.Constant("10"), "Constant: amplitude = '10' must be a number"),
     "truth in a stimulus": (lambda: stimuli.Constant(True), "Constant: amplitude = True must be a number"),
     "pulses": (lambda: stimuli.PulseTrain(1.0, 100.0, 1.0, True), "PulseTrain: count = True must be a whole number"),
@@ -93,6 +104,7 @@ NOT_A_NUMBER = {
         "OrnsteinUhlenbeck: mean = '1' must be a number",
     ),
     "distribution": (lambda: Normal("a", 1.0), "Normal: mean = 'a' must be a number"),
+    "array of words": (lambda: Dense(np.full((4, 4), "a"), (2, 2)), "array of numbers, got ndarray of <U1"),
     "weights": (lambda: Dense("a", (2, 2)), "relative weights must be an array of numbers, got str"),
 }
 
@@ -101,6 +113,13 @@ NOT_A_NUMBER = {
 def test_what_is_no_number_is_refused_by_name(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_numbers_of_arrays_are_settings():
+    settings = {"n_excitatory": np.int64(80), "n_inhibitory": jnp.asarray(20), "delay": np.float32(1.5)}
+    found = Brunel(**settings, rule=FixedInDegree(n=np.int64(5)))
+    assert [type(x) for x in (found.n_excitatory, found.n_inhibitory, found.delay)] == [int, int, float]
+    assert found.rule == FixedInDegree(n=5)
 
 
 @named(ARRAYS)

@@ -9,7 +9,8 @@ import pytest
 from reservoir_reference import constants, simulate_reference
 
 from jneuro.core.random import stream, trial_keys
-from jneuro.simulators import SuperSpike, first_state, simulate, stimuli
+from jneuro.simulators import Normal, SuperSpike, first_state, simulate, stimuli
+from jneuro.simulators.connectivity import Dense
 from jneuro.simulators.reservoir import IzhikevichReservoir
 from jneuro.simulators.spiking import spike_gradient
 from jneuro.simulators.stepped import SteppedState
@@ -30,6 +31,8 @@ OTHER = {
     **{"weight_drift": -0.02, "potentiation": 0.5, "depression": 0.3, "tau_stdp": 11.0, "change_decay": 0.5},
     **{"thalamic_amplitude": 30.0, "thalamic_count": 2, "update_interval": 30.0},
 }
+EACH = sum(SMALL[n] for n in ("n_excitatory", "n_inhibitory"))
+OWN = {"v_peak": np.linspace(28.0, 29.0, EACH), "a_excitatory": np.linspace(0.02, 0.04, EACH)}
 CASES = {
     "the study": ({}, 3000.0),
     # Chaotic: a change of 1e-14 mV is one of 1e-7 after 300 ms, and one of the raster after 400.
@@ -91,7 +94,7 @@ RECORD = ("v", "spikes", "weight_mean", "weight_histogram")
     ("settings", "duration"),
     [
         pytest.param({}, 3000.0, id="the study", marks=pytest.mark.slow),
-        pytest.param(OTHER, 245.0, id="other constants, an interval begun"),
+        pytest.param(OTHER | OWN, 245.0, id="other constants, each neuron's own, an interval begun"),
     ],
 )
 def test_a_block_of_events_is_a_scan_of_the_plain_step(settings, duration, x64):
@@ -367,6 +370,8 @@ def test_constants_of_the_source():
         ({"thalamic_count": -1}, "thalamic_count = -1 lies outside"),
         ({"probability_excitatory": 1.1}, "probability_excitatory = 1.1 lies outside"),
         ({"update_interval": 0.0}, "update_interval = 0.0 ms lies outside"),
+        ({"connections": Dense(np.eye(10), (8, 2))}, "connections must be DelayedSynapses, got Dense"),
+        ({"tau_stdp": Normal(20.0, 1.0)}, "tau_stdp is one number for the whole network; it cannot be drawn"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )

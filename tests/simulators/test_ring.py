@@ -11,7 +11,7 @@ from scipy import stats
 from scipy.integrate import solve_ivp
 
 from jneuro.core.random import stream, trial_keys
-from jneuro.simulators import Arctan, first_state, simulate, stimuli
+from jneuro.simulators import Arctan, Normal, first_state, simulate, stimuli
 from jneuro.simulators.ring import RingNetwork, _poisson_thresholds
 from jneuro.simulators.stepped import SteppedSimulator
 
@@ -331,6 +331,8 @@ def test_the_source_s_variants():
         ({"share": 1.5}, r"share = 1.5 lies outside \[0, 1\]"),
         ({"rate_external": 1e4}, r"external_cap = 8 cuts an input of mean 1 events a step; set it to 14"),
         ({"sparsity": 0}, "sparsity = 0 lies outside"),
+        ({"tau": 3.0}, "RingNetwork: unknown argument 'tau'; did you mean 'tau_m'"),
+        ({"j_ee": Normal(0.01, 0.001)}, "j_ee is one number for the whole network; it cannot be drawn"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )

@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 
 from jneuro.core.random import trial_keys
-from jneuro.simulators import SteppedSimulator, SuperSpike, first_state, param, simulate, state, stimuli
+from jneuro.simulators import (
+    Brunel,
+    IzhikevichReservoir,
+    RingNetwork,
+    SteppedSimulator,
+    SuperSpike,
+    first_state,
+    param,
+    simulate,
+    state,
+    stimuli,
+)
 from jneuro.simulators.base import Param
 from jneuro.simulators.paths import Normal
 from jneuro.simulators.spiking import reset, spike
@@ -182,6 +193,30 @@ BAD = {
     "a start of others": (Leaky, {"initial_state": Leaky(n=4).init(KEY)}, r"x has the shape \(4,\), not \(10,\)"),
     "parameters of others": (lambda: Leaky(decay=np.ones(4)), {}, r"Leaky: decay has the shape \(4,\).*10 neurons"),
     "a stimulus of others": (Leaky, {"stimulus": stimuli.Constant(np.ones(4))}, "4 values; Leaky takes.*10 neurons"),
+    "a stimulus of two axes": (Leaky, {"stimulus": stimuli.Constant(np.ones((2, 5)))}, r"values of the shape \(2, 5\)"),
+    "parts of a record": (Leaky, {"record": ["x[:3]"]}, r"'x\[:3\]'; it records x, sent, spikes, of all neurons"),
+    "what is shared": (
+        lambda: RingNetwork(positions=5, j_ee=np.ones(10)),
+        {},
+        r"RingNetwork: j_ee has the shape \(10,\); it must be one number for the whole network",
+    ),
+    "what the background shares": (
+        lambda: Brunel(rate_external=np.full(100, 500.0)).connect(KEY),
+        {},
+        "Brunel: rate_external has the shape .* one number for the whole network",
+    ),
+    "no key": (lambda: Leaky().connect(0), {}, "key must be a typed key such as jax.random.key.0., got 0"),
+    "several keys": (lambda: Brunel().connect(jax.random.split(KEY)), {}, "key must be one key, got a batch"),
+    "no room": (
+        lambda: Brunel(n_excitatory=10**9).connect(KEY),
+        {},
+        "Brunel: the connections of 1,000,000,020 neurons need .* GiB, of .* take fewer neurons",
+    ),
+    "no room for lists": (
+        lambda: IzhikevichReservoir(n_excitatory=10**7).connect(KEY),
+        {},
+        "IzhikevichReservoir: the connections of 10,000,200 neurons need .* GiB",
+    ),
     "a name": (Leaky, {"record": ["v"]}, "Leaky cannot record 'v'; it records x, sent, spikes"),
     "a solver": (Leaky, {"dt": 0.5}, "Leaky steps by its own dt = 1.0 ms"),
 }

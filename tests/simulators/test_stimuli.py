@@ -384,10 +384,10 @@ IMPOSSIBLE = {
     "numbers as text": (lambda: Sampled(["1", "2"], 0.1), "must be a number"),
     "booleans": (lambda: Sampled([True, False], 0.1), "must be a number"),
     "NumPy's boolean": (lambda: Constant(np.bool_(True)), "must be a number"),
-    "rows of unequal length": (lambda: Constant([1.0, [2.0, 3.0]]), "must be a number"),
+    "rows of unequal length": (lambda: Constant([1.0, [2.0, 3.0]]), "must be an array"),
     "hold in words": (lambda: Sampled(WAVE, 0.1, hold="yes"), "hold = 'yes' must be True, False or None"),
     "too large": (lambda: Constant(1e60), "amplitude = .*inf.* lies outside"),
-    "a name misspelt": (lambda: Step(1.0, onst=2.0), "Step: unknown parameter 'onst'; did you mean 'onset'"),
+    "a name misspelt": (lambda: Step(1.0, onst=2.0), "Step: unknown argument 'onst'; did you mean 'onset'"),
     "no key": (lambda: WhiteNoise(0, 1.0, hold=0.1, duration=1.0), "key must be a typed key"),
     "no key of a path": (
         lambda: OrnsteinUhlenbeck(mean=0.0, sd=1.0, tau=1.0, duration=5.0, dt=0.1, key=0),

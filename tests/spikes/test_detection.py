@@ -71,6 +71,21 @@ DETECTED = {  # potential, detector, number of spikes, doubt
     "automatic, of none": (-65 + NOISE, {"threshold_mv": "auto"}, 0, ""),
     "by slope": (spiking(AT, top=-8.0), {"slope": 20.0}, 30, ""),
     "by a slope that is too steep": (spiking(AT, top=-8.0), {"slope": 500.0}, 0, ""),
+    "one too low": (spiking(AT[:1], top=-8.0), {}, 0, "1 peak that looks like a spike stays below the threshold"),
+    "on a plateau": (
+        spiking(AT, low=-6.0, top=25.0),
+        {},
+        0,
+        "30 peaks that look like spikes pass the threshold of 0 mV, but before only 0 of them the potential has "
+        "returned 10 mV below it",
+    ),
+    "automatic, on a plateau": (spiking(AT, low=-6.0, top=25.0), {"threshold_mv": "auto"}, 30, ""),
+    "automatic, slow waves": (
+        spiking(AT[:3]) + 45 * np.exp(-0.5 * ((TIME[:, None] - np.arange(150, 400, 40)) / 4) ** 2).sum(1),
+        {"threshold_mv": "auto"},
+        None,
+        "look like spikes, the others are slow",
+    ),
     "a block": (BLOCK, {}, 1, "it rests there, as in a depolarisation block, and most are no spikes"),
     "noise": (-0.5 + 4 * NOISE, {}, None, "no spikes"),
     "noise that returns": (-6 + 6 * NOISE, {"return_mv": 5.0}, None, "alone may cross the threshold"),

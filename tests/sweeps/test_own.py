@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sweep_problems import cheap
 
 from jneuro.core.config import ConfigError, load_config
 from jneuro.core.progress import Progress, Task
@@ -62,6 +63,9 @@ class Decay(Stimulus):
 
 class Mine(Heun):
     pass
+
+def broken(amplitude=1.0):
+    return 1 / 0
 
 def swing(recording):
     \"\"\"Range of the potential.\"\"\"
@@ -137,6 +141,11 @@ BAD = {
     "simulation.stimulus=my_cells:slow": ["my_cells:slow returned no stimulus"],
     "simulation.solver=my_things:Decay": ["is no solver: is a class, not one of jneuro.simulators.solvers"],
     "simulation.solver={name: tsit5, rtoll: 1e-6}": ["unknown argument 'rtoll'; did you mean 'rtol'"],
+    "simulation.stimulus=my_things:broken": ["my_things:broken (", "my_things.py, line ", "raised ZeroDivisionError: "],
+    "simulation.stimulus=[1]": ["simulation.stimulus = [1]: must be a name, or a dictionary of a name and its arg"],
+    "sweep.axes.a=3": ["sweep.axes.a = 3: must be a list of values, or low, high and points"],
+    "sweep.axes.a=[]": ["sweep.axes.a.values = []: must have at least 1 item"],
+    "measures=v_mean": ["measures = 'v_mean': must be a list"],
     "measures=[rate]": ["measures: rate needs 'spikes', which my_cells:FitzHughNagumo does not record"],
     'measures=["my_things:Mine"]': ["is no measure"],
     "sweep.axes.c=[1, 2]": ["my_cells:FitzHughNagumo: unknown parameter 'c'"],
@@ -258,10 +267,23 @@ WRONG = {
     "a number as stimulus": ({"stimulus": 10.0}, r"must be a stimulus, such as stimuli.Constant\(10.0\)"),
     "duration in words": ({"duration": "50"}, "duration = '50' must be a number of milliseconds"),
     "endless": ({"duration": 1e12}, "steps, more than can be counted"),
-    "no room": ({"duration": 2e8, "keep": ["v"], "seeds": 1_000_000}, "need up to .* GiB that are free; keep fewer"),
+    "no room": ({"duration": 2e6, "keep": ["v"], "seeds": 1_000_000}, "need up to .* GiB that are free; keep fewer"),
     "warmup": ({"warmup": -1.0}, "warmup = -1.0 ms must not be negative"),
     "solver": ({"solver": "rk5"}, "unknown solver 'rk5'; did you mean 'rk4'"),
     "key": ({"key": 3}, "key must be a typed key"),
+    "a word": ({"measures": [lambda recording: "b"]}, "returned 'b', of the type str; it must return a number"),
+    "a trace too long": ({"duration": 5e7, "keep": ["v"]}, "v of one point has 500,000,000 frames, or 3.7 GiB in one"),
+    "no frames": ({"record_every": 0}, "record_every = 0.0 ms must be at least the time step"),
+    "no values": ({"design": {"a": []}}, r"design: values = \(\): must have at least 1 item"),
+    "another process": ({"process": 1}, "process = 1 must be less than processes = 1"),
+    "no process": ({"process": "first"}, "process = 'first' must be a whole number, 0 or more"),
+    "no processes": ({"processes": 0}, "processes = 0 must be a whole number, 1 or more"),
+    "memory in words": ({"memory": "1G"}, "memory = '1G' must be a whole number, 1 or more"),
+    "number of devices": ({"devices": 2}, r"devices = 2 must be a list of devices, such as jax.devices\(\)"),
+    "no devices": ({"devices": []}, "must be a list of devices"),
+    "no path": ({"path": 3}, "path = 3 must be a path"),
+    "progress in words": ({"progress": "yes"}, "progress = 'yes' must be True, False, None, or a Progress"),
+    "a configuration": ({"simulator": {"name": "izhikevich"}}, "is no simulator: is of the type dict"),
 }
 
 
@@ -269,5 +291,42 @@ WRONG = {
 def test_what_is_refused_before_anything_is_computed(given, message):
     what = {"simulator": Izhikevich(), "design": {"a": [0.02]}, "stimulus": stimuli.Constant(0), "duration": 2.0}
     with pytest.raises(ValueError, match=message) as caught:
-        sweep(**(what | {"measures": ["v_mean"], "key": KEY} | given))
+        sweep(**({"progress": False} | what | {"measures": ["v_mean"], "key": KEY} | given))
     assert "\n" not in str(caught.value)
+
+
+def test_seeds_of_a_table_are_distinct():
+    for seed in (2**31, 2**32, -1, 0.5):
+        with pytest.raises(ValueError, match="design: table: seeds must be whole numbers from 0 to 2147483647"):
+            zipped({"a": [0.02, 0.03], "seed": [1, seed]})
+
+
+def test_a_configuration_is_no_problem(tmp_path):
+    with pytest.raises(ValueError, match=r"got SweepConfig; that of a SweepConfig is config.problem\(\), and `sweep`"):
+        run_sweep(cheap(), tmp_path / "s")
+
+
+MADE = {
+    "an object": (
+        {"simulation": {"simulator": Izhikevich()}},
+        "simulation.simulator: got Izhikevich; it must be a name",
+    ),
+    "no list": ({"measures": "rate"}, "measures = 'rate': must be a list"),
+    "a seed": ({"seed": 2**32}, "seed = 4294967296: input should be less than 4294967296"),
+    "less than nothing": ({"seed": -1}, "seed = -1: input should be greater than or equal to 0"),
+    "an axis": (
+        {"sweep": {"axes": {"a": "b"}}},
+        "sweep.axes.a = 'b': must be a list of values, or low, high and points",
+    ),
+    "a key": ({"measurs": []}, "unknown key 'measurs'; did you mean 'measures'"),
+}
+
+
+@pytest.mark.parametrize(("given", "message"), MADE.values(), ids=MADE)
+def test_what_is_wrong_with_a_configuration_made_in_python_is_one_line(given, message):
+    right = {"name": "s", "simulation": {"simulator": "izhikevich"}, "sweep": {"axes": {"a": [0.02]}}}
+    with pytest.raises(ConfigError) as caught:
+        SweepConfig(**(right | {"measures": ["v_mean"]} | given))
+    assert str(caught.value).startswith(f"SweepConfig: {message}")
+    assert "\n" not in str(caught.value)
+    assert "pydantic" not in str(caught.value)

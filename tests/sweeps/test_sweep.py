@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,7 +63,7 @@ def test_only_what_is_missing_is_computed_and_the_bytes_are_the_same(whole, tmp_
     path, seen = tmp_path / "s", []
     for process in (2, 0):
         assert run(cheap(), path, process=process, processes=3) is None
-    with pytest.raises(StoreError, match=r"unfinished, .* chunks of .* are missing; .*--resume"):
+    with pytest.raises(StoreError, match=r"unfinished, \d+ of \d+ chunks are missing; .*--resume"):
         open_sweep(path)
     before = {f: f.stat().st_mtime_ns for f in path.rglob("*") if f.is_file()}
     (path / "rate" / "c" / "0" / "0.killed.partial").write_bytes(b"torn")
@@ -81,16 +82,65 @@ def test_only_what_is_missing_is_computed_and_the_bytes_are_the_same(whole, tmp_
     assert seen[-1] == (35, {"failed": 0})
     assert all(f.stat().st_mtime_ns == t for f, t in before.items())
     assert digest(path) == digest(whole[0])
-    # What is there but damaged is computed again; a label is noticed when it is read.
-    first, second = sorted(f for f in (path / "v_mean" / "c").rglob("*") if f.is_file())[:2]
-    first.write_bytes(first.read_bytes()[:-9])
-    second.write_bytes(bytes([second.read_bytes()[0] ^ 1]) + second.read_bytes()[1:])
+    # A flipped bit is noticed when it is read.
+    flip(sorted(f for f in (path / "v_mean" / "c").rglob("*") if f.is_file())[1])
+    with pytest.raises(ValueError, match="checksum"):
+        open_sweep(path).v_mean.load()
     run(cheap(), path)
     assert digest(path) == digest(whole[0])
-    label = path / "a" / "c" / "0"
-    label.write_bytes(label.read_bytes()[:20] + bytes([label.read_bytes()[20] ^ 1]) + label.read_bytes()[21:])
-    with pytest.raises(ValueError, match="checksum"):
-        open_sweep(path).a.load()
+
+
+def flip(file):
+    file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+
+
+def overwrite(path, *names):
+    """Put a chunk of the same arrays where another was."""
+    for name in names:
+        files = sorted(f for f in (path / name / "c").rglob("*") if f.is_file())
+        shutil.copy(files[0], files[-1])
+
+
+DAMAGES = {
+    "a chunk of another place": (lambda p: overwrite(p, "v_mean"), "v_mean/c/6/0 is another chunk than was"),
+    "all of another chunk": (
+        lambda p: overwrite(p, "v_mean", "rate", "ok", "reason", "chunk_checksums"),
+        "is another chunk than was written here",
+    ),
+    "a chunk cut": (lambda p: os.truncate(p / "rate" / "c" / "0" / "0", 9), "rate/c/0/0 is damaged"),
+    "a chunk missing": (lambda p: (p / "rate" / "c" / "1" / "0").unlink(), "rate/c/1/0 is missing"),
+    "a label": (lambda p: os.truncate(p / "a" / "c" / "0", 9), "a/c/0 is damaged"),
+    "a label missing": (lambda p: (p / "amplitude" / "c" / "0").unlink(), "amplitude/c/0 is missing"),
+    "a description": (lambda p: os.truncate(p / "rate" / "zarr.json", 100), "rate/zarr.json is damaged"),
+    "a unit": (
+        lambda p: (p / "v_mean" / "zarr.json").write_text((p / "v_mean" / "zarr.json").read_text().replace("mV", "uV")),
+        "v_mean/zarr.json is not what was written",
+    ),
+    "the root": (lambda p: (p / "zarr.json").write_bytes(b""), "no store of a sweep"),
+    "the provenance": (
+        lambda p: (p / "zarr.json").write_text((p / "zarr.json").read_text().replace("izhikevich", "izhikevicx", 1)),
+        "zarr.json its attribute 'provenance' has been edited",
+    ),
+    "an array": (lambda p: shutil.rmtree(p / "rate"), "rate/zarr.json is missing"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_what_is_damaged_is_named(whole, tmp_path, case):
+    path, (damage, said) = shutil.copytree(whole[0], tmp_path / "s"), DAMAGES[case]
+    damage(path)
+    with pytest.raises(StoreError) as caught:
+        open_sweep(path)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("cases", [[*DAMAGES][:4], [*DAMAGES][4:-1], [*DAMAGES][-1:]])
+def test_what_is_damaged_is_made_again(whole, tmp_path, cases):
+    path = shutil.copytree(whole[0], tmp_path / "s")
+    for case in reversed(cases):
+        DAMAGES[case][0](path)
+    run(cheap(), path)
+    assert digest(path) == digest(whole[0])
 
 
 def test_memory_that_does_not_suffice_halves_the_batch(whole, tmp_path, monkeypatch):

@@ -72,7 +72,7 @@ BAD = {
     "sweep.max_points=63": "64 points are more than max_points = 63; take fewer, or raise it",
     "sweep.points=3": "a grid design has no points",
     "sweep.design=sobol": "a sobol design takes low and high alone",
-    "sweep.lanes=18446744073709551616": "sweep.lanes = 18446744073709551616: input should be less than",
+    "sweep.lanes=18446744073709551616": "sweep.lanes = 18446744073709551616: is more than can be counted",
     "sweep.axes.g=[true, 2]": r"sweep.axes.g.values = \[True, 2\]: True must be a number",
     "sweep.seeds=true": "sweep.seeds = True: must be a number",
     "measures=[rat]": "unknown measure 'rat'; did you mean 'rate'",

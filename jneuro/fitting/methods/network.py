@@ -158,6 +158,9 @@ class NetworkProblem(Problem):
                 raise ValueError("objective: sd of a network's statistics is that over its runs; leave it out")
             if other := [name for name in as_measure(objective.measure).needs if name != "spikes"]:
                 raise ValueError(f"objective: {objective.measure.name} needs {other[0]!r}; a network shows spikes")
+        if not isinstance(target, Recording | Runs):
+            said = f"got {type(target).__name__}; jneuro.recordings.read(path) gives one of a store"
+            raise ValueError(f"a fit of a network takes a Recording of several runs, {said}")
         if isinstance(target, Recording):
             if "spikes" not in target.values:
                 raise ValueError("the recording has no 'spikes'; record the spikes of every neuron")

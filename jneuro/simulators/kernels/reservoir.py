@@ -14,7 +14,7 @@ from jax.custom_batching import sequential_vmap
 from jneuro.core.devices import scan
 from jneuro.core.types import Array, Float, Int, UInt
 from jneuro.simulators.kernels.events import each_spike, pack, unpack
-from jneuro.simulators.synapses import DelayedSynapses, PairRule, by_sender, histogram, raster_width
+from jneuro.simulators.synapses import DelayedSynapses, PairRule, by_sender, filled, histogram, raster_width
 
 __all__ = ["advance_events", "each_event", "pair_changes", "resend", "send"]
 
@@ -278,10 +278,11 @@ def _step(simulator, run: _Run, inputs, since, steps: int):
     if drive is not None:
         current = current + jnp.pad(jnp.broadcast_to(drive, neurons), (0, width - neurons))
     c, d = simulator.by_population("c", width), simulator.by_population("d", width)
-    spiked = (run.v >= simulator.v_peak) & real
+    peak = filled(simulator.v_peak, width)
+    spiked = (run.v >= peak) & real
     v, u = jnp.where(spiked, c, run.v), jnp.where(spiked, run.u + d, run.u)
     v, u = simulator.integrated(v, u, current)
-    spiked = (v >= simulator.v_peak) & real
+    spiked = (v >= peak) & real
     words = pack(spiked)
     ring = send(simulator.synapses_drawn(), run.rows, words, ring, run.row)
     run = run._replace(v=v, u=u, ring=ring, row=(run.row + 1) % (ring.size // width))
