@@ -23,18 +23,16 @@ from jneuro.simulators.base import Parameter, Simulator, step_count
 from jneuro.simulators.config import populations_of, require_possible, scheme_of
 from jneuro.simulators.paths import draw, parameters, replace, resolve
 from jneuro.simulators.simulation import simulate
-from jneuro.simulators.stepping import finite
 from jneuro.simulators.stimuli import Stimulus
 from jneuro.sweeps.design import TAKEN, DesignConfig
 from jneuro.sweeps.measures import Measure, result_like, result_names, unwrapped
 
-__all__ = ["FINITE", "REASON", "StimulusRecipe", "SweepProblem", "described", "source_of"]
+__all__ = ["REASON", "StimulusRecipe", "SweepProblem", "described", "source_of"]
 
 _LARGEST = 2**31
 """What compresses a store cannot take more at once [byte]."""
 
 REASON = "reason"
-FINITE = "finite"
 """The quantity that says why a point failed."""
 
 
@@ -270,7 +268,7 @@ class SweepProblem:
         if self.design.draws == "per_point":
             key = jax.random.fold_in(key, index)
         recording = self._simulated(key, values)
-        found = {"ok": recording.ok, FINITE: finite(recording.values)}
+        found = {"ok": recording.ok}
         for measure in self.measures:
             for label, array in result_names(measure.name, measure(recording, [*self.populations.values()])).items():
                 floating = jnp.issubdtype(array.dtype, jnp.floating)

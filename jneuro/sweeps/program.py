@@ -20,7 +20,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jneuro.core.devices import is_out_of_memory
 from jneuro.core.types import Array
-from jneuro.sweeps.problem import FINITE, REASON, SweepProblem
+from jneuro.sweeps.problem import REASON, SweepProblem
 
 __all__ = [
     "NOT_FINITE",
@@ -32,7 +32,7 @@ __all__ = [
     "run_groups",
 ]
 
-NOT_FINITE, COARSE = "not finite", "time step too coarse"
+NOT_FINITE = "not finite, or the time step too coarse"
 """Why a point failed that raised nothing."""
 
 _AXIS = "devices"
@@ -238,8 +238,7 @@ def _unless_raised(call: Callable[..., Any], *arguments: Any) -> Any:
 def _by_group(batch: Sequence[Group], results: dict[str, Array]) -> list[Results]:
     """Wait for the results of a call, and divide them among its groups."""
     flat = {name: x.reshape(-1, *x.shape[2:]) for name, x in jax.device_get(results).items()}
-    failed = np.where(flat.pop(FINITE), COARSE, NOT_FINITE)
-    flat[REASON] = np.where(flat["ok"], "", failed).astype(np.dtypes.StringDType())
+    flat[REASON] = np.where(flat["ok"], "", NOT_FINITE).astype(np.dtypes.StringDType())
     return [{name: x[k] for name, x in flat.items()} for k in range(len(batch))]
 
 

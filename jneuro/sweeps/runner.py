@@ -23,7 +23,7 @@ from jneuro.simulators.stimuli import Stimulus
 from jneuro.sweeps.design import Points, as_design, design_points
 from jneuro.sweeps.measures import as_measure, unwrapped
 from jneuro.sweeps.problem import REASON, StimulusRecipe, SweepProblem, described, source_of
-from jneuro.sweeps.program import COARSE, NOT_FINITE, Group, fitting_program, local_devices, run_groups
+from jneuro.sweeps.program import NOT_FINITE, Group, fitting_program, local_devices, run_groups
 from jneuro.sweeps.store import Labelled, Layout, SweepStore, open_sweep
 
 __all__ = ["run_sweep", "sweep"]
@@ -330,7 +330,7 @@ def _quantities(problem: SweepProblem) -> Labelled:
         elif name.removesuffix("_trace") in problem.keep and name.endswith("_trace"):
             dims = ("time", *(("neuron",) if len(like.shape) == 2 else dims[1:]))
         found[name] = (dims, like, about.get(name, {}))
-    said = {"long_name": f"why a point failed: '{NOT_FINITE}', '{COARSE}', or what was raised; empty where it did not"}
+    said = {"long_name": f"why a point failed: '{NOT_FINITE}', or what was raised; empty where it did not"}
     return found | {REASON: ((), np.zeros((), np.dtypes.StringDType()), said)}
 
 
