@@ -172,4 +172,4 @@ def test_times_of_the_stimulus(name):
     unit = np.eye(len(STARTS)) * step
     expected = [(function(jnp.asarray(STARTS + u)) - function(jnp.asarray(STARTS - u))) / (2 * step) for u in unit]
     np.testing.assert_allclose(found, expected, rtol=rtol, atol=10 * rtol)
-    assert np.abs(found).min() > 1e-3
+    assert np.sum(np.abs(found) > 1e-3) > 10  # a pulse within one step may move in it without effect
