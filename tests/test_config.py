@@ -402,10 +402,10 @@ def test_a_recording_given_on_the_command_line_is_relative_to_the_working_folder
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
-        (shutil.rmtree, "no such recording; make it anew with `jneuro simulate`"),
+        (shutil.rmtree, "or make it anew with `jneuro simulate CONFIG`"),
         (
             lambda p: next(f for f in (p / "v" / "c").rglob("*") if f.is_file()).unlink(),
-            "truncated, 1 of 1 chunks of 'v'",
+            "damaged, v/c/0/0/0 is missing",
         ),
         (lambda p: (p / "zarr.json").write_text("{"), "not a Zarr store"),
     ],

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 import sys
 from pathlib import Path
 
@@ -20,7 +19,6 @@ def command(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(jneuro.cli, "keep_freed_memory", lambda: False)
     monkeypatch.setattr(jneuro.cli, "heed_signals", lambda: None)
-    former = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
 
     def call(example, name, file):
         home = shutil.copytree(EXAMPLES / example, tmp_path / "mine")
@@ -33,8 +31,6 @@ def command(tmp_path, monkeypatch, capsys):
         return home / "done", out + err
 
     yield call
-    for number, handler in former.items():
-        signal.signal(number, handler)
     with code_folder(None):
         pass
 

@@ -395,7 +395,9 @@ def source_files(thing: Any) -> dict[str, str]:
 
 
 def _version(top: str) -> str | None:
-    """Name and version of an installed package that is not editable."""
+    """Name and version of an installed package that is not editable, or of Python for what comes with it."""
+    if top in sys.stdlib_module_names:
+        return f"python {sys.version.partition(' ')[0]}"
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         distribution = importlib.metadata.distribution(top)
         return None if _editable(distribution) else f"{top} {distribution.version}"

@@ -60,7 +60,9 @@ def _tolerant(read: Any) -> list[Any]:
     """What can be read of a damaged file; the reader will say what cannot."""
     try:
         return read()
-    except _DAMAGE:
+    except _DAMAGE as error:
+        if "alloc" in str(error) or "memory" in str(error):
+            raise MemoryError from error  # which here is the library's own error; without a limit it would go on
         return []
 
 

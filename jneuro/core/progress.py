@@ -37,7 +37,8 @@ class Task:
 
         Args:
             done: how much is done, in the task's unit.
-            total: how much there is, where that was not known before or has changed.
+            total: how much there is, where that was not known before or has changed; or said again where work only
+                begins, after compilation, from where speed counts.
             text: what is being done now.
             values: further figures by name, such as a loss; NaN hides one.
         """
@@ -129,7 +130,9 @@ class _Shown(Task):
 
     def update(self, done=None, total=None, text=None, **values) -> None:
         with self._display.lock:
-            if self.total is None and total is not None:  # neither compilation nor what was done before is speed
+            still = done == self.done == self._before
+            if total is not None and (self.total is None or still):
+                # Neither compilation nor what was done before is speed.
                 self._began, self._before = time.monotonic(), done or 0.0
                 self._last = self._began
             elif done is not None and done != self.done:

@@ -1,3 +1,4 @@
+from .checking import check_folder as check_folder
 from .fit_plan import FitPlan as FitPlan
 from .fit_plan import load_fit as load_fit
 from .fit_plan import resolve_fit as resolve_fit

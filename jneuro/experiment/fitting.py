@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import re
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -71,11 +70,10 @@ class Pieces:
     def keep(self, name: str, kind: type[_Piece], make: Callable[[], _Piece]) -> _Piece:
         """Read a piece that is there, or make it and write it."""
         file = self._path / f"{re.sub(r'[^a-z0-9]+', '-', name)}.npz"
-        # What is damaged is made again, as what is missing.
-        damaged = (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, zipfile.BadZipFile)
-        with contextlib.suppress(*damaged):
+        # What is damaged, which NumPy and zipfile say in many ways, is made again, as what is missing.
+        with contextlib.suppress(Exception):
             check_archive(file)
-            with np.load(file) as stored:
+            with file.open("rb") as raw, np.load(raw) as stored:
                 plain = parse_json(str(stored["plain"]))
                 if plain.pop("piece") != name:
                     raise ValueError("another piece")
@@ -245,8 +243,7 @@ def _repeats(plan: FitPlan, folder: RunFolder, recording: Recording, method: Any
 def _fitted(plan: FitPlan, folder: RunFolder, progress: Progress, pieces: Pieces) -> tuple[Numbers, Numbers]:
     """Fit, as often as is asked; then the baselines: metrics.json and fit.zarr."""
     plan, recording, choices = _read(plan, folder, progress)
-    config = plan.config
-    network, method = config.of_network, config.fit.method
+    config, network, method = plan.config, plan.config.of_network, plan.config.fit.method
 
     def fits_of(way: Any, cases: list[_Case], title: str, prefix: str) -> tuple[list[Fit], list[float]]:
         """The fits, and the seconds of those for which nothing was compiled."""

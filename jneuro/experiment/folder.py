@@ -120,6 +120,7 @@ class RunFolder:
         """Wrap a folder that `prepare` or `find` has checked."""
         self.path = path
         self._writing = threading.Lock()  # of trainings side by side
+        self._mended: list[str] = []
 
     @classmethod
     def default_path(cls, config: RunConfig) -> Path:
@@ -166,6 +167,7 @@ class RunFolder:
                 ) from None
             with folder.lock():
                 folder._begin(plan)  # each stage finds what it has written before, and whether that is whole
+            folder._mended.append("run.json: was missing or damaged; made again, with today's versions")
             return folder
         if (then := found.get("hash")) != (now := content_hash(config, code=False)):
             raise ConfigError(
@@ -177,6 +179,8 @@ class RunFolder:
         elif found.get("code") != (where := _code(plan)):
             folder._update(code=where)
         if not file.exists() or file.read_bytes() != text.encode():
+            if resume and (not file.exists() or found["config"] != digits(file.read_text("utf-8", "replace"))):
+                folder._mended.append("config.yaml: was missing or damaged; written again")
             folder._update(config=digits(text))  # what is outside the hash, such as claims, may have changed
             write_text(file, text)
         return folder
@@ -377,10 +381,14 @@ class RunFolder:
     def note_makers(self, stages: Iterable[Stage], progress: Progress) -> None:
         """Say which stages were done with other versions, and so need not be what today's would make.
 
+        Says also what of the folder's own two files had to be written again.
+
         Args:
             stages: of the run.
             progress: is told.
         """
+        for text in self._mended:
+            progress.note(text)
         found: dict[str, list[str]] = {}
         for name, made in self.other_makers(stages).items():
             found.setdefault(made, []).append(name)

@@ -201,9 +201,11 @@ def _computed(
         progress.note(f"sweep: {folder.why_stale(stage)}; computed again")
         remove(store)
         folder.forget(stage)
+    elif process == 0 and (why := folder.why_stale(stage)):
+        progress.note(f"sweep: {why}; made again")
     elif process == 0 and store.exists() and (damage := store_damages(store, deep=True, finished=False)):
         more = f", and {len(damage) - 1} more" if damage[1:] else ""
-        progress.note(f"sweep: {damage[0].path.relative_to(folder.path)} {damage[0].what}{more}; computed again")
+        progress.note(f"sweep: {damage[0].path.relative_to(folder.path)} {damage[0].what}{more}; made again")
     try:
         how = {"process": process, "processes": processes, "memory": memory, "progress": progress}
         found = run_sweep(plan.config.problem(), store, **how)

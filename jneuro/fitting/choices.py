@@ -143,16 +143,28 @@ def _samples(config: FitConfig, simulator: Any, trials: Trials, choices: list[Ch
         why += f"; the time step of {name} is {step:g} ms"
         choices.append(Choice("sample_ms", f"{changed['sample_ms']:.4g} ms", why))
     if config.cut_ms == "auto":
-        edges = dt * stretches(np.asarray(trials.current), dt).edges[1:-1]
-        begin, end, why = 0.0, trials.duration, "all, since the current does not go in steps"
-        if len(edges):
-            begin, end = max(edges[0] - _MARGIN_MS, begin), min(edges[-1] + _MARGIN_MS, end)
-            why = f"from {_MARGIN_MS:g} ms before the first change of the current to as long after the last"
-        if end > begin + _LONGEST_MS:
-            end, why = begin + _LONGEST_MS, f"{why}, but no more than {1e-3 * _LONGEST_MS:g} s"
-        changed["cut_ms"] = tuple(float(f"{dt * round(x / dt):.9g}") for x in (begin, end))
+        changed["cut_ms"], why = _around(trials)
         choices.append(Choice("cut_ms", "{:g} to {:g} ms".format(*changed["cut_ms"]), why))
     return config.model_copy(update=changed)
+
+
+def _around(trials: Trials) -> tuple[tuple[float, float], str]:
+    """The part of the trials around the changes of the current [ms], and why; no step is cut at the edge of a trial."""
+    dt, found = trials.dt, stretches(np.asarray(trials.current), trials.dt)
+    edges, level = dt * found.edges[1:-1], found.level
+    begin, end, why = 0.0, trials.duration, "all, since the current does not go in steps"
+    if len(edges):
+        apart = np.ptp(level, axis=0) > found.tolerance
+        told = apart.any() or np.all(np.abs(level[:, -1] - level[:, 0]) <= found.tolerance)
+        first, last = (bool(told and not apart[k]) for k in (0, -1))
+        begin = max(edges[0] - _MARGIN_MS, begin) if first else begin
+        end = min(edges[-1] + _MARGIN_MS, end) if last else end
+        why = f"from {_MARGIN_MS:g} ms before the first change of the current" if first else "from the beginning"
+        why += " to " + (f"{_MARGIN_MS:g} ms after the last change" if last else "the end")
+    if end > begin + _LONGEST_MS:
+        end, why = begin + _LONGEST_MS, f"{why}, but no more than {1e-3 * _LONGEST_MS:g} s"
+    begin, end = (float(f"{dt * round(x / dt):.9g}") for x in (begin, end))
+    return (begin, end), why
 
 
 def _potentials(

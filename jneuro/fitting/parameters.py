@@ -1,7 +1,7 @@
 """What of a simulator is fitted: its trainable parameters, and the unconstrained numbers that stand for them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import equinox as eqx
@@ -77,12 +77,10 @@ class Trainable(eqx.Module):
         if isinstance(names, str):
             raise ValueError(f"trainable = {names!r} must be a list, as in [{names!r}]")
         known = {n: p for n, p in parameters(simulator).items() if not p.static}
-        try:
-            given = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names)
-        except TypeError:
-            given = {None: None}
-        if not all(isinstance(name, str) for name in given):
+        listed = isinstance(names, Iterable) and all(isinstance(name, str) for name in names)
+        if not listed:
             raise ValueError(f"trainable = {names!r} must be a list of parameters, or map them to bounds")
+        given = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names)
         if not given:
             raise ValueError("trainable: name at least one parameter")
         found, shapes = [], []

@@ -123,8 +123,10 @@ class RecordingWriter:
     def _take_up(self, commits: list[dict[str, Any]]) -> None:
         """Go on after some commits: cut off what came later, or was left by a killed process."""
         self._commits, self.frames = commits, commits[-1]["time"]
-        for leftover in [f for f in self.path.rglob("*") if f.is_dir() and _unknown(f)]:
-            remove(leftover)
+        for folder in [self.path, *(self.path / name for name in ("events", "states"))]:
+            for inner in folder.glob("*"):
+                if inner.is_dir() and not (inner / "zarr.json").exists():  # no array and no group
+                    remove(inner)
         for name in commits[-1]["crc32c"]:
             array: Any = self._root[name]
             names = array.metadata.dimension_names
@@ -304,11 +306,6 @@ def whole_pieces(path: Path) -> tuple[int, int]:
 
 def _checksum(values: np.ndarray) -> int:
     return google_crc32c.value(np.ascontiguousarray(values).tobytes())
-
-
-def _unknown(folder: Path) -> bool:
-    """Whether a folder is no array, no group and no part of an array: what a killed process leaves."""
-    return not (folder / "zarr.json").exists() and "c" not in (folder.name, *(p.name for p in folder.parents))
 
 
 def open_recording(path: Path | str) -> xr.Dataset:

@@ -25,7 +25,7 @@ __all__ = ["Inspection", "inspect", "source_of"]
 
 _PLAUSIBLE = -150.0, 100.0
 """Potentials of a membrane lie between [mV]."""
-_FROM = {"current": "current from", "potential": "potential from", "others": "other cells"}
+_FROM = {"current": "current from", "potential": "potential from"}
 """What `about` has, in words."""
 _SHOWN = 8
 """Trials of the figure."""
@@ -135,19 +135,24 @@ def _doubts(v: np.ndarray, detected: Detected, plain: Detected, names: list[int]
     found = [f"spikes of sweep {names[i]}: {said}" for i, said in enumerate(detected.doubts) if said]
     if missed := [names[i] for i, said in enumerate(plain.doubts) if said and not detected.doubts[i]]:
         found.append(
-            f"with a threshold of 0 mV, spikes of {len(missed)} sweeps, the first being {missed[0]}, would be in "
-            f"doubt; {detected.threshold:.1f} mV is found from what looks like spikes"
+            f"with a threshold of 0 mV, spikes would be in doubt in {_sweeps(missed)}; "
+            f"{quantity(detected.threshold, 1)} mV is found from what looks like spikes"
         )
     low, high = _PLAUSIBLE
     if outside := [names[i] for i, row in enumerate(v) if row.min() < low or row.max() > high]:
         found.append(
-            f"potentials of {len(outside)} sweeps, the first being {outside[0]}, leave {low:g} to {high:g} mV: another "
-            "unit, or the voltage drop of an electrode"
+            f"potentials leave {low:g} to {high:g} mV in {_sweeps(outside)}: another unit, or the voltage drop of an "
+            "electrode"
         )
     for i, row in enumerate(v):
         if (where := clipped(row)) is not None:
             found.append(f"the potential of sweep {names[i]} stays at {row[where[0]]:g} mV: it was clipped")
     return found
+
+
+def _sweeps(names: list[int]) -> str:
+    """Some sweeps in words."""
+    return f"sweep {names[0]}" if len(names) == 1 else f"{len(names)} sweeps, the first being {names[0]}"
 
 
 def _table(

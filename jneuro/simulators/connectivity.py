@@ -52,7 +52,7 @@ def _weights(value: Any) -> Float[Array, "*any"]:
         return value
     sparse: Any = sys.modules.get("scipy.sparse")  # who has a sparse matrix has imported it
     if sparse is not None and sparse.issparse(value):
-        value = value.toarray()
+        value = value.toarray()  # pyright: ignore[reportAttributeAccessIssue]
     try:
         found = value if isinstance(value, jax.Array) else np.asarray(value)
     except ValueError:

@@ -71,7 +71,7 @@ def stretches(current: Float[np.ndarray, "trial time"], dt: float) -> Stretches:
     x = np.asarray(current, np.float64)
     changed = (np.diff(x, axis=1) != 0).any(0)
     tolerance, edges = 0.0, [0, *(np.flatnonzero(changed) + 1), x.shape[1]]
-    if changed.mean() > _CLEAN:
+    if changed.sum() > _CLEAN * changed.size:
         tolerance, edges = _noisy(x, min(max(round(_WINDOW / dt), 1), x.shape[1]))
     pieces = [x[:, a:b] for a, b in pairwise(edges)]
     level = np.stack([np.median(p, axis=1) for p in pieces], axis=1)

@@ -258,7 +258,7 @@ def _compute(
     if not missing:
         return
     done, failed = sum(sizes[chunk] for chunk in there), sum(there.values())
-    with progress.begin("sweep", unit="points") as task:
+    with progress.begin("sweep", sum(sizes.values()), "points", done) as task:
         task.update(text="compiling", failed=failed)
         groups = [group for chunk in missing for group in _groups(points, store.layout, chunk, lanes)]
         most = -(-len(groups) // len(devices))

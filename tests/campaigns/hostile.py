@@ -11,6 +11,7 @@ that is too long, no end, something executed.
 import argparse
 import collections
 import copy
+import dataclasses
 import hashlib
 import io
 import json
@@ -229,20 +230,23 @@ def make_store(folder: Path) -> list[Path]:
     from jneuro.recordings.store import RecordingWriter
 
     writer = RecordingWriter(folder / "store.zarr", {"made": "here"})
-    writer.append(recording(2, 100))
-    writer.append(recording(2, 100))
+    for first in (-1, 99):
+        writer.append(dataclasses.replace(recording(2, 100), first_step=np.asarray(first)))
     writer.finish()
     return [folder / "store.zarr"]
 
 
 def special_store(folder: Path, mark: Path) -> dict[str, Changes]:
+    """Stores of format 1, which had no seal that would say at once that something was changed."""
+
+    def unsealed(**changed: Any) -> Changes:
+        about = json.loads((folder / "store.zarr" / "zarr.json").read_bytes())
+        kept = {k: v for k, v in about["attributes"].items() if k != "seal"}
+        return {"zarr.json": json.dumps(about | {"attributes": kept | {"jneuro_format": 1} | changed}).encode()}
+
     def described(name: str, **keys: Any) -> Changes:
         about = json.loads((folder / "store.zarr" / name).read_bytes())
-        return {name: json.dumps(about | keys).encode()}
-
-    def attributes(**keys: Any) -> Changes:
-        about = json.loads((folder / "store.zarr" / "zarr.json").read_bytes())["attributes"]
-        return described("zarr.json", attributes=about | keys)
+        return unsealed() | {name: json.dumps(about | keys).encode()}
 
     chunks = [str(p.relative_to(folder / "store.zarr")) for p in (folder / "store.zarr/v/c").rglob("*") if p.is_file()]
     blosc = bytes([2, 1, 0x85, 4]) + (2**31 - 17).to_bytes(4, "little") + (1 << 18).to_bytes(4, "little") + bytes(99)
@@ -255,11 +259,11 @@ def special_store(folder: Path, mark: Path) -> dict[str, Changes]:
         "time": described("time/zarr.json", shape=[10**12]),
         "negative": described("v/zarr.json", shape=[2, -200, 1]),
         "large chunks": described("v/zarr.json", chunk_grid=grid, shape=[10**5] * 3),
-        "unpacks to 2 GB": dict.fromkeys(chunks, blosc),
+        "unpacks to 2 GB": unsealed() | dict.fromkeys(chunks, blosc),
         "pickled": described("v/zarr.json", codecs=pickled) | {"v/c/0/0/0": pickle.dumps(Malicious(mark))},
-        **{f"dt {dt!r}": attributes(dt=dt) for dt in (0, -1, "1", None, [1], float("nan"))},
-        **{f"provenance {p!r}": attributes(provenance=p) for p in (None, 3, "{", "[" * 100_000)},
-        "no attributes": described("zarr.json", attributes={}),
+        **{f"dt {dt!r}": unsealed(dt=dt) for dt in (0, -1, "1", None, [1], float("nan"))},
+        **{f"provenance {p!r}": unsealed(provenance=p) for p in (None, 3, "{", "[" * 100_000)},
+        "no attributes": {"zarr.json": b'{"zarr_format": 3, "node_type": "group"}'},
     }  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Code of one's own: where it is looked for, what it may be, and which of its text counts."""
 
+import ast
+import json
 import sys
 
 import pytest
@@ -109,3 +111,6 @@ def test_whoever_stops_an_import_stops_it(home):
 def test_what_has_no_source_stands_for_nothing():
     assert digest(lambda prediction, batch: 0) is None
     assert digest(CodeError) == ""
+    # Python's own modules import each other by the hundred.
+    assert digest(json.dumps) == digest(ast.parse) == f"python {sys.version.partition(' ')[0]}"
+    assert source_files(json.dumps) == {}

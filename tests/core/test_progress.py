@@ -69,9 +69,10 @@ def test_what_was_done_before_is_no_speed(clock):
 def test_the_time_that_is_left_is_that_of_whole_batches(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    with Lines(lambda line: None).begin("sweep", unit="points") as task:
-        now[0] = 20.0  # of compilation, which is no speed
-        task.update(16, 80)
+    with Lines(lambda line: None).begin("sweep", 80, "points", 16) as task:
+        task.update(text="compiling", failed=0)
+        now[0] = 20.0
+        task.update(16, 80, text="")  # from here on speed counts
         assert task.left is None
         for batch in range(2):
             now[0] += 10.0
@@ -84,6 +85,8 @@ def test_the_time_that_is_left_is_that_of_whole_batches(monkeypatch):
         now[0] += 15.0
         assert task.left == 0.0
         assert "48 of 80 points, 1.6 points/s" in task.line()
+        task.update(49, 80)
+        assert task.speed == 33 / 50  # a total that is said again changes nothing
 
 
 def test_what_is_no_progress_is_refused():

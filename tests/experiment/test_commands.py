@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 import sys
 
 import pytest
@@ -17,7 +16,6 @@ def cli(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(jneuro.cli, "keep_freed_memory", lambda: False)
     monkeypatch.setattr(jneuro.cli, "heed_signals", lambda: None)
-    former = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["jneuro", *map(str, arguments)])
@@ -26,9 +24,7 @@ def cli(monkeypatch, capsys):
         out, err = capsys.readouterr()
         return caught.value.code or 0, out + err
 
-    yield call
-    for number, handler in former.items():
-        signal.signal(number, handler)
+    return call
 
 
 def test_stage_by_stage(tiny, cli):

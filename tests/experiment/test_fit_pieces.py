@@ -1,5 +1,6 @@
 """Pieces of a fit are kept whole, read back as they were, and made once; and how a fit shows where it is."""
 
+import shutil
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -59,3 +60,32 @@ def test_pieces_of_a_part_bear_its_name(tmp_path):
     named(named(whole.keep, "fit 2 of 2"), "start 1 of 4")("end", Piece, lambda: MADE)
     assert whole.keep("fit 2 of 2, start 1 of 4, end", Piece, never).count == 3
     assert anew("end", Piece, lambda: MADE) is MADE
+
+
+def test_a_piece_that_is_damaged_or_anothers_is_made_again(tmp_path):
+    folder, other = tmp_path / "pieces", MADE._replace(count=4)
+    pieces(tmp_path).keep("a", Piece, lambda: MADE)
+    pieces(tmp_path).keep("b", Piece, lambda: other)
+    shutil.copy(folder / "a.npz", folder / "b.npz")
+    assert pieces(tmp_path).keep("b", Piece, lambda: other).count == 4
+    whole = (folder / "a.npz").read_bytes()
+    for place in range(0, len(whole), 23):
+        (folder / "a.npz").write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        found = pieces(tmp_path).keep("a", Piece, lambda: MADE)
+        assert found[1:] == MADE[1:]
+        np.testing.assert_array_equal(found.values, MADE.values)
+    for size in (0, 1, len(whole) // 2):
+        (folder / "a.npz").write_bytes(whole[:size])
+        assert pieces(tmp_path).keep("a", Piece, lambda: MADE).text == MADE.text
+
+
+def test_which_fits_pay_for_compilation(tmp_path):
+    def make(kept, *names):
+        for name in names:
+            kept.keep(f"{name}, solution", Piece, lambda: MADE)
+
+    fits, baseline = [f"fit {i} of 3" for i in (1, 2, 3)], "baseline 1, fit 1 of 1"
+    make(pieces(tmp_path), *fits[:2])
+    after = pieces(tmp_path)  # a new process, which compiles again
+    make(after, *fits, baseline)
+    assert [after.compiled_for(name) for name in (*fits, baseline)] == [True, False, True, True]

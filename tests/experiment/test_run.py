@@ -213,7 +213,12 @@ def test_an_unfinished_run_is_not_taken_up_unasked(tiny, tmp_path):
     assert prepared(tiny, tmp_path / "a", resume=True).path == tmp_path / "a"
 
 
-def test_two_processes_do_not_work_in_one_folder(tiny):
+def test_two_processes_do_not_work_in_one_folder(tiny, tmp_path):
+    begun = prepared(tiny, tmp_path / "a")
+    with begun.lock(), pytest.raises(ConfigError, match="another process is at work here"):
+        prepared(tiny, tmp_path / "a")
+    with begun.lock(1), begun.lock(2), pytest.raises(ConfigError, match="is at work"), begun.lock(1):
+        pass
     folder = prepared(tiny, tiny.folder)
     with folder.lock(), pytest.raises(ConfigError, match="another process is at work here; wait for it, or stop it"):
         run_stages(tiny.plan, folder, Progress())

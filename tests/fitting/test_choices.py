@@ -91,6 +91,24 @@ def test_currents_without_steps():
     assert chosen(long).config.cut_ms == (0.0, 20_000.0)
 
 
+@pytest.mark.parametrize(
+    ("levels", "part"),
+    [  # of each trial, in pieces of 500 ms
+        ([[0, 10, 0], [0, 20, 0]], (400, 1100)),
+        ([[0, 0, 10], [0, 0, 20]], (900, 1500)),
+        ([[10, 0, 0], [20, 0, 0]], (0, 600)),
+        ([[0, 10, -5], [0, 20, -5]], (400, 1100)),
+        ([[0, 10, 0]], (400, 1100)),
+        ([[0, 0, 10]], (0, 1500)),
+        ([[10, 0, 0]], (0, 1500)),
+    ],
+)
+def test_no_step_is_cut(levels, part):
+    current = np.repeat(np.asarray(levels, float), 5000, axis=1)[..., None]
+    silent = from_arrays(v=REST + 0 * current, current=current, dt=0.1, units={"current": "pA"})
+    assert chosen(silent).config.cut_ms == part
+
+
 def test_many_pulses_are_fitted_by_times():
     time = np.arange(20_000) * 0.1
     pulses = 100.0 * (time % 50 < 2)

@@ -44,7 +44,9 @@ def test_what_is_in_a_recording():
 def test_doubts():
     low = inspect(recording(top=-10.0))
     assert [row[3] for row in low.trials.rows] == ["0", "1", "2"]
-    assert low.doubts[0].startswith("with a threshold of 0 mV, spikes of 2 sweeps, the first being 1, would be")
+    assert low.doubts[0].startswith(
+        "with a threshold of 0 mV, spikes would be in doubt in 2 sweeps, the first being 1; −"
+    )
     wide = inspect(recording(top=300.0))
     assert "leave -150 to 100 mV" in wide.doubts[0]
     cut = recording(top=80.0)

@@ -19,6 +19,7 @@ from training_problems import Linear, Noisy, assert_same, comparable, config, we
 
 from jneuro.models.base import Prediction
 from jneuro.training import Adam, Checkpoints, TrainingDiverged, TrainingInterrupted, load_best, train
+from jneuro.training.checkpoints import CheckpointStore
 
 CHILD = Path(__file__).with_name("training_child.py")
 KEY = jax.random.key(1)
@@ -240,3 +241,13 @@ def test_bad_weights_under_a_good_loss_are_not_saved(tmp_path):
     with pytest.raises(TrainingDiverged, match=r"state\.optimizer.* is not finite at step 28"):
         run(tmp_path, Idle, optimizer=Adam(learning_rate=1e30, clip_norm=None))
     assert saved_steps(tmp_path) == [14]
+
+
+def test_a_full_disk_names_the_checkpoint(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise ValueError("RESOURCE_EXHAUSTED: Error writing ... No space left on device [many pages]")
+
+    with CheckpointStore(Checkpoints(tmp_path), {}) as store:
+        monkeypatch.setattr(store._manager, "save", full)
+        with pytest.raises(OSError, match=r"^\[Errno 28\] No space left on device: '.*/3'$"):
+            store.save(3, {"a": np.zeros(2)}, [])
