@@ -152,7 +152,10 @@ def _top(name: str, known: Mapping[str, str]) -> str:
 
 def _description(path: Path) -> dict[str, Any]:
     """The description of an array or a group."""
-    return json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+    about = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+    if not isinstance(about, dict):
+        raise ValueError("no description")
+    return about
 
 
 def _shapeless(about: Mapping[str, Any]) -> str:
