@@ -7,7 +7,7 @@ JOBS ?= 2
 BUDGET ?= 120
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check equivalence test-slow lint docs bench bench-quick peers references clean
+.PHONY: help demo test check equivalence test-slow campaign lint docs bench bench-quick peers references clean
 
 help:
 	@echo "make demo       install, run the quick voltage forecast, end with a table and report.html"
@@ -15,6 +15,7 @@ help:
 	@echo "make check      what differs from main: rules, format, types, and the tests it reaches, in two minutes"
 	@echo "make equivalence  compare every model with PyTorch, and keep the table in docs/equivalence.md"
 	@echo "make test-slow  the slow checks too"
+	@echo "make campaign   kill, fill, damage and mutate everything for hours; the rows of docs/reliability.md"
 	@echo "make lint       ruff and pyright"
 	@echo "make docs       build the documentation into docs/_build/html"
 	@echo "make bench-quick  time a part of everything in four minutes, with a report in benchmarks/results/quick"
@@ -54,6 +55,16 @@ equivalence: $(VENV)/.test
 
 test-slow: $(VENV)/.test
 	$(BIN)/pytest -n $(JOBS) -m slow
+
+SEED ?= 1
+campaign: $(VENV)/.test
+	$(BIN)/python -m tests.campaigns fuzz --count 10000 --seed $(SEED)
+	$(BIN)/python -m tests.campaigns begun --count 200 --seed $(SEED)
+	$(BIN)/python -m tests.campaigns damage --count 2000 --seed $(SEED)
+	$(BIN)/python -m tests.campaigns kills --count 200 --seed $(SEED)
+	$(BIN)/python -m tests.campaigns full --count 50 --seed $(SEED)
+	$(BIN)/python -m tests.campaigns beside --count 50 --seed $(SEED)
+	$(BIN)/python -m tests.campaigns foreign --count 1000 --seed $(SEED)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

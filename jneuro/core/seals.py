@@ -152,7 +152,10 @@ def _top(name: str, known: Mapping[str, str]) -> str:
 
 def _description(path: Path) -> dict[str, Any]:
     """The description of an array or a group."""
-    return json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+    about = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+    if not isinstance(about, dict):
+        raise ValueError("no description")
+    return about
 
 
 def _shapeless(about: Mapping[str, Any]) -> str:
@@ -228,7 +231,13 @@ def store_seal(
                 raise FileNotFoundError(2, "vanished while the store was written", str(gone[0]))
             entry += [about["shape"], "".join(words.values())]
     known = {k: digits(v) for k, v in attributes.items() if k != "seal"}
-    return json.dumps({"attributes": known, "later": list(later), "members": members, "rows": rows}, sort_keys=True)
+    said = {"attributes": known, "later": list(later), "members": members, "rows": rows}
+    return json.dumps(said if growing else said | {"root": _rest(_description(path))}, sort_keys=True)
+
+
+def _rest(root: Mapping[str, Any]) -> str:
+    """Checksum of what a root says beside its attributes, such as the descriptions that are gathered there."""
+    return digits({k: v for k, v in root.items() if k != "attributes"})
 
 
 def seal_store(path: Path) -> None:
@@ -291,7 +300,8 @@ def store_damages(
         finished: whether every row must be there, where chunks have rows.
     """
     try:
-        attributes = _description(path)["attributes"]
+        root = _description(path)
+        attributes = root["attributes"]
         sealed = json.loads(attributes["seal"])
         known, members = dict(sealed["attributes"]), {str(k): list(v) for k, v in sealed["members"].items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -301,6 +311,8 @@ def store_damages(
         for key, checksum in known.items()
         if checksum != digits(attributes.get(key))
     ]
+    if not descriptions and sealed.get("root", _rest(root)) != _rest(root):
+        found.append(Finding(path / "zarr.json", "is not what was written"))
     for name, entry in members.items() if under is not None else ():
         if not under or name == under or name.startswith(f"{under}/"):
             found += _member_damages(path / name, entry[:1] if descriptions else entry, deep)

@@ -281,7 +281,8 @@ class RunFolder:
         path = self.path / "run.json"
         try:
             found = dict(json.loads(path.read_bytes()))
-            ours = "seal" in found or found.get("format") == FORMAT
+            # What older versions wrote has no seal, but names its versions; another file has neither.
+            ours = "seal" in found or found.get("format") == FORMAT or "versions" not in found
             what = "damaged" if ours and found.pop("seal", "") != digits(found) else ""
         except FileNotFoundError:
             what = "missing"
@@ -577,8 +578,14 @@ def _check_writable(path: Path) -> None:
 def _git_commit() -> str | None:
     """The commit of the working folder, if it is in a git repository."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        return subprocess.check_output(_DESCRIBE, stderr=subprocess.DEVNULL, text=True, timeout=5).strip() or None
+        # `describe --dirty` would lock the index, and leave the lock when it is ended.
+        commit, changed = (
+            subprocess.check_output(["git", *words], stderr=subprocess.DEVNULL, text=True, timeout=5).strip()
+            for words in (_DESCRIBE, _CHANGED)
+        )
+        return f"{commit}-dirty" if changed else commit or None
     return None
 
 
-_DESCRIBE = ("git", "describe", "--always", "--dirty")
+_DESCRIBE = ("describe", "--always")
+_CHANGED = ("--no-optional-locks", "status", "--porcelain", "--untracked-files=no")

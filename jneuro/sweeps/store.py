@@ -231,8 +231,8 @@ def _lay_out(path: Path, layout: Layout, quantities: Labelled, coords: Labelled,
         compressors=(Crc32cCodec(),),  # read without Zarr
         fill_value=0,
     )
-    seal = store_seal(path, known, later=sorted(quantities), rows=_ROWS)
-    consolidate(path).update_attributes(known | {"seal": seal})
+    root = consolidate(path)
+    root.update_attributes(known | {"seal": store_seal(path, known, later=sorted(quantities), rows=_ROWS)})
 
 
 def _difference(there: Any, wanted: Any, key: str = "") -> str:

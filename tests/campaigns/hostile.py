@@ -425,7 +425,9 @@ def read_piece(path: Path) -> Any:
     def again() -> Piece:
         raise _AgainError("is made again")
 
-    return Pieces(path.parent).keep(path.stem, Piece, again)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # a piece is known by its name
+        shutil.copy(path, Path(folder, "piece.npz"))
+        return Pieces(Path(folder)).keep("piece", Piece, again)
 
 
 def special_piece(folder: Path, mark: Path) -> dict[str, bytes]:

@@ -423,6 +423,10 @@ SEALED = {
     "a length": (lambda p: edit(p, "v", shape=[3, 10**12, 5]), "v/zarr.json is not what was written"),
     "chunks exchanged": (swap, "events/neuron/c/0 is another chunk than was written here, and 1 more"),
     "the seal": (lambda p: edit(p, seal="{}"), "zarr.json is damaged"),
+    "what is gathered at the root": (
+        lambda p: (p / "zarr.json").write_text((p / "zarr.json").read_text().replace('"mV"', '"uV"')),
+        "zarr.json is not what was written",
+    ),
     "a population": (lambda p: flip(chunk(p, "population")), "population/c/0 is damaged"),
 }
 
