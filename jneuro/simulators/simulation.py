@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -318,7 +318,7 @@ def recorded_bytes(simulator: Simulator, stimulus: Any, frames: Frames, start: A
     if isinstance(simulator, ODESimulator):
         cells = math.prod(cells_of(simulator, stimulus, start))
     else:
-        cells = sum(simulator.populations.values())
+        cells = sum(cast(Any, simulator).populations.values())
     return frames.count * cells * len(frames.records) * jnp.result_type(float).itemsize
 
 

@@ -79,7 +79,7 @@ class MembraneTerm(diffrax.AbstractTerm):
         if self.stimulus is None:
             return 0.0
         if self.start is not None:
-            return self.stimulus.over(t, self.start, self.dt)
+            return self.stimulus.over(t, self.start, cast(Any, self.dt))
         return self.stimulus(t)
 
     def relaxation(self, t: Float[Array, ""], y: Any) -> tuple[Any, Any]:
@@ -218,7 +218,7 @@ class Saltating(diffrax.AbstractWrappedSolver):
         """
         drive = term.drive(jnp.asarray(t), y)
         shift = moved_jumps(cast(Stimulus, term.stimulus), jnp.asarray(t))
-        there, here = (term.simulator.vector_field(y, i) for i in (drive + shift, drive))
+        there, here = (term.simulator.vector_field(y, i) for i in (cast(Any, drive) + shift, drive))
         return jax.tree.map(lambda x, a, b: x + (a - b).astype(x.dtype), y, there, here)
 
 

@@ -9,7 +9,7 @@ So charge is kept wherever a jump lies, and derivatives with respect to its time
 """
 
 import abc
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -137,25 +137,25 @@ class Stimulus(Strict):
 
     def __sub__(self, other: "Stimulus | Float[Array, '*neuron'] | float") -> "Sum":
         """Their difference."""
-        return Sum((self, Scaled(_as_stimulus(other), -1.0)))
+        return Sum((self, -_as_stimulus(other)))
 
     def __rsub__(self, other: "Float[Array, '*neuron'] | float") -> "Sum":
         """Their difference."""
-        return Sum((_as_stimulus(other), Scaled(self, -1.0)))
+        return Sum((_as_stimulus(other), -self))
 
     def __neg__(self) -> "Scaled":
         """The same of the other sign."""
-        return Scaled(self, -1.0)
+        return self * -1.0
 
     def __mul__(self, factor: "Float[Array, '*neuron'] | float") -> "Scaled":
         """So many times as large."""
-        return Scaled(self, factor)
+        return Scaled(self, cast(Any, factor))
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: "Float[Array, '*neuron'] | float") -> "Scaled":
         """A part of it."""
-        return Scaled(self, 1.0 / _to_array(divisor))
+        return self * (1.0 / _to_array(divisor))
 
 
 def _as_stimulus(value: Any) -> Stimulus:
@@ -628,7 +628,7 @@ class Sum(Stimulus):
         return jnp.concatenate([part.jumps() for part in self.parts])
 
 
-def _total(values):
+def _total(values) -> Any:
     return sum(values[1:], values[0])
 
 
