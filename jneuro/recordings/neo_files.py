@@ -14,7 +14,7 @@ from jneuro.recordings.pairing import (
     require_plausible,
     said_potentials,
 )
-from jneuro.recordings.readers import ReadError, check_sweeps, extra, parsed
+from jneuro.recordings.readers import ReadError, check_sweeps, extra, parsed, require_readable
 from jneuro.recordings.recording import Recording, from_arrays
 
 __all__ = ["from_neo", "read_neo"]
@@ -58,9 +58,12 @@ def read_neo(
     neo: Any = extra("neo", path)
     if io is not None and getattr(neo.io, io, None) is None:
         raise ReadError(f"{path}: io = {io!r} is no class of neo.io, such as IgorIO or Spike2IO")
+    require_readable(path, "jneuro.recordings.rehearsal:walk_neo")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         reader = parsed(path, lambda: getattr(neo.io, io)(str(path)) if io else neo.get_io(str(path)))
+        if isinstance(reader, neo.io.PickleIO):
+            raise ReadError(f"{path}: a pickle may execute code; read it yourself, and use from_neo")
         blocks = parsed(path, lambda: reader.read(lazy=False))
     if not 0 <= block < len(blocks):
         raise ReadError(f"{path}: block = {block} must be one of 0 to {len(blocks) - 1}")

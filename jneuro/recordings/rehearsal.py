@@ -1,13 +1,14 @@
-"""All of an ABF file that a reader may ask for, gone through as a rehearsal (`jneuro.core.guard`); imports no JAX."""
+"""All of a file that a reader may ask for, gone through as a rehearsal (`jneuro.core.guard`); imports no JAX."""
 
 import contextlib
+import importlib
 import struct
 from pathlib import Path
 from typing import Any
 
 from jneuro.core.guard import Unreadable
 
-__all__ = ["walk_abf"]
+__all__ = ["walk_abf", "walk_neo"]
 
 
 def walk_abf(path: Path) -> None:
@@ -38,3 +39,15 @@ def walk_abf(path: Path) -> None:
                     epoch.pulsePeriod, epoch.pulseWidth = trains[10 * output + epoch.epochNumber]
             for wave in table.getEpochWaveformsBySweep(abf):
                 wave.getWaveform()
+
+
+def walk_neo(path: Path) -> None:
+    """Read all blocks of a file by the reader that Neo takes for its ending.
+
+    Args:
+        path: the file.
+    """
+    neo: Any = importlib.import_module("neo")  # an extra that may not be there
+    reader = neo.get_io(str(path))
+    if type(reader).__name__ != "PickleIO":  # which would execute what the file says
+        reader.read(lazy=False)

@@ -467,9 +467,9 @@ def read_recording(path: Path | str, names: Sequence[str] = ("v",)) -> Recording
             values[name][trials] = _read(path, array, name, trials)
     units = {n: data[n].attrs["units"] if n in data else "1" for n in names}
     about = {key: said for key, said in provenance_of(data).items() if isinstance(said, str)}
-    recording = from_arrays(dt=data.attrs["dt"], units=units, about=about, **values)
+    recording = from_arrays(dt=data.attrs["dt"], about=about, **values)
     first: Any = np.asarray(round(float(data.time[0]) / recording.dt) - 1)
-    return dataclasses.replace(recording, first_step=first)
+    return dataclasses.replace(recording, first_step=first, unit_pairs=tuple(units.items()))
 
 
 def sampled_arrays(data: xr.Dataset) -> list[str]:

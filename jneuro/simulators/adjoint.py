@@ -21,8 +21,9 @@ from jax.extend.core import Literal
 
 from jneuro.core.devices import scan
 from jneuro.core.types import Array, Float, Int
+from jneuro.simulators.accuracy import WATCH, Place, Watch, potential, some
 from jneuro.simulators.ode import ODESimulator
-from jneuro.simulators.solvers import WATCH, Coarseness, MembraneTerm, Scheme, _Explicit
+from jneuro.simulators.solvers import MembraneTerm, Scheme, _Explicit
 from jneuro.simulators.stepping import Frames, in_blocks
 from jneuro.simulators.stimuli import Stimulus
 
@@ -68,7 +69,7 @@ class TimeParallel(Scheme):
 
 def time_parallel(
     simulator: ODESimulator, stimulus: Stimulus | None, start: Any, solver: TimeParallel, frames: Frames
-) -> tuple[Any, dict[str, Array], Coarseness]:
+) -> tuple[Any, dict[str, Array], Watch]:
     """Warm up, then record frame by frame, in chunks of steps.
 
     Args:
@@ -79,23 +80,25 @@ def time_parallel(
         frames: what to record.
 
     Returns:
-        The final state, the recorded values, and the fastest relaxation on the way.
+        The final state, the recorded values, and what was seen on the way.
     """
     chunks = _Chunks(simulator, stimulus, solver, frames.dt, start.y)
-    state = _State(jnp.stack(start.y), start.step, jnp.zeros((), start.y[0].dtype), start.step)
+    v = lax.stop_gradient(potential(start.y))
+    watch = Watch.begin(v, Place(start.y, start.step, None))
+    state = _State(jnp.stack(start.y), start.step, jnp.zeros_like(some(v)), watch)
     state, values = in_blocks(chunks.advance, state, solver.chunk, frames)
     y = type(start.y)(*state.y)
     state = chunks.looked(state)
-    return dataclasses.replace(start, y=y, carry=y, step=state.step), values, Coarseness(state.rate, state.when)
+    return dataclasses.replace(start, y=y, carry=y, step=state.step), values, state.watch
 
 
 class _State(NamedTuple):
-    """Where a run is, and the fastest relaxation so far, and when."""
+    """Where a run is, how far the potential moved in the steepest step since the last look, and what was seen."""
 
     y: Float[Array, "state *neuron"]
     step: Int[Array, ""]
-    rate: Float[Array, ""]
-    when: Int[Array, ""]
+    rise: Float[Array, "*neuron"]
+    watch: Watch
 
 
 class _Chunks:
@@ -109,12 +112,13 @@ class _Chunks:
         self.leaves = [h if jnp.ndim(x) else x for x, h in zip(leaves, self.handles, strict=True)]
 
     def looked(self, state):
-        """The state, with the fastest relaxation so far; see `Coarseness`."""
-        still = lax.stop_gradient((self.simulator, self._drive(state.step * self.dt, None), state))
-        rates = still[0].relaxation(self.kind(*still[2].y), still[1])[1]
-        rate = jnp.stack([jnp.max(r) for r in rates]).max().astype(state.rate.dtype)
-        faster = rate > state.rate
-        return state._replace(rate=jnp.where(faster, rate, state.rate), when=jnp.where(faster, state.step, state.when))
+        """The state, after a look; see `Watch`."""
+        simulator, drive, (y, step, rise, _) = lax.stop_gradient(
+            (self.simulator, self._drive(state.step * self.dt, None), state)
+        )
+        y = self.kind(*y)
+        watch = state.watch.looked(simulator.relaxation(y, drive)[1], potential(y), rise, Place(y, step, None))
+        return state._replace(rise=jnp.zeros_like(rise), watch=watch)
 
     def advance(self, state, steps):
         """Take `steps` steps; also every recordable at every step, `[step, ...]`."""
@@ -122,8 +126,8 @@ class _Chunks:
         number = state.step + jnp.arange(steps + 1)
         time = number.astype(dtype) * self.dt
         nodes = jnp.asarray(self.scheme.nodes, dtype)
-        stages = jax.vmap(lambda node, t0, t1: self._drive(t0 + node * self.dt, t1), (0, None, None))
-        drive = jax.vmap(stages, (None, 0, 0))(nodes, time[:-1], time[1:]).astype(dtype)
+        stages = jax.vmap(lambda node, t0: self._drive(t0 + node * self.dt, t0), (0, None))
+        drive = jax.vmap(stages, (None, 0))(nodes, time[:-1]).astype(dtype)
         chunk = _chunk(self.scheme, self.dt, self.kind, self.definition)
         after = chunk(state.y, drive, self.leaves, self.handles, state.step)
         found = self.kind(*jnp.moveaxis(after, 1, 0))._asdict()
@@ -132,12 +136,14 @@ class _Chunks:
             found["spikes"] = (above[:-1] < 0) & (above[1:] >= 0)
         current = jax.vmap(lambda t: jnp.broadcast_to(self._drive(t, None), cells))
         found["current"] = current(number[1:].astype(float) * self.dt).astype(dtype)
-        state = state._replace(y=after[-1], step=state.step + steps)
+        v = potential(self.kind(*lax.stop_gradient(jnp.concatenate([state.y[None], after])).swapaxes(0, 1)))
+        rise = jnp.maximum(state.rise, some(jnp.abs(jnp.diff(v, axis=0)).max(0)))
+        state = state._replace(y=after[-1], step=state.step + steps, rise=rise)
         due = state.step % WATCH < steps
         return lax.cond(due, self.looked, lambda s: s, state), found
 
-    def _drive(self, t, end):
-        return jnp.asarray(MembraneTerm(self.simulator, self.stimulus, end).drive(t, None))
+    def _drive(self, t, start):
+        return jnp.asarray(MembraneTerm(self.simulator, self.stimulus, start, dt=self.dt).drive(t, None))
 
 
 def _chunk(scheme: _Explicit, dt: float, kind: Any, definition: Any) -> Callable[..., Array]:

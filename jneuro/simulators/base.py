@@ -31,6 +31,7 @@ __all__ = [
     "StateVariable",
     "Strict",
     "initial_state",
+    "is_number",
     "param",
     "preset",
     "require_inside",
@@ -94,17 +95,32 @@ def _to_array(value: Any) -> Any:
 
     What is no number stays what it is, so that `require_within_bounds` can refuse it by name.
     """
-    dtype = getattr(value, "dtype", jnp.dtype(int))
     if isinstance(value, eqx.Module | bool | str | None):
         return value  # among it a number that is drawn; see `jneuro.simulators.paths`
-    if jnp.issubdtype(dtype, jnp.floating):
-        return jnp.asarray(value, jax.dtypes.canonicalize_dtype(dtype))
-    if not jnp.issubdtype(dtype, jnp.integer):
-        return value
+    listed = isinstance(value, list | tuple) and not any(isinstance(x, Tracer) for x in jax.tree.leaves(value))
     try:
-        return jnp.asarray(value, jnp.result_type(float))
+        dtype = np.asarray(value).dtype if listed else getattr(value, "dtype", jnp.dtype(int))
+    except ValueError:  # of rows of unequal length
+        return value
+    whole = jnp.issubdtype(dtype, jnp.integer)
+    if not (whole or jnp.issubdtype(dtype, jnp.floating)):
+        return value
+    own = not (whole or listed or isinstance(value, float))
+    target = jax.dtypes.canonicalize_dtype(dtype) if own else jnp.result_type(float)
+    try:
+        with np.errstate(over="ignore"):
+            return jnp.asarray(value, target)
     except (TypeError, ValueError):
         return value
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is an array of floating-point numbers, as `param` makes them of what is given.
+
+    Args:
+        value: anything.
+    """
+    return eqx.is_array(value) and jnp.issubdtype(value.dtype, jnp.inexact)
 
 
 class _NotStatic(NamedTuple):
@@ -269,7 +285,7 @@ def require_within_bounds(module: eqx.Module) -> None:
         said = f"{kind}: {p.name} " + (f"has the shape {shape}; it" if shape else f"= {value!r}")
         one = " one " if p.static and shape else " a "
         all_ = ", the same for all neurons" if p.static and shape else ""
-        number = isinstance(value, int | float) and not isinstance(value, bool) if p.static else eqx.is_array(value)
+        number = isinstance(value, int | float) and not isinstance(value, bool) if p.static else is_number(value)
         if p.static and not number and field.type not in (int, float):
             continue  # a choice, or an object of its own
         if p.static and int in (field.type, type(p.default)) and not (number and isinstance(value, int)):

@@ -13,15 +13,15 @@ from jax.core import Tracer
 
 from jneuro.core.devices import scan
 from jneuro.core.types import Array, Int, PyTree
+from jneuro.simulators.accuracy import WATCH, Coarseness, Place, Steepest, Watch, local_error, potential, some
 from jneuro.simulators.adjoint import TimeParallel, time_parallel
 from jneuro.simulators.base import state_variables
 from jneuro.simulators.ode import ODESimulator, is_separable, require_one_equation
 from jneuro.simulators.solvers import (
-    WATCH,
     Adaptive,
-    Coarseness,
     MembraneTerm,
     RushLarsen,
+    Saltating,
     Scheme,
     StaggeredCrankNicolson,
     as_scheme,
@@ -39,7 +39,7 @@ from jneuro.simulators.spiking import (
 from jneuro.simulators.stepping import Frames
 from jneuro.simulators.stimuli import Sampled, Stimulus
 
-__all__ = ["ODEState", "Stepper", "begin", "integrate", "require_integrable", "too_coarse"]
+__all__ = ["ODEState", "Stepper", "begin", "cells_of", "erred", "integrate", "require_integrable", "too_coarse"]
 
 
 class ODEState(eqx.Module):
@@ -76,7 +76,7 @@ class Stepper(eqx.Module):
         """The term of a step, when it begins, and how long it is: not the difference of rounded times."""
         dtype = jnp.result_type(*jax.tree.leaves(like))
         t0, t1 = step.astype(dtype) * self.dt, (step + 1).astype(dtype) * self.dt
-        return dataclasses.replace(self.term, end=t1, dt=self.dt), t0, jnp.asarray(self.dt, dtype)
+        return dataclasses.replace(self.term, start=t0, end=t1, dt=self.dt), t0, jnp.asarray(self.dt, dtype)
 
     def start(self, y: PyTree, step: Int[Array, ""]) -> PyTree:
         """What is carried, at the beginning of a run."""
@@ -146,8 +146,16 @@ def require_integrable(
                 f"the stimulus is sampled every {float(sampled.dt):g} ms, more coarsely than dt = {dt:g} ms; say what "
                 "happens between samples: Sampled(..., hold=True) keeps the last, hold=False interpolates"
             )
+        held = isinstance(sampled, Sampled) and sampled.hold is not False and not _traced(sampled.dt)
+        if held and float(sampled.dt) < dt * 0.9999:
+            raise ValueError(
+                f"the stimulus is sampled every {float(sampled.dt):g} ms, more finely than dt = {dt:g} ms, so samples "
+                f"would be skipped; take dt = {float(sampled.dt):g} or less, or average them over {dt:g} ms"
+            )
+    if isinstance(solver, Adaptive) and stimulus is not None and stimulus.jumps().ndim != 1:
+        raise ValueError("Adaptive stops at the jumps of the stimulus, which must be one row of times: jumps() is not")
     _require_state(simulator, start)
-    _shape(simulator, stimulus, start)
+    cells_of(simulator, stimulus, start)
     if not _traced((simulator, _state(start))):
         _require_resolved(simulator, solver, dt, start)
 
@@ -201,7 +209,7 @@ def too_coarse(simulator: ODESimulator, solver: Any, dt: float, rate: float, whe
     Returns:
         A sentence; None where the step resolves the relaxation.
     """
-    limit = solver.limit if isinstance(solver, Adaptive) else as_scheme(solver).limit
+    limit = _scheme_of(solver).limit
     if not dt * rate > limit:
         return None
     stable = isinstance(solver, RushLarsen | StaggeredCrankNicolson)
@@ -210,6 +218,36 @@ def too_coarse(simulator: ODESimulator, solver: Any, dt: float, rate: float, whe
         f"{rate:.3g}/ms {when}, and dt times that rate must stay below {limit:g}, so take dt below "
         f"{limit / rate:.2g} ms" + ("" if stable else ", or an exponential scheme, RushLarsen()")
     )
+
+
+def erred(simulator: ODESimulator, solver: Any, dt: float, coarse: Coarseness) -> str | None:
+    """Say by how much a step erred, if by too much.
+
+    Args:
+        simulator: what was integrated.
+        solver: how.
+        dt: time step [ms].
+        coarse: what was seen on the way.
+
+    Returns:
+        A sentence; None where steps were fine enough.
+    """
+    most, error = _scheme_of(solver).tolerance, float(coarse.error)
+    if not error > most:
+        return None
+    name = "v" if "v" in simulator.State._fields else simulator.State._fields[0]
+    return (
+        f"dt = {dt:g} ms is too coarse for {type(solver).__name__}: at t = {int(coarse.erred) * dt:g} ms a step errs "
+        f"by {100 * error:.2g} % of the range that {name} covers (cell {int(coarse.cell)}), and {100 * most:g} % is "
+        f"the most; take dt below {dt * max((most / error) ** 0.5, 1e-2):.2g} ms"
+    )
+
+
+def _scheme_of(solver: Any) -> Any:
+    """What has the limits of a solver."""
+    if isinstance(solver, Adaptive):
+        return solver
+    return as_scheme(solver.solver if isinstance(solver, TimeParallel) else solver)
 
 
 def _require_resolved(simulator, solver, dt, start):
@@ -224,8 +262,17 @@ def _require_resolved(simulator, solver, dt, start):
         raise ValueError(fault)
 
 
-def _shape(simulator, stimulus, start) -> tuple[int, ...]:
-    """The shape of a variable, from all that has one value a cell."""
+def cells_of(simulator: ODESimulator, stimulus: Stimulus | None, start: Any) -> tuple[int, ...]:
+    """The shape of a variable, from all that has one value a cell.
+
+    Args:
+        simulator: what is simulated.
+        stimulus: what drives it.
+        start: the initial state, or None.
+
+    Raises:
+        ValueError: if they do not agree.
+    """
     shapes = {"parameters": None, "stimulus": (), "initial state": ()}
     try:
         shapes["parameters"] = simulator.cells
@@ -263,7 +310,7 @@ def begin(
     """
     if not isinstance(start, ODEState):
         start = ODEState(simulator.init(key) if start is None else start, None, jnp.int32(0))
-    shape = _shape(simulator, stimulus, start)
+    shape = cells_of(simulator, stimulus, start)
     dtype = _dtype(simulator, start.y)
     y = jax.tree.map(lambda x: jnp.broadcast_to(x, shape).astype(dtype), start.y)
     if isinstance(solver, Adaptive):
@@ -304,17 +351,22 @@ def integrate(
         if isinstance(solver, Adaptive):
             return *_adaptive(simulator, stimulus, start, solver, frames), None
         if isinstance(solver, TimeParallel):
-            final, values, coarse = time_parallel(simulator, stimulus, start, solver, frames)
+            final, values, watch = time_parallel(simulator, stimulus, start, solver, frames)
         else:
-            final, values, coarse = _fixed(simulator, stimulus, start, solver, frames, exact)
-    return final, values, coarse.rate * frames.dt <= as_scheme(solver).limit, coarse
+            final, values, watch = _fixed(simulator, stimulus, start, solver, frames, exact)
+        scheme = _scheme_of(solver)
+        still = lax.stop_gradient(Stepper(scheme, MembraneTerm(simulator, stimulus), frames.dt))
+        coarse = _Loop(still, exact, 1, exact).judged(watch, min(WATCH, frames.warmup + frames.count * frames.every))
+    fine = (coarse.rate * frames.dt <= scheme.limit) & (coarse.error <= scheme.tolerance)
+    return final, values, fine, coarse
 
 
 class _Loop:
     """Steps one after the other, with the spikes in them, and a look now and then at how fast the variables relax.
 
-    What is handed on is `now`: what the solver carries, the number of the step, the refractory steps to come, and the
-    fastest relaxation of the first variable since the last look, where the solver tells it.
+    What is handed on is `now`: what the solver carries, the number of the step, the refractory steps to come, the
+    fastest relaxation of the first variable since the last look, where the solver tells it, how far the potential
+    moved in the steepest step since then, and where it was a step ago.
     """
 
     def __init__(self, stepper: Stepper, counted: bool, every: int, exact: bool) -> None:
@@ -327,7 +379,17 @@ class _Loop:
         """What is handed on at the beginning."""
         rate = jax.eval_shape(self.stepper.watched, start.carry, start.step)[1]
         fast = None if rate is None or self.exact else jnp.zeros_like(start.y[0])
-        return start.carry, start.step, start.refractory, fast
+        v = some(lax.stop_gradient(potential(start.y)))
+        return start.carry, start.step, start.refractory, fast, (jnp.zeros_like(v), v)
+
+    def _moved(self, moved: Any, carry: Any, step: Any) -> Any:
+        """How far the potential moved in the steepest step, the last one included, and where it is.
+
+        Told from what is carried: what a step has just computed, XLA would compute again for it.
+        """
+        (rise, last), v = moved, some(potential(self.stepper.observe(lax.stop_gradient(carry), step)))
+        # Downward jumps are resets, which are no steps.
+        return jnp.maximum(rise, v - last if self.simulator.has_reset else jnp.abs(v - last)), v
 
     def none(self, y: Any) -> Any:
         """No spikes yet, in a frame."""
@@ -340,15 +402,16 @@ class _Loop:
 
     def step(self, now: Any, place: Any) -> tuple[Any, Any]:
         """One step, at its place in the frame: integrate, test, reset."""
-        (carry, step, waiting, fast), stepper, cell = now, self.stepper, self.simulator
+        (carry, step, waiting, fast, moved), stepper, cell = now, self.stepper, self.simulator
+        moved = self._moved(moved, carry, step)
         if self.exact:
-            carry, spiked, share = located_step(stepper, carry, step)
-            return (carry, step + 1, waiting, fast), parts(spiked, (place + share) / self.every)
+            after, spiked, share = located_step(stepper, carry, step)
+            return (after, step + 1, waiting, fast, moved), parts(spiked, (place + share) / self.every)
         after, rate = self.advance(carry, step)
         fast = None if rate is None else jnp.maximum(fast, lax.stop_gradient(rate))
         jumps = cell.has_reset or waiting is not None
         if not (jumps or self.counted):
-            return (after, step + 1, waiting, fast), None
+            return (after, step + 1, waiting, fast, moved), None
         before, y = stepper.observe(carry, step), stepper.observe(after, step + 1)
         if waiting is not None:
             y = y._replace(**{n: jnp.where(waiting > 0, getattr(before, n), getattr(y, n)) for n in cell.held})
@@ -357,24 +420,58 @@ class _Loop:
         may = may if waiting is None else may & (waiting == 0)
         fired = fired if may is True else jnp.where(may, fired, jnp.zeros_like(fired))
         if jumps:
-            moved = zip(y, cell.reset(y), strict=True)
-            y = type(y)(*(a if a is b else reset(fired, a, to=b) for a, b in moved))
+            both = zip(y, cell.reset(y), strict=True)
+            y = type(y)(*(a if a is b else reset(fired, a, to=b) for a, b in both))
             after = stepper.solver.moved(after, y)
         if waiting is not None:
             period = jnp.maximum(jnp.round(cell.refractory / stepper.dt) - 1, 0).astype(waiting.dtype)
             waiting = jnp.where(fired > 0, period, jnp.maximum(waiting - 1, 0))
-        return (after, step + 1, waiting, fast), fired
+        return (after, step + 1, waiting, fast, moved), fired
 
     def look(self, state: Any) -> Any:
-        """Note the fastest relaxation so far."""
-        now, coarse = state
-        carry, step, _, fast = lax.stop_gradient(now)
+        """Note how fast variables relax, where the potential is, and which window was steepest so far."""
+        now, watch = state
+        carry, step, waiting, fast, (rise, last) = lax.stop_gradient(now)
         term, t0, _ = self.stepper.at(step, carry)
-        rates = lax.stop_gradient(term).relaxation(t0, self.stepper.observe(carry, step))[1]
-        rate = jnp.stack([jnp.max(r) for r in ((*rates, fast) if fast is not None else rates)]).max()
-        faster = rate > coarse.rate  # not so where it is no number
-        coarse = Coarseness(jnp.where(faster, rate, coarse.rate), jnp.where(faster, step, coarse.step))
-        return (*now[:3], None if fast is None else jnp.zeros_like(fast)), coarse
+        y = self.stepper.observe(carry, step)
+        rates = lax.stop_gradient(term).relaxation(t0, y)[1]
+        rates = (*rates, fast) if fast is not None else rates
+        watch = watch.looked(rates, potential(y), rise, Place(carry, step, waiting))
+        return (*now[:3], None if fast is None else jnp.zeros_like(fast), (jnp.zeros_like(rise), last)), watch
+
+    def judged(self, watch: Watch, length: int) -> Coarseness:
+        """The fastest relaxation, and the largest error of a step in the steepest window, of `length` steps."""
+        carry, step, waiting = watch.steepest
+        y = self.stepper.observe(carry, step)
+        # A solver may remember more than one value a cell; of it, the state is kept.
+        whole = all(jnp.shape(x) == y[0].shape for x in jax.tree.leaves(carry))
+        start = ODEState(y, carry, step, "", waiting)
+
+        def one(state, _):
+            now, seen = state
+            carry, step = now[:2]
+            term, t0, h = self.stepper.at(step, carry)
+            y = self.stepper.observe(carry, step)
+            drive = jnp.broadcast_to(jnp.asarray(term.drive(t0 + 0.5 * h, y)), y[0].shape)
+            fast = jnp.stack([jnp.max(r) for r in self.simulator.relaxation(y, drive)[1]]).max() if slow else None
+            now, fired = self.step(now, 0)
+            fired = sum(fired) if self.exact and self.counted else fired
+            counts = True if fired is None or not self.simulator.has_reset else ~(fired > 0)
+            v = potential(self.stepper.observe(now[0], step + 1))
+            seen = seen.noted(potential(y), v, carry if whole else y, drive, step, counts)
+            return (now, seen), None if fast is None else (fast, step)
+
+        seen = Steepest.begin(potential(y), carry if whole else y, step)
+        seen = seen._replace(low=watch.low, high=watch.high)
+        now = self.begin(start)
+        slow = now[3] is None  # a solver that tells no rates
+        (_, seen), rates = scan(one, (now, seen), None, length=length, unroll=1)
+        coarse = watch.coarse
+        if rates is not None:
+            k = jnp.argmax(jnp.nan_to_num(rates[0]))
+            faster = rates[0][k] > coarse.rate
+            coarse = Coarseness(*(jnp.where(faster, x[k], old) for x, old in zip(rates, coarse[:2], strict=True)))
+        return local_error(self.stepper, seen, coarse, observed=not whole)
 
     def steps(self, now: Any, counts: Any, first: Any, length: int) -> tuple[Any, Any]:
         """Several steps, the first of them at the place `first` of its frame; and the spikes in them added up."""
@@ -390,22 +487,22 @@ class _Loop:
 
     def frame(self, state: Any, length: int) -> tuple[Any, Any]:
         """The steps of a frame, with looks between if there are many."""
-        now, coarse = state
+        now, watch = state
         carry, step, *_ = now
         counts = self.none(self.stepper.observe(carry, step))
         if length <= WATCH:
             now, counts = self.steps(now, counts, 0, length)
-            return (now, coarse), counts
+            return (now, watch), counts
 
         def block(state, k):
-            now, coarse, counts = state
+            now, watch, counts = state
             now, counts = self.steps(now, counts, k * WATCH, WATCH)
-            return (*self.look((now, coarse)), counts), None
+            return (*self.look((now, watch)), counts), None
 
         whole, rest = divmod(length, WATCH)
-        (now, coarse, counts), _ = scan(block, (now, coarse, counts), jnp.arange(whole), unroll=1)
+        (now, watch, counts), _ = scan(block, (now, watch, counts), jnp.arange(whole), unroll=1)
         now, counts = self.steps(now, counts, whole * WATCH, rest) if rest else (now, counts)
-        return (now, coarse), counts
+        return (now, watch), counts
 
 
 def _fixed(simulator, stimulus, start, solver, frames, exact):
@@ -425,7 +522,9 @@ def _fixed(simulator, stimulus, start, solver, frames, exact):
 
     # Short frames are grouped, so that looking costs the same whatever the length of a frame.
     group = min(max(WATCH // frames.every, 1), max(frames.count, 1))
-    state = loop.look((loop.begin(start), Coarseness(jnp.zeros((), start.y[0].dtype), start.step)))
+    place = Place(start.carry, start.step, start.refractory)
+    watch = Watch.begin(*lax.stop_gradient((potential(start.y), place)))
+    state = loop.look((loop.begin(start), watch))
     # Warmed up by the same loops as later, so that a compiler that optimises gives the same last bits.
     grouped, left = divmod(frames.warmup, group * frames.every)
     single, left = divmod(left, frames.every)
@@ -434,10 +533,10 @@ def _fixed(simulator, stimulus, start, solver, frames, exact):
             state, _ = scan(lambda s, _, body=body: (body(s, None)[0], None), state, None, length=times, unroll=1)
     state = loop.frame(state, left)[0] if left else state
     state, values = frames.grouped(several, state, group)
-    (carry, step, waiting, _), coarse = state
+    (carry, step, waiting, *_), watch = state
     if exact and "spikes" in frames.names:
         values["spikes"] = spread(*values["spikes"])
-    return ODEState(stepper.observe(carry, step), carry, step, start.solver, waiting), values, coarse
+    return ODEState(stepper.observe(carry, step), carry, step, start.solver, waiting), values, watch
 
 
 def _seen(simulator, stimulus, names, y, spikes, t):
@@ -457,16 +556,18 @@ def _adaptive(simulator, stimulus, start, solver, frames):
     first = start.step + frames.warmup
     times = (first + frames.every * jnp.arange(1, frames.count + 1)).astype(dtype) * dt
     t0 = start.step.astype(dtype) * dt
+    adjoint = solver.adjoint or diffrax.RecursiveCheckpointAdjoint(checkpoints=frames.checkpoint or 64)
+    term, scheme, y = MembraneTerm(simulator, stimulus), _differentiable(solver.solver, stimulus, adjoint), start.y
     solution = diffrax.diffeqsolve(
-        MembraneTerm(simulator, stimulus),
-        solver.solver,
+        term,
+        scheme,
         t0,
         times[-1],
         None,
-        start.y,
+        scheme.moved(term, t0, y) if isinstance(scheme, Saltating) else y,
         saveat=diffrax.SaveAt(ts=jnp.concatenate([(first.astype(dtype) * dt)[None], times])),
         stepsize_controller=_controller(stimulus, solver, t0, times[-1]),
-        adjoint=solver.adjoint or diffrax.RecursiveCheckpointAdjoint(checkpoints=frames.checkpoint or 64),
+        adjoint=adjoint,
         max_steps=solver.max_steps,
         throw=False,
     )
@@ -480,12 +581,25 @@ def _adaptive(simulator, stimulus, start, solver, frames):
     return final, values, solution.result == diffrax.RESULTS.successful
 
 
+def _differentiable(solver, stimulus, adjoint):
+    """The solver, also with respect to the times of the stimulus's jumps; it is told how to loop, as Diffrax would."""
+    if stimulus is None or not stimulus.jumps().size:
+        return solver
+    if isinstance(solver, diffrax.AbstractRungeKutta) and solver.scan_kind is None:
+        kinds = {diffrax.DirectAdjoint: "bounded", diffrax.ForwardMode: "lax"}
+        solver = eqx.tree_at(lambda s: s.scan_kind, solver, kinds.get(type(adjoint)), is_leaf=lambda x: x is None)
+    return Saltating(solver)
+
+
 def _controller(stimulus, solver, t0, t1):
     """The step-size controller, told of the stimulus's jumps."""
     controller = diffrax.PIDController(rtol=solver.rtol, atol=solver.atol)
     jumps = None if stimulus is None else lax.stop_gradient(stimulus.jumps())
     if jumps is None or jumps.size == 0:
         return controller
-    # Jumps outside of the run, infinite ones among them, are moved to its end, where they cost nothing.
-    inside = (jumps > t0) & (jumps < t1)
+    # Jumps outside of the run, infinite ones among them, are moved to its end, where they cost nothing; and so are
+    # those that come together with others but for rounding.
+    jumps = jnp.sort(jumps)
+    near = 16 * jnp.finfo(jumps.dtype).eps * (1 + jnp.abs(jumps))
+    inside = (jumps > t0 + near) & (jumps < t1) & (jnp.diff(jumps, prepend=-jnp.inf) > near)
     return diffrax.ClipStepSizeController(controller, jump_ts=jnp.sort(jnp.where(inside, jumps.astype(t1.dtype), t1)))

@@ -1,21 +1,32 @@
 """From a simulator to a recording."""
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jneuro.core.devices import available_memory
 from jneuro.core.random import require_key, stream
 from jneuro.core.types import Array, Key, PyTree
 from jneuro.recordings.recording import Recording
-from jneuro.simulators.base import Simulator, step_count
-from jneuro.simulators.integration import begin, integrate, require_integrable, too_coarse
+from jneuro.simulators.base import Simulator, state_variables, step_count
+from jneuro.simulators.integration import (
+    ODEState,
+    begin,
+    cells_of,
+    erred,
+    integrate,
+    require_integrable,
+    too_coarse,
+)
 from jneuro.simulators.ode import ODESimulator
 from jneuro.simulators.paths import draw, resolve
 from jneuro.simulators.solvers import RK4
@@ -23,16 +34,16 @@ from jneuro.simulators.spiking import Exact, Surrogate
 from jneuro.simulators.spiking import spike_gradient as differentiating_spikes
 from jneuro.simulators.stepped import SteppedSimulator, advance_blocks, begin_stepped
 from jneuro.simulators.stepping import Frames, finite
-from jneuro.simulators.stimuli import Stimulus, draw_outside_loops
+from jneuro.simulators.stimuli import Sampled, Stimulus, draw_outside_loops
 
-__all__ = ["SimulationError", "first_state", "simulate", "simulate_many"]
+__all__ = ["SimulationError", "first_state", "recorded_bytes", "require_room", "simulate", "simulate_many"]
 
 _NOT_FINITE = (
     "the simulation left the finite numbers: a parameter, a stimulus or the time step is too large for the scheme, "
     "or an adaptive solver used up its steps"
 )
 _FLAG = "simulate(..., throw=False) returns the recording with its `ok` flag"
-_NOT_OK = f"{_NOT_FINITE}; or the time step is too coarse for how fast a variable relaxes; {_FLAG}"
+_NOT_OK = f"{_NOT_FINITE}; or the time step is too coarse, for how fast a variable relaxes or a step errs; {_FLAG}"
 
 
 class SimulationError(FloatingPointError):
@@ -109,6 +120,8 @@ def simulate(
     elif isinstance(spike_gradient, Exact):
         raise ValueError(f"spike_gradient = Exact() is for cells; {type(simulator).__name__} takes a Surrogate")
     frames = _frames(simulator, dt, duration, record, record_every, warmup, checkpoint)
+    require_room(recorded_bytes(simulator, stimulus, frames, initial_state), frames)
+    _warn_of_silence(stimulus, frames, initial_state)
     recording, coarse = _simulate(simulator, stimulus, key, initial_state, solver, spike_gradient, frames)
     return _require_ok(recording, lambda: _fault(simulator, solver, dt, recording, coarse)) if throw else recording
 
@@ -263,6 +276,8 @@ def _scheme(
 def _frames(simulator: Simulator, dt: float, duration, record, record_every, warmup, checkpoint) -> Frames:
     """What is recorded, and when."""
     known, name = simulator.recordables, type(simulator).__name__
+    if not isinstance(record, str | Sequence | None):
+        raise ValueError(f"record = {record!r} must be names of what {name} records: {', '.join(known)}")
     names = simulator.default_record if record is None else (record,) if isinstance(record, str) else tuple(record)
     if unknown := [n for n in names if n not in known]:
         part = ", of all neurons; take those that you want from recording.values" if "[" in str(unknown[0]) else ""
@@ -282,8 +297,71 @@ def _frames(simulator: Simulator, dt: float, duration, record, record_every, war
         )
     if before < 0:
         raise ValueError(f"warmup = {warmup} ms must not be negative")
+    if before + steps > _MOST_STEPS:
+        raise ValueError(
+            f"duration = {duration} ms is {before + steps:,} steps of {dt:g} ms, and at most {_MOST_STEPS:,}; take "
+            "a shorter one"
+        )
     records = tuple((n, known[n]) for n in names)
     return Frames(records, steps // every, every, before, None if checkpoint is None else int(checkpoint), dt)
+
+
+def recorded_bytes(simulator: Simulator, stimulus: Any, frames: Frames, start: Any = None) -> int:
+    """What a run keeps of what it records [byte], of the numbers of the precision in force.
+
+    Args:
+        simulator: what is simulated.
+        stimulus: what drives it; an ODE simulator's population may be as large as it.
+        frames: what is recorded.
+        start: the initial state, or None; likewise.
+    """
+    if isinstance(simulator, ODESimulator):
+        cells = math.prod(cells_of(simulator, stimulus, start))
+    else:
+        cells = sum(cast(Any, simulator).populations.values())
+    return frames.count * cells * len(frames.records) * jnp.result_type(float).itemsize
+
+
+def require_room(size: int, frames: Frames) -> None:
+    """Refuse to record more than the memory that is free.
+
+    Args:
+        size: what is recorded [byte].
+        frames: what is recorded.
+
+    Raises:
+        ValueError: with both numbers, and what to change.
+    """
+    if size < _SMALL or size <= (free := available_memory(jax.devices()[0], 1)):
+        return
+    raise ValueError(
+        f"{frames.count:,} frames of {', '.join(frames.names)} take {size / 2**30:.3g} GiB, and "
+        f"{free / 2**30:.3g} GiB are free for them; record less (record=['spikes']), less often (record_every=), or "
+        "simulate in pieces (initial_state=recording.final_state)"
+    )
+
+
+_MOST_STEPS = 2**31 - 1
+"""Steps are counted in 32 bits."""
+_SMALL = 2**26
+"""A recording of so many bytes always has room."""
+
+
+def _warn_of_silence(stimulus: Any, frames: Frames, start: Any) -> None:
+    """Say where samples end before the run does, and the stimulus is zero from then on."""
+    step = start.step if isinstance(start, ODEState) else 0
+    sampled = [x for x in jax.tree.leaves(stimulus, is_leaf=lambda x: isinstance(x, Sampled)) if isinstance(x, Sampled)]
+    for one in sampled:
+        if any(isinstance(x, Tracer) for x in (one.onset, one.dt, step)):
+            continue
+        end, last = float(np.min(one.end)), (int(step) + frames.warmup + frames.count * frames.every) * frames.dt
+        if end < last - 0.5 * max(frames.dt, float(np.max(one.dt))):
+            shape = " of ".join(f"{n} {w}" for n, w in zip(one.values.shape, ("samples", "neurons"), strict=False))
+            warnings.warn(
+                f"the stimulus, {shape} every {float(np.max(one.dt)):g} ms (the first axis is time), ends at {end:g} "
+                f"ms and is zero until the run's end at {last:g} ms; append zeros if it is meant so",
+                stacklevel=3,
+            )
 
 
 def _require_ok(recording: Recording, fault: Callable[[], str]) -> Recording:
@@ -297,18 +375,60 @@ def _require_ok(recording: Recording, fault: Callable[[], str]) -> Recording:
 
 def _fault(simulator, solver, dt: float, recording: Recording, coarse: Any) -> str:
     """What is wrong with a recording."""
+    # While a derivative is taken, values are seen without their tangents.
+    recording, coarse = lax.stop_gradient((recording, coarse))
     where = _where(recording)
     found = [] if where is None else [f"{where}: {_NOT_FINITE}"]
     if coarse is not None:
         when = f"at t = {int(coarse.step) * dt:g} ms"
         found += [s for s in [too_coarse(simulator, solver, dt, float(coarse.rate), when)] if s]
+        found = found or [s for s in [erred(simulator, solver, dt, coarse)] if s]
+    if not found and isinstance(simulator, ODESimulator) and not isinstance(recording.final_state.y[0], Tracer):
+        found += [s for s in [_strayed(simulator, recording)] if s]
     return "; ".join([*(found or [f"final state: {_NOT_FINITE}"]), _FLAG])
+
+
+_ASTRAY = 0.01
+"""By which share of its bounds, or of 1, a variable may leave them by the error of a scheme."""
+
+
+def _limits(simulator: ODESimulator) -> dict[str, tuple[float, float]]:
+    """Between which values each variable must stay that has bounds."""
+    found = {}
+    for name, about in state_variables(simulator.State).items():
+        low, high = about.bounds.low, about.bounds.high
+        slack = _ASTRAY * (high - low if math.isfinite(high - low) else 1.0)
+        if math.isfinite(low) or math.isfinite(high):
+            found[name] = (low - slack, high + slack)
+    return found
+
+
+def _inside(simulator: ODESimulator, values: Mapping[str, Array], final: Any) -> Array:
+    """Whether variables have stayed within the bounds that their class declares."""
+    inside = jnp.asarray(True)
+    for name, (low, high) in _limits(simulator).items():
+        for x in [getattr(final, name), *([values[name]] if name in values else [])]:
+            inside = inside & ~((x < low) | (x > high)).any()
+    return inside
+
+
+def _strayed(simulator: Any, recording: Recording) -> str | None:
+    """Name the first variable that has left its bounds."""
+    for name, (low, high) in _limits(simulator).items():
+        every = np.asarray(recording.values.get(name, getattr(recording.final_state.y, name)))
+        out = (every < low) | (every > high)
+        if out.any():
+            bounds = state_variables(simulator.State)[name].bounds
+            return f"{name} = {every[out][0]:g} has left its bounds, {bounds}: the time step is too coarse"
+    return None
 
 
 def _where(recording: Recording) -> str | None:
     """Name the first value that is not finite."""
     found = []
     for name in recording.units:
+        if isinstance(recording.values[name], Tracer):
+            return "a value"
         bad = ~np.isfinite(np.asarray(recording.values[name], np.float64))
         if bad.any():
             found.append((*(int(i[0]) for i in np.nonzero(bad)[:2]), name))
@@ -325,6 +445,7 @@ def _simulate(simulator, stimulus, key, initial_state, solver, gradient, frames)
     if isinstance(simulator, ODESimulator):
         start = begin(simulator, stimulus, stream(key, "init"), initial_state, solver, frames.dt)
         final, values, ok, coarse = integrate(simulator, stimulus, start, solver, frames, gradient)
+        ok = ok & _inside(simulator, values, final.y)
     else:
         with differentiating_spikes(gradient):
             start, ok = begin_stepped(simulator, stream(key, "init"), initial_state), True

@@ -2,10 +2,14 @@
 
 Amplitudes are in the simulator's own unit, times in ms, frequencies in Hz. An amplitude may have the shape of the
 neurons, and then each gets its own; every array is a leaf, so a stimulus can be batched and differentiated.
+
+A stimulus is asked in two ways: for its value at a time, by networks, adaptive solvers and recordings; and by
+fixed-step solvers for its value within a step, in which what jumps counts by its share of the step (`Stimulus.over`).
+So charge is kept wherever a jump lies, and derivatives with respect to its time are right.
 """
 
 import abc
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -15,8 +19,20 @@ from jax import lax
 from jax.core import Tracer
 
 from jneuro.core.devices import route, scan
+from jneuro.core.random import require_key
 from jneuro.core.types import Array, Float, Key, PyTree
-from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, REAL, Bounds, Param, _to_array, param, require_within_bounds
+from jneuro.simulators.base import (
+    NON_NEGATIVE,
+    POSITIVE,
+    REAL,
+    Bounds,
+    Param,
+    Strict,
+    _to_array,
+    is_number,
+    param,
+    require_within_bounds,
+)
 
 __all__ = [
     "Chirp",
@@ -25,12 +41,14 @@ __all__ = [
     "PulseTrain",
     "Ramp",
     "Sampled",
+    "Scaled",
     "Sine",
     "Step",
     "Stimulus",
     "Sum",
     "WhiteNoise",
     "draw_outside_loops",
+    "moved_jumps",
 ]
 
 
@@ -39,10 +57,14 @@ def _argument(doc, unit="1", bounds=REAL, default: Any = ..., static=False):
     return param(default, unit=unit, bounds=bounds, doc=doc, static=static)
 
 
-class Stimulus(eqx.Module):
-    """A function of time; abstract. Stimuli are added with `+`.
+_FEW_JUMPS = 16
+"""Most jumps of a stimulus of one's own of which every step asks whether they lie in it."""
 
-    One of one's own needs `__call__` alone:
+
+class Stimulus(Strict):
+    """A function of time; abstract. Stimuli and numbers are added and subtracted, and scaled by numbers.
+
+    One of one's own needs `__call__` alone, and `jumps` where it jumps:
 
     ```python
     class Decay(jn.Stimulus):
@@ -61,9 +83,38 @@ class Stimulus(eqx.Module):
     def jumps(self) -> Float[Array, " jump"]:
         """Times [ms] at which the value or its slope jumps, so that adaptive solvers stop there; by default none.
 
-        A solver that is not told of a jump finds it by rejecting steps, which takes longer.
+        A solver that is not told of a jump finds it by rejecting steps, which takes longer; and derivatives with
+        respect to the time of a jump that is not told are zero.
         """
         return jnp.zeros(0)
+
+    def over(
+        self, t: Float[Array, ""], start: Float[Array, ""], dt: Float[Array, ""] | float
+    ) -> Float[Array, "*neuron"]:
+        """Value at time `t` of a step, with what jumps within the step counted by its share of it.
+
+        By default the jumps are those of `jumps`, where they are few; of more, the value at `t` is taken.
+
+        Args:
+            t: time [ms], in the step.
+            start: beginning of the step [ms].
+            dt: length of the step [ms].
+
+        Returns:
+            The value; its mean over the step is right where it is constant between jumps.
+        """
+        value, jumps = self(_before_end(self, t, start, dt)), self.jumps()
+        if not 0 < jumps.size <= _FEW_JUMPS:
+            return value
+        place = _place(jumps.reshape(-1), start, dt)
+        moved = place - lax.stop_gradient(place)
+        near = 4 * jnp.finfo(jumps.dtype).eps * (1 + jnp.abs(lax.stop_gradient(jumps.reshape(-1))))
+        at = lax.stop_gradient(jumps.reshape(-1))
+        step = jax.vmap(self)(at + near) - jax.vmap(self)(at - near)
+        inside, here = (place > 0) & (place < 1), (place >= 0) & (place < 1)
+        weight = jnp.where(inside, 1 - lax.stop_gradient(place), 0) - jnp.where(here, moved, 0)
+        change = jnp.tensordot(weight.astype(step.dtype), jnp.where(jnp.isfinite(step), step, 0), 1)
+        return jnp.where(inside.any(), self(start), value) + change
 
     def __check_init__(self) -> None:
         """Refuse arguments outside their bounds, then combinations of them; traced values pass unseen."""
@@ -73,11 +124,43 @@ class Stimulus(eqx.Module):
     def require_consistent(self) -> None:
         """Refuse combinations of arguments, each of which lies within its bounds."""
 
-    def __add__(self, other: "Stimulus") -> "Sum":
-        """Their sum."""
-        if not isinstance(other, Stimulus):
-            raise ValueError(f"{type(self).__name__} + {other!r}: only stimuli are added; take Constant({other!r})")
-        return Sum((self, other))
+    # NumPy's arrays leave it to `__radd__` and its like what to do with a stimulus.
+    __array_ufunc__ = None
+
+    def __add__(self, other: "Stimulus | Float[Array, '*neuron'] | float") -> "Sum":
+        """Their sum; a number is constant."""
+        return Sum((self, _as_stimulus(other)))
+
+    def __radd__(self, other: "Float[Array, '*neuron'] | float") -> "Stimulus":
+        """Their sum; that with the 0 from which Python's `sum` starts is the stimulus itself."""
+        return self if isinstance(other, int) and other == 0 else Sum((_as_stimulus(other), self))
+
+    def __sub__(self, other: "Stimulus | Float[Array, '*neuron'] | float") -> "Sum":
+        """Their difference."""
+        return Sum((self, -_as_stimulus(other)))
+
+    def __rsub__(self, other: "Float[Array, '*neuron'] | float") -> "Sum":
+        """Their difference."""
+        return Sum((_as_stimulus(other), -self))
+
+    def __neg__(self) -> "Scaled":
+        """The same of the other sign."""
+        return self * -1.0
+
+    def __mul__(self, factor: "Float[Array, '*neuron'] | float") -> "Scaled":
+        """So many times as large."""
+        return Scaled(self, cast(Any, factor))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: "Float[Array, '*neuron'] | float") -> "Scaled":
+        """A part of it."""
+        return self * (1.0 / _to_array(divisor))
+
+
+def _as_stimulus(value: Any) -> Stimulus:
+    """What is added: a stimulus, or a number as one."""
+    return value if isinstance(value, Stimulus) else Constant(value)
 
 
 def _require_end_after_onset(stimulus: Any, *, equal: bool = False) -> None:
@@ -91,8 +174,14 @@ def _require_end_after_onset(stimulus: Any, *, equal: bool = False) -> None:
 
 def _edge(when):
     """The instant from which `when` counts as reached: a multiple of the step may lie before it by its last bits."""
-    when = lax.stop_gradient(jnp.asarray(when, jnp.result_type(when, 1.0)))
-    return when - 2 * jnp.finfo(when.dtype).eps * jnp.where(jnp.isfinite(when), jnp.abs(when), 0)
+    when = jnp.asarray(when, jnp.result_type(when, 1.0))
+    size = lax.stop_gradient(jnp.where(jnp.isfinite(when), jnp.abs(when), 0))
+    return when - 2 * jnp.finfo(when.dtype).eps * size
+
+
+def _edges(*times):
+    """Instants at which something jumps, in one row."""
+    return _edge(jnp.concatenate([jnp.ravel(x) for x in times]))
 
 
 def _reached(t, when):
@@ -101,6 +190,39 @@ def _reached(t, when):
 
 def _between(t, onset, end):
     return _reached(t, onset) & ~_reached(t, end)
+
+
+def _rounding(*times) -> float:
+    """The coarsest relative rounding of these times."""
+    return max(float(jnp.finfo(jnp.result_type(x, 0.0)).eps) for x in times)
+
+
+def _before_end(stimulus, t, start, dt):
+    """A time of a step, which at the step's end is the last before it: what begins there belongs to the next step."""
+    types = [x for x in jax.tree.leaves((stimulus, start)) if eqx.is_inexact_array(x)]
+    return jnp.minimum(t, (start + dt) * (1 - 5 * _rounding(*types)))
+
+
+def _snapped(x, start, dt):
+    """A number of steps, which is whole where it is so but for rounding; its derivative stays."""
+    nearest, tolerance = jnp.round(x), jnp.minimum(3 * _rounding(x, start) * (1 + jnp.abs(start) / dt), 0.5)
+    return x + lax.stop_gradient(jnp.where(jnp.abs(x - nearest) <= tolerance, nearest - x, 0))
+
+
+def _place(when, start, dt):
+    """How many steps after the beginning of a step an instant lies."""
+    return _snapped((when - start) / dt, start, dt)
+
+
+def _share_before(place):
+    """Which share of a step lies before an instant at `place`; an instant at its beginning belongs to the step."""
+    return jnp.where((place >= 0) & (place < 1), place, jnp.where(place < 0, 0.0, 1.0).astype(place.dtype))
+
+
+def _share(start, dt, onset, end, like):
+    """Which share of a step lies between onset and end, of the type of `like`."""
+    late = 1.0 if end is None else _share_before(_place(end, start, dt))
+    return jnp.asarray(late - _share_before(_place(onset, start, dt)), jnp.result_type(like))
 
 
 def _sample(t, onset, period):
@@ -139,9 +261,13 @@ class Step(Stimulus):
         """Value at time `t`."""
         return jnp.where(_between(t, self.onset, self.end), self.amplitude, 0.0)
 
+    def over(self, t, start, dt):
+        """See `Stimulus`."""
+        return self.amplitude * _share(start, dt, self.onset, self.end, self.amplitude)
+
     def jumps(self):
         """Onset and end."""
-        return _edge(jnp.stack([self.onset, self.end]))
+        return _edges(self.onset, self.end)
 
 
 class PulseTrain(Stimulus):
@@ -170,10 +296,26 @@ class PulseTrain(Stimulus):
         ended = _reached(t, self.onset + index * period + self.width)
         return jnp.where((index >= 0) & (index < self.count) & ~ended, self.amplitude, 0.0)
 
+    def over(self, t, start, dt):
+        """See `Stimulus`."""
+        period = 1e3 / self.frequency
+        first = jnp.clip(_sample(start, self.onset, period)[1], 0, self.count)
+        place, width, period = _place(self.onset + first * period, start, dt), self.width / dt, period / dt
+
+        def on(step):
+            """Steps of the pulses since the beginning of the first of them."""
+            since = step - place
+            ended = lax.stop_gradient(jnp.clip(jnp.floor(since / period), 0, self.count - first))
+            into = since - ended * period
+            into = jnp.where((into > 0) & (into <= width), into, jnp.where(into <= 0, 0.0, width))
+            return ended * width + jnp.where(first + ended < self.count, into, 0.0)
+
+        return self.amplitude * _snapped(on(1.0) - on(0.0), start, dt).astype(self.amplitude.dtype)
+
     def jumps(self):
         """Beginnings and ends of all pulses."""
-        begin = self.onset + jnp.arange(self.count) * (1e3 / self.frequency)
-        return _edge(jnp.stack([begin, begin + self.width], 1).reshape(-1))
+        begin = self.onset + jnp.multiply.outer(jnp.arange(self.count), 1e3 / self.frequency)
+        return _edges(begin, begin + self.width)
 
 
 class Ramp(Stimulus):
@@ -191,9 +333,19 @@ class Ramp(Stimulus):
         """Value at time `t`."""
         return self.amplitude * jnp.clip((t - self.onset) / (self.end - self.onset), 0.0, 1.0)
 
+    def over(self, t, start, dt):
+        """See `Stimulus`; in a step in which the slope begins or ends, its mean over the step."""
+        first, last = _place(self.onset, start, dt), _place(self.end, start, dt)
+        begins, ends = (first > 0) & (first < 1), (last > 0) & (last < 1)
+        twice = 2 * (last - first)
+        mean = jnp.where(ends, 1 - jnp.square(last) / twice, jnp.square(1 - first) / twice)
+        mean = jnp.where(begins & ends, 1 - 0.5 * (first + last), mean)
+        share = jnp.clip((t - self.onset) / (self.end - self.onset), 0.0, 1.0)
+        return self.amplitude * jnp.where(begins | ends, mean, share).astype(self.amplitude.dtype)
+
     def jumps(self):
         """Where the slope begins and ends."""
-        return _edge(jnp.stack([self.onset, self.end]))
+        return _edges(self.onset, self.end)
 
 
 class Sine(Stimulus):
@@ -206,12 +358,19 @@ class Sine(Stimulus):
 
     def __call__(self, t):
         """Value at time `t`."""
-        angle = 2e-3 * jnp.pi * self.frequency * (t - self.onset) + self.phase
-        return jnp.where(_reached(t, self.onset), self.amplitude * jnp.sin(angle), 0.0)
+        return jnp.where(_reached(t, self.onset), self._wave(t), 0.0)
+
+    def over(self, t, start, dt):
+        """See `Stimulus`."""
+        wave = self._wave(t)
+        return wave * _share(start, dt, self.onset, None, wave)
+
+    def _wave(self, t):
+        return self.amplitude * jnp.sin(2e-3 * jnp.pi * self.frequency * (t - self.onset) + self.phase)
 
     def jumps(self):
         """The onset."""
-        return _edge(self.onset)[None]
+        return _edges(self.onset)
 
 
 class Chirp(Stimulus):
@@ -229,14 +388,21 @@ class Chirp(Stimulus):
 
     def __call__(self, t):
         """Value at time `t`."""
+        return jnp.where(_between(t, self.onset, self.end), self._wave(t), 0.0)
+
+    def over(self, t, start, dt):
+        """See `Stimulus`."""
+        wave = self._wave(t)
+        return wave * _share(start, dt, self.onset, self.end, wave)
+
+    def _wave(self, t):
         elapsed = t - self.onset
         slope = (self.stop - self.start) / (self.end - self.onset)
-        angle = 2e-3 * jnp.pi * elapsed * (self.start + 0.5 * slope * elapsed)
-        return jnp.where(_between(t, self.onset, self.end), self.amplitude * jnp.sin(angle), 0.0)
+        return self.amplitude * jnp.sin(2e-3 * jnp.pi * elapsed * (self.start + 0.5 * slope * elapsed))
 
     def jumps(self):
         """Onset and end."""
-        return _edge(jnp.stack([self.onset, self.end]))
+        return _edges(self.onset, self.end)
 
 
 _FEW, _WIDE = 20, 50
@@ -257,6 +423,8 @@ class Sampled(Stimulus):
 
     def require_consistent(self) -> None:
         """Refuse what are no samples in time, and those whose axes are most likely exchanged."""
+        if not isinstance(self.hold, bool | None):
+            raise ValueError(f"Sampled: hold = {self.hold!r} must be True, False or None")
         if isinstance(self.values, eqx.Module):
             return
         if self.values.ndim == 0 or not self.values.shape[0]:
@@ -268,17 +436,37 @@ class Sampled(Stimulus):
                 "first axis is time; take values.T, or say hold=True or hold=False if it is meant so"
             )
 
+    @property
+    def end(self) -> Float[Array, ""]:
+        """Until when there is a value [ms]."""
+        return self.onset + self.values.shape[0] * self.dt
+
     def __call__(self, t):
         """Value at time `t`."""
-        count = self.values.shape[0]
+        index, here = self._found(t)
+        return jnp.where((index >= 0) & (index < self.values.shape[0]), here, 0.0)
+
+    def over(self, t, start, dt):
+        """See `Stimulus`; of held samples, the step may see two."""
+        if self.hold is False:
+            here = self._found(t)[1]
+            return here * _share(start, dt, self.onset, self.end, here)
+        before = _sample(start, self.onset, self.dt)[1]
+        share = _share_before(_place(self.onset + (before + 1) * self.dt, start, dt)).astype(self.values.dtype)
+        index = before.astype(jnp.int32)
+        here, after = (jnp.where((i >= 0) & (i < self.values.shape[0]), self._at(i), 0.0) for i in (index, index + 1))
+        return here * share + after * (1 - share)
+
+    def _at(self, index):
+        """A sample; the first or the last where there is none."""
+        return lax.dynamic_index_in_dim(self.values, jnp.clip(index, 0, self.values.shape[0] - 1), keepdims=False)
+
+    def _found(self, t):
+        """Number of the sample before `t`, and the value."""
         position, before = _sample(t, self.onset, self.dt)
         index = before.astype(jnp.int32)
-        inside = (index >= 0) & (index < count)
-        here = lax.dynamic_index_in_dim(self.values, jnp.clip(index, 0, count - 1), keepdims=False)
-        if self.hold is False:
-            after = lax.dynamic_index_in_dim(self.values, jnp.clip(index + 1, 0, count - 1), keepdims=False)
-            here = here + (position - before) * (after - here)
-        return jnp.where(inside, here, 0.0)
+        here = self._at(index)
+        return index, here if self.hold is not False else here + (position - before) * (self._at(index + 1) - here)
 
     def jumps(self):
         """Every sample, held or not, is a corner."""
@@ -302,6 +490,14 @@ class WhiteNoise(Stimulus):
         index = _sample(t, 0.0, self.hold)[1].astype(jnp.int32)
         draw = jax.random.normal(jax.random.fold_in(self.key, index), self.sd.shape, self.sd.dtype)
         return self.mean + self.sd * draw
+
+    def over(self, t, start, dt):
+        """See `Stimulus`; the value at `t`, since nothing moves the times at which it is drawn."""
+        return self(_before_end(self, t, start, dt))
+
+    def require_consistent(self) -> None:
+        """Refuse what is no key."""
+        require_key(self.key)
 
     def drawn(self) -> Sampled:
         """The same path up to `duration`, drawn at once: for devices that draw no random numbers within loops."""
@@ -337,6 +533,7 @@ class OrnsteinUhlenbeck(Stimulus):
             dt: time between samples [ms].
             key: random key.
         """
+        require_key(key)
         for name, value, bounds in (
             ("mean", mean, REAL),
             ("sd", sd, NON_NEGATIVE),
@@ -344,7 +541,7 @@ class OrnsteinUhlenbeck(Stimulus):
             ("duration", duration, POSITIVE),
             ("dt", dt, POSITIVE),
         ):
-            if not eqx.is_array(_to_array(value)):
+            if not is_number(_to_array(value)):
                 raise ValueError(f"OrnsteinUhlenbeck: {name} = {value!r} must be a number")
             if not isinstance(value, Tracer) and not bounds.contain(np.asarray(value)):
                 raise ValueError(f"OrnsteinUhlenbeck: {name} = {np.asarray(value)} lies outside {bounds}")
@@ -365,6 +562,10 @@ class OrnsteinUhlenbeck(Stimulus):
         """Value at time `t`."""
         return self.path(t)
 
+    def over(self, t, start, dt):
+        """See `Stimulus`."""
+        return self.path.over(t, start, dt)
+
     def jumps(self):
         """Every sample."""
         return self.path.jumps()
@@ -381,15 +582,75 @@ def draw_outside_loops(stimulus: PyTree) -> PyTree:
     return jax.tree.map(lambda s: s.drawn() if noisy(s) else s, stimulus, is_leaf=noisy)
 
 
+def moved_jumps(stimulus: Stimulus, at: Float[Array, ""]) -> Float[Array, "*neuron"]:
+    """What the jump at a time adds to the state of a cell when it moves: zero, whose derivative is not.
+
+    Args:
+        stimulus: what jumps.
+        at: when [ms], up to rounding.
+
+    Returns:
+        Zero, with the derivative of the charge [unit of the stimulus times ms] with respect to the jump's time.
+    """
+    if isinstance(stimulus, Sum):
+        return _total([moved_jumps(part, at) for part in stimulus.parts])
+    jumps = stimulus.jumps()
+    if not jumps.size:
+        return jnp.zeros((), jumps.dtype)
+    here = lax.stop_gradient(jnp.argmin(jnp.abs(jumps - at)))
+    when = lax.stop_gradient(jumps[here])
+    near = 8 * _rounding(*(x for x in jax.tree.leaves((stimulus, at)) if eqx.is_inexact_array(x)))
+    near = near * (1 + jnp.abs(when))
+    change = lax.stop_gradient(stimulus(when - near) - stimulus(when + near))
+    return jnp.where(jnp.abs(when - at) <= near, (jumps[here] - when) * change, 0)
+
+
 class Sum(Stimulus):
     """The sum of several stimuli."""
 
-    parts: tuple[Stimulus, ...]
+    parts: tuple[Stimulus, ...] = eqx.field(converter=tuple)
+
+    def require_consistent(self) -> None:
+        """Refuse what are no stimuli."""
+        if not self.parts or not all(isinstance(part, Stimulus) for part in self.parts):
+            raise ValueError(f"Sum: parts = {self.parts} must be stimuli, at least one")
 
     def __call__(self, t):
         """Value at time `t`."""
-        return sum((part(t) for part in self.parts[1:]), self.parts[0](t))
+        return _total([part(t) for part in self.parts])
+
+    def over(self, t, start, dt):
+        """See `Stimulus`."""
+        return _total([part.over(t, start, dt) for part in self.parts])
 
     def jumps(self):
         """Those of all parts."""
         return jnp.concatenate([part.jumps() for part in self.parts])
+
+
+def _total(values) -> Any:
+    return sum(values[1:], values[0])
+
+
+class Scaled(Stimulus):
+    """A stimulus so many times as large; also one for each neuron, `stimulus * factors`."""
+
+    part: Stimulus
+    factor: Param = _argument("by how much it is multiplied")
+
+    def require_consistent(self) -> None:
+        """Refuse what is no stimulus times a number."""
+        if not isinstance(self.part, Stimulus) or isinstance(self.factor, Stimulus):
+            raise ValueError(f"Scaled: {self.part!r} times {self.factor!r} must be a stimulus times a number")
+
+    def __call__(self, t):
+        """Value at time `t`."""
+        return self.factor * self.part(t)
+
+    def over(self, t, start, dt):
+        """See `Stimulus`."""
+        return self.factor * self.part.over(t, start, dt)
+
+    def jumps(self):
+        """Those of its part."""
+        return self.part.jumps()

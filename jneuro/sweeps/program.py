@@ -32,7 +32,7 @@ __all__ = [
     "run_groups",
 ]
 
-NOT_FINITE = "not finite"
+NOT_FINITE = "not finite, or the time step too coarse"
 """Why a point failed that raised nothing."""
 
 _AXIS = "devices"

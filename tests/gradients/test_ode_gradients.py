@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jneuro.simulators import CA1Pyramidal, HodgkinHuxley, simulate, stimuli
+from jneuro.simulators.adjoint import TimeParallel
 from jneuro.simulators.solvers import RK4, Adaptive, Euler, Heun, RushLarsen, StaggeredCrankNicolson
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -126,3 +127,49 @@ def test_memory_is_bounded_by_checkpoints():
         return jax.jit(gradient).lower(jnp.asarray(THETA)).compile().memory_analysis().temp_size_in_bytes
 
     assert stored(14) < 0.25 * stored(None)
+
+
+# Times of the stimulus -----------------------------------------------------------------------------------------------
+
+WAVE = np.random.default_rng(0).normal(size=30) * 2
+TIMES = {
+    # of its times [ms], which lie between steps: stimulus, times
+    "step": (lambda t: stimuli.Step(1.5, onset=t[0], end=t[1]), [1.003, 2.517]),
+    "pulses": (
+        lambda t: stimuli.PulseTrain(9.0, frequency=t[2], width=t[1], count=3, onset=t[0]),
+        [0.504, 0.41, 800.0],
+    ),
+    "a short pulse": (lambda t: stimuli.PulseTrain(270.0, 100.0, width=t[1], count=1, onset=t[0]), [1.505, 0.037]),
+    "ramp": (lambda t: stimuli.Ramp(2.4, end=t[1], onset=t[0]), [0.706, 2.01]),
+    "sine": (lambda t: stimuli.Sine(1.8, 100.0, phase=1.0, onset=t[0]), [1.107]),
+    "chirp": (lambda t: stimuli.Chirp(1.8, start=50.0, stop=150.0, end=t[1], onset=t[0]), [0.908, 2.31]),
+    "held": (lambda t: stimuli.Sampled(WAVE, t[1], onset=t[0], hold=True), [0.309, 0.11]),
+    "interpolated": (lambda t: stimuli.Sampled(WAVE + 2, t[1], onset=t[0], hold=False), [0.212, 0.11]),
+}
+STARTS = np.concatenate([times for _, times in TIMES.values()])
+
+
+def of_times(t, solver, dt=0.05):
+    """A potential under all stimuli at once, some of them scaled and subtracted, as a function of all their times."""
+    parts, first = [], 0
+    for make, times in TIMES.values():
+        parts.append(make(t[first : first + len(times)]))
+        first += len(times)
+    stimulus = sum(parts[1:-1], parts[0]) - (-1.0) * parts[-1]
+    how = {"duration": 4.0, "dt": dt, "record": ("v",), "record_every": 0.5, "throw": False, "key": jax.random.key(0)}
+    return jnp.sum(simulate(HodgkinHuxley(), stimulus, solver=solver, **how).values["v"][jnp.array([4, -1])])
+
+
+TIMED = FIXED | {"TimeParallel": TimeParallel(RK4()), "Adaptive": ADAPTIVE[0]}
+
+
+@pytest.mark.parametrize("name", slow(TIMED, fast=[4, 7, 8]))
+def test_times_of_the_stimulus(name):
+    """Of every stimulus, against differences, which an adaptive solver resolves less finely."""
+    function = jax.jit(lambda t: of_times(t, TIMED[name]))
+    found = jax.jit(jax.grad(function))(jnp.asarray(STARTS))
+    step, rtol = (1e-3, 1e-3) if name == "Adaptive" else (1e-6, 1e-5)
+    unit = np.eye(len(STARTS)) * step
+    expected = [(function(jnp.asarray(STARTS + u)) - function(jnp.asarray(STARTS - u))) / (2 * step) for u in unit]
+    np.testing.assert_allclose(found, expected, rtol=rtol, atol=10 * rtol)
+    assert np.sum(np.abs(found) > 1e-3) > 10  # a pulse within one step may move in it without effect

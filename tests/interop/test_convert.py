@@ -136,11 +136,12 @@ def test_double_precision_is_kept(here, model):
 def test_a_run_s_model(here):
     (here / "tiny.yaml").write_text(EXPERIMENT)
     plan = load_plan(here / "tiny.yaml")
-    trained = RunFolder.prepare(plan, here / "run").path / "models" / "small"
+    folder, trained = RunFolder.prepare(plan, here / "run"), here / "run" / "models" / "small"
     model = build_model(plan.config.models["small"].model, rngs=nnx.Rngs(5))
     save_weights(model, "w")
-    trained.mkdir(parents=True)
-    shutil.move("w/checkpoints", trained / "checkpoints")
+    with folder.stage(plan.trainings[0].stage):
+        trained.mkdir(parents=True)
+        shutil.move("w/checkpoints", trained / "checkpoints")
     convert(trained, here / "w.pt")
     convert(here / "w.pt", here / "again", model="tiny.yaml:small")
     loaded = load_weights("again")

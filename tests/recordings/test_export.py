@@ -134,9 +134,12 @@ def test_neo_blocks():
 
 def test_files_that_neo_reads(tmp_path):
     neo = pytest.importorskip("neo")
-    neo.io.PickleIO(str(tmp_path / "a.pkl")).write_block(whole("v").to_neo())
-    found = read(tmp_path / "a.pkl", reader={"name": "neo", "io": "PickleIO", "channel": 0})
+    neo.io.NeoMatlabIO(str(tmp_path / "a.mat")).write_block(whole("v").to_neo())
+    found = read(tmp_path / "a.mat", reader={"name": "neo", "io": "NeoMatlabIO", "channel": 0})
     np.testing.assert_array_equal(found["v"][..., 0], VALUES["v"][..., 0])
+    neo.io.PickleIO(str(tmp_path / "a.pkl")).write_block(whole("v").to_neo())
+    with pytest.raises(ReadError, match="a pickle may execute code"):
+        read(tmp_path / "a.pkl", reader="neo")
     (tmp_path / "a.wcp").write_bytes(b"junk")
     for options, message in [({}, r"a\.wcp: cannot be read"), ({"io": "NoIO"}, "io = 'NoIO' is no class of neo.io")]:
         with pytest.raises(ReadError, match=message):

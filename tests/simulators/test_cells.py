@@ -23,10 +23,10 @@ from jneuro.simulators import (
     simulate_many,
     stimuli,
 )
-from jneuro.simulators.base import POSITIVE, Drive, Param, param, state
+from jneuro.simulators.base import POSITIVE, Bounds, Drive, Param, param, state
 from jneuro.simulators.integration import Stepper
 from jneuro.simulators.ode import is_separable
-from jneuro.simulators.solvers import RK4, Adaptive, MembraneTerm, RushLarsen, StaggeredCrankNicolson
+from jneuro.simulators.solvers import RK4, Adaptive, Euler, MembraneTerm, RushLarsen, StaggeredCrankNicolson
 
 KEY = jax.random.key(0)
 double = pytest.mark.usefixtures("x64")
@@ -271,6 +271,15 @@ REFUSED = [
     (HodgkinHuxley, {"initial_state": HodgkinHuxley.State(-65.0, 1.5, 0.6, 0.3)}, r"m = 1.5 .* lies outside \[0, 1\]"),
     (HodgkinHuxley, {"initial_state": HodgkinHuxley.State(-65.0, 0.5)}, "the initial state has no value for h"),
     (HodgkinHuxley, {"dt": 1.0}, r"dt = 1 ms is too large for StaggeredCrankNicolson: .* in its initial state"),
+    (HodgkinHuxley, {"duration": 1e12}, "40,000,000,000,000 steps of 0.025 ms, and at most 2,147,483,647"),
+    (HodgkinHuxley, {"duration": 5e7}, r"2,000,000,000 frames of v, m, .* GiB are free .* record less"),
+    (HodgkinHuxley, {"record": 3}, "record = 3 must be names of what HodgkinHuxley records: v, m"),
+    (
+        HodgkinHuxley,
+        {"stimulus": stimuli.Sampled(np.zeros(900), 0.01)},
+        "every 0.01 ms, more finely than dt = 0.025 ms, so samples would be skipped; take dt = 0.01 or less",
+    ),
+    (lambda: HodgkinHuxley(gna=100), {}, "HodgkinHuxley: unknown argument 'gna'; did you mean 'g_na'"),
     (Izhikevich, {"solver": StaggeredCrankNicolson()}, "of first order for Izhikevich"),
     (Izhikevich, {"solver": TimeParallel(RK4())}, "TimeParallel cannot carry the jumps of Izhikevich at its spikes"),
     (Refractory, {"spike_gradient": Exact()}, "knows no refractory period, which Refractory has"),
@@ -292,6 +301,60 @@ def test_a_step_too_coarse_for_a_spike_is_said(solver, dt):
         simulate(HodgkinHuxley(), stimuli.Constant(15.0), **how)
     assert not simulate(HodgkinHuxley(), stimuli.Constant(15.0), **how, throw=False).ok
     assert simulate(HodgkinHuxley(), **how).ok
+
+
+COARSE = [
+    # cell, current, solver, step that is fine, step that is not, what is said of it
+    (HodgkinHuxley, 10.0, None, 0.05, 0.2, "too large for StaggeredCrankNicolson"),
+    (HodgkinHuxley, 10.0, RushLarsen(), 0.05, 0.1, r"a step errs by \d.* % of the range that v covers"),
+    (Pospischil, 400.0, None, 0.05, 0.1, r"a step errs by \d.* % of the range that v covers"),
+    (CA1Pyramidal, 1.0, None, 0.05, 0.2, "take dt below 0.0[4-9]"),
+    (Izhikevich, 10.0, None, 1.0, 2.0, "Izhikevich relaxes at"),
+    (FitzHughNagumo, 0.5, None, 0.25, 1.0, r"a step errs by \d.* % of the range that v covers"),
+]
+
+
+@pytest.mark.parametrize(("cell", "current", "solver", "fine", "coarse", "said"), COARSE)
+def test_what_a_step_may_err(cell, current, solver, fine, coarse, said):
+    """Of every kind of cell and solver; the default step is finer than the fine one."""
+    how = {"duration": 60.0, "key": KEY, "solver": solver, "record": ["v"], "throw": False}
+    assert cell.default_dt <= fine
+    assert simulate(cell(), stimuli.Constant(current), dt=fine, **how).ok
+    with pytest.raises(SimulationError, match=said):
+        simulate(cell(), stimuli.Constant(current), dt=coarse, **how | {"throw": True})
+
+
+class Runaway(FitzHughNagumo):
+    """Whose potential may not be as high as a spike of it is."""
+
+    class State(NamedTuple):
+        v: Any = state(-1.2, bounds=Bounds(-3.0, 1.0))
+        w: Any = state(-0.6)
+
+
+def test_a_variable_that_leaves_its_bounds_is_said():
+    with pytest.raises(SimulationError, match=r"v = 1\.\d+ has left its bounds, \[-3, 1\]"):
+        simulate(Runaway(), stimuli.Constant(0.5), duration=60.0, dt=0.25, key=KEY, record=["v"])
+
+
+def test_a_membrane_without_conductance_integrates_its_current():
+    for cell in (HodgkinHuxley(g_na=0.0, g_k=0.0, g_l=0.0), Pospischil(g_na=0.0, g_k=0.0, g_m=0.0, g_l=0.0)):
+        capacitance = cell.c_m if isinstance(cell, HodgkinHuxley) else cell.capacitance
+        found = simulate(cell, stimuli.Constant(2.0 * capacitance), duration=5.0, key=KEY, record=["v"])
+        assert float(found["v"][-1] - cell.v_initial) == pytest.approx(10.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("v", [-1000.0, -500.0, 200.0, 300.0, 1000.0])
+def test_gradients_are_finite_far_from_physiology(v):
+    rate = jax.jit(jax.jacfwd(lambda v: Pospischil().relaxation(Pospischil.State(v, *[jnp.float32(0.5)] * 4), 1.0)))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(rate(jnp.float32(v))))
+
+
+def test_what_diverges_under_a_derivative_is_said():
+    with pytest.raises(SimulationError, match="left the finite numbers"):
+        jax.grad(lambda v: simulate(HodgkinHuxley(v_initial=v), duration=1.0, key=KEY, solver=Euler()).values["v"][-1])(
+            -2000.0
+        )
 
 
 def test_numpys_numbers_are_numbers():

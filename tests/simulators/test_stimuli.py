@@ -77,10 +77,11 @@ CASES = {
         11.1 + 1.7 * np.arange(51),
     ),
     "sum": (
-        lambda: Step(1.0, onset=5.0) + Ramp(2.0, end=10.0) + Constant(0.5),
+        lambda: 2.0 * Step(1.0, onset=5.0) - Step(2.0, onset=5.0) / 2 + Ramp(2.0, end=10.0) + 0.5,
         lambda k: 1.0 * (k >= 50) + 2.0 * np.clip(k / 100, 0, 1) + 0.5,
-        [5.0, 0.0, 10.0],
+        [5.0, 5.0, 0.0, 10.0],
     ),
+    "scaled": (lambda: -(np.array(2.0) * Step(1.5, onset=20.3)), lambda k: -3.0 * (k >= 203), [20.3]),
 }
 
 
@@ -90,9 +91,39 @@ def test_closed_form(name, wide):
     make, closed, _ = CASES[name]
     with jax.enable_x64(wide):
         stimulus = make()
-        seen = jax.jit(jax.vmap(lambda s, t: s(t), (None, 0)))(stimulus, jnp.asarray(STEPS) * 0.1)
-        assert seen.dtype == jnp.result_type(float)
+        times = jnp.asarray(STEPS) * 0.1
+        both = jax.jit(jax.vmap(lambda s, t: (s(t), s.over(t, t, 0.1)), (None, 0)))
+        seen, within = both(stimulus, times)
+        assert seen.dtype == within.dtype == jnp.result_type(float)
+        # On the grid of the steps a step sees what an instant sees, to the last bit where it does not slope.
+        np.testing.assert_allclose(within, seen, rtol=0, atol=2e-6 * ("ramp" in name or "sum" in name))
     np.testing.assert_allclose(seen, closed(STEPS), rtol=0, atol=1e-11 if wide else 3e-4)
+
+
+class Own(stimuli.Stimulus):
+    """A pulse of one's own, of which only the value and the jumps are told."""
+
+    onset: jax.Array = param(2.003)
+    width: jax.Array = param(0.01)
+
+    def __call__(self, t):
+        return jnp.where((t >= self.onset) & (t < self.onset + self.width), 100.0, 0.0)
+
+    def jumps(self):
+        return jnp.stack([self.onset, self.onset + self.width])
+
+
+JUMPING = {n: c[0] for n, c in CASES.items() if n not in ("constant", "sampled, interpolated")} | {"own": Own}
+
+
+@pytest.mark.parametrize("name", JUMPING)
+def test_steps_that_hold_jumps_keep_the_charge(name, x64):
+    """The mean over every step of an odd length, from its middle, against the sum of a fine grid."""
+    stimulus, dt = JUMPING[name](), 0.37
+    steps = jax.jit(jax.vmap(lambda k: stimulus.over((k + 0.5) * dt, k * dt, dt)))(jnp.arange(811))
+    fine = (np.arange(811 * 370) + 0.5) * 1e-3
+    exact = np.asarray(jax.jit(jax.vmap(stimulus))(jnp.asarray(fine))).sum() * 1e-3
+    assert float(steps.sum() * dt) == pytest.approx(float(exact), rel=1e-3, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -165,7 +196,7 @@ AMPLITUDES = {
     "ramp": lambda a: Ramp(a, end=20.0),
     "sine": lambda a: Sine(a, 11.0),
     "chirp": lambda a: Chirp(a, start=11.0, stop=20.0, end=40.0),
-    "sampled": lambda a: Sampled(jnp.stack([a, 2 * a, 3 * a]), 4.0),
+    "sampled": lambda a: Sampled(jnp.stack([a, 2 * a, 3 * a]), 10.0),
     "white noise": lambda a: WhiteNoise(KEY, a, hold=1.0, duration=20.0),
     "sum": lambda a: Constant(a) + Sine(2 * a, 11.0),
 }
@@ -212,16 +243,20 @@ def test_gradients_of_other_fields(make, expected, x64):
         assert slope == pytest.approx(expected(at), rel=1e-10)
 
 
-def test_sum_is_flat_enough_to_add_to():
+def test_arithmetic():
     total = Constant(1.0) + Constant(2.0) + (Constant(3.0) + Constant(4.0))
     assert float(total(0.0)) == 10.0
+    assert float((10.0 - Constant(4.0))(0.0)) == 6.0
+    assert float((1 + sum([Constant(1.0), Constant(2.0)]))(0.0)) == 4.0
+    for factors in (np.ones(3), jnp.ones(3)):
+        assert (factors * Constant(1.0))(0.0).shape == (factors + Constant(1.0))(0.0).shape == (3,)
     assert (Constant(1.0) + Step(jnp.ones(3)))(1.0).shape == (3,)
 
 
 def test_every_named_stimulus_is_covered():
     covered = {type(make()) for make, _, _ in CASES.values()} | {WhiteNoise, OrnsteinUhlenbeck}
     assert {STIMULI[name] for name in STIMULI} <= covered
-    assert set(stimuli.__all__) == {c.__name__ for c in covered} | {"Stimulus", "draw_outside_loops"}
+    assert set(stimuli.__all__) == {c.__name__ for c in covered} | {"Stimulus", "draw_outside_loops", "moved_jumps"}
 
 
 # Noise ---------------------------------------------------------------------------------------------------------------
@@ -343,7 +378,21 @@ IMPOSSIBLE = {
         lambda: OrnsteinUhlenbeck(mean=0.0, sd=1.0, tau=0.0, duration=5.0, dt=0.1, key=KEY),
         "tau = 0.0 lies outside",
     ),
-    "a number added": (lambda: Constant(1.0) + 5.0, r"only stimuli are added; take Constant\(5.0\)"),
+    "a word added": (lambda: Constant(1.0) + "5", "amplitude = '5' must be a number"),
+    "a product": (lambda: Constant(1.0) * Constant(2.0), "must be a stimulus times a number"),
+    "a sum of numbers": (lambda: stimuli.Sum((Constant(1.0), 2)), "must be stimuli, at least one"),
+    "numbers as text": (lambda: Sampled(["1", "2"], 0.1), "must be a number"),
+    "booleans": (lambda: Sampled([True, False], 0.1), "must be a number"),
+    "NumPy's boolean": (lambda: Constant(np.bool_(True)), "must be a number"),
+    "rows of unequal length": (lambda: Constant([1.0, [2.0, 3.0]]), "must be an array"),
+    "hold in words": (lambda: Sampled(WAVE, 0.1, hold="yes"), "hold = 'yes' must be True, False or None"),
+    "too large": (lambda: Constant(1e60), "amplitude = .*inf.* lies outside"),
+    "a name misspelt": (lambda: Step(1.0, onst=2.0), "Step: unknown argument 'onst'; did you mean 'onset'"),
+    "no key": (lambda: WhiteNoise(0, 1.0, hold=0.1, duration=1.0), "key must be a typed key"),
+    "no key of a path": (
+        lambda: OrnsteinUhlenbeck(mean=0.0, sd=1.0, tau=1.0, duration=5.0, dt=0.1, key=0),
+        "key must be a typed key",
+    ),
 }
 
 
@@ -373,3 +422,9 @@ def test_a_stimulus_of_ones_own_needs_a_value_alone(x64):
     exact = simulate(cell, Decay(), **how, solver=solvers.Adaptive(diffrax.Dopri8(), 1e-10, 1e-10)).values["v"]
     np.testing.assert_allclose(simulate(cell, Decay(), **how, solver=solvers.RK4()).values["v"], exact, atol=1e-3)
     assert set(parameters(Decay() + Decay())) == {f"parts.{k}.{n}" for k in "01" for n in ("amplitude", "tau")}
+
+
+def test_samples_that_end_before_the_run_are_said():
+    short = Sampled(np.zeros((20, 1)), 0.05)
+    with pytest.warns(UserWarning, match=r"20 samples of 1 neurons .* ends at 1 ms and is zero until .* 2 ms"):
+        simulate(HodgkinHuxley(), short, duration=2.0, dt=0.05, key=KEY)

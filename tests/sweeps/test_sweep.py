@@ -165,7 +165,7 @@ def test_a_failing_point_is_recorded_and_stops_nothing(tmp_path):
     data = run(cheap(design, ("v_mean", "spike_count"), keep=("v",)), tmp_path / "s").squeeze("amplitude")
     np.testing.assert_array_equal(data.ok, [[True, True], [False, False]])
     assert data.v_mean.isnull().sel(d=3e38).all()
-    assert data.reason.values.tolist() == [["", ""], ["not finite"] * 2]
+    assert data.reason.values.tolist() == [["", ""], ["not finite, or the time step too coarse"] * 2]
     assert np.isfinite(data.v_mean.sel(d=8)).all()
     assert data.v_trace.dims[:3] == ("d", "seed", "time")
     assert data.time[-1] == 2.0

@@ -11,6 +11,20 @@ from jneuro.core.types import Array, Float
 __all__ = ["ca1_field", "ca1_relaxation", "exponentials", "hodgkin_huxley", "linoid", "pospischil"]
 
 
+_FAR = {2: (-100.0, 100.0), 4: (-170.0, 200.0), 8: (-1400.0, 1600.0)}
+"""Between which potentials [mV] exponentials follow, by the bytes of a number."""
+
+_SLOWEST = 1e-3
+"""Rate [1/ms] of a membrane without any conductance, which has no steady potential: it is chosen to fit its slope."""
+
+
+def _steady(total: Any, inward: Any, v: Any, capacitance: Any) -> tuple[Any, Any]:
+    """Steady potential and rate of a membrane, from its conductance and the current at 0 mV."""
+    least = jnp.where(total == 0, _SLOWEST * capacitance, 0.0)
+    total = total + least
+    return (inward + least * v) / total, total / capacitance
+
+
 def exponentials(v: Float[Array, "*neuron"], *slopes: float) -> tuple[Float[Array, "*neuron"], ...]:
     r"""Compute \(e^{sv}\) for several slopes, once: a barrier keeps XLA from repeating them for every use.
 
@@ -21,6 +35,8 @@ def exponentials(v: Float[Array, "*neuron"], *slopes: float) -> tuple[Float[Arra
     Returns:
         One array a slope.
     """
+    # Far from physiology: squares of quotients that derivatives have stay finite.
+    v = jnp.clip(v, *_FAR[jnp.dtype(jnp.result_type(v)).itemsize])
     if jnp.ndim(v) == 0:
         return lax.optimization_barrier(tuple(jnp.exp(s * v) for s in slopes))
     scale = jnp.asarray(slopes, v.dtype)[:, None]
@@ -69,12 +85,12 @@ def hodgkin_huxley(cell: Any, y: Any, drive: Float[Array, "*neuron"] | float) ->
     alpha_n = 0.1 * linoid(0.1 * (v + 55), a8 * math.exp(-5.5))
     beta_n = 0.125 * math.exp(-65 / 80) * a
     g_na, g_k = cell.g_na * m * m * m * h, cell.g_k * jnp.square(n * n)
-    total = g_na + g_k + cell.g_l
-    steady = (g_na * cell.e_na + g_k * cell.e_k + cell.g_l * cell.e_l + drive) / total
+    inward = g_na * cell.e_na + g_k * cell.e_k + cell.g_l * cell.e_l + drive
+    steady, rate = _steady(g_na + g_k + cell.g_l, inward, v, cell.c_m)
     sums = alpha_m + beta_m, alpha_h + beta_h, alpha_n + beta_n
     return (
         kind(steady, alpha_m / sums[0], alpha_h / sums[1], alpha_n / sums[2]),
-        kind(total / cell.c_m, *(cell.phi * s for s in sums)),
+        kind(rate, *(cell.phi * s for s in sums)),
     )
 
 
@@ -104,12 +120,12 @@ def pospischil(cell: Any, y: Any, drive: Float[Array, "*neuron"] | float) -> tup
     beta_n = 0.5 * math.exp(0.25) * a
     w = a2 * jnp.exp((cell.v_m - cell.v_t) / 20)
     g_na, g_k = cell.g_na * m * m * m * h, cell.g_k * jnp.square(n * n) + cell.g_m * p
-    total = g_na + g_k + cell.g_l
-    steady = (g_na * cell.e_na + g_k * cell.e_k + cell.g_l * cell.e_l + drive) / total
+    inward = g_na * cell.e_na + g_k * cell.e_k + cell.g_l * cell.e_l + drive
+    steady, rate = _steady(g_na + g_k + cell.g_l, inward, v, cell.capacitance)
     sums = alpha_m + beta_m, alpha_h + beta_h, alpha_n + beta_n
     return (
         kind(steady, alpha_m / sums[0], alpha_h / sums[1], alpha_n / sums[2], 1 / (1 + w * w)),
-        kind(total / cell.capacitance, *sums, (3.3 / w + w) / cell.tau_max),
+        kind(rate, *sums, (3.3 / w + w) / cell.tau_max),
     )
 
 
@@ -125,7 +141,8 @@ def ca1_relaxation(cell: Any, y: Any, drive: Float[Array, "*neuron"] | float) ->
         Steady values and rates [1/ms].
     """
     total, inward, steady, rate = _ca1_parts(cell, y, drive)
-    return type(y)(inward / total, *steady), type(y)(total / cell.c_m, *rate)
+    v, fastest = _steady(total, inward, y.v, cell.c_m)
+    return type(y)(v, *steady), type(y)(fastest, *rate)
 
 
 def ca1_field(cell: Any, y: Any, drive: Float[Array, "*neuron"] | float) -> Any:
