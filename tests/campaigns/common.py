@@ -32,6 +32,7 @@ __all__ = [
     "Said",
     "Slow",
     "alarm",
+    "at_end",
     "called",
     "campaign",
     "differences",
@@ -314,6 +315,10 @@ class Row:
         return {**vars(self), "counts": dict(sorted(self.counts.items()))}
 
 
+at_end: list[Callable[[], None]] = []
+"""Called when a campaign has ended, such as to end processes that it has left."""
+
+
 def campaign(function: Callable[..., None]) -> Callable[..., Row]:
     """Make a driver of `function(row, rng, count, home, only, fast)`.
 
@@ -327,8 +332,13 @@ def campaign(function: Callable[..., None]) -> Callable[..., Row]:
         row.command = f"python -m tests.campaigns {name} --count {count} --seed {seed}"
         row.command += (f" --only {','.join(only)}" if only else "") + (" --fast" if fast else "")
         home.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(KeyboardInterrupt):  # what was tried until then counts
+        try:
             function(row, random.Random(f"{name} {seed}"), count, home, tuple(only) or tuple(WORKS), fast)
+        except KeyboardInterrupt:
+            pass  # what was tried until then counts
+        finally:
+            while at_end:
+                at_end.pop()()
         row.seconds = round(time.monotonic() - began, 1)
         return row
 
