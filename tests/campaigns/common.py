@@ -159,7 +159,9 @@ class Said:
             return cls("hang", text)
         if isinstance(error, SystemExit) or getattr(error, "outcome", None) or isinstance(error, OSError):
             said = text if isinstance(error, SystemExit) else str(error)
-            return cls("long" if any(len(line) > LONGEST for line in said.splitlines()) else "refused", said)
+            # Where the user's folders lie is not counted.
+            lines = [re.sub(r"(/[\w.-]+)+/", "/", line) for line in said.splitlines()]
+            return cls("long" if any(len(line) > LONGEST for line in lines) else "refused", said)
         return cls("traceback", "".join(traceback.format_exception(error))[-3000:])
 
 
