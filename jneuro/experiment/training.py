@@ -17,7 +17,7 @@ from jneuro.experiment.plan import Plan, Training
 from jneuro.models.base import build_model, initialised, model_rngs
 from jneuro.recordings import Recording
 from jneuro.training import Callback, Checkpoints, MetricsFile, load_best, on_termination, train
-from jneuro.training.checkpoints import CheckpointError, latest
+from jneuro.training.checkpoints import CheckpointError, drop_damaged
 
 __all__ = ["cut_windows", "load_model", "side_by_side", "train_stage"]
 
@@ -76,7 +76,7 @@ def train_stage(training: Training, folder: RunFolder, windows: Windows, callbac
     home = folder.path / "models" / training.folder
     with folder.stage(training.stage, mends=True):
         try:
-            latest(home / "checkpoints")
+            drop_damaged(home / "checkpoints")
         except CheckpointError:  # none can be read
             remove(home)
         result = train(

@@ -38,6 +38,7 @@ from flax import nnx
 
 from jneuro.core.code import digest
 from jneuro.core.config import Config
+from jneuro.core.files import remove
 from jneuro.core.guard import check_memory
 from jneuro.core.registry import Block
 from jneuro.core.types import Array, Key, PyTree
@@ -50,6 +51,7 @@ __all__ = [
     "Checkpoints",
     "Saved",
     "Weights",
+    "drop_damaged",
     "fingerprint",
     "latest",
     "load_best",
@@ -190,6 +192,26 @@ def latest(directory: str | Path) -> tuple[Saved | None, list[int]]:
     if damaged:
         raise CheckpointError(f"no checkpoint in {directory} can be read ({damaged[0][1]}); delete it to start anew")
     return None, []
+
+
+def drop_damaged(directory: str | Path) -> None:
+    """Remove the checkpoints that cannot be read, older ones among them, so that those that stay are whole.
+
+    Args:
+        directory: where a training saved.
+
+    Raises:
+        CheckpointError: if there are some, and none can be read.
+    """
+    directory, (saved, damaged) = Path(directory).absolute(), latest(directory)
+    for step in ocp.utils.checkpoint_steps(directory) if saved is not None else []:
+        if step < saved.step:
+            try:
+                _read(directory, step)
+            except Exception:  # Orbax and TensorStore raise whatever they like
+                damaged.append(step)
+    for step in damaged:
+        remove(directory / str(step))
 
 
 def _read(directory: Path, step: int) -> Saved:

@@ -275,11 +275,22 @@ class _Known:
 _known = _Known()
 
 
+def _later(name: str, other: str) -> bool:
+    """Whether a checkpoint is a later one of the same training."""
+    (home, step), (home_of_other, step_of_other) = name.rsplit("/", 1), other.rsplit("/", 1)
+    return home == home_of_other and int(step) > int(step_of_other)
+
+
 def differences(folder: Path, whole: Path) -> list[str]:
     """Names of the files that differ from those of an undisturbed work, but for times; run.json by its stages."""
-    expected = _known.digests.setdefault(whole, {}) or _digests(whole)
-    _known.digests[whole] = expected
+    if whole not in _known.digests:
+        _known.digests[whole] = _digests(whole)
+    expected = dict(_known.digests[whole])
     found = _digests(folder)
+    # Of a training's checkpoints the last one counts; the one before may have been damaged, and is then removed.
+    for name in [n for n in expected if "/checkpoints/" in n and n not in found]:
+        if any(_later(n, name) for n in expected.keys() & found.keys() if "/checkpoints/" in n):
+            del expected[name]
     return sorted(n for n in found.keys() | expected.keys() if found.get(n) != expected.get(n))
 
 
