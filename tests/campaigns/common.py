@@ -32,6 +32,7 @@ __all__ = [
     "Said",
     "Slow",
     "alarm",
+    "at_end",
     "called",
     "campaign",
     "differences",
@@ -158,7 +159,9 @@ class Said:
             return cls("hang", text)
         if isinstance(error, SystemExit) or getattr(error, "outcome", None) or isinstance(error, OSError):
             said = text if isinstance(error, SystemExit) else str(error)
-            return cls("long" if any(len(line) > LONGEST for line in said.splitlines()) else "refused", said)
+            # Where the user's folders lie is not counted.
+            lines = [re.sub(r"(/[\w.-]+)+/", "/", line) for line in said.splitlines()]
+            return cls("long" if any(len(line) > LONGEST for line in lines) else "refused", said)
         return cls("traceback", "".join(traceback.format_exception(error))[-3000:])
 
 
@@ -314,6 +317,10 @@ class Row:
         return {**vars(self), "counts": dict(sorted(self.counts.items()))}
 
 
+at_end: list[Callable[[], None]] = []
+"""Called when a campaign has ended, such as to end processes that it has left."""
+
+
 def campaign(function: Callable[..., None]) -> Callable[..., Row]:
     """Make a driver of `function(row, rng, count, home, only, fast)`.
 
@@ -327,8 +334,13 @@ def campaign(function: Callable[..., None]) -> Callable[..., Row]:
         row.command = f"python -m tests.campaigns {name} --count {count} --seed {seed}"
         row.command += (f" --only {','.join(only)}" if only else "") + (" --fast" if fast else "")
         home.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(KeyboardInterrupt):  # what was tried until then counts
+        try:
             function(row, random.Random(f"{name} {seed}"), count, home, tuple(only) or tuple(WORKS), fast)
+        except KeyboardInterrupt:
+            pass  # what was tried until then counts
+        finally:
+            while at_end:
+                at_end.pop()()
         row.seconds = round(time.monotonic() - began, 1)
         return row
 

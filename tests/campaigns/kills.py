@@ -82,7 +82,8 @@ def _kills(row: Row, rng: random.Random, count: int, home: Path, names: tuple[st
                 way = rng.choices([*WAYS], [*WAYS.values()])[0]
                 fresh = rng.random() < ANEW and not fast
                 child = start(words, home / "log", anew=fresh)
-                if child.ended(moment(rng, (4 if fresh else 0) + 1.2 * seconds[name])):
+                # Well before a whole work would end, for what is resumed takes less.
+                if child.ended(moment(rng, (4 if fresh else 0) + 0.6 * seconds[name])):
                     if child.code:
                         row.add("failed", {"work": name, "words": words[0], "text": child.text[-2000:]})
                     break

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.campaigns.common import differences
+from tests.campaigns.common import at_end, differences
 
 __all__ = ["Child", "compared", "finish", "moment", "ready", "start"]
 
@@ -88,6 +88,11 @@ class Child:
         return "Traceback (most recent call last)" in self.text
 
 
+def _begun(child: Child) -> Child:
+    at_end.append(child.end)
+    return child
+
+
 def start(words: Sequence[str], log: Path, *, before: Callable[[], None] | None = None, anew: bool = False) -> Child:
     """Begin a command.
 
@@ -104,11 +109,11 @@ def start(words: Sequence[str], log: Path, *, before: Callable[[], None] | None 
                 [sys.executable, "-m", "jneuro", *words], stdout=out, stderr=out, stdin=subprocess.DEVNULL
             )
         done.returncode = 0  # it is waited for here, and not by Popen
-        return Child(done.pid, log)
+        return _begun(Child(done.pid, log))
     sys.stdout.flush()
     pid = os.fork()
     if pid:
-        return Child(pid, log)
+        return _begun(Child(pid, log))
     code = 70
     try:
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
