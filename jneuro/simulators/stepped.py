@@ -170,7 +170,7 @@ class SteppedSimulator(Simulator):
 
         Args:
             y: the state.
-            drive: the stimulus at the beginning of the step, in the simulator's unit; zero where there is none.
+            drive: the stimulus of the step, in the simulator's unit; zero where there is none.
             noise: what `draw` gave for this step.
 
         Returns:
@@ -184,7 +184,7 @@ class SteppedSimulator(Simulator):
 
         Args:
             y: the state.
-            drive: the stimulus at the beginning of each step; None where there is none.
+            drive: the stimulus of each step; None where there is none.
             noise: what `draw` gave for these steps, `[step, ...]`.
             steps: how many.
 
@@ -234,7 +234,7 @@ def advance_blocks(
 
     Args:
         simulator: what to simulate.
-        stimulus: what drives it, evaluated at the beginning of every step.
+        stimulus: what drives it, evaluated at the beginning of every step; what jumps within one counts by its share.
         key: key of the run's noise.
         state: where to start.
         frames: what to record.
@@ -267,7 +267,8 @@ def advance_blocks(
     def advance(state, steps):
         drive = None
         if stimulus is not None:
-            drive = jax.vmap(stimulus)((state.step + jnp.arange(steps)) * simulator.dt).reshape(steps, -1)
+            starts = (state.step + jnp.arange(steps)) * simulator.dt
+            drive = jax.vmap(lambda t: stimulus.over(t, t, simulator.dt))(starts).reshape(steps, -1)
         if every is None:
             noise = drawn(state.step, steps)
         else:

@@ -86,6 +86,23 @@ def test_the_least_that_is_needed():
     assert float(slope) == pytest.approx(0.21 * (1 - 2 * x[1]) * 3.7 + x[1] * (1 - x[1]), rel=1e-4)
 
 
+class Halved(Logistic):
+    """x <- x / 2 + drive."""
+
+    def step(self, y, drive, noise):
+        return self.State(y.x / 2 + drive), {}
+
+
+def test_what_jumps_within_a_step_counts_by_its_share_and_has_derivatives():
+    def last(onset, end):
+        stimulus = stimuli.Step(2.0, onset=onset, end=end)
+        return simulate(Halved(), stimulus, duration=6.0, key=KEY, initial_state=Halved.State(0.0), throw=False)["x"][-1]
+
+    value, slopes = jax.value_and_grad(lambda times: last(*times))(jnp.array([1.25, 3.5]))
+    assert float(value) == pytest.approx(2 * (0.75 / 16 + 1 / 8 + 0.5 / 4))
+    np.testing.assert_allclose(slopes, [-2 / 16, 2 / 4], rtol=1e-6)
+
+
 def test_what_can_be_recorded_is_told_by_state_and_step():
     about = Leaky.recordables
     assert about == Leaky().recordables
