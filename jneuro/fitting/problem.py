@@ -338,6 +338,25 @@ class Problem(eqx.Module):
         return self.trainable.constrain(q)
 
 
+def _in_units_of(simulator: ODESimulator, target: Trials) -> Trials:
+    """The trials in the units that a simulator takes."""
+    name = type(simulator).__name__
+    for what, found in zip(("v", "current"), target.units, strict=True):
+        if (about := simulator.recordables.get(what)) is None:
+            continue
+        (ours, factor), (theirs, per) = canonical(what, found), canonical(what, about.unit)
+        if ours != theirs or (what == "v" and factor != per):
+            by_area = found == "pA" and about.unit == "µA/cm²"
+            remedy = "say the membrane's area, recording: {electrode: {area_um2: …}}, or " * by_area
+            raise ValueError(
+                f"the recording's {what!r} is in {found}, that of {name} in {about.unit}; {remedy}convert one into "
+                "the other" + ", by the membrane's area or capacitance" * (what == "current")
+            )
+        if factor != per:  # a current in pA, for a cell that takes nA
+            target = dataclasses.replace(target, current=target.current * (factor / per))
+    return target
+
+
 class CellProblem(Problem):
     """A cell and its trials.
 
@@ -396,19 +415,7 @@ class CellProblem(Problem):
         name = type(simulator).__name__
         if not isinstance(simulator, ODESimulator):
             raise ValueError(f"{name} is no single cell; fit a network by the method features")
-        for what, found in zip(("v", "current"), target.units, strict=True):
-            if (about := simulator.recordables.get(what)) is None:
-                continue
-            (ours, factor), (theirs, per) = canonical(what, found), canonical(what, about.unit)
-            if ours != theirs or (what == "v" and factor != per):
-                by_area = found == "pA" and about.unit == "µA/cm²"
-                remedy = "say the membrane's area, recording: {electrode: {area_um2: …}}, or " * by_area
-                raise ValueError(
-                    f"the recording's {what!r} is in {found}, that of {name} in {about.unit}; {remedy}convert one into "
-                    "the other" + ", by the membrane's area or capacitance" * (what == "current")
-                )
-            if factor != per:  # a current in pA, for a cell that takes nA
-                target = dataclasses.replace(target, current=target.current * (factor / per))
+        target = _in_units_of(simulator, target)
         state = jax.eval_shape(simulator.init, jax.random.key(0))
         if (shape := jax.eval_shape(simulator.vector_field, state, jnp.zeros(())).v.shape) != state.v.shape:
             raise ValueError(

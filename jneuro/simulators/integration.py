@@ -139,6 +139,17 @@ def require_integrable(
             raise ValueError(f"spike_gradient = Exact() cannot divide a step of {scheme}; take RK4, or leave it out")
         if _has_refractory(simulator):
             raise ValueError(f"spike_gradient = Exact() knows no refractory period, which {name} has; take a Surrogate")
+    _require_samples(stimulus, dt)
+    if isinstance(solver, Adaptive) and stimulus is not None and stimulus.jumps().ndim != 1:
+        raise ValueError("Adaptive stops at the jumps of the stimulus, which must be one row of times: jumps() is not")
+    _require_state(simulator, start)
+    cells_of(simulator, stimulus, start)
+    if not _traced((simulator, _state(start))):
+        _require_resolved(simulator, solver, dt, start)
+
+
+def _require_samples(stimulus: Any, dt: float) -> None:
+    """Refuse samples that the time step does not fit."""
     for sampled in jax.tree.leaves(stimulus, is_leaf=lambda x: isinstance(x, Sampled)):
         open_between = isinstance(sampled, Sampled) and sampled.hold is None and not _traced(sampled.dt)
         if open_between and float(sampled.dt) > dt * 1.0001:
@@ -152,12 +163,6 @@ def require_integrable(
                 f"the stimulus is sampled every {float(sampled.dt):g} ms, more finely than dt = {dt:g} ms, so samples "
                 f"would be skipped; take dt = {float(sampled.dt):g} or less, or average them over {dt:g} ms"
             )
-    if isinstance(solver, Adaptive) and stimulus is not None and stimulus.jumps().ndim != 1:
-        raise ValueError("Adaptive stops at the jumps of the stimulus, which must be one row of times: jumps() is not")
-    _require_state(simulator, start)
-    cells_of(simulator, stimulus, start)
-    if not _traced((simulator, _state(start))):
-        _require_resolved(simulator, solver, dt, start)
 
 
 def _dtype(*trees):

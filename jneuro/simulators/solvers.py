@@ -27,7 +27,7 @@ from jax import lax
 
 from jneuro.core.types import Array, Float, PyTree
 from jneuro.simulators.base import Drive
-from jneuro.simulators.stimuli import Stimulus, moved_jumps
+from jneuro.simulators.stimuli import Stimulus, before_end, moved_jumps
 
 __all__ = [
     "RK4",
@@ -69,7 +69,7 @@ class MembraneTerm(diffrax.AbstractTerm):
     start: Float[Array, ""] | None = None
     """Beginning of the step [ms]: what jumps in it counts by its share; None: the stimulus is that of an instant."""
     end: Float[Array, ""] | None = None
-    """End of the step [ms]."""
+    """End of the step [ms]; what begins there is of the next one."""
     dt: float | Float[Array, ""] | None = None
     """Length of the step [ms], where the difference of its rounded ends is not good enough."""
 
@@ -80,7 +80,7 @@ class MembraneTerm(diffrax.AbstractTerm):
             return 0.0
         if self.start is not None:
             return self.stimulus.over(t, self.start, cast(Any, self.dt))
-        return self.stimulus(t)
+        return self.stimulus(t if self.end is None else before_end(self.stimulus, t, self.end))
 
     def relaxation(self, t: Float[Array, ""], y: Any) -> tuple[Any, Any]:
         """Steady values and rates [1/ms]; see `ODESimulator.relaxation`."""
@@ -201,6 +201,7 @@ class Saltating(diffrax.AbstractWrappedSolver):
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         """See Diffrax."""
         y0 = lax.cond(jnp.asarray(made_jump), lambda y: self.moved(_unwrapped(terms), t0, y), lambda y: y, y0)
+        terms = eqx.tree_at(lambda t: _unwrapped(t).end, terms, t1, is_leaf=lambda x: x is None)
         return self.solver.step(terms, t0, t1, y0, args, solver_state, made_jump)
 
     def func(self, terms, t0, y0, args):

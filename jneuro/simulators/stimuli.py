@@ -47,6 +47,7 @@ __all__ = [
     "Stimulus",
     "Sum",
     "WhiteNoise",
+    "before_end",
     "draw_outside_loops",
     "moved_jumps",
 ]
@@ -103,7 +104,7 @@ class Stimulus(Strict):
         Returns:
             The value; its mean over the step is right where it is constant between jumps.
         """
-        value, jumps = self(_before_end(self, t, start, dt)), self.jumps()
+        value, jumps = self(before_end(self, t, start + dt)), _jumps(self)
         if not 0 < jumps.size <= _FEW_JUMPS:
             return value
         place = _place(jumps.reshape(-1), start, dt)
@@ -172,6 +173,12 @@ def _require_end_after_onset(stimulus: Any, *, equal: bool = False) -> None:
         raise ValueError(f"{type(stimulus).__name__}: end = {late} ms must come after onset = {early} ms")
 
 
+def _jumps(stimulus):
+    """Its jumps as floats; those of a stimulus of one's own may be whole numbers."""
+    jumps = jnp.asarray(stimulus.jumps())
+    return jumps.astype(jnp.result_type(jumps, 1.0))
+
+
 def _edge(when):
     """The instant from which `when` counts as reached: a multiple of the step may lie before it by its last bits."""
     when = jnp.asarray(when, jnp.result_type(when, 1.0))
@@ -197,10 +204,16 @@ def _rounding(*times) -> float:
     return max(float(jnp.finfo(jnp.result_type(x, 0.0)).eps) for x in times)
 
 
-def _before_end(stimulus, t, start, dt):
-    """A time of a step, which at the step's end is the last before it: what begins there belongs to the next step."""
-    types = [x for x in jax.tree.leaves((stimulus, start)) if eqx.is_inexact_array(x)]
-    return jnp.minimum(t, (start + dt) * (1 - 5 * _rounding(*types)))
+def before_end(stimulus: Any, t: Float[Array, ""], end: Float[Array, ""]) -> Float[Array, ""]:
+    """A time of a step, which at the step's end is the last before it: what begins there belongs to the next step.
+
+    Args:
+        stimulus: what drives the step; its coarsest type decides what counts as the end.
+        t: time [ms].
+        end: of the step [ms].
+    """
+    types = [x for x in jax.tree.leaves((stimulus, end)) if eqx.is_inexact_array(x)]
+    return jnp.minimum(t, end * (1 - 5 * _rounding(*types)))
 
 
 def _snapped(x, start, dt):
@@ -331,7 +344,12 @@ class Ramp(Stimulus):
 
     def __call__(self, t):
         """Value at time `t`."""
-        return self.amplitude * jnp.clip((t - self.onset) / (self.end - self.onset), 0.0, 1.0)
+        return self.amplitude * self._share(t)
+
+    def _share(self, t):
+        """How far the slope has come at `t`; at its ends with the derivatives of what follows."""
+        share = (t - self.onset) / (self.end - self.onset)
+        return jnp.where(_reached(t, self.end), 1.0, jnp.where(_reached(t, self.onset), share, 0.0))
 
     def over(self, t, start, dt):
         """See `Stimulus`; in a step in which the slope begins or ends, its mean over the step."""
@@ -340,8 +358,7 @@ class Ramp(Stimulus):
         twice = 2 * (last - first)
         mean = jnp.where(ends, 1 - jnp.square(last) / twice, jnp.square(1 - first) / twice)
         mean = jnp.where(begins & ends, 1 - 0.5 * (first + last), mean)
-        share = jnp.clip((t - self.onset) / (self.end - self.onset), 0.0, 1.0)
-        return self.amplitude * jnp.where(begins | ends, mean, share).astype(self.amplitude.dtype)
+        return self.amplitude * jnp.where(begins | ends, mean, self._share(t)).astype(self.amplitude.dtype)
 
     def jumps(self):
         """Where the slope begins and ends."""
@@ -493,7 +510,7 @@ class WhiteNoise(Stimulus):
 
     def over(self, t, start, dt):
         """See `Stimulus`; the value at `t`, since nothing moves the times at which it is drawn."""
-        return self(_before_end(self, t, start, dt))
+        return self(before_end(self, t, start + dt))
 
     def require_consistent(self) -> None:
         """Refuse what is no key."""
@@ -594,7 +611,7 @@ def moved_jumps(stimulus: Stimulus, at: Float[Array, ""]) -> Float[Array, "*neur
     """
     if isinstance(stimulus, Sum):
         return _total([moved_jumps(part, at) for part in stimulus.parts])
-    jumps = stimulus.jumps()
+    jumps = _jumps(stimulus)
     if not jumps.size:
         return jnp.zeros((), jumps.dtype)
     here = lax.stop_gradient(jnp.argmin(jnp.abs(jumps - at)))

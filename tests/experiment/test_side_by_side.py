@@ -74,5 +74,5 @@ def test_time_side_by_side_counts_once(tmp_path):
     folder = RunFolder(tmp_path)
     stages = {"simulate": (5, 105), "train a": (10, 116), "train b": (8, 118), "evaluate": (2, 130)}
     ended = {k: {"seconds": s, "ended": e} for k, (s, e) in stages.items()}
-    folder.save("run.json", {"stages": ended})
+    folder.save("run.json", {"versions": {}, "stages": ended})
     assert folder.seconds == 5 + 12 + 2

@@ -313,34 +313,38 @@ def relaxing(cell, y, drive):
 CELLS = {"squid": (HodgkinHuxley(), 7.0), "ca1": (CA1Pyramidal(), 1.2)}
 
 
+def as_compiled(options, simulator, *given, **words):
+    """A recording, compiled with options."""
+    run = jax.jit(lambda: simulate(simulator, *given, throw=False, **words), compiler_options=options)
+    return run()
+
+
+@pytest.fixture
+def optimized(as_users_compile):
+    """Options for tests to the last bit: LLVM without optimisation keeps operations apart where nothing is recorded."""
+    return as_users_compile | {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+
+
 @pytest.mark.parametrize(("cell", "current"), CELLS.values(), ids=CELLS)
-def test_cut_runs_equal_the_whole(cell, current):
+def test_cut_runs_equal_the_whole(cell, current, optimized):
     stimulus = stimuli.Step(current, onset=1.0, end=6.0)
     how = {"key": KEY, "record_every": 4 * cell.default_dt}
-    whole = simulate(cell, stimulus, duration=10.0, **how)
-    first = simulate(cell, stimulus, duration=4.0, **how)
-    second = simulate(cell, stimulus, duration=6.0, initial_state=first.final_state, **how)
+    whole = as_compiled(optimized, cell, stimulus, duration=10.0, **how)
+    first = as_compiled(optimized, cell, stimulus, duration=4.0, **how)
+    second = as_compiled(optimized, cell, stimulus, duration=6.0, initial_state=first.final_state, **how)
     for name in whole.values:
         np.testing.assert_array_equal(np.concatenate([first.values[name], second.values[name]]), whole.values[name])
     np.testing.assert_array_equal(second.time, whole.time[len(first.time) :])
 
 
 @pytest.mark.parametrize(("cell", "current"), CELLS.values(), ids=CELLS)
-def test_a_warm_up_is_the_beginning_of_the_run(cell, current, as_users_compile):
-    """To the last bit as users compile: LLVM without optimisation keeps operations apart where nothing is recorded."""
+def test_a_warm_up_is_the_beginning_of_the_run(cell, current, optimized):
     stimulus = stimuli.Step(current, onset=1.0, end=6.0)
-    how = {"key": KEY, "record_every": 4 * cell.default_dt, "throw": False}
-    options = as_users_compile | {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
-
-    def run(**span):
-        def potential_and_end():
-            found = simulate(cell, stimulus, **span, **how)
-            return found.values["v"], found.final_state
-
-        return jax.jit(potential_and_end, compiler_options=options)()
-
-    _, state = run(duration=4.0)
-    np.testing.assert_array_equal(run(duration=6.0, warmup=4.0)[0], run(duration=6.0, initial_state=state)[0])
+    how = {"key": KEY, "record_every": 4 * cell.default_dt}
+    state = as_compiled(optimized, cell, stimulus, duration=4.0, **how).final_state
+    later = as_compiled(optimized, cell, stimulus, duration=6.0, initial_state=state, **how)
+    warmed = as_compiled(optimized, cell, stimulus, duration=6.0, warmup=4.0, **how)
+    np.testing.assert_array_equal(warmed["v"], later["v"])
 
 
 @double

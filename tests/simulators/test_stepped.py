@@ -95,8 +95,8 @@ class Halved(Logistic):
 
 def test_what_jumps_within_a_step_counts_by_its_share_and_has_derivatives():
     def last(onset, end):
-        stimulus = stimuli.Step(2.0, onset=onset, end=end)
-        return simulate(Halved(), stimulus, duration=6.0, key=KEY, initial_state=Halved.State(0.0), throw=False)["x"][-1]
+        how = {"duration": 6.0, "key": KEY, "initial_state": Halved.State(0.0), "throw": False}
+        return simulate(Halved(), stimuli.Step(2.0, onset=onset, end=end), **how)["x"][-1]
 
     value, slopes = jax.value_and_grad(lambda times: last(*times))(jnp.array([1.25, 3.5]))
     assert float(value) == pytest.approx(2 * (0.75 / 16 + 1 / 8 + 0.5 / 4))

@@ -256,7 +256,8 @@ def test_arithmetic():
 def test_every_named_stimulus_is_covered():
     covered = {type(make()) for make, _, _ in CASES.values()} | {WhiteNoise, OrnsteinUhlenbeck}
     assert {STIMULI[name] for name in STIMULI} <= covered
-    assert set(stimuli.__all__) == {c.__name__ for c in covered} | {"Stimulus", "draw_outside_loops", "moved_jumps"}
+    others = {"Stimulus", "before_end", "draw_outside_loops", "moved_jumps"}
+    assert set(stimuli.__all__) == {c.__name__ for c in covered} | others
 
 
 # Noise ---------------------------------------------------------------------------------------------------------------
