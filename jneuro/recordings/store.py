@@ -23,6 +23,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from jneuro.core.files import flush, naming, remove
+from jneuro.core.guard import one_line
 from jneuro.core.seals import remedy, store_damages, store_seal
 from jneuro.core.types import PyTree
 from jneuro.recordings.recording import Recording, from_arrays
@@ -338,7 +339,7 @@ def open_recording(path: Path | str) -> xr.Dataset:
     except StoreError:
         raise
     except Exception as error:  # Zarr, its codecs and xarray raise whatever they like
-        said = " ".join(str(error).split())
+        said = one_line(error, most=100)
         raise StoreError(
             f"{path}: damaged, the description of an array cannot be read ({said}); {remedy(path)}"
         ) from error
@@ -433,7 +434,7 @@ def _read(path: Path, array: Any, name: str, selection: Any = ...) -> np.ndarray
     try:
         return np.asarray(array[selection])
     except Exception as error:  # the codecs raise whatever they like
-        said = " ".join(str(error).split())
+        said = one_line(error, most=100)
         raise StoreError(f"{path}: '{name}' cannot be read ({said}); {remedy(path)}") from error
 
 
