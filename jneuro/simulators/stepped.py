@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, NamedTuple, Self
 
 import equinox as eqx
@@ -268,7 +269,7 @@ def advance_blocks(
         drive = None
         if stimulus is not None:
             starts = (state.step + jnp.arange(steps)) * simulator.dt
-            drive = jax.vmap(lambda t: stimulus.over(t, t, simulator.dt))(starts).reshape(steps, -1)
+            drive = jax.vmap(partial(stimulus.over, dt=simulator.dt))(starts, starts).reshape(steps, -1)
         if every is None:
             noise = drawn(state.step, steps)
         else:

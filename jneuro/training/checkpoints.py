@@ -204,8 +204,9 @@ def drop_damaged(directory: str | Path) -> None:
         CheckpointError: if there are some, and none can be read.
     """
     directory, (saved, damaged) = Path(directory).absolute(), latest(directory)
-    for step in ocp.utils.checkpoint_steps(directory) if saved is not None else []:
-        if step < saved.step:
+    last = saved.step if saved is not None else -1
+    for step in ocp.utils.checkpoint_steps(directory):
+        if step < last:
             try:
                 _read(directory, step)
             except Exception:  # Orbax and TensorStore raise whatever they like
