@@ -27,6 +27,7 @@ __all__ = [
     "double_precision",
     "is_out_of_memory",
     "on_route",
+    "require_memory",
     "route",
     "scan",
 ]
@@ -142,6 +143,26 @@ def available_memory(device: Any, devices: int) -> int:
     if (stats := device.memory_stats()) and (limit := stats.get("bytes_limit")):
         return int(_SHARE * (limit - stats.get("bytes_in_use", 0)))
     return int(_SHARE * min(_free_host_memory()) / devices)
+
+
+def require_memory(what: str, size: int, remedy: str) -> None:
+    """Refuse what does not fit into the memory that may be used.
+
+    Args:
+        what: what needs it, in the plural, such as "the connections of 100 neurons".
+        size: how much it needs [byte]; what is below 64 MiB always has room.
+        remedy: what to change.
+
+    Raises:
+        ValueError: with both numbers and the remedy.
+    """
+    if size > _ALWAYS_FREE and size > (free := available_memory(jax.local_devices()[0], 1)):
+        raise ValueError(
+            f"{what} take {size / 2**30:,.3g} GiB, and {free / 2**30:,.3g} GiB are free for them; {remedy}"
+        )
+
+
+_ALWAYS_FREE = 64 << 20
 
 
 def _free_host_memory() -> list[int]:

@@ -13,7 +13,6 @@ import contextlib
 import importlib
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -22,12 +21,13 @@ import zipfile
 from pathlib import Path
 from typing import Any, TypeVar
 
+from jneuro.core.names import one_line
+
 __all__ = [
     "Unreadable",
     "check_archive",
     "check_memory",
     "found_in",
-    "one_line",
     "parse_json",
     "read_json",
     "rehearse",
@@ -41,35 +41,12 @@ class Unreadable(ValueError):
     outcome = "error"
 
 
-_MOST = 300
-"""Characters of a message."""
 _SECONDS, _BYTES_PER_SECOND = 30.0, 2e6
 """A rehearsal may take so long, and longer for a large file."""
 _MEMORY = 512 << 20
 """It may take so much memory [bytes], and eight times the size of the file."""
 _JSON = 32 << 20
 """Size of the largest JSON file that is parsed [bytes]; its objects take some thirty times as much."""
-
-
-def one_line(text: object, *, most: int = _MOST, name: object = "") -> str:
-    """A message without colours, control characters and line breaks; shortened in the middle, so that its end stays.
-
-    Args:
-        text: the message, such as an error of another library.
-        most: its length, if it is longer.
-        name: of the file, which is kept whole where the message begins with it.
-
-    Returns:
-        One line.
-    """
-    line = " ".join(re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", str(text)).split())
-    line = "".join(c if c.isprintable() else "?" for c in line)
-    kept = len(str(name)) if name and line.startswith(str(name)) else 0
-    most = max(most, kept + most // 2)
-    if len(line) <= most:
-        return line
-    tail = (most - kept) // 2
-    return f"{line[: most - tail - 3]} … {line[-tail:]}"
 
 
 E = TypeVar("E", bound=Exception)
@@ -215,7 +192,7 @@ def check_memory(what: str, size: int) -> None:
     import psutil
 
     if size > (free := psutil.virtual_memory().available):
-        raise Unreadable(f"declares {what} of {size:.3g} bytes, but {free:.3g} bytes of memory are free")
+        raise Unreadable(f"asks for {size:.3g} bytes of memory for {what}, of {free:.3g} that are free")
 
 
 class _Worker:

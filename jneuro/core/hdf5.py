@@ -5,7 +5,8 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from jneuro.core.guard import check_memory, one_line
+from jneuro.core.guard import check_memory
+from jneuro.core.names import one_line
 
 __all__ = ["walk"]
 
@@ -46,7 +47,7 @@ def walk(path: Path) -> None:
                     pending += _tolerant(lambda thing=thing, name=name: [thing[name]])
             elif isinstance(thing, h5py.Dataset):
                 if thing.nbytes > _PACKED * (thing.id.get_storage_size() + _READ) and not thing.is_virtual:
-                    check_memory(f"{one_line(thing.name, most=60)!r} as {list(thing.shape)[:4]},", thing.nbytes)
+                    check_memory(f"{one_line(thing.name, most=60)!r} as {list(thing.shape)[:4]}", thing.nbytes)
                 whole = thing.nbytes <= left or thing.dtype.hasobject
                 left -= thing.nbytes if whole else 0
                 read = functools.partial(_content, thing, whole=whole)

@@ -39,17 +39,21 @@ def shown(value: Any) -> str:
     return one_line(_SHORT.repr(value), 160)
 
 
-def one_line(text: object, most: int) -> str:
+def one_line(text: object, most: int = 300, *, name: object = "") -> str:
     """Text as a single line that a terminal takes for nothing but text; of a long one the middle is left out.
 
     Args:
-        text: what is said.
+        text: what is said, such as an error of another library; colours are taken out.
         most: most characters.
+        name: of a file; where the text begins with it, it stays whole, and at least half of `most` is left besides.
     """
-    plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(text).split()))
+    plain = " ".join(re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", str(text)).split())
+    plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in plain)
+    kept = len(str(name)) if name and plain.startswith(str(name)) else 0
+    most = max(most, kept + most // 2)
     if len(plain) <= most:
         return plain
-    end = most // 3
+    end = (most - kept) // 2
     return f"{plain[: most - end - 3]} … {plain[-end:]}"
 
 

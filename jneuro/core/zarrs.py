@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jneuro.core.guard import Unreadable, check_memory, one_line, read_json
+from jneuro.core.guard import Unreadable, check_memory, read_json
+from jneuro.core.names import one_line
 
 __all__ = ["check_zarr"]
 
@@ -87,7 +88,7 @@ def _check_array(folder: Path, about: dict[str, Any]) -> int:
     check_memory("chunks", bytes_)
     count, found = math.prod(-(-n // c) for n, c in zip(shape, chunks, strict=True)), 0
     for at, _, names in os.walk(folder / "c"):
-        for name in names:
+        for name in (n for n in names if not n.endswith(".partial")):  # which a killed writer leaves
             found += not name.startswith(".")
             _check_chunk(Path(at, name), codecs, bytes_)
     if count > found:

@@ -13,13 +13,12 @@ from jax import lax
 
 from jneuro.core.files import remove
 from jneuro.core.random import stream, trial_keys
-from jneuro.core.resources import free_disk
 from jneuro.core.seals import store_damages
 from jneuro.core.types import Array, Key, PyTree
 from jneuro.experiment.folder import RunFolder
 from jneuro.recordings.kinds import RecordingFile
 from jneuro.recordings.recording import Recording
-from jneuro.recordings.store import RecordingWriter, StoreError, read_state, require_whole
+from jneuro.recordings.store import RecordingWriter, read_state, require_whole
 from jneuro.simulators import ODESimulator, SimulationError, SteppedSimulator, first_state, simulate, simulate_many
 from jneuro.simulators.config import SimulationConfig
 from jneuro.simulators.stimuli import Stimulus
@@ -153,7 +152,6 @@ def simulate_stage(config: SimulationConfig, seed: int, path: Path, tell: Callab
 
     Raises:
         SimulationError: if a value is not finite; what was written before stays.
-        StoreError: if the disk has no room for the recording.
     """
     provenance = {"simulation": config.model_dump(mode="json"), "seed": seed}
     if path.exists() and store_damages(path, under=None):
@@ -161,13 +159,6 @@ def simulate_stage(config: SimulationConfig, seed: int, path: Path, tell: Callab
     writer = RecordingWriter(path, provenance, config.populations)
     if writer.complete:
         return
-    arrays = len(set(config.recorded) - {"spikes"})  # those are stored as a list
-    need = 4 * arrays * config.runs * config.neurons * config.duration_ms / config.record_every_ms
-    if not writer.frames and need > (free := free_disk(path)):
-        raise StoreError(
-            f"{path}: the recording needs up to {need / 2**30:,.1f} GiB, of {free / 2**30:,.1f} GiB that are free; "
-            "simulate fewer or shorter runs, or record less"
-        )
     runs = build_runs(config, jax.random.key(seed))
     states = initial_states(runs)
     if writer.frames:

@@ -22,7 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jneuro.core.guard import Unreadable, one_line, parse_json, rehearse
+from jneuro.core.guard import Unreadable, parse_json, rehearse
+from jneuro.core.names import one_line
 from jneuro.interop.tensors import WeightsError, check_sizes, check_tensors, reading
 from jneuro.interop.weights_folder import model_config, new_model, written_whole
 from jneuro.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from jneuro.core.guard import Unreadable, check_archive, one_line
+from jneuro.core.guard import Unreadable, check_archive
+from jneuro.core.names import one_line
 
 __all__ = ["check_torch_file"]
 

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jneuro.core.guard import Unreadable, found_in, one_line, shortened
+from jneuro.core.guard import Unreadable, found_in, shortened
+from jneuro.core.names import one_line
 
 __all__ = ["WeightsError", "check_sizes", "check_tensors", "reading", "without_prefix"]
 

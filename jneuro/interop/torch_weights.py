@@ -24,7 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jneuro.core.guard import Unreadable, found_in, one_line
+from jneuro.core.guard import Unreadable, found_in
+from jneuro.core.names import one_line
 from jneuro.interop.pickles import check_torch_file
 from jneuro.interop.tensors import WeightsError, check_tensors, reading, without_prefix
 from jneuro.models.forecasters import CNNLSTM, LSTMForecaster

@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from jneuro.core.config import Config
 from jneuro.core.files import write_json, written
-from jneuro.core.guard import Unreadable, one_line, read_json
+from jneuro.core.guard import Unreadable, read_json
+from jneuro.core.names import one_line
 from jneuro.datasets.windows import Scaling
 from jneuro.interop.tensors import WeightsError, check_sizes, check_tensors, reading
 from jneuro.models.base import Model, ModelConfig, build_model

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
+from jneuro.core.guard import check_memory
 from jneuro.recordings.readers import ReadError, check_sweeps, extra, parsed, require_readable
 from jneuro.recordings.recording import Recording, from_arrays
 
@@ -104,8 +104,8 @@ def read_nwb_units(
     first, frames = round(window_ms[0] / dt), round((window_ms[1] - window_ms[0]) / dt)
     if frames < 1 or abs(first * dt - window_ms[0]) > 1e-6 * dt:
         raise ReadError(f"{path}: window_ms = {list(window_ms)} must be a beginning and a later end, multiples of {dt}")
-    if (size := 4 * len(zeros) * frames * len(trains)) > psutil.virtual_memory().available / 2:
-        raise ReadError(f"{path}: counts of {len(trains)} units take {size:.2g} bytes; say a larger dt, or align=…")
+    what = f"counts of {len(trains)} units (a larger dt, or align=…, makes fewer)"
+    parsed(path, lambda: check_memory(what, 4 * len(zeros) * frames * len(trains)))
     counts = _counts([times for _, times in trains], zeros, first, frames, dt)
     names = [name for name, _ in trains]
     about = {

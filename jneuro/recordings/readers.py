@@ -11,7 +11,8 @@ from typing import Any, ParamSpec
 import numpy as np
 
 from jneuro.core.config import first_error
-from jneuro.core.guard import Unreadable, check_memory, found_in, one_line, rehearse, shortened
+from jneuro.core.guard import Unreadable, check_memory, found_in, rehearse, shortened
+from jneuro.core.names import one_line
 from jneuro.core.registry import accepted
 from jneuro.core.types import Float
 from jneuro.core.zarrs import check_zarr
@@ -173,9 +174,9 @@ def read_store(path: Path, sweeps: Sequence[int] | None = None, variables: Seque
     Raises:
         StoreError: if it is damaged, unfinished, or has no such array.
     """
+    names = variables or [*sampled_arrays(open_recording(path)), *(["spikes"] if has_events(path) else [])]
     try:
         sizes = check_zarr(path)
-        names = variables or [*sampled_arrays(open_recording(path)), *(["spikes"] if has_events(path) else [])]
         check_memory(" and ".join(names), sum(sizes.get(v, 0) for v in names))
     except Unreadable as error:
         raise StoreError(f"{path}: {error}; make it anew, or restore it from a copy") from error

@@ -23,9 +23,11 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from jneuro.core.files import flush, naming, remove
-from jneuro.core.guard import one_line
+from jneuro.core.guard import Unreadable
+from jneuro.core.names import one_line
 from jneuro.core.seals import remedy, store_damages, store_seal
 from jneuro.core.types import PyTree
+from jneuro.core.zarrs import check_zarr
 from jneuro.recordings.recording import Recording, from_arrays
 
 __all__ = [
@@ -51,9 +53,6 @@ FORMAT = 2
 
 COMPRESSORS = (BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec())
 """Of every array of every store: a flipped bit is noticed when it is read."""
-
-_LARGEST = 1 << 31
-"""Bytes of a chunk that Blosc can hold."""
 
 _GROWING = ("time", "event", "snapshot")
 
@@ -323,21 +322,12 @@ def open_recording(path: Path | str) -> xr.Dataset:
         StoreError: if the store is missing, unfinished, truncated, damaged, edited, or of another format.
     """
     path = Path(path)
-    root = _open_root(path, under="")
+    _open_root(path, under="")
     try:
-        members = [(n, a) for n, a in root.members(max_depth=None) if isinstance(a, zarr.Array)]
-        for name, array in members:
-            if math.prod(array.chunks) * array.dtype.itemsize >= _LARGEST:
-                said = f"'{name}' cannot be {list(array.shape)}, in chunks of {list(array.chunks)}"
-                raise StoreError(f"{path}: damaged, {said}; {remedy(path)}")
-            if "seal" not in root.attrs:
-                there = sum(1 for f in (path / name / "c").rglob("*") if f.is_file() and f.suffix != ".partial")
-                if there < array.nchunks:
-                    said = f"truncated, {array.nchunks - there} of {array.nchunks} chunks of '{name}' are missing"
-                    raise StoreError(f"{path}: {said}; {remedy(path)}")
+        check_zarr(path)
         data = xr.open_zarr(path, consolidated=False, chunks=None, mask_and_scale=False)
-    except StoreError:
-        raise
+    except Unreadable as error:
+        raise StoreError(f"{path}: {error}; {remedy(path)}") from error
     except Exception as error:  # Zarr, its codecs and xarray raise whatever they like
         said = one_line(error, most=100)
         raise StoreError(

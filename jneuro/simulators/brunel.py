@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.core import Tracer
 
-from jneuro.core.devices import route
+from jneuro.core.devices import require_memory, route
 from jneuro.core.random import require_key, stream
 from jneuro.core.types import Array, Float, Int, Key
 from jneuro.simulators.base import NON_NEGATIVE, POSITIVE, Bounds, Param, Recordable, param, preset, state, step_count
@@ -21,7 +21,6 @@ from jneuro.simulators.connectivity import (
     RowLists,
     Rule,
     relative_weights,
-    require_room,
 )
 from jneuro.simulators.kernels.brunel import advance_block
 from jneuro.simulators.kernels.events import word_count
@@ -223,7 +222,8 @@ class Brunel(SteppedSimulator):
         if self.connections is not None:
             return self
         sizes, n = (self.n_excitatory, self.n_inhibitory), self.neurons
-        require_room("Brunel", n, 4 * n * (n if self._representation() == "dense" else word_count(n)))
+        need = 4 * n * (n if self._representation() == "dense" else word_count(n))
+        require_memory(f"Brunel: the connections of {n:,} neurons", need, "take fewer neurons")
         rows = self.rule.rows(key, sizes, n)
         weigh = relative_weights(stream(key, "weights"), self.weight_variation) if self.weight_variation else None
         kind = self._representation()

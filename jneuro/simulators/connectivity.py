@@ -19,7 +19,6 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jneuro.core.devices import available_memory
 from jneuro.core.random import key_words, threefry
 from jneuro.core.types import Array, Bool, Float, Int, Key, UInt
 from jneuro.simulators.base import Strict, _to_static
@@ -36,11 +35,7 @@ __all__ = [
     "Rule",
     "most_targets",
     "relative_weights",
-    "require_room",
 ]
-
-_ALWAYS_FREE = 256 << 20
-"""So much memory is not asked for [byte]."""
 
 Weigh = Callable[[Int[Array, "*pre"], Int[Array, "*post"]], Float[Array, "*synapse"]]
 """From the neurons on both sides of synapses to their relative weights."""
@@ -667,24 +662,6 @@ def _check_weights(name: str, weights: Array) -> None:
         "factors of the simulator's own weight (j of Brunel), and inhibition is the simulator's (g of Brunel): give "
         "magnitudes"
     )
-
-
-def require_room(name: str, neurons: int, need: int) -> None:
-    """Refuse a network whose connections do not fit into memory, before they are drawn.
-
-    Args:
-        name: the simulator's.
-        neurons: how many it has.
-        need: what its connections need [byte].
-
-    Raises:
-        ValueError: if more than half of the memory is needed that is free.
-    """
-    if need > _ALWAYS_FREE and need > (room := available_memory(jax.local_devices()[0], 1)):
-        raise ValueError(
-            f"{name}: the connections of {neurons:,} neurons need {need / 2**30:,.1f} GiB, of {room / 2**30:,.1f} GiB "
-            "that may be used; take fewer neurons"
-        )
 
 
 def _refuse_floats(connections: Connections, spikes) -> None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jneuro.core.devices import require_memory
 from jneuro.core.random import stream
 from jneuro.core.types import Array, Bool, Float, Int, Key
 from jneuro.simulators.base import (
@@ -23,7 +24,6 @@ from jneuro.simulators.base import (
     state,
     step_count,
 )
-from jneuro.simulators.connectivity import require_room
 from jneuro.simulators.kernels.reservoir import advance_events
 from jneuro.simulators.spiking import reset, spike, surrogate_in_force
 from jneuro.simulators.stepped import SteppedSimulator, SteppedState
@@ -223,7 +223,8 @@ class IzhikevichReservoir(SteppedSimulator):
         if self.connections is not None:
             return self
         share = max(self.probability_excitatory, self.probability_inhibitory)
-        require_room("IzhikevichReservoir", self.neurons, 12 * self.neurons * round(self.neurons * share))
+        about = f"IzhikevichReservoir: the connections of {self.neurons:,} neurons"
+        require_memory(about, 12 * self.neurons * round(self.neurons * share), "take fewer neurons")
         low, high, inhibitory = (self.lag(d) for d in (self.delay_min, self.delay_max, self.delay_inhibitory))
         sizes = (self.n_excitatory, self.n_inhibitory)
         probabilities = (self.probability_excitatory, self.probability_inhibitory)

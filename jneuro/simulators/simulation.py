@@ -13,7 +13,7 @@ from jax import lax
 from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jneuro.core.devices import available_memory
+from jneuro.core.devices import require_memory
 from jneuro.core.random import require_key, stream
 from jneuro.core.types import Array, Key, PyTree
 from jneuro.recordings.recording import Recording
@@ -36,7 +36,7 @@ from jneuro.simulators.stepped import SteppedSimulator, advance_blocks, begin_st
 from jneuro.simulators.stepping import Frames, finite
 from jneuro.simulators.stimuli import Sampled, Stimulus, draw_outside_loops
 
-__all__ = ["SimulationError", "first_state", "recorded_bytes", "require_room", "simulate", "simulate_many"]
+__all__ = ["SimulationError", "first_state", "recorded_bytes", "simulate", "simulate_many"]
 
 _NOT_FINITE = (
     "the simulation left the finite numbers: a parameter, a stimulus or the time step is too large for the scheme, "
@@ -120,7 +120,9 @@ def simulate(
     elif isinstance(spike_gradient, Exact):
         raise ValueError(f"spike_gradient = Exact() is for cells; {type(simulator).__name__} takes a Surrogate")
     frames = _frames(simulator, dt, duration, record, record_every, warmup, checkpoint)
-    require_room(recorded_bytes(simulator, stimulus, frames, initial_state), frames)
+    less = "record less (record=['spikes']), less often (record_every=), or simulate in pieces (initial_state=)"
+    about = f"{frames.count:,} frames of {', '.join(frames.names)}"
+    require_memory(about, recorded_bytes(simulator, stimulus, frames, initial_state), less)
     _warn_of_silence(stimulus, frames, initial_state)
     recording, coarse = _simulate(simulator, stimulus, key, initial_state, solver, spike_gradient, frames)
     return _require_ok(recording, lambda: _fault(simulator, solver, dt, recording, coarse)) if throw else recording
@@ -322,29 +324,8 @@ def recorded_bytes(simulator: Simulator, stimulus: Any, frames: Frames, start: A
     return frames.count * cells * len(frames.records) * jnp.result_type(float).itemsize
 
 
-def require_room(size: int, frames: Frames) -> None:
-    """Refuse to record more than the memory that is free.
-
-    Args:
-        size: what is recorded [byte].
-        frames: what is recorded.
-
-    Raises:
-        ValueError: with both numbers, and what to change.
-    """
-    if size < _SMALL or size <= (free := available_memory(jax.devices()[0], 1)):
-        return
-    raise ValueError(
-        f"{frames.count:,} frames of {', '.join(frames.names)} take {size / 2**30:.3g} GiB, and "
-        f"{free / 2**30:.3g} GiB are free for them; record less (record=['spikes']), less often (record_every=), or "
-        "simulate in pieces (initial_state=recording.final_state)"
-    )
-
-
 _MOST_STEPS = 2**31 - 1
 """Steps are counted in 32 bits."""
-_SMALL = 2**26
-"""A recording of so many bytes always has room."""
 
 
 def _warn_of_silence(stimulus: Any, frames: Frames, start: Any) -> None:

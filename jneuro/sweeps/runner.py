@@ -14,7 +14,7 @@ from jneuro.core.devices import available_memory
 from jneuro.core.progress import Progress, showing
 from jneuro.core.random import require_key
 from jneuro.core.registry import accepted
-from jneuro.core.resources import free_disk
+from jneuro.core.resources import Estimate, Part
 from jneuro.core.types import Array, Key
 from jneuro.simulators.base import Simulator
 from jneuro.simulators.kinds import SIMULATORS, as_solver
@@ -212,7 +212,10 @@ def run_sweep(
     devices = local_devices() if devices is None else devices
     _check_arguments(problem, path, devices, {"process": process, "processes": processes, "memory": memory})
     path, points = Path(path), design_points(problem.design, problem.key)
-    _require_room(path, points, problem)
+    if not path.exists():
+        about = f"what is kept of {points.count:,} points"
+        less = "keep fewer traces, record less often, or take fewer points"
+        Estimate((Part("sweep", about, less, disk=points.count * problem.kept_bytes),)).require_disk(path)
     layout, lanes = _layout(points, problem)
     store = SweepStore(path, layout, _quantities(problem), _coords(points, problem), problem.provenance)
     mine = range(process, layout.chunks, processes)
@@ -287,17 +290,6 @@ def _groups(points: Points, layout: Layout, chunk: int, lanes: int) -> Iterator[
         index, seed = np.divmod(padded, points.seeds)
         seed = seed if points.seed is None else points.seed[index]
         yield Group(chunk, first, len(some), index.astype(np.int32), seed.astype(np.int32), points.values[index])
-
-
-def _require_room(path: Path, points: Points, problem: SweepProblem) -> None:
-    """Refuse results that do not fit on the disk, before anything is laid out."""
-    need = points.count * problem.kept_bytes
-    free = free_disk(path)
-    if not path.exists() and need > free:
-        raise ValueError(
-            f"{path}: the results of {points.count:,} points need up to {need / 2**30:,.1f} GiB, of "
-            f"{free / 2**30:,.1f} GiB that are free; keep fewer traces, record less often, or take fewer points"
-        )
 
 
 def _layout(points: Points, problem: SweepProblem) -> tuple[Layout, int]:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from jneuro.core import guard
-from jneuro.core.guard import Unreadable, check_archive, found_in, one_line, parse_json, read_json, rehearse, shortened
+from jneuro.core.guard import Unreadable, check_archive, found_in, parse_json, read_json, rehearse, shortened
+from jneuro.core.names import one_line
 
 TASKS = """
 import os, re, sys
@@ -86,20 +87,22 @@ def test_the_other_process_ends_with_a_parent_that_is_killed(tasks):
         child = int(parent.stdout.readline())
         time.sleep(0.3)
         parent.send_signal(signal.SIGKILL)
+    ended = False
     for _ in range(100):
         try:
-            state = Path(f"/proc/{child}/stat").read_text().split()[2]
+            ended = Path(f"/proc/{child}/stat").read_text().split()[2] == "Z"
         except (FileNotFoundError, ProcessLookupError):
-            return
-        if state == "Z":
-            return
+            ended = True
+        if ended:
+            break
         time.sleep(0.1)
-    os.kill(child, signal.SIGKILL)
-    pytest.fail("it lives on")
+    else:
+        os.kill(child, signal.SIGKILL)
+    assert ended
 
 
 def test_messages_are_one_line():
-    assert one_line("\x1b[1ma\n  b\x1b[0m\tc\x00") == "a b c?"
+    assert one_line("\x1b[1ma\n  b\x1b[0m\tc\x00") == r"a b c\x00"
     long = one_line("/a/path: " + "x" * 500 + "; do this", name="/a/path")
     assert (len(long), long[:9], long[-10:]) == (300, "/a/path: ", "x; do this"[-10:])
     path = "/" + "p" * 290

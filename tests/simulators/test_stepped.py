@@ -227,12 +227,12 @@ BAD = {
     "no room": (
         lambda: Brunel(n_excitatory=10**9).connect(KEY),
         {},
-        "Brunel: the connections of 1,000,000,020 neurons need .* GiB, of .* take fewer neurons",
+        "Brunel: the connections of 1,000,000,020 neurons take .* GiB, and .* take fewer neurons",
     ),
     "no room for lists": (
         lambda: IzhikevichReservoir(n_excitatory=10**7).connect(KEY),
         {},
-        "IzhikevichReservoir: the connections of 10,000,200 neurons need .* GiB",
+        "IzhikevichReservoir: the connections of 10,000,200 neurons take .* GiB",
     ),
     "a name": (Leaky, {"record": ["v"]}, "Leaky cannot record 'v'; it records x, sent, spikes"),
     "a solver": (Leaky, {"dt": 0.5}, "Leaky steps by its own dt = 1.0 ms"),
