@@ -106,7 +106,7 @@ def facts(data: ReportData) -> list[tuple[str, str]]:
         for stage, s in seconds.items():  # the seeds of a model in one
             name = stage.partition(" (seed ")[0]
             together[name] = together.get(name, 0.0) + s
-        stages = ", ".join(f"{stage} {duration(s)}".replace(" ", "\u00a0") for stage, s in together.items())
+        stages = ", ".join(f"{stage} " + duration(s).replace(" ", "\u00a0") for stage, s in together.items())
         found.append(("Time", f"{duration(run['total_seconds'])} ({stages})"))
     found += [("Device", str(run.get("device", "–"))), ("Started", str(run.get("started", "–")).replace("T", " "))]
     return found
